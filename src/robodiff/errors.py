@@ -1,0 +1,17 @@
+"""The errors that a user can cause: one or two lines that say what was expected, what was found, and what to do."""
+
+
+class RobodiffError(Exception):
+    """Work could not be done with what was found (a file, a value, an environment). The command line exits with 1."""
+
+
+class UsageError(RobodiffError):
+    """What was asked for cannot be meant: an option, a name, a combination. The command line exits with 2."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name that is closest to ``name``, or nothing."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
