@@ -1,0 +1,75 @@
+"""``robodiff collect``: record demonstrations of a scripted expert."""
+
+from pathlib import Path
+from typing import Any
+
+from robodiff.cli.parser import Parser
+from robodiff.errors import RobodiffError, UsageError
+
+DESCRIPTION = """Record successful demonstrations of the scripted expert of an environment as a zarr recording.
+
+Every episode is on disk as soon as it is done. The same command goes on where an earlier one was stopped.
+
+Examples:
+  robodiff collect pusht --episodes 50 --out demos.zarr
+  robodiff collect pusht --episodes 200 --out demos.zarr.zip --workers 2 --images true"""
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, collect, print."""
+    parser = Parser("collect", "ENV --episodes N --out PATH [options]", DESCRIPTION)
+    parser.add_argument("env", type=str, help="The environment, such as pusht.")
+    parser.add_argument("--episodes", type=int, required=True, help="Successful demonstrations to record.")
+    parser.add_argument("--out", type=str, required=True, help="A folder (.zarr), or a .zip that is made at the end.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first; the others follow.")
+    parser.add_argument("--workers", type=int, default=1, help="Processes; the demonstrations do not depend on it.")
+    parser.add_argument("--images", type=bool, default=False, help="Render images from the recorded states, too.")
+    parser.add_argument("--action_noise", type=float, default=0.0, help="Standard deviation, in px, of what is added "
+                        "to executed actions; recorded are those without, which show how to recover.")  # fmt: skip
+    options = parser.parse_args(arguments)
+    for name, value, least in (("episodes", options.episodes, 1), ("seed", options.seed, 0),
+                               ("workers", options.workers, 1), ("action_noise", options.action_noise, 0)):  # fmt: skip
+        if value < least:
+            raise UsageError(f"--{name} must be at least {least}; found {value}")
+    record(options, Path(options.out))
+
+
+def record(options: Any, out: Path) -> None:
+    """Collect episode by episode."""
+    from rich.console import Console
+
+    from robodiff.cli.progress import bar
+    from robodiff.data.formats.zarr import ZarrWriter, pack_zip
+    from robodiff.envs.collect import collect
+    from robodiff.envs.registry import get_env_spec
+
+    spec = get_env_spec(options.env)
+    if out.suffix == ".zip" and out.exists():
+        raise UsageError(f"{out}: exists already; choose another --out")
+    folder = out.with_suffix("") if out.suffix == ".zip" else out
+    console = Console()
+    writer = ZarrWriter(folder, spec.fps, layout=options.env, recipe=_recipe(options))
+    if writer.episodes:
+        console.print(f"{folder}: has {writer.episodes} episodes already; going on", highlight=False, soft_wrap=True)
+    seeds = writer.column("seed")
+    first = options.seed if not len(seeds) else int(seeds[-1]) + 1
+    missing = options.episodes - writer.episodes
+    with bar(console, "demonstrations", options.episodes) as advance:
+        for episode in collect(options.env, missing, first, options.workers, images=options.images,
+                               action_noise=options.action_noise):  # fmt: skip
+            writer.append(episode.arrays, seed=episode.seed, success=episode.success)
+            advance(writer.episodes)
+    writer.close()
+    if folder != out:
+        pack_zip(folder, out)
+    attempts = int(writer.column("seed")[-1]) + 1 - options.seed
+    console.print(
+        f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
+        f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _recipe(options: Any) -> dict[str, Any]:
+    """What decides the demonstrations; a recording is only continued with the same."""
+    return {"env": options.env, "seed": options.seed, "images": options.images, "action_noise": options.action_noise}

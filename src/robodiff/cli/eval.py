@@ -1,0 +1,82 @@
+"""``robodiff eval``: measure a policy."""
+
+from pathlib import Path
+from typing import Any
+
+from robodiff.cli.parser import Parser
+from robodiff.errors import UsageError
+
+DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed.
+
+An episode depends on its seed alone: with the same --num_envs, any split of the seeds gives the same records.
+
+Examples:
+  robodiff eval runs/first --env pusht
+  robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, measure, print."""
+    parser = Parser("eval", "RUN_OR_POLICY --env ENV [options]", DESCRIPTION)
+    parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
+    parser.add_argument("--env", type=str, required=True, help="The environment, such as pusht.")
+    parser.add_argument("--episodes", type=int, default=100, help="How many episodes.")
+    parser.add_argument("--seed", type=int, default=100_000, help="Seed of the first episode; the others follow.")
+    parser.add_argument("--num_envs", type=int, default=100, help="Episodes stepped together, with one policy call.")
+    parser.add_argument("--sampler", type=str | None, help="ddpm, ddim, dpmsolver++, flow or flowheun, not its own.")
+    parser.add_argument("--steps", type=int | None, help="Denoising steps, in place of the policy's own number.")
+    parser.add_argument("--device", type=str, default="cpu", help="Where the policy runs: cpu, cuda, ...")
+    parser.add_argument("--videos", type=int, default=3, help="Videos of so many successes and so many failures.")
+    parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
+    options = parser.parse_args(arguments)
+    measure(options, Path(options.out) if options.out else default_folder(options))
+
+
+def default_folder(options: Any) -> Path:
+    """``eval/<what was measured>`` inside the run, or beside the policy."""
+    folder = Path(options.policy)
+    if not folder.is_dir():
+        raise UsageError(f"{options.policy}: no such folder; for a policy from the hub say where to write, with --out")
+    run = folder.parent if (folder / "config.json").is_file() else folder
+    parts = [options.env, f"seed{options.seed}", f"n{options.episodes}", options.sampler, options.steps]
+    if folder != run and folder.name != "policy":
+        parts.insert(0, folder.name)
+    return run / "eval" / "-".join(str(part) for part in parts if part is not None)
+
+
+def measure(options: Any, out: Path) -> dict[str, Any]:
+    """Evaluate with a progress bar, and print the answer."""
+    from rich.console import Console
+
+    from robodiff.cli.progress import bar
+    from robodiff.evaluation.evaluate import METRICS_FILE, evaluate
+
+    console = Console()
+    with bar(console, "episodes", options.episodes) as advance:
+        metrics = evaluate(
+            options.policy,
+            options.env,
+            out,
+            episodes=options.episodes,
+            seed=options.seed,
+            num_envs=options.num_envs,
+            sampler=options.sampler,
+            steps=options.steps,
+            device=options.device,
+            videos=options.videos,
+            on_step=lambda done, running: advance(done),
+        )
+    low, high = metrics["success_rate_ci95"]
+    console.print(
+        f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}), "
+        f"mean maximum reward {metrics['mean_max_reward']:.3f}, mean length {metrics['mean_episode_length']:.0f} steps, "
+        f"{options.episodes} episodes of {options.env} from seed {options.seed}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(
+        f"one chunk takes {metrics['latency_ms']['p50']:.1f} ms (p95 {metrics['latency_ms']['p95']:.1f} ms) "
+        f"with {metrics['evaluated']['sampler']}, {metrics['evaluated']['steps']} steps",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"written: {out / METRICS_FILE} and videos/ beside it", highlight=False, soft_wrap=True)
+    return metrics

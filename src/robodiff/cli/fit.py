@@ -1,0 +1,133 @@
+"""``robodiff fit``: train a policy."""
+
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile
+
+from robodiff.cli.parser import Parser
+from robodiff.data.config import ZarrDataModule
+from robodiff.errors import UsageError, nearest
+from robodiff.policies.config import DiffusionConfig
+from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
+
+DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
+
+Any option of the configuration can be given on the command line, too; --model.help and --data.help list those of the
+policy and of the data. A --trainer.max_* there replaces every max_* of the configuration.
+
+Examples:
+  robodiff fit --config pusht_keypoints
+  robodiff fit --config pusht_keypoints --data.path my.zarr --model.horizon 32 --trainer.max_steps 20000
+  robodiff fit --resume runs/pusht_keypoints-20260131-120000"""
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, train, and say where the policy is."""
+    parser = _parser()
+    arguments = _split(arguments)
+    resumed = _value(arguments, "--resume")
+    if resumed is not None:
+        arguments = _resume(arguments, resumed)
+    name = _value(arguments, "--config")
+    if name is not None:
+        arguments[arguments.index(name)] = _find_config(name)
+    config = parser.parse_args(_with_length(arguments))
+    for part in ("model", "data"):
+        if config[part] is None:
+            raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
+    folder = Path(resumed or config.run or f"runs/{Path(name or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    train(parser, config, folder, resume=resumed is not None, new_length=len(arguments) > 2)
+
+
+def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_length: bool = False) -> None:
+    """Train what was parsed; Ctrl-C ends the process with how to go on."""
+    from rich.console import Console
+
+    from robodiff.training.fit import FitConfig, Interrupted, fit
+
+    for key in ("config", "run", "resume", "minutes"):
+        config.pop(key, None)
+    objects = parser.instantiate(config)
+    whole = FitConfig(objects.model, objects.data, objects.trainer, objects.rollout, objects.seed_everything)
+    console = Console()
+    console.print(f"run: {folder}", highlight=False, soft_wrap=True)
+    try:
+        fit(whole, folder, parser.dump(config, skip_none=False), resume, resume and new_length, console)
+    except Interrupted:
+        console.print(f"stopped and saved; go on with: robodiff fit --resume {folder}", highlight=False, soft_wrap=True)
+        raise SystemExit(130) from None
+    console.print(f"policy: {folder / 'policy'}", highlight=False, soft_wrap=True)
+
+
+def presets() -> list[str]:
+    """The configurations inside the package."""
+    return sorted(f.name.removesuffix(".yaml") for f in files("robodiff.configs").iterdir() if f.name.endswith(".yaml"))
+
+
+def _parser() -> Parser:
+    parser = Parser("fit", "--config NAME_OR_FILE [--run FOLDER] [options]", DESCRIPTION)
+    parser.add_argument("--config", action=ActionConfigFile, help=f"{', '.join(presets())}, or a file.")
+    parser.add_argument("--run", type=str | None, help="Folder of the run; runs/<config>-<date>-<time> when not given.")
+    parser.add_argument("--resume", type=str | None, help="Go on with this run; only --trainer.max_* may be changed.")
+    parser.add_argument("--minutes", type=float | None, help="Train for about so long; short for --trainer.max_time.")
+    parser.add_argument("--model", type=DiffusionConfig, help="The policy.")
+    parser.add_argument("--data", type=ZarrDataModule, help="The demonstrations.")
+    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig(max_epochs=100))
+    parser.add_argument("--rollout", type=RolloutConfig, default=RolloutConfig())
+    parser.add_argument("--seed_everything", type=int, default=42, help="Seed of everything random in training.")
+    return parser
+
+
+def _find_config(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    if name in presets():
+        return str(files("robodiff.configs") / f"{name}.yaml")
+    raise UsageError(f"--config {name}: no such file, and no preset; there is {', '.join(presets())}."
+                     f"{nearest(name, presets())}")  # fmt: skip
+
+
+def _resume(arguments: list[str], run: str) -> list[str]:
+    """The arguments that repeat a run; the only others allowed are those that make it longer or shorter."""
+    rest = [a for a in arguments if a not in ("--resume", run)]
+    for option in rest[::2]:
+        if not option.startswith("--trainer.max_") and option != "--minutes":
+            raise UsageError(f"--resume goes on with the run as it was begun; of its options only --trainer.max_* "
+                             f"may change, found {option}")  # fmt: skip
+    if not (Path(run) / "config.yaml").is_file():
+        raise UsageError(f"--resume {run}: no run there (it has no config.yaml)")
+    return ["--config", str(Path(run) / "config.yaml"), *rest]
+
+
+def _with_length(arguments: list[str]) -> list[str]:
+    """A length on the command line replaces that of the configuration; --minutes is a --trainer.max_time."""
+    minutes = _value(arguments, "--minutes")
+    if minutes is not None:
+        place = arguments.index("--minutes")
+        try:
+            length = max_time(float(minutes))
+        except ValueError:
+            raise UsageError(f"--minutes must be a number; found {minutes!r}") from None
+        arguments = [*arguments[:place], "--trainer.max_time", length, *arguments[place + 2 :]]
+    if not any(a.startswith("--trainer.max_") for a in arguments):
+        return arguments
+    after_config = arguments.index("--config") + 2 if "--config" in arguments else 0
+    cleared = [x for name in ("epochs", "steps", "time") for x in (f"--trainer.max_{name}", "null")]
+    return [*arguments[:after_config], *cleared, *arguments[after_config:]]
+
+
+def _split(arguments: list[str]) -> list[str]:
+    """--option=value as two arguments."""
+    return [part for a in arguments for part in (a.split("=", 1) if a.startswith("--") else [a])]
+
+
+def _value(arguments: list[str], option: str) -> str | None:
+    if option not in arguments:
+        return None
+    place = arguments.index(option) + 1
+    if place == len(arguments) or arguments[place].startswith("--"):
+        raise UsageError(f"{option} needs a value")
+    return arguments[place]

@@ -1,0 +1,63 @@
+"""``robodiff COMMAND``: find the command, run it, and turn a user's mistakes into one or two lines."""
+
+import importlib
+import sys
+
+from robodiff import __version__
+from robodiff.errors import RobodiffError, UsageError, nearest
+
+COMMANDS = {
+    "demo": "Train and measure a Push-T policy on the demonstrations inside the package.",
+    "collect": "Record demonstrations of a scripted expert in an environment.",
+    "fit": "Train a policy from a configuration, or resume a run.",
+    "eval": "Measure a policy in an environment: success with its interval, and videos.",
+    "data": "Look into a recording: info.",
+}
+"""Each is a module of this package with ``run(arguments)``."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point; exits with 0, with 1 for a failure, with 2 for a usage that cannot be meant."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+        sys.exit(0 if arguments else 2)
+    if command == "--version":
+        print(f"robodiff {__version__}")
+        return
+    try:
+        if command not in COMMANDS:
+            raise UsageError(f"unknown command {command!r}; there is {', '.join(COMMANDS)}."
+                             f"{nearest(command, list(COMMANDS))}")  # fmt: skip
+        importlib.import_module(f"robodiff.cli.{command}").run(arguments[1:])
+    except RobodiffError as error:
+        print(f"robodiff {command}: error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "robodiff":
+            raise
+        print(f"robodiff {command}: error: needs {error.name}, which is not installed: "
+              "pip install 'robodiff[train]'", file=sys.stderr)  # fmt: skip
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"robodiff {command}: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: robodiff COMMAND [options]",
+            "",
+            "From recorded robot demonstrations to a measured diffusion policy.",
+            "",
+            *lines,
+            "",
+            "robodiff COMMAND --help tells more. Example: robodiff demo --minutes 5",
+        ]
+    )

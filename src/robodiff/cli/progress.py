@@ -1,0 +1,36 @@
+"""A progress bar for a known number of things; without a terminal, a line now and then."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number done so far."""
+    start = last = time.monotonic()
+
+    def rate(done: int) -> str:
+        return f"{done / max(time.monotonic() - start, 1e-9):.2g} {unit}/s"
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(unit, total=total)
+            yield lambda done: progress.update(task, completed=done, description=f"{unit}  {rate(done)}")
+        return
+
+    def line(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            left = (now - start) / max(done, 1) * (total - done) / 60
+            console.print(f"{done}/{total} {unit}  {rate(done)}  {left:.1f} min left", highlight=False)
+
+    yield line

@@ -1,0 +1,159 @@
+"""Batches for the trainer: windows gathered by index from arrays in memory, memory-mapped, or on the GPU."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from robodiff.data.config import ZarrDataModule
+from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.normalize import Statistics
+from robodiff.data.windows import Windows, WindowShape, epoch_order, split_episodes
+from robodiff.errors import UsageError
+
+
+class WindowDataModule(LightningDataModule):
+    """Recorded episodes, divided into training and held-out ones, as batches of windows.
+
+    Args:
+        config: which recording, and the sizes of the batches.
+        shape: the time steps of one window.
+        observation_keys: what to read; all when None.
+        seed: of the order of the training windows.
+    """
+
+    def __init__(
+        self, config: ZarrDataModule, shape: WindowShape, observation_keys: list[str] | None, seed: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self.episodes: Episodes = config.read(observation_keys)
+        chosen = _chosen(self.episodes, config.episodes)
+        train, held_out = split_episodes(len(chosen), config.val_split, config.val_split_seed)
+        self.train_windows = Windows(self.episodes.episode_ends, shape, chosen[train])
+        self.val_windows = Windows(self.episodes.episode_ends, shape, chosen[held_out])
+        self.train_episodes = chosen[train]
+        self._tensors: dict[str, Tensor] | None = None
+
+    def statistics(self) -> dict[str, Statistics]:
+        """What the frames of the training episodes hold, per vector key."""
+        frames = np.concatenate([np.arange(*self.episodes.slice(e).indices(10**12)) for e in self.train_episodes])
+        vectors = {k: a for k, a in self.episodes.arrays.items() if self.episodes.features[k].kind == "vector"}
+        return {key: Statistics.of(array, frames) for key, array in vectors.items()}
+
+    def train_dataloader(self) -> "WindowLoader":
+        """Every training window once an epoch, in an order that (seed, epoch) decide."""
+        trainer = self.trainer
+        assert trainer is not None
+        return WindowLoader(
+            self._resident(),
+            self.train_windows,
+            self.config.train_batch_size,
+            order=lambda epoch: epoch_order(len(self.train_windows), self.seed, epoch),
+            position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> "WindowLoader | list":
+        """Every held-out window once, always in the same shuffled order: the first batches are a fair sample."""
+        if len(self.val_windows) == 0:
+            return []
+        order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
+        return WindowLoader(
+            self._resident(), self.val_windows, self.config.val_batch_size, order=lambda _: order, position=lambda: 0
+        )
+
+    def _resident(self) -> dict[str, Tensor]:
+        """The arrays as tensors, on the GPU when all of them take at most half of its free memory."""
+        if self._tensors is None:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            arrays = self.episodes.arrays
+            if device.type == "cuda":
+                free, _ = torch.cuda.mem_get_info(device)
+                if sum(array.nbytes for array in arrays.values()) > free / 2:
+                    device = torch.device("cpu")
+            with torch.no_grad():
+                self._tensors = {key: _tensor(array).to(device) for key, array in arrays.items()}
+        return self._tensors
+
+
+class WindowLoader:
+    """An epoch of batches, gathered by index.
+
+    Where an epoch starts is asked of ``position``, so a run that is resumed goes on with the very next batch.
+
+    Args:
+        tensors: per key (N, ...), all on one device.
+        windows: which windows there are.
+        batch_size: windows in one batch on each rank.
+        order: epoch -> the order of the windows, (W,).
+        position: how many batches have been taken in all epochs so far.
+        rank: of this process.
+        world_size: how many processes share each epoch.
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        windows: Windows,
+        batch_size: int,
+        order: Callable[[int], np.ndarray],
+        position: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.tensors, self.windows, self.batch_size = tensors, windows, batch_size
+        self.order, self.position = order, position
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        """Batches in an epoch; a rest of fewer windows than ranks is left to other epochs."""
+        whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
+        return whole + (rest >= self.world_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        epoch, first = divmod(self.position(), len(self))
+        order = self.order(epoch)
+        size = self.batch_size * self.world_size
+        for batch in range(first, len(self)):
+            everyones = order[batch * size : (batch + 1) * size]
+            share = math.ceil(len(everyones) / self.world_size)
+            yield self.gather(everyones[self.rank * share : (self.rank + 1) * share])
+
+    def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
+        """The batch of the chosen windows: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
+        frames, is_pad = self.windows.frames(chosen)
+        device = self.tensors[ACTION].device
+        every = torch.from_numpy(frames).to(device)  # (B, T)
+        observed = every[:, : self.windows.shape.n_obs_steps]  # (B, To)
+        batch = {key: _take(tensor, every if key == ACTION else observed) for key, tensor in self.tensors.items()}
+        return {**batch, "action_is_pad": torch.from_numpy(is_pad).to(device)}
+
+
+def _take(tensor: Tensor, frames: Tensor) -> Tensor:
+    """(N, ...) at frames (B, T) to (B, T, ...); index_select is ten times as fast as fancy indexing."""
+    return tensor.index_select(0, frames.reshape(-1)).reshape(*frames.shape, *tensor.shape[1:])
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    import warnings
+
+    with warnings.catch_warnings():  # a memory-mapped file is read-only, and nothing here writes
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _chosen(episodes: Episodes, numbers: list[int] | None) -> np.ndarray:
+    if numbers is None:
+        return np.arange(len(episodes))
+    if not numbers or not all(0 <= n < len(episodes) for n in numbers) or len(set(numbers)) != len(numbers):
+        raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to {len(episodes) - 1}; "
+                         f"found {numbers[:8]}")  # fmt: skip
+    return np.array(sorted(numbers))

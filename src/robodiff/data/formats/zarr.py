@@ -1,0 +1,254 @@
+"""Zarr recordings, formats 2 and 3, as a folder or a .zip: ``data/<key>`` over all frames, ``meta/episode_ends``.
+
+A layout says what the file's keys are called here. robodiff's own files name it in their attributes; for those of
+others it is given, or a key map is.
+"""
+
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from robodiff.data.cache import decoded
+from robodiff.data.episodes import Episodes, Feature, as_images, as_vectors, check_recording
+from robodiff.data.pusht import corners_from_pose
+from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.files import replacing
+
+ATTRIBUTE = "robodiff"
+FRAMES_PER_CHUNK = 1024
+Convert = Callable[[str, str, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one key is made of an array of the file."""
+
+    file_key: str
+    convert: Convert
+    unit: str | None = None
+    optional: bool = False
+
+
+def _columns(columns: slice, width: int) -> Convert:
+    def convert(source: str, key: str, array: np.ndarray) -> np.ndarray:
+        if array.ndim != 2 or array.shape[1] != width:
+            raise RobodiffError(f"{source}: {key} must have {width} numbers a frame; found shape {array.shape}")
+        return as_vectors(source, key, array[:, columns])
+
+    return convert
+
+
+def _corners(source: str, key: str, array: np.ndarray) -> np.ndarray:
+    return corners_from_pose(_columns(slice(2, 5), 5)(source, key, array)).astype(np.float32)
+
+
+LAYOUTS: dict[str, dict[str, Source]] = {
+    # Diffusion Policy's Push-T: state is the agent's x, y and the block's x, y, angle
+    "pusht": {
+        "observation.state": Source("state", _columns(slice(0, 2), 5), "px"),
+        "observation.environment_state": Source("state", _corners, "px"),
+        "observation.image": Source("img", as_images, optional=True),
+        "action": Source("action", _columns(slice(0, 2), 2), "px"),
+    },
+    "robofactory": {
+        "observation.images.head_camera": Source("head_camera", as_images),
+        "observation.state": Source("state", as_vectors),
+        "action": Source("action", as_vectors),
+    },
+    "img": {
+        "observation.image": Source("img", as_images),
+        "observation.state": Source("state", as_vectors),
+        "action": Source("action", as_vectors),
+    },
+}
+
+
+def read_zarr(
+    path: Path,
+    layout: str | None = None,
+    key_map: Mapping[str, str] | None = None,
+    keys: list[str] | None = None,
+    fps: float | None = None,
+) -> Episodes:
+    """Read a recording.
+
+    Args:
+        path: a zarr group as a folder or a .zip file.
+        layout: ``pusht``, ``robofactory`` or ``img``; what the file itself says when None.
+        key_map: the file's key -> its name here, in place of a layout.
+        keys: which keys to read, by their names here; all when None.
+        fps: frames per second; what the file itself says when None.
+
+    Raises:
+        RobodiffError: no recording there, or a broken one; the message names the file, the key and the first bad frame.
+        UsageError: an unknown layout, or neither a layout nor a key map for a file that needs one.
+    """
+    with _open(path) as group:
+        attributes = group.attrs.get(ATTRIBUTE, {})
+        attributes = attributes if isinstance(attributes, dict) else {}
+        data, meta = _child(group, path, "data"), _child(group, path, "meta")
+        sources = _sources(path, data, layout or attributes.get("layout"), key_map)
+        fps = fps or attributes.get("fps")
+        if fps is None:
+            raise UsageError(f"{path}: does not say how many frames a second it has; set fps")
+        missing = [key for key in keys or [] if key not in sources]
+        if missing:
+            raise RobodiffError(f"{path}: has no {missing[0]!r}; it has {', '.join(sources)}")
+        wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
+        if "episode_ends" not in meta:
+            raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
+        ends = np.asarray(meta["episode_ends"][:])
+        found: dict[str, np.ndarray] = {}
+        for file_key in dict.fromkeys(source.file_key for source in wanted.values()):
+            array = decoded(path, f"data/{file_key}", data[file_key])
+            if attributes.get("complete") is False and ends.size:  # the writer was stopped within an episode
+                array = array[: ends[-1]]
+            found[file_key] = array
+        check_recording(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
+        arrays, features = {}, {}
+        for key, source in wanted.items():
+            arrays[key] = source.convert(str(path), f"data/{source.file_key}", found[source.file_key])
+            features[key] = Feature.of(arrays[key], unit=source.unit or attributes.get("units", {}).get(key))
+        table = {k: np.asarray(meta[k][: len(ends)]).tolist() for k in meta if k != "episode_ends"}
+    return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table)
+
+
+class ZarrWriter:
+    """Append episodes to a zarr folder; each is durable when ``append`` returns, and a stopped writer goes on.
+
+    Args:
+        path: the folder; an existing recording with the same attributes is continued after its last whole episode.
+        fps: frames per second.
+        layout: what the keys of the file are called here; None where they are robodiff's own names.
+        recipe: how the episodes are made; a recording is continued only by the recipe that began it.
+        zarr_format: 2 or 3.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        layout: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        zarr_format: int = 3,
+    ) -> None:
+        attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
+        self.group = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore[reportArgumentType]
+        found = self.group.attrs.get(ATTRIBUTE, attributes)
+        if {**found, "complete": False} != attributes:  # pyright: ignore[reportGeneralTypeIssues]
+            raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
+        self.group.attrs[ATTRIBUTE] = attributes
+        self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
+        ends = self._meta["episode_ends"][:] if "episode_ends" in self._meta else np.zeros(0, np.int64)
+        self.episodes, self.frames = len(ends), int(ends[-1]) if len(ends) else 0
+
+    def column(self, name: str) -> np.ndarray:
+        """What the episodes so far have in one column of the table; empty when there are none."""
+        return np.asarray(self._meta[name][: self.episodes]) if name in self._meta else np.zeros(0)
+
+    def append(self, arrays: Mapping[str, np.ndarray], **row: Any) -> None:
+        """Add one episode: per key of the file (L, ...), and its row of the table."""
+        lengths = {len(array) for array in arrays.values()}
+        if len(lengths) != 1:
+            raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
+        for key, array in arrays.items():
+            self._extend(self._data, key, self.frames, array)
+        for key, value in row.items():
+            self._extend(self._meta, key, self.episodes, np.asarray([value]))
+        self.frames += lengths.pop()
+        self._extend(self._meta, "episode_ends", self.episodes, np.asarray([self.frames]))  # last: it makes it count
+        self.episodes += 1
+
+    def close(self) -> None:
+        """Mark the recording as whole."""
+        self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}  # pyright: ignore
+
+    def _extend(self, group: zarr.Group, key: str, start: int, values: np.ndarray) -> None:
+        if key not in group:
+            chunks = (FRAMES_PER_CHUNK if values.ndim < 3 else 64, *values.shape[1:])
+            codec: dict[str, Any] = {}
+            if self.group.metadata.zarr_format == 3:
+                codec = {"compressors": BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle")}
+            group.create_array(key, shape=(start, *values.shape[1:]), chunks=chunks, dtype=values.dtype, **codec)
+        array = group[key]
+        array.resize((start, *values.shape[1:]))  # pyright: ignore  # drops what a stopped writer left behind
+        array.append(values)  # pyright: ignore
+
+
+def pack_zip(folder: Path, target: Path) -> None:
+    """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
+    with replacing(target) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # the chunks are compressed already
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, file.read_bytes())
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _open(path: Path) -> Any:
+    if not path.exists():
+        raise RobodiffError(f"{path}: no such file or folder")
+    store: Any = path
+    try:
+        if path.is_file():
+            store = zarr.storage.ZipStore(path, mode="r")
+        group = zarr.open_group(store, mode="r")
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise RobodiffError(f"{path}: is not a zarr group (a folder or a .zip): {_first_line(error)}") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
+            yield group
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise RobodiffError(f"{path}: is broken: {_first_line(error)}") from None
+    finally:
+        if path.is_file():
+            store.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _child(group: zarr.Group, path: Path, name: str) -> zarr.Group:
+    child = group.get(name)
+    if not isinstance(child, zarr.Group):
+        raise RobodiffError(f"{path}: has no group {name}/; expected data/<key> arrays and meta/episode_ends")
+    return child
+
+
+def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[str, str] | None) -> dict[str, Source]:
+    there = sorted(data.keys())
+    if key_map is not None:
+        sources = {name: Source(file_key, _by_shape) for file_key, name in key_map.items()}
+    elif layout is not None:
+        if layout not in LAYOUTS:
+            raise UsageError(
+                f"unknown layout {layout!r}; there is {', '.join(LAYOUTS)}.{nearest(layout, list(LAYOUTS))}"
+            )
+        sources = LAYOUTS[layout]
+        sources = {key: s for key, s in sources.items() if not (s.optional and s.file_key not in there)}
+    elif "action" in there and any(key.startswith("observation.") for key in there):
+        sources = {key: Source(key, _by_shape) for key in there}
+    else:
+        raise UsageError(f"{path}: holds data/{', data/'.join(there)}; say what they are with layout "
+                         f"({', '.join(LAYOUTS)}) or with key_map, such as {{state: observation.state}}")  # fmt: skip
+    for source in sources.values():
+        if source.file_key not in there:
+            raise RobodiffError(f"{path}: data/{source.file_key} is missing; it holds data/{', data/'.join(there)}")
+    return {key: replace(source) for key, source in sources.items()}
+
+
+def _by_shape(source: str, key: str, array: np.ndarray) -> np.ndarray:
+    return as_images(source, key, array) if array.ndim == 4 else as_vectors(source, key, array)

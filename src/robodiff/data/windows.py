@@ -1,0 +1,96 @@
+"""Which frames make one training sample, and in which order samples come."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from robodiff.errors import UsageError
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """The time steps of one training sample.
+
+    A window at time t covers ``horizon`` frames, ``frame_stride`` apart, from ``n_obs_steps - 1`` steps before t. Its
+    first ``n_obs_steps`` frames are observed; its actions start at the same frame, so the action for t is the one at
+    index ``n_obs_steps - 1``.
+    """
+
+    n_obs_steps: int
+    horizon: int
+    n_action_steps: int
+    frame_stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("n_obs_steps", "horizon", "n_action_steps", "frame_stride"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
+        last = self.n_obs_steps + self.n_action_steps - 1
+        if last > self.horizon:
+            raise UsageError(
+                f"the executed actions do not fit the horizon: n_obs_steps {self.n_obs_steps} + n_action_steps "
+                f"{self.n_action_steps} - 1 = {last}, horizon {self.horizon}; raise horizon or lower n_action_steps"
+            )
+
+    @property
+    def drop_n_last_frames(self) -> int:
+        """Final frames of an episode at which no window is taken, for its executed actions would be made up."""
+        return (self.horizon - self.n_action_steps - self.n_obs_steps + 1) * self.frame_stride
+
+
+class Windows:
+    """The training samples of some episodes, addressed by number.
+
+    Args:
+        episode_ends: (E,) exclusive ends of all recorded episodes.
+        shape: the time steps of one sample.
+        episodes: which episodes to take samples from; all when None.
+    """
+
+    def __init__(self, episode_ends: np.ndarray, shape: WindowShape, episodes: np.ndarray | None = None) -> None:
+        ends = np.asarray(episode_ends, np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        chosen = np.arange(len(ends)) if episodes is None else np.sort(np.asarray(episodes, np.int64))
+        starts, ends = starts[chosen], ends[chosen]
+        counts = np.maximum(1, ends - starts - shape.drop_n_last_frames)  # at least one window an episode
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.shape = shape
+        self.now = np.arange(counts.sum()) - np.repeat(first - starts, counts)  # (W,) the frame that is t
+        self._start = np.repeat(starts, counts)  # (W,) first frame of its episode
+        self._last = np.repeat(ends - 1, counts)  # (W,) last frame of its episode
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+    def frames(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frame of every time step, (B, T) int64, and where it lies outside of its episode, (B, T) bool.
+
+        A step outside is given the episode's edge frame.
+        """
+        steps = (np.arange(self.shape.horizon) - (self.shape.n_obs_steps - 1)) * self.shape.frame_stride
+        wanted = self.now[windows, None] + steps  # (B, T)
+        frames = np.clip(wanted, self._start[windows, None], self._last[windows, None])
+        return frames, frames != wanted
+
+
+def epoch_order(n_windows: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the windows in one epoch, (W,) int64: a function of (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n_windows)
+
+
+def split_episodes(n_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide episodes into those to train on and those held out.
+
+    Args:
+        n_episodes: how many were recorded.
+        fraction: the share to hold out, from 0 (none) to below 1; above 0 at least one is held out.
+        seed: chooses which.
+
+    Returns:
+        The sorted numbers of the training episodes and of the held-out ones.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"val_split must be at least 0 and below 1; found {fraction}")
+    held_out = min(max(1, round(fraction * n_episodes)), n_episodes - 1) if fraction > 0 else 0
+    order = np.random.default_rng(seed).permutation(n_episodes)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

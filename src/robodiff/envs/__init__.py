@@ -1,0 +1,1 @@
+"""Gymnasium environments, the scripted experts that demonstrate on them, and collecting their demonstrations."""

@@ -1,0 +1,132 @@
+"""A scripted expert for Push-T: plans a push, walks to it, pushes and steers, and looks again, in closed loop."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robodiff.envs.pusht import SUCCESS_COVERAGE, TABLE, PushTEnv
+from robodiff.envs.pusht_planner import (
+    APPROACH_SPEED,
+    PUSH_SPEED,
+    Array,
+    Push,
+    corner_distance,
+    plan_push,
+    steer_push,
+)
+
+_LAG = 2.0  # steps by which the agent trails its target: velocity gain / position gain of its controller, at 10 Hz
+_NOISE_MEMORY = 0.8  # share of the disturbance that is left a step later
+
+
+class PushTController:
+    """The expert's behaviour: state in, target position out; what it remembers is only the push it has chosen."""
+
+    def __init__(self) -> None:
+        self._push: Push | None = None
+        self._pushing = False
+        self._planned_for = np.zeros(3)
+
+    def act(self, state: Array, solved: bool) -> Array | None:
+        """Return the agent's target (2,) px for ``state`` (7,), or None if there is nothing left to do.
+
+        When the task is ``solved``, a push under way is still brought to its end: a demonstration that stops as soon as
+        the goal is covered by 95 % teaches to stop at the very edge of success.
+        """
+        agent, pose = state[:2], state[2:5]
+        for _ in range(3):
+            if self._push is None:
+                if solved:
+                    return None
+                self._push, self._pushing = plan_push(agent, pose), False
+                self._planned_for = pose.copy()
+                if self._push is None:
+                    return None
+            target = self._push_target(agent, pose) if self._pushing else self._approach_target(agent, pose)
+            if target is not None:
+                return target.clip(0.0, TABLE)
+        return agent.clip(0.0, TABLE)
+
+    def _approach_target(self, agent: Array, pose: Array) -> Array | None:
+        push = self._push
+        assert push is not None
+        if _moved(self._planned_for, pose) > 1.0:  # the block was touched on the way: think again
+            self._push = None
+            return None
+        target, remaining = _pursue(push.path, agent, _LAG * APPROACH_SPEED)
+        if remaining < 6.0:
+            self._pushing = True
+            return self._push_target(agent, pose)
+        return target
+
+    def _push_target(self, agent: Array, pose: Array) -> Array | None:
+        push = self._push
+        assert push is not None
+        direction, length = steer_push(agent, push.direction, pose)
+        if length < (1.0 if corner_distance(pose[None])[0] < 15.0 else 3.0):
+            self._push = None
+            return None
+        self._push = Push(push.path, direction, length)
+        return agent + min(length, _LAG * PUSH_SPEED) * direction
+
+
+class PushTExpert:
+    """Demonstrates Push-T.
+
+    ``action_noise`` (px) disturbs the executed action by noise of this standard deviation that lasts for some steps;
+    what is recorded is the action that the expert wanted, so the data show how to recover (DART, Laskey et al. 2017,
+    https://arxiv.org/abs/1703.09327).
+    """
+
+    def __init__(self, action_noise: float = 0.0):
+        self.action_noise = action_noise
+        self._env = PushTEnv(observation_keys=())
+
+    def demonstrate(self, seed: int) -> dict[str, NDArray[Any]] | None:
+        """Return one demonstration from the start that ``seed`` draws, or None if it did not succeed in time.
+
+        ``state`` (L, 5) float32: agent x, y, block x, y (px), block angle (rad); ``action`` (L, 2) float32, px.
+        """
+        env = self._env
+        _, info = env.reset(seed=seed)
+        random = np.random.default_rng([seed, 0x9057])
+        noise = self.action_noise * random.standard_normal(2)
+        controller = PushTController()
+        states, actions = [], []
+        solved = bool(info["is_success"])
+        for _ in range(env.max_steps):
+            state = env.state
+            action = controller.act(state, solved)
+            if action is None:
+                break
+            states.append(state[:5])
+            actions.append(action)
+            innovation = np.sqrt(1.0 - _NOISE_MEMORY**2) * self.action_noise * random.standard_normal(2)
+            noise = _NOISE_MEMORY * noise + innovation
+            _, _, success, _, _ = env.step(action + noise)
+            solved = solved or success
+        if not solved or not states or env.coverage <= SUCCESS_COVERAGE:
+            return None
+        return {"state": np.array(states, np.float32), "action": np.array(actions, np.float32)}
+
+
+def _moved(planned: Array, pose: Array) -> float:
+    """How far the block is from where it was, px; a turn counts with the arm of a corner."""
+    turn = (pose[2] - planned[2] + np.pi) % (2 * np.pi) - np.pi
+    return float(np.linalg.norm(pose[:2] - planned[:2]) + 60.0 * abs(turn))
+
+
+def _pursue(path: Array, agent: Array, lookahead: float) -> tuple[Array, float]:
+    """Return the point of ``path`` (K, 2) that lies ``lookahead`` px ahead of the agent, and the px left to its end."""
+    legs = np.diff(path, axis=0)
+    lengths = np.linalg.norm(legs, axis=1)
+    starts = np.concatenate([[0.0], np.cumsum(lengths)])  # (K,) arc length at each way point
+    share = ((agent - path[:-1]) * legs).sum(axis=1) / np.maximum(lengths**2, 1e-9)
+    share = share.clip(0.0, 1.0)
+    away = np.linalg.norm(path[:-1] + share[:, None] * legs - agent, axis=1)
+    leg = int(np.argmin(away))
+    position = starts[leg] + share[leg] * lengths[leg]
+    ahead = min(position + lookahead, starts[-1])
+    target = np.array([np.interp(ahead, starts, path[:, axis]) for axis in range(2)])
+    return target, float(starts[-1] - position)

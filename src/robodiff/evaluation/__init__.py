@@ -1,0 +1,1 @@
+"""Rollouts, what may be concluded from them, and what they looked like."""

@@ -1,0 +1,108 @@
+"""Measure a policy: episodes, their interval, what was measured, and videos of what it looked like."""
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robodiff.envs.registry import EnvSpec, get_env_spec
+from robodiff.errors import UsageError
+from robodiff.evaluation.rollout import EpisodeRecord, chunk_latency, rollout
+from robodiff.evaluation.statistics import wilson_interval
+from robodiff.files import write_json
+from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+
+METRICS_FILE = "metrics.json"
+
+
+def evaluate(
+    policy_path: str | Path,
+    env: str,
+    out: Path,
+    episodes: int = 100,
+    seed: int = 100_000,
+    num_envs: int = 100,
+    sampler: str | None = None,
+    steps: int | None = None,
+    device: str = "cpu",
+    videos: int = 3,
+    on_step: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Run episodes of a policy and write ``metrics.json`` and videos to ``out``.
+
+    Everything in the file but ``latency_ms`` is the same at every call with the same arguments.
+
+    Args:
+        policy_path: a policy, a run, or a repository of the hub.
+        env: name of the environment.
+        out: folder to write to.
+        episodes: how many.
+        seed: of the first; the others follow.
+        num_envs: episodes stepped together, and rows of every call of the policy.
+        sampler: in place of the policy's own.
+        steps: denoising steps in place of the policy's own.
+        device: where the policy runs.
+        videos: of how many successes, and of how many failures.
+        on_step: called with (episodes finished, episodes running).
+
+    Returns:
+        What was written to ``metrics.json``.
+    """
+    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
+        if value < least:
+            raise UsageError(f"--{name} must be at least {least}; found {value}")
+    spec = get_env_spec(env)
+    folder = find_policy(policy_path)
+    policy = load_policy(folder, device, sampler=sampler, steps=steps)
+    records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
+    latency = chunk_latency(policy, spec, seed)
+    metrics = {
+        **summary(records),
+        "episodes": [
+            {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
+        ],
+        "extra": {},
+        "evaluated": {
+            "policy": policy_hash(folder),
+            "environment": env,
+            "environment_version": spec.version,
+            "success_means": spec.success,
+            "sampler": policy.config.noise_scheduler_type,
+            "steps": policy.config.inference_steps,
+            "first_seed": seed,
+            "num_envs": num_envs,
+            "device": f"{policy.device.type} ({platform.machine()})",
+        },
+        "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
+    }
+    write_videos(spec, records, out / "videos", videos)
+    write_json(out / METRICS_FILE, metrics)
+    return metrics
+
+
+def summary(records: list[EpisodeRecord]) -> dict[str, Any]:
+    """The figures over all episodes."""
+    successes = sum(record.success for record in records)
+    return {
+        "success_rate": successes / len(records),
+        "success_rate_ci95": list(wilson_interval(successes, len(records))),
+        "mean_max_reward": float(np.mean([record.max_reward for record in records])),
+        "mean_episode_length": float(np.mean([record.length for record in records])),
+    }
+
+
+def write_videos(spec: EnvSpec, records: list[EpisodeRecord], folder: Path, count: int) -> list[Path]:
+    """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed."""
+    from robodiff.evaluation.video import replay, write_video
+
+    for old in folder.glob("*.mp4"):
+        old.unlink()
+    written = []
+    for success, name in ((True, "success"), (False, "failure")):
+        for record in [r for r in records if r.success == success][:count]:
+            path = folder / f"{name}-{record.seed}.mp4"
+            write_video(path, replay(spec, record), spec.fps)
+            written.append(path)
+    return written

@@ -1,0 +1,41 @@
+"""H.264 videos of episodes."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from robodiff.envs.registry import EnvSpec
+from robodiff.evaluation.rollout import EpisodeRecord
+from robodiff.files import replacing
+
+
+def replay(spec: EnvSpec, record: EpisodeRecord) -> Iterator[np.ndarray]:
+    """Yield the frames (H, W, 3) uint8 of an episode, from its seed and its actions."""
+    environment = spec.make([])
+    try:
+        environment.reset(seed=record.seed)
+        yield environment.render()
+        for action in record.actions:
+            environment.step(action)
+            yield environment.render()
+    finally:
+        environment.close()
+
+
+def write_video(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    """Write frames (H, W, 3) uint8, of even height and width, as H.264 in an .mp4 that starts while it loads."""
+    import av
+
+    with replacing(path) as temporary:
+        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = None
+            for image in frames:
+                if stream is None:
+                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                    stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+                    stream.options = {"crf": "23"}
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            if stream is not None:
+                container.mux(stream.encode())

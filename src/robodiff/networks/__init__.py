@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the networks, which know nothing of robots, data or training."""

@@ -1,0 +1,147 @@
+"""A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from robodiff.data.episodes import Feature
+from robodiff.diffusion.combinations import canonical_sampler
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.files import replacing
+from robodiff.policies.config import config_from_dict, config_to_dict
+from robodiff.policies.diffusion import DiffusionPolicy
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
+    """Write a policy to ``folder``, which takes the place of an earlier one only when it is whole."""
+    config = {
+        "format_version": FORMAT_VERSION,
+        "config": config_to_dict(policy.config),
+        "features": {key: dataclasses.asdict(feature) for key, feature in policy.features.items()},
+        "fps": policy.fps,
+    }
+    with replacing(Path(folder)) as temporary:
+        temporary.mkdir()
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        save_file({k: v.detach().cpu().contiguous() for k, v in policy.state_dict().items()}, temporary / WEIGHTS_FILE)
+
+
+def load_policy(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    spacing: str | None = None,
+    revision: str | None = None,
+) -> DiffusionPolicy:
+    """Load a policy, ready to act (in evaluation mode).
+
+    Args:
+        path: a policy's folder, a run's folder (its best policy), or the repository id of one on the Hugging Face hub.
+        device: where to put it.
+        sampler: ddpm, ddim, dpmsolver++, flow or flowheun in place of the one it was trained with.
+        steps: denoising steps in place of its own.
+        spacing: leading or trailing in place of its own.
+        revision: of the hub repository.
+
+    Raises:
+        RobodiffError: no policy there, or one that is broken or of another format.
+        UsageError: a sampler or a number of steps that does not fit the policy.
+    """
+    folder = find_policy(path, revision)
+    described = _read_config(folder / CONFIG_FILE)
+    try:
+        config = config_from_dict(described["config"])
+        features = {key: _feature(value) for key, value in described["features"].items()}
+        policy = DiffusionPolicy(config, features, float(described["fps"]))
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
+    _load_weights(policy, folder / WEIGHTS_FILE)
+    changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
+    if sampler is not None:
+        try:
+            changes["noise_scheduler_type"] = canonical_sampler(sampler)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if changes:
+        policy.set_sampler(dataclasses.replace(config, **changes))
+    return policy.to(device).eval()
+
+
+def find_policy(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of the policy that ``path`` names: itself, the best policy of a run, or a download from the hub."""
+    folder = Path(path)
+    for candidate in (folder, folder / "policy"):
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    if folder.exists():
+        raise RobodiffError(
+            f"{folder}: no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
+        )
+    if str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+        raise RobodiffError(f"{path}: no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    except Exception as error:  # the hub's client raises many kinds: no network, no repository, no permission
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RobodiffError(f"{path}: no such folder, and not to be had from the Hugging Face hub: {reason}") from None
+
+
+def policy_hash(folder: Path) -> str:
+    """A short fingerprint of a policy's weights and configuration."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(described, dict):
+        raise RobodiffError(f"{path}: expected a JSON object, found {type(described).__name__}")
+    version = described.get("format_version")
+    if version != FORMAT_VERSION:
+        raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
+                            "load it with the version that wrote it")  # fmt: skip
+    return described
+
+
+def _feature(values: dict[str, Any]) -> Feature:
+    names = values.get("names")
+    return Feature(**{**values, "shape": tuple(values["shape"]), "names": names and tuple(names)})
+
+
+def _load_weights(policy: DiffusionPolicy, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RobodiffError(f"{path}: cannot be read: {error}") from None
+    expected = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    if expected != found:
+        key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {key} should be {expected.get(key, 'absent')}, "
+                            f"is {found.get(key, 'absent')}")  # fmt: skip
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise RobodiffError(
+                f"{path}: {key} holds values that are not finite; train again or take an earlier policy"
+            )
+    policy.load_state_dict(weights)

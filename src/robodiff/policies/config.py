@@ -1,0 +1,190 @@
+"""What a policy is made of: the single definition of every option. Imports no torch, so that help is instant."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from robodiff.data.windows import WindowShape
+from robodiff.diffusion.combinations import check_combination, check_options, check_steps
+from robodiff.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """A diffusion policy: a conditional U-Net that denoises a chunk of actions, given the last observations.
+
+    Field names are LeRobot's where it has the field.
+    """
+
+    observation_keys: list[str] | None = None
+    """What the policy observes, such as observation.state; all that was recorded when null."""
+
+    n_obs_steps: int = 2
+    """Observations that the policy sees, the newest included."""
+    horizon: int = 16
+    """Actions that are denoised together, from the oldest observation's on; divisible by 2^(levels - 1)."""
+    n_action_steps: int = 8
+    """Actions that are executed before the policy is asked again."""
+    frame_stride: int = 1
+    """Recorded frames from one step of the policy to its next."""
+    normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
+    Keys that are not named use limits."""
+
+    down_dims: tuple[int, ...] = (256, 512, 1024)
+    """Channels of each level of the U-Net; each divisible by n_groups."""
+    kernel_size: Literal[3, 5] = 5
+    """Kernel of the convolutions over time."""
+    n_groups: int = 8
+    """Groups of the group normalisations."""
+    diffusion_step_embed_dim: int = 256
+    """Size of the embedding of the diffusion timestep; even, at least 4."""
+    use_film_scale_modulation: bool = True
+    """The observation scales and shifts the channels; else it shifts them only."""
+
+    noise_scheduler_type: Literal["DDPM", "DDIM", "DPMSolver++", "Flow", "FlowHeun"] = "DDPM"
+    """The sampler; it can be changed when a policy is loaded. Flow is Euler's method, FlowHeun Heun's."""
+    num_train_timesteps: int = 100
+    """Noise levels of the diffusion; for flow matching the scale of the time that the network sees."""
+    num_inference_steps: int | None = None
+    """Denoising steps of the sampler; num_train_timesteps when null."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = "squaredcos_cap_v2"
+    """How noise grows with the timestep; flow is the straight line of flow matching."""
+    beta_start: float = 1e-4
+    """First beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
+    beta_end: float = 0.02
+    """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
+    """What the network predicts."""
+    timestep_spacing: Literal["leading", "trailing"] | None = None
+    """Where fewer steps than trained lie; leading for DDPM and DDIM, trailing for DPMSolver++ when null."""
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    """Variance of the noise that DDPM adds back."""
+    ddim_eta: float = 0.0
+    """Noise that DDIM adds back: 0 none (deterministic), 1 as much as DDPM."""
+    clip_sample: bool = True
+    """Clip the predicted clean actions at every step; needs actions normalised by limits."""
+    clip_sample_range: float = 1.0
+    """To plus and minus this."""
+
+    do_mask_loss_for_padding: bool = False
+    """Leave actions beyond the end of an episode (copies of its last) out of the loss."""
+    learning_rate: float = 1e-4
+    """Of the optimizer, after warm-up."""
+    optimizer_type: Literal["adam", "adamw"] = "adamw"
+    """adam couples weight decay with the gradient, adamw does not."""
+    optimizer_betas: tuple[float, float] = (0.95, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    optimizer_eps: float = 1e-8
+    """Keeps the optimizer's division finite."""
+    optimizer_weight_decay: float = 1e-6
+    """Weight decay."""
+    scheduler_name: Literal["cosine", "constant", "linear"] = "cosine"
+    """Learning rate after warm-up: to zero along a half cosine, unchanged, or to zero along a line."""
+    scheduler_warmup_steps: int = 500
+    """Optimizer steps in which the learning rate rises from zero; never more than a tenth of all steps."""
+    ema_inv_gamma: float = 1.0
+    """The average of the weights, which is what acts, has decay 1 - (1 + n / ema_inv_gamma)^-ema_power at step n."""
+    ema_power: float = 0.75
+    """See ema_inv_gamma."""
+    ema_min_value: float = 0.0
+    """Smallest decay of the average."""
+    ema_max_value: float = 0.9999
+    """Largest decay of the average."""
+
+    def __post_init__(self) -> None:
+        _ = self.window  # checks To + Ta - 1 <= T
+        self._check_network()
+        self._check_process()
+        self._check_training()
+
+    @property
+    def window(self) -> WindowShape:
+        """The time steps of one training sample."""
+        return WindowShape(self.n_obs_steps, self.horizon, self.n_action_steps, self.frame_stride)
+
+    @property
+    def inference_steps(self) -> int:
+        """Denoising steps of the sampler."""
+        return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps
+
+    def _check_network(self) -> None:
+        if not self.down_dims:
+            raise UsageError("down_dims must name at least one level, such as [256, 512, 1024]; found none")
+        factor = 2 ** (len(self.down_dims) - 1)
+        if self.horizon % factor:
+            near = max(factor, round(self.horizon / factor) * factor)
+            raise UsageError(
+                f"horizon must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
+                f"{list(self.down_dims)}); found {self.horizon}, nearest {near}"
+            )
+        if self.n_groups < 1 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
+            raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
+        if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
+            raise UsageError(
+                f"diffusion_step_embed_dim must be even and at least 4; found {self.diffusion_step_embed_dim}"
+            )
+
+    def _check_process(self) -> None:
+        if self.num_train_timesteps < 1:
+            raise UsageError(f"num_train_timesteps must be at least 1; found {self.num_train_timesteps}")
+        try:
+            check_combination(self.noise_scheduler_type, self.beta_schedule, self.prediction_type)
+            check_steps(self.noise_scheduler_type, self.inference_steps, self.num_train_timesteps)
+            check_options(self.noise_scheduler_type, self.timestep_spacing, self.ddim_eta, self.variance_type)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise UsageError(f"betas must rise within (0, 1); found beta_start {self.beta_start}, "
+                             f"beta_end {self.beta_end}")  # fmt: skip
+        if self.clip_sample and self.clip_sample_range <= 0:
+            raise UsageError(f"clip_sample_range must be above 0; found {self.clip_sample_range}")
+        action_mode = self.normalization.get("action", "limits")
+        modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())
+        if self.clip_sample and "mean_std" in modes:
+            raise UsageError(
+                "clip_sample would cut actions normalised by mean_std, which have no bound; "
+                "set clip_sample: false or normalise action by limits"
+            )
+
+    def _check_training(self) -> None:
+        for name in ("learning_rate", "optimizer_eps", "ema_inv_gamma"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise UsageError(f"{name} must be above 0; found {getattr(self, name)}")
+        for name in ("optimizer_weight_decay", "scheduler_warmup_steps", "ema_power"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative; found {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.optimizer_betas):
+            raise UsageError(f"optimizer_betas must lie in [0, 1); found {list(self.optimizer_betas)}")
+        if not 0 <= self.ema_min_value <= self.ema_max_value <= 1:
+            raise UsageError(f"0 <= ema_min_value <= ema_max_value <= 1 must hold; found {self.ema_min_value} and "
+                             f"{self.ema_max_value}")  # fmt: skip
+
+
+def config_to_dict(config: DiffusionConfig) -> dict[str, Any]:
+    """A configuration as plain values, for JSON."""
+    return {"class": type(config).__name__, **dataclasses.asdict(config)}
+
+
+def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
+    """The configuration that ``config_to_dict`` wrote.
+
+    Raises:
+        UsageError: an unknown class or field, or values that do not go together.
+    """
+    from robodiff.errors import nearest
+
+    values = dict(values)
+    name = values.pop("class", None)
+    if name != DiffusionConfig.__name__:
+        raise UsageError(f"unknown configuration class {name!r}; this version knows {DiffusionConfig.__name__}")
+    known = {f.name: f for f in dataclasses.fields(DiffusionConfig)}
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{name} has no field {key!r}.{nearest(key, list(known))}")
+    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list) and key in _TUPLES}
+    return DiffusionConfig(**{**values, **tuples})
+
+
+_TUPLES = ("down_dims", "optimizer_betas")

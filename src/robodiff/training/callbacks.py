@@ -1,0 +1,262 @@
+"""What happens around training steps: the run's length, rollouts, what is kept, and the progress bar."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robodiff.envs.registry import get_env_spec
+from robodiff.evaluation.evaluate import summary
+from robodiff.evaluation.rollout import rollout
+from robodiff.policies.checkpoint import save_policy
+from robodiff.training.config import RolloutConfig, TrainerConfig
+from robodiff.training.module import PolicyTraining
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed, and the run has been saved."""
+
+
+class RunLength(Callback):
+    """Know the run's number of optimizer steps, and end it there.
+
+    A time budget becomes a number of steps by timing the first ones after a warm-up; the number is kept with the run,
+    for the learning rate depends on it, and a run that is resumed must follow the same schedule.
+    """
+
+    warmup_steps, timed_steps = 10, 40
+
+    def __init__(self, config: TrainerConfig, new_length: bool = False) -> None:
+        self.config = config
+        self.new_length = new_length  # although the checkpoint brings one
+        self._started: tuple[int, float] | None = None  # (step, time) after the warm-up
+        self._resumed = 0  # the step at which this process began
+
+    def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
+        self._resumed = trainer.global_step
+        if self.new_length:
+            pl_module.total_steps = None
+        if pl_module.total_steps is not None:
+            return
+        if self.config.fast_dev_run:
+            pl_module.total_steps = 1
+        elif self.config.max_steps is not None:
+            pl_module.total_steps = self.config.max_steps
+        elif self.config.max_epochs is not None:
+            batches = int(trainer.num_training_batches)
+            pl_module.total_steps = self.config.max_epochs * -(-batches // self.config.accumulate_grad_batches)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
+        """Measure a time budget, and stop at the last step."""
+        step = trainer.global_step
+        if pl_module.total_steps is None:
+            if self._started is None and step >= self._resumed + self.warmup_steps:
+                self._started = step, time.monotonic()
+            elif self._started is not None and step >= self._started[0] + self.timed_steps:
+                seconds = (time.monotonic() - self._started[1]) / (step - self._started[0])
+                steps = self._resumed + max(1, round(self.config.seconds / seconds))
+                pl_module.total_steps = max(step, int(trainer.strategy.broadcast(steps)))
+        if pl_module.total_steps is not None and step >= pl_module.total_steps:
+            trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1  # what the run ends with is validated, in whichever epoch that is
+
+
+class Rollouts(Callback):
+    """Every n epochs, and when the run ends, let the averaged policy act in an environment."""
+
+    def __init__(self, config: RolloutConfig, episodes: int) -> None:
+        self.config = config
+        self.episodes = episodes
+        self.latest: dict[str, float] | None = None  # what this epoch's rollouts gave
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Roll out and log."""
+        self.latest = None
+        if not ((trainer.current_epoch + 1) % self.config.every_n_epochs == 0 or trainer.should_stop):
+            return
+        assert self.config.env is not None
+        pl_module.average.eval()
+        seeds = range(self.config.seed, self.config.seed + self.episodes)
+        num_envs = min(self.config.num_envs, self.episodes)
+        figures = torch.zeros(2)
+        if trainer.is_global_zero:
+            result = summary(rollout(pl_module.average, get_env_spec(self.config.env), seeds, num_envs))
+            figures = torch.tensor([result["success_rate"], result["mean_max_reward"]])
+        success, reward = trainer.strategy.broadcast(figures).tolist()
+        self.latest = {"rollout/success_rate": success, "rollout/mean_max_reward": reward}
+        pl_module.log_dict(self.latest, rank_zero_only=True)
+
+
+class Keeper(Callback):
+    """Keep the best policy, the last, every n-th, and checkpoints to go on from; end a run that no longer improves.
+
+    The best is the one with the highest reward in rollouts or, where there are none, with the smallest error of its
+    actions on held-out windows; without either, the last.
+    """
+
+    def __init__(self, run: Path, config: TrainerConfig, rollouts: Rollouts | None) -> None:
+        self.run = run
+        self.config = config
+        self.rollouts = rollouts
+        self.best: float | None = None  # higher is better
+        self.worse_in_a_row = 0
+        self._saved_at = time.monotonic()
+        self._interrupted = False
+        self._previous_handler: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"best": self.best, "worse_in_a_row": self.worse_in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.worse_in_a_row = state_dict["best"], state_dict["worse_in_a_row"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """From here on Ctrl-C is honoured at the end of a training step; pressed again, at once."""
+
+        def interrupt(*_: Any) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, self._previous_handler)
+
+        self._previous_handler = signal.signal(signal.SIGINT, interrupt)
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
+        """Save now and then, between optimizer steps: half-accumulated gradients are in no checkpoint.
+
+        After an epoch's last batch it is saved when the epoch has been measured, so that a resumed run measures it too.
+        """
+        stepped = (args[2] + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and not trainer.is_last_batch and not trainer.should_stop:
+            self._checkpoint_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Judge what this epoch measured, and keep what is worth it."""
+        score = self._score(trainer)
+        if score is not None and not (self.best is not None and score <= self.best):
+            self.best, self.worse_in_a_row = score, 0
+            self._save_policy(trainer, pl_module, "policy")
+        elif score is not None:
+            self.worse_in_a_row += 1
+            patience = self.config.early_stopping_patience
+            trainer.should_stop |= patience is not None and self.worse_in_a_row >= patience
+        every = self.config.keep_every_n_epochs
+        if every is not None and (trainer.current_epoch + 1) % every == 0:
+            self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")
+        if trainer.should_stop:
+            self._save_policy(trainer, pl_module, "policy-last")
+            if self.best is None:
+                self._save_policy(trainer, pl_module, "policy")
+        else:
+            self._checkpoint_if_due(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """The final checkpoint, from which the run can be made longer."""
+        self._checkpoint(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
+        """Give Ctrl-C back."""
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+
+    def _score(self, trainer: Trainer) -> float | None:
+        if self.rollouts is not None:
+            latest = self.rollouts.latest
+            return None if latest is None else latest["rollout/mean_max_reward"]
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        error = trainer.callback_metrics.get("val/action_mse")
+        return -float(error) if error is not None and validated else None
+
+    def _checkpoint_if_due(self, trainer: Trainer) -> None:
+        due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
+        due, interrupted = trainer.strategy.broadcast((due, self._interrupted))
+        if due or interrupted:
+            self._checkpoint(trainer)
+        if interrupted:
+            raise Interrupted
+
+    def _checkpoint(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.run / CHECKPOINT)
+        self._saved_at = time.monotonic()
+
+    def _save_policy(self, trainer: Trainer, module: PolicyTraining, name: str) -> None:
+        if trainer.is_global_zero:
+            save_policy(module.average, self.run / name)
+
+
+class ProgressLine(Callback):
+    """A bar with samples/s, loss and time left; without a terminal, a line now and then."""
+
+    seconds_between_lines = 15.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self._task: Any = None
+        self._clock = 0.0  # when the last line was printed
+        self._recent: list[tuple[float, int]] = []  # (time, samples so far) of the last steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Start the bar."""
+        if not trainer.is_global_zero:
+            return
+        self._clock = time.monotonic()
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console)
+            self._task = self.bar.add_task("training", total=pl_module.total_steps)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
+        """Tell how far it is."""
+        if not trainer.is_global_zero:
+            return
+        now = time.monotonic()
+        samples = len(args[1]["action"]) * trainer.world_size
+        self._recent = [*self._recent[-50:], (now, (self._recent[-1][1] if self._recent else 0) + samples)]
+        if now - self._clock < (0.5 if self.bar else self.seconds_between_lines):
+            return
+        self._clock = now
+        (t0, s0), (t1, s1) = self._recent[0], self._recent[-1]
+        rate = (s1 - s0) / max(t1 - t0, 1e-9)
+        loss = trainer.callback_metrics.get("train/loss", torch.tensor(np.nan))
+        text = f"epoch {trainer.current_epoch}  loss {float(loss):.4f}  {rate:,.0f} samples/s"
+        step, total = trainer.global_step, pl_module.total_steps
+        if self.bar is not None:
+            self.bar.update(self._task, completed=step, total=total, description=text)
+        else:
+            left = (
+                ""
+                if total is None
+                else f"  {(total - step) * (t1 - t0) / max(1, len(self._recent) - 1) / 60:.1f} min left"
+            )
+            self.console.print(f"step {step}/{total or '?'}  {text}{left}", highlight=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Print what rollouts gave."""
+        metrics = trainer.callback_metrics
+        rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
+        if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
+            self.console.print(
+                f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
+                f"success {rolled.latest['rollout/success_rate']:.2f}, "
+                f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
+                + (f"  val/action_mse {float(metrics['val/action_mse']):.4g}" if "val/action_mse" in metrics else ""),
+                highlight=False,
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
+        """Stop the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

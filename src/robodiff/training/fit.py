@@ -1,0 +1,173 @@
+"""Train a policy: put data, policy, trainer and callbacks together, and run."""
+
+import logging
+import shutil
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from rich.console import Console
+
+from robodiff.data.config import ZarrDataModule
+from robodiff.data.datamodule import WindowDataModule
+from robodiff.envs.registry import get_env_spec
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.rollout import check_fit
+from robodiff.files import replacing
+from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, ProgressLine, Rollouts, RunLength
+from robodiff.training.config import RolloutConfig, TrainerConfig
+from robodiff.training.module import PolicyTraining
+from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that a run is made of."""
+
+    model: DiffusionConfig
+    data: ZarrDataModule
+    trainer: TrainerConfig
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    seed_everything: int = 42
+
+
+def fit(
+    config: FitConfig,
+    run: Path,
+    config_yaml: str,
+    resume: bool = False,
+    new_length: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Train, and fill the folder of the run.
+
+    Args:
+        config: what to train, on what, and for how long.
+        run: the folder; it must not exist, or, to resume, hold a run that was begun.
+        config_yaml: ``config`` as text, kept in the run so that it repeats the run alone.
+        resume: go on from the last checkpoint.
+        new_length: a resumed run takes its length from ``config``, not from its checkpoint.
+        console: where progress is shown.
+
+    Raises:
+        RobodiffError: data that cannot be read or does not fit, or a run that cannot be resumed.
+        Interrupted: Ctrl-C was pressed; the run was saved.
+    """
+    console = console or Console()
+    _quiet()
+    checkpoint = _find_checkpoint(run, resume)
+    seed_everything(config.seed_everything, verbose=False)
+    data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
+    policy = DiffusionPolicy(config.model, data.episodes.features, data.episodes.fps)
+    policy.normalizer.fit(data.statistics())
+    rollouts = None
+    if config.rollout.env is not None:
+        check_fit(policy, get_env_spec(config.rollout.env))
+        rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with replacing(run / CONFIG_FILE) as temporary:
+        temporary.write_text(config_yaml)
+    console.print(_describe(policy, data), highlight=False)
+
+    step, total = _progress(checkpoint)
+    if total is not None and step >= total and not new_length:
+        raise UsageError(
+            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
+        )
+    module = PolicyTraining(
+        policy, config.seed_everything, config.trainer.gradient_clip_val, config.data.train_batch_size
+    )
+    keeper = Keeper(run, config.trainer, rollouts)
+    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console), keeper]
+    trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _find_checkpoint(run: Path, resume: bool) -> Path | None:
+    if not resume:
+        if run.exists():
+            raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
+        return None
+    if not (run / CONFIG_FILE).is_file():
+        raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
+    if not (run / CHECKPOINT).is_file():
+        shutil.rmtree(run / "policy", ignore_errors=True)
+        return None  # killed before its first checkpoint: from the start
+    return run / CHECKPOINT
+
+
+def _progress(checkpoint: Path | None) -> tuple[int, int | None]:
+    """How many optimizer steps a checkpoint has done, and of how many."""
+    if checkpoint is None:
+        return 0, None
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return content["global_step"], content["robodiff"]["total_steps"]
+    except Exception as error:  # a broken archive raises many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RobodiffError(f"{checkpoint}: cannot be read: {reason}") from None
+
+
+def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger]:
+    loggers: list[Logger] = [MetricsCsv(run / "metrics.csv", resumed_step)]
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(run, name="tensorboard", version=""))
+    if config.wandb_project is not None:
+        try:
+            loggers.append(WandbLogger(project=config.wandb_project, name=run.name, save_dir=run))
+        except ModuleNotFoundError:
+            raise UsageError("trainer.wandb_project needs the extra wandb: pip install 'robodiff[wandb]'") from None
+    return loggers
+
+
+def _trainer(config: TrainerConfig, callbacks: list, loggers: list[Logger]) -> Trainer:
+    fast = config.fast_dev_run
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        sync_batchnorm=config.sync_batchnorm,
+        precision=config.precision,  # pyright: ignore[reportArgumentType]
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        check_val_every_n_epoch=config.check_val_every_n_epoch,
+        limit_train_batches=1 if fast else None,
+        limit_val_batches=1 if fast else config.limit_val_batches,
+        log_every_n_steps=1 if fast else config.log_every_n_steps,
+        max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
+    n = sum(p.numel() for p in policy.parameters())
+    return (
+        f"{data.episodes.source}: {len(data.train_episodes)} episodes, {len(data.train_windows):,} windows to train on, "
+        f"{len(data.val_windows):,} held out\n"
+        f"policy: observes {', '.join(policy.observation_keys)}; {n:,} parameters"
+    )
+
+
+def _quiet() -> None:
+    """Leave to the user what she can act upon."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|pkg_resources|isinstance\\(treespec).*")
+
+
+__all__ = ["CONFIG_FILE", "FitConfig", "Interrupted", "fit"]

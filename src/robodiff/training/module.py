@@ -1,0 +1,116 @@
+"""``PolicyTraining``: one training step and one validation step of a policy, repeatable to the bit."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from robodiff.data.episodes import ACTION
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.training.ema import ema_decay, update_average
+from robodiff.training.optim import learning_rate, make_optimizer
+
+
+class PolicyTraining(LightningModule):
+    """Train a policy and keep the average of its weights.
+
+    Every random number of a step is a function of the run's seed and of how many batches came before, so that a run
+    that is killed and resumed ends in the same weights.
+
+    Args:
+        policy: what to train; its normalizer is fitted already.
+        seed: of the run.
+        gradient_clip_val: largest norm of the gradient; None does not clip.
+        batch_size: windows in a batch on one rank, for which noise is drawn.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, seed: int, gradient_clip_val: float | None, batch_size: int) -> None:
+        super().__init__()
+        self.policy = policy
+        self.average = copy.deepcopy(policy).requires_grad_(False).eval()
+        self.seed = seed
+        self.clip = gradient_clip_val
+        self.batch_size = batch_size
+        self.micro_batches = 0  # batches seen in all epochs
+        self.total_steps: int | None = None  # optimizer steps of the run, once it is known
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+        return make_optimizer(parameters, self.policy.config, fused)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one batch, with noise drawn for the whole batch of all ranks, of which each keeps its rows."""
+        step = self.micro_batches
+        torch.manual_seed(_mix(self.seed, step, self.trainer.global_rank, 1))  # dropout, crops
+        noise, timesteps = self._draw(
+            batch[ACTION], self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
+        )
+        loss, spread = self.policy.loss(batch, noise=noise, timesteps=timesteps)
+        self.micro_batches += 1
+        self.log("train/loss", loss)
+        self.log_dict({f"train/{name}": value for name, value in spread.items()})
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip, and log the norm that the gradient had."""
+        limit = float("inf") if self.clip is None else self.clip
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        self.log("train/grad_norm", norm)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step with the learning rate of this step, then move the average."""
+        step = self.global_step
+        rate = learning_rate(step, self.total_steps, self.policy.config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.log("train/learning_rate", rate)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        update_average(self.average, self.policy, ema_decay(step + 1, self.policy.config))
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """The averaged policy on held-out windows, with the same noise every time."""
+        self.average.eval()
+        draws = self.average.sampler.noise_rows
+        noise, timesteps = self._draw(batch[ACTION], 1, 0, _mix(self.seed, batch_idx, 2))
+        loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
+        sampled = torch.stack(
+            [self._draw(batch[ACTION], 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)]
+        )
+        chunk = self.average.predict_chunk(batch, noise=sampled)
+        error = (chunk.actions - batch[ACTION][:, chunk.first_step :]).square().mean(-1)  # (B, T)
+        valid = ~batch["action_is_pad"][:, chunk.first_step :]
+        size = len(batch[ACTION])
+        self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the run stands beside the weights."""
+        checkpoint["robodiff"] = {"micro_batches": self.micro_batches, "total_steps": self.total_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from where the run stood."""
+        self.micro_batches = checkpoint["robodiff"]["micro_batches"]
+        self.total_steps = checkpoint["robodiff"]["total_steps"]
+
+    def _draw(self, like: Tensor, world_size: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Noise like ``like`` (B, T, Da) and timesteps (B,): the rows of one rank out of those of all."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = max(self.batch_size, len(like))
+        noise = torch.randn((world_size * rows, *like.shape[1:]), generator=generator)
+        uniform = torch.rand(world_size * rows, generator=generator)
+        mine = slice(rank * rows, rank * rows + len(like))
+        timesteps = self.policy.schedule.timesteps_from_uniform(uniform[mine])
+        return noise[mine].to(like), timesteps.to(like.device)
+
+
+def _mix(*numbers: int) -> int:
+    """One well-mixed 63-bit seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,44 @@
+"""The optimizer, and the learning rate as a function of the step."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from robodiff.policies.config import DiffusionConfig
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: DiffusionConfig, fused: bool) -> torch.optim.Optimizer:
+    """Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the configuration says."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer_type]
+    return kind(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.optimizer_betas,
+        eps=config.optimizer_eps,
+        weight_decay=config.optimizer_weight_decay,
+        fused=fused,
+    )
+
+
+def learning_rate(step: int, total_steps: int | None, config: DiffusionConfig) -> float:
+    """The learning rate of optimizer step 0, 1, ...
+
+    Args:
+        step: which one.
+        total_steps: of the run; None while it is not known (then as in a very long run).
+        config: names the schedule and its warm-up.
+    """
+    warmup = config.scheduler_warmup_steps
+    if total_steps is not None:
+        warmup = min(warmup, total_steps // 10)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if total_steps is None or config.scheduler_name == "constant":
+        return config.learning_rate
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    return (
+        config.learning_rate
+        * {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}[config.scheduler_name]
+    )

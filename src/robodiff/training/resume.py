@@ -1,0 +1,79 @@
+"""What makes a run survive being killed: whole checkpoints, and a metrics file that goes on where it stopped."""
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from robodiff.files import replacing
+
+COLUMNS = (
+    "epoch", "global_step", "train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/learning_rate",
+    "train/grad_norm", "val/loss", "val/action_mse", "rollout/success_rate", "rollout/mean_max_reward",
+)  # fmt: skip
+"""What is logged of a run, in the order of the columns of metrics.csv."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are either whole or not there."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write beside ``path``, sync, rename."""
+        with replacing(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+class MetricsCsv(Logger):
+    """``metrics.csv``: a line each time something was measured, columns as in ``COLUMNS``; others are not kept.
+
+    Args:
+        path: of the file; an earlier one is appended to.
+        resumed_step: lines after this optimizer step are dropped, for they will be measured again.
+    """
+
+    def __init__(self, path: Path, resumed_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        kept = [row for row in _rows(path) if int(row["global_step"]) <= resumed_step]
+        if rank_zero_only.rank == 0:
+            with replacing(path) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: the run's config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line."""
+        row = {key: f"{value:.8g}" for key, value in metrics.items() if key in COLUMNS}
+        if set(row) - {"epoch"}:
+            done = (step or 0) + 1  # Lightning numbers steps from 0; here it is how many are done
+            row.update(global_step=str(done), epoch=str(int(metrics.get("epoch", 0))))
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(row)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The whole lines of a metrics file; a line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and row["global_step"].isdigit()]
