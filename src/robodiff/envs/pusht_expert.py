@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robodiff.envs.pusht import SUCCESS_COVERAGE, TABLE, PushTEnv
+from robodiff.envs.pusht import TABLE, PushTEnv
 from robodiff.envs.pusht_planner import (
     APPROACH_SPEED,
     PUSH_SPEED,
     Array,
     Push,
-    corner_distance,
+    distance_to_goal,
     plan_push,
     steer_push,
 )
@@ -64,7 +64,7 @@ class PushTController:
         push = self._push
         assert push is not None
         direction, length = steer_push(agent, push.direction, pose)
-        if length < (1.0 if corner_distance(pose[None])[0] < 15.0 else 3.0):
+        if length < (1.0 if distance_to_goal(pose[None])[0] < 15.0 else 3.0):
             self._push = None
             return None
         self._push = Push(push.path, direction, length)
@@ -104,9 +104,8 @@ class PushTExpert:
             actions.append(action)
             innovation = np.sqrt(1.0 - _NOISE_MEMORY**2) * self.action_noise * random.standard_normal(2)
             noise = _NOISE_MEMORY * noise + innovation
-            _, _, success, _, _ = env.step(action + noise)
-            solved = solved or success
-        if not solved or not states or env.coverage <= SUCCESS_COVERAGE:
+            _, _, solved, _, _ = env.step(action + noise)
+        if not solved or not states:
             return None
         return {"state": np.array(states, np.float32), "action": np.array(actions, np.float32)}
 

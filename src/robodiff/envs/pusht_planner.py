@@ -30,7 +30,8 @@ _NODES = np.array([[-60, 0], [60, 0], [60, 30], [-60, 30], [15, 120], [-15, 120]
     [[-1, -1], [1, -1], [1, 1], [-1, 1], [1, 1], [-1, 1]]
 )  # the turning points of ways around the block, in its frame (6, 2)
 _NOOKS = np.array([[15 + _REACH, 30 + _REACH], [-15 - _REACH, 30 + _REACH]])  # the ways out of the inner corners
-_GOAL_CORNERS = corners_from_pose(np.array([GOAL_POSE]))[0].reshape(8, 2)
+_GOAL_CENTRE = (GOAL_POSE[0] - np.sin(GOAL_POSE[2]) * 45.0, GOAL_POSE[1] + np.cos(GOAL_POSE[2]) * 45.0)
+_ARM = 55.0  # px, root mean square of the corners' distances from the centre of gravity, about
 _WALL = (8.0, TABLE - 9.0)  # the walls' inner faces
 _TILTS = (-0.3, 0.0, 0.3)  # rad between the push and the inward normal
 
@@ -47,16 +48,21 @@ class Push:
     """How far the agent moves from the last way point."""
 
 
-def corner_distance(pose: Array) -> Array:
-    """Mean distance of the block's corners to their goal, px: pose (N, 3) -> (N,)."""
-    corners = corners_from_pose(pose).reshape(-1, 8, 2)
-    return np.linalg.norm(corners - _GOAL_CORNERS, axis=-1).mean(axis=-1)
+def distance_to_goal(pose: Array) -> Array:
+    """How far blocks are from the goal, px: pose (N, 3) -> (N,); a turn counts with the arm of a typical corner.
+
+    Not the mean distance of the corners: that is flat where the block points backwards, and no push would seem to help.
+    """
+    turn = (pose[:, 2] - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi
+    x = pose[:, 0] - np.sin(pose[:, 2]) * _CENTRE[1] - _GOAL_CENTRE[0]
+    y = pose[:, 1] + np.cos(pose[:, 2]) * _CENTRE[1] - _GOAL_CENTRE[1]
+    return np.sqrt(x**2 + y**2 + (_ARM * turn) ** 2)
 
 
 def steps_to_go(pose: Array) -> Array:
     """Estimate the steps that the rest of the task takes: pose (..., 3) -> (...)."""
     flat = pose.reshape(-1, 3)
-    distance = corner_distance(flat)
+    distance = distance_to_goal(flat)
     corners = corners_from_pose(flat)
     outside = np.maximum(_WALL[0] - corners, corners - _WALL[1]).clip(0.0).mean(axis=-1)
     return (14.0 * np.log1p(distance) + 0.4 * distance + 5.0 * outside).reshape(pose.shape[:-1])
@@ -120,7 +126,7 @@ def plan_push(agent: Array, pose: Array, beam: int = 10) -> Push | None:
         onward = steps_to_go(first.end_pose[index][None])[0]
         if after is not None:
             onward = min(onward, after.cost.min())
-        cost = first.steps[index] + onward
+        cost = first.steps[index] + onward if np.isfinite(first.cost[index]) else np.inf
         if cost < best_cost - 1e-9:
             best, best_cost = index, cost
     if not np.isfinite(best_cost):
@@ -136,7 +142,7 @@ def steer_push(agent: Array, direction: Array, pose: Array) -> tuple[Array, floa
     """
     turns = np.linspace(-0.3, 0.3, 7)
     directions = _rotate(direction, turns)
-    reach = 2.0 * corner_distance(pose[None])[0] + 2 * CLEARANCE
+    reach = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
     spacing = float(np.clip(reach / 60, 0.5, 2.0))
     count = int(min(reach, 120.0) / spacing) + 1
     count_agents = np.broadcast_to(agent, directions.shape)
@@ -193,7 +199,7 @@ def _candidates(agent: Array, pose: Array) -> _Candidates | None:
     normals = _rotate_all(_CONTACT_NORMALS[reachable], pose[2])
     direction = np.concatenate([_rotate_all(normals, tilt) for tilt in _TILTS])
     way = np.tile(way_lengths[reachable], len(_TILTS))
-    reach = 2.0 * corner_distance(pose[None])[0] + 2 * CLEARANCE
+    reach = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
     spacing = float(np.clip(reach / 50, 0.5, 2.5))
     count = int(min(reach, 150.0) / spacing) + 1
     poses = simulate_pushes(start, direction, np.broadcast_to(pose, (len(start), 3)), spacing, count)

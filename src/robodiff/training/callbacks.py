@@ -110,6 +110,7 @@ class Keeper(Callback):
         self.best: float | None = None  # higher is better
         self.worse_in_a_row = 0
         self._saved_at = time.monotonic()
+        self._begun_at = 0  # batches of earlier processes
         self._interrupted = False
         self._previous_handler: Any = None
 
@@ -122,7 +123,7 @@ class Keeper(Callback):
         self.best, self.worse_in_a_row = state_dict["best"], state_dict["worse_in_a_row"]
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """From here on Ctrl-C is honoured at the end of a training step; pressed again, at once."""
+        """From here on Ctrl-C is honoured between training steps; pressed again, at once."""
 
         def interrupt(*_: Any) -> None:
             self._interrupted = True
@@ -130,15 +131,23 @@ class Keeper(Callback):
 
         self._previous_handler = signal.signal(signal.SIGINT, interrupt)
         self._saved_at = time.monotonic()
+        self._begun_at = pl_module.micro_batches
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
-        """Save now and then, between optimizer steps: half-accumulated gradients are in no checkpoint.
+    def on_train_batch_start(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
+        """Save now and then, before a batch: all that came before is logged, measured and kept.
 
-        After an epoch's last batch it is saved when the epoch has been measured, so that a resumed run measures it too.
+        Not between the batches of one optimizer step: half-accumulated gradients are in no checkpoint.
         """
-        stepped = (args[2] + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and not trainer.is_last_batch and not trainer.should_stop:
-            self._checkpoint_if_due(trainer)
+        # Lightning counts this anew when it resumes and is one off where a checkpoint was not its own idea.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if args[1] % trainer.accumulate_grad_batches != 0 or pl_module.micro_batches == self._begun_at:
+            return
+        due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
+        due, interrupted = trainer.strategy.broadcast((due, self._interrupted))
+        if due or interrupted:
+            self._checkpoint(trainer)
+        if interrupted:
+            raise Interrupted
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
@@ -157,8 +166,6 @@ class Keeper(Callback):
             self._save_policy(trainer, pl_module, "policy-last")
             if self.best is None:
                 self._save_policy(trainer, pl_module, "policy")
-        else:
-            self._checkpoint_if_due(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """The final checkpoint, from which the run can be made longer."""
@@ -176,14 +183,6 @@ class Keeper(Callback):
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         error = trainer.callback_metrics.get("val/action_mse")
         return -float(error) if error is not None and validated else None
-
-    def _checkpoint_if_due(self, trainer: Trainer) -> None:
-        due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
-        due, interrupted = trainer.strategy.broadcast((due, self._interrupted))
-        if due or interrupted:
-            self._checkpoint(trainer)
-        if interrupted:
-            raise Interrupted
 
     def _checkpoint(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.run / CHECKPOINT)

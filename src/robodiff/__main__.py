@@ -1,0 +1,5 @@
+"""``python -m robodiff`` is ``robodiff``."""
+
+from robodiff.cli.main import main
+
+main()

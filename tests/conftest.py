@@ -1,0 +1,108 @@
+"""What tests share: small recordings, small policies, the command line in this process and in another."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robodiff.cli.main import main
+from robodiff.data.episodes import Feature
+from robodiff.data.formats.zarr import ZarrWriter
+from robodiff.data.normalize import Statistics
+from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.diffusion import DiffusionPolicy
+
+torch.set_num_threads(1)
+
+PUSHT_FEATURES = {
+    "observation.state": Feature("vector", (2,), "float32", unit="px"),
+    "observation.environment_state": Feature("vector", (16,), "float32", unit="px"),
+    "action": Feature("vector", (2,), "float32", unit="px"),
+}
+SMALL_MODEL = {"down_dims": (8, 16), "n_groups": 4, "diffusion_step_embed_dim": 8, "kernel_size": 3}
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Six made-up episodes of Push-T, 20 to 25 frames each, as ``robodiff collect`` writes them."""
+    return write_recording(tmp_path / "demos.zarr")
+
+
+def write_recording(path: Path, episodes: int = 6) -> Path:
+    random = np.random.default_rng(0)
+    writer = ZarrWriter(path, fps=10.0, layout="pusht")
+    for episode in range(episodes):
+        length = 20 + episode
+        walk = 256 + np.cumsum(random.normal(0, 8, (length, 5)), axis=0)
+        walk[:, 4] = random.uniform(0, 6, length)
+        writer.append(
+            {"state": walk.astype(np.float32), "action": (walk[:, :2] + 5).astype(np.float32)}, seed=episode, success=True
+        )
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def small_policy() -> Callable[..., DiffusionPolicy]:
+    """A function that makes a small Push-T policy with some of its configuration changed."""
+
+    def make(**changes: object) -> DiffusionPolicy:
+        torch.manual_seed(0)
+        config = DiffusionConfig(**{**SMALL_MODEL, "num_train_timesteps": 20, **changes})  # type: ignore[arg-type]
+        policy = DiffusionPolicy(config, PUSHT_FEATURES, fps=10.0)
+        ranges = {key: feature.shape[0] for key, feature in policy.features.items()}
+        policy.normalizer.fit(
+            {
+                key: Statistics(np.zeros(d), np.full(d, 512.0), np.full(d, 256.0), np.full(d, 100.0))
+                for key, d in ranges.items()
+            }
+        )
+        return policy.eval()
+
+    return make
+
+
+@pytest.fixture
+def robodiff(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def robodiff_process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in a process of its own, as a user does."""
+
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "robodiff", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def recorded_data() -> Path:
+    """The folder of real recordings; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("ROBODIFF_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ROBODIFF_TEST_DATA does not name a folder of recorded data")
+    return Path(folder)
