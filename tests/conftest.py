@@ -41,7 +41,9 @@ def write_recording(path: Path, episodes: int = 6) -> Path:
         walk = 256 + np.cumsum(random.normal(0, 8, (length, 5)), axis=0)
         walk[:, 4] = random.uniform(0, 6, length)
         writer.append(
-            {"state": walk.astype(np.float32), "action": (walk[:, :2] + 5).astype(np.float32)}, seed=episode, success=True
+            {"state": walk.astype(np.float32), "action": (walk[:, :2] + 5).astype(np.float32)},
+            seed=episode,
+            success=True,
         )
     writer.close()
     return path

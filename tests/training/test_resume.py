@@ -41,7 +41,11 @@ main(["fit", *sys.argv[3:]])
 def train(*arguments: str, kill: tuple[int, str] | None = None) -> int:
     start = ["-c", KILLED, str(kill[0]), kill[1], *arguments] if kill else ["-m", "robodiff", "fit", *arguments]
     done = subprocess.run(
-        [sys.executable, *start], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        [sys.executable, *start],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
@@ -70,9 +74,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     [(13, "on_train_batch_start"), (18, "on_train_epoch_end"), (18, "on_train_batch_start")],
     ids=["mid-epoch", "last-batch", "next-epoch"],
 )
-def test_killed_and_resumed_is_the_same(
-    whole: tuple[list[str], Path], tmp_path: Path, after: int, moment: str
-) -> None:
+def test_killed_and_resumed_is_the_same(whole: tuple[list[str], Path], tmp_path: Path, after: int, moment: str) -> None:
     arguments, finished = whole
     run = tmp_path / "run"
     assert train(*arguments, "--run", str(run), kill=(after, moment)) == -signal.SIGKILL

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from robodiff.cli.parser import Parser
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import UsageError
 
 DESCRIPTION = """Record successful demonstrations of the scripted expert of an environment as a zarr recording.
 
@@ -27,15 +27,12 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--action_noise", type=float, default=0.0, help="Standard deviation, in px, of what is added "
                         "to executed actions; recorded are those without, which show how to recover.")  # fmt: skip
     options = parser.parse_args(arguments)
-    for name, value, least in (("episodes", options.episodes, 1), ("seed", options.seed, 0),
-                               ("workers", options.workers, 1), ("action_noise", options.action_noise, 0)):  # fmt: skip
-        if value < least:
-            raise UsageError(f"--{name} must be at least {least}; found {value}")
     record(options, Path(options.out))
 
 
 def record(options: Any, out: Path) -> None:
     """Collect episode by episode."""
+    import numpy as np
     from rich.console import Console
 
     from robodiff.cli.progress import bar
@@ -54,10 +51,16 @@ def record(options: Any, out: Path) -> None:
     seeds = writer.column("seed")
     first = options.seed if not len(seeds) else int(seeds[-1]) + 1
     missing = options.episodes - writer.episodes
+    if missing < 0:
+        raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes {options.episodes}")
+    noise, images = options.action_noise, options.images
+    demonstrations = (
+        collect(spec.name, missing, first, options.workers, action_noise=noise, images=images) if missing else ()
+    )
     with bar(console, "demonstrations", options.episodes) as advance:
-        for episode in collect(options.env, missing, first, options.workers, images=options.images,
-                               action_noise=options.action_noise):  # fmt: skip
-            writer.append(episode.arrays, seed=episode.seed, success=episode.success)
+        for episode in demonstrations:
+            arrays = {key: value for key, value in episode.items() if isinstance(value, np.ndarray)}
+            writer.append(arrays, seed=episode["seed"], success=episode["success"])
             advance(writer.episodes)
     writer.close()
     if folder != out:

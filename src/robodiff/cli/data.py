@@ -1,5 +1,7 @@
 """``robodiff data``: look into a recording."""
 
+from typing import Any
+
 from robodiff.cli.parser import Parser
 from robodiff.data.config import ZarrDataModule
 from robodiff.data.episodes import Episodes
@@ -36,7 +38,7 @@ def print_info(episodes: Episodes) -> None:
     """Print a table with a row a key."""
     import numpy as np
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
     lengths = episodes.lengths
@@ -51,7 +53,7 @@ def print_info(episodes: Episodes) -> None:
         numbers = np.asarray(values)
         console.print(f"{name}: {numbers.min()} to {numbers.max()}" if numbers.dtype != bool else
                       f"{name}: {numbers.sum()} of {len(numbers)}", highlight=False)  # fmt: skip
-    table = Table("key", "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
+    table = Table(Column("key", no_wrap=True), "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
     for key, array in episodes.arrays.items():
         feature = episodes.features[key]
         axes = 0 if feature.kind == "vector" else None
@@ -60,8 +62,6 @@ def print_info(episodes: Episodes) -> None:
     console.print(table)
 
 
-def _numbers(values: object) -> str:
-    import numpy as np
-
-    flat = np.ravel(values)
-    return ", ".join(f"{v:.4g}" for v in flat[:4]) + (", ..." if len(flat) > 4 else "")
+def _numbers(values: Any) -> str:
+    flat = values.ravel()
+    return ", ".join(f"{v:.4g}" for v in flat[:3]) + (", ..." if len(flat) > 3 else "")

@@ -67,16 +67,14 @@ def measure(options: Any, out: Path) -> dict[str, Any]:
             on_step=lambda done, running: advance(done),
         )
     low, high = metrics["success_rate_ci95"]
-    console.print(
-        f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}), "
-        f"mean maximum reward {metrics['mean_max_reward']:.3f}, mean length {metrics['mean_episode_length']:.0f} steps, "
-        f"{options.episodes} episodes of {options.env} from seed {options.seed}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(
-        f"one chunk takes {metrics['latency_ms']['p50']:.1f} ms (p95 {metrics['latency_ms']['p95']:.1f} ms) "
-        f"with {metrics['evaluated']['sampler']}, {metrics['evaluated']['steps']} steps",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(f"written: {out / METRICS_FILE} and videos/ beside it", highlight=False, soft_wrap=True)
+    latency, evaluated = metrics["latency_ms"], metrics["evaluated"]
+    for line in (
+        f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}) in {options.episodes} episodes "
+        f"of {options.env} from seed {options.seed}",
+        f"mean maximum reward {metrics['mean_max_reward']:.3f}, mean length {metrics['mean_episode_length']:.0f} steps",
+        f"one chunk takes {latency['p50']:.1f} ms (p95 {latency['p95']:.1f} ms) on {evaluated['device']} "
+        f"with {evaluated['sampler']}, {evaluated['steps']} steps",
+        f"written: {out / METRICS_FILE}, and videos/ beside it",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
     return metrics

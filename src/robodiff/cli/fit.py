@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 
 from robodiff.cli.parser import Parser
 from robodiff.data.config import ZarrDataModule

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
 
@@ -25,18 +26,31 @@ def decoded(source: Path, key: str, array: Any) -> np.ndarray:
         source: the file or folder that holds it.
         key: which of its arrays it is.
         array: the zarr array.
+
+    Raises:
+        RobodiffError: it does not fit in memory, and the cache folder cannot take it.
     """
     if array.nbytes <= memory_free() / 3:
         return np.asarray(array[:])
     target = cache_folder() / f"{_fingerprint(source, key, array)}.npy"
     if not target.exists():
-        with replacing(target) as temporary:
-            file = np.lib.format.open_memmap(temporary, mode="w+", dtype=array.dtype, shape=array.shape)
-            step = max(1, array.chunks[0])
-            for start in range(0, len(array), step):
-                file[start : start + step] = array[start : start + step]
-            file.flush()
+        try:
+            _decode(array, target)
+        except OSError as error:
+            raise RobodiffError(
+                f"{source}: {key} takes {array.nbytes / 1e9:.1f} GB, more than memory has room for, and cannot be "
+                f"decoded to {target}: {error}; free some space, or set ROBODIFF_CACHE to a folder that has it"
+            ) from None
     return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _decode(array: Any, target: Path) -> None:
+    with replacing(target) as temporary:
+        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=array.dtype, shape=array.shape)
+        step = max(1, array.chunks[0])  # whole chunks, each decoded once
+        for start in range(0, array.shape[0], step):
+            file[start : start + step] = array[start : start + step]
+        file.flush()
 
 
 def memory_free() -> int:

@@ -1,6 +1,7 @@
 """Batches for the trainer: windows gathered by index from arrays in memory, memory-mapped, or on the GPU."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -41,7 +42,8 @@ class WindowDataModule(LightningDataModule):
 
     def statistics(self) -> dict[str, Statistics]:
         """What the frames of the training episodes hold, per vector key."""
-        frames = np.concatenate([np.arange(*self.episodes.slice(e).indices(10**12)) for e in self.train_episodes])
+        all_frames = np.arange(self.episodes.episode_ends[-1])
+        frames = np.concatenate([all_frames[self.episodes.slice(e)] for e in self.train_episodes])
         vectors = {k: a for k, a in self.episodes.arrays.items() if self.episodes.features[k].kind == "vector"}
         return {key: Statistics.of(array, frames) for key, array in vectors.items()}
 
@@ -54,7 +56,7 @@ class WindowDataModule(LightningDataModule):
             self.train_windows,
             self.config.train_batch_size,
             order=lambda epoch: epoch_order(len(self.train_windows), self.seed, epoch),
-            position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore
+            position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore[reportArgumentType]
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
@@ -126,7 +128,7 @@ class WindowLoader:
             yield self.gather(everyones[self.rank * share : (self.rank + 1) * share])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """The batch of the chosen windows: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
+        """The chosen windows: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
         frames, is_pad = self.windows.frames(chosen)
         device = self.tensors[ACTION].device
         every = torch.from_numpy(frames).to(device)  # (B, T)
@@ -141,10 +143,6 @@ def _take(tensor: Tensor, frames: Tensor) -> Tensor:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    import warnings
-
     with warnings.catch_warnings():  # a memory-mapped file is read-only, and nothing here writes
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -39,14 +39,14 @@ BODY_CORNERS = np.array(
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGE = "observation.image"
-OBSERVATION_SPACES: dict[str, gymnasium.spaces.Box] = {
+OBSERVATION_SPACES: dict[str, gymnasium.Space[Any]] = {
     STATE: gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
     ENVIRONMENT_STATE: gymnasium.spaces.Box(-np.inf, np.inf, (16,), np.float32),
     IMAGE: gymnasium.spaces.Box(0, 255, (3, IMAGE_SIZE, IMAGE_SIZE), np.uint8),
 }
 
 
-class PushTEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+class PushTEnv(gymnasium.Env[Any, Any]):
     """Push-T with the observations that were asked for, and no others computed.
 
     Observations: ``observation.state`` (2,) float32, the agent's x, y; ``observation.environment_state`` (16,) float32,
@@ -56,9 +56,11 @@ class PushTEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     ``max_steps``. ``info``: ``coverage``, ``is_success``. After ``reset(seed=s)`` all depends on ``s`` and the actions.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FPS}
 
-    def __init__(self, observation_keys: Collection[str] = (STATE, ENVIRONMENT_STATE), max_steps: int = MAX_STEPS):
+    def __init__(
+        self, observation_keys: Collection[str] = (STATE, ENVIRONMENT_STATE), max_steps: int = MAX_STEPS
+    ) -> None:
         if unknown := sorted(set(observation_keys) - set(OBSERVATION_SPACES)):
             raise UsageError(
                 f"the policy needs {', '.join(unknown)}, the environment pusht offers {', '.join(OBSERVATION_SPACES)}"

@@ -17,16 +17,18 @@ from robodiff.envs.pusht_planner import (
 )
 
 _LAG = 2.0  # steps by which the agent trails its target: velocity gain / position gain of its controller, at 10 Hz
+_ARRIVED = 6.0  # px to the end of the way at which the push begins
+_PRECISE = 15.0  # px to the goal from which on pushes are brought to their very end
 _NOISE_MEMORY = 0.8  # share of the disturbance that is left a step later
 
 
 class PushTController:
-    """The expert's behaviour: state in, target position out; what it remembers is only the push it has chosen."""
+    """The expert's behaviour: state in, target position out; all that it remembers is the push it has chosen."""
 
     def __init__(self) -> None:
         self._push: Push | None = None
         self._pushing = False
-        self._planned_for = np.zeros(3)
+        self._planned_for: Array = np.zeros(3)
 
     def act(self, state: Array, solved: bool) -> Array | None:
         """Return the agent's target (2,) px for ``state`` (7,), or None if there is nothing left to do.
@@ -35,40 +37,32 @@ class PushTController:
         the goal is covered by 95 % teaches to stop at the very edge of success.
         """
         agent, pose = state[:2], state[2:5]
-        for _ in range(3):
+        target = None if self._push is None else self._follow(self._push, agent, pose)
+        if target is None:
+            self._push = None if solved else plan_push(agent, pose)
             if self._push is None:
-                if solved:
-                    return None
-                self._push, self._pushing = plan_push(agent, pose), False
-                self._planned_for = pose.copy()
-                if self._push is None:
-                    return None
-            target = self._push_target(agent, pose) if self._pushing else self._approach_target(agent, pose)
-            if target is not None:
-                return target.clip(0.0, TABLE)
-        return agent.clip(0.0, TABLE)
+                return None
+            self._pushing, self._planned_for = False, pose.copy()
+            target = self._follow(self._push, agent, pose)
+            assert target is not None  # a new push is at least begun
+        return target.clip(0.0, TABLE)
 
-    def _approach_target(self, agent: Array, pose: Array) -> Array | None:
-        push = self._push
-        assert push is not None
-        if _moved(self._planned_for, pose) > 1.0:  # the block was touched on the way: think again
-            self._push = None
+    def _follow(self, push: Push, agent: Array, pose: Array) -> Array | None:
+        """Return the next target on the way to the push or within it; None when it is over or does not fit any more."""
+        if self._pushing:
+            direction, length = steer_push(agent, push.direction, pose)
+            # The agent comes to rest exponentially; far from the goal, the last pixels are not worth the wait.
+            if length < (1.0 if distance_to_goal(pose[None])[0] < _PRECISE else 3.0):
+                return None
+            self._push = Push(push.path, direction, length)
+            return agent + min(length, _LAG * PUSH_SPEED) * direction
+        if _moved(self._planned_for, pose) > 1.0:  # px: the block was touched on the way
             return None
         target, remaining = _pursue(push.path, agent, _LAG * APPROACH_SPEED)
-        if remaining < 6.0:
-            self._pushing = True
-            return self._push_target(agent, pose)
-        return target
-
-    def _push_target(self, agent: Array, pose: Array) -> Array | None:
-        push = self._push
-        assert push is not None
-        direction, length = steer_push(agent, push.direction, pose)
-        if length < (1.0 if distance_to_goal(pose[None])[0] < 15.0 else 3.0):
-            self._push = None
-            return None
-        self._push = Push(push.path, direction, length)
-        return agent + min(length, _LAG * PUSH_SPEED) * direction
+        if remaining > _ARRIVED:
+            return target
+        self._pushing = True
+        return agent + min(push.length, _LAG * PUSH_SPEED) * push.direction
 
 
 class PushTExpert:
@@ -79,7 +73,7 @@ class PushTExpert:
     https://arxiv.org/abs/1703.09327).
     """
 
-    def __init__(self, action_noise: float = 0.0):
+    def __init__(self, action_noise: float = 0.0) -> None:
         self.action_noise = action_noise
         self._env = PushTEnv(observation_keys=())
 

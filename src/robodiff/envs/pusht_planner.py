@@ -1,4 +1,4 @@
-"""Choosing the next push on Push-T: a quasi-static model of pushing, ways around the block, and a search two pushes deep.
+"""Choosing the next push on Push-T: a quasi-static model of pushing, ways around the block, a search two pushes deep.
 
 Contact is without friction and the block stops at once when nothing pushes it, so the block's motion depends on the
 line along which the agent moves and not on its speed. That makes one line of the agent a table from "how far" to
@@ -8,28 +8,17 @@ line along which the agent moves and not on its speed. That makes one line of th
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robodiff.envs.pusht import AGENT_RADIUS, BODY_CORNERS, GOAL_POSE, TABLE, corners_from_pose
-
-Array = NDArray[np.float64]
+from robodiff.envs.pusht import AGENT_RADIUS, GOAL_POSE, TABLE, corners_from_pose
+from robodiff.envs.pusht_ways import CLEARANCE, REACH, Array, Ways, rotate, to_table
 
 APPROACH_SPEED = 20.0
 """px a step on the way to the block; faster, the agent cuts corners and clips the block."""
 PUSH_SPEED = 10.0
 """px a step while pushing."""
-CLEARANCE = 10.0
-"""px between the agent's rim and the block on the way around it."""
 
 _CENTRE = np.array([0.0, 45.0])  # centre of gravity in the frame of the block
 _GYRATION_SQUARED = 3000.0  # moment of inertia / mass, px^2
-_BOXES = np.array([[[-60.0, 0.0], [60.0, 30.0]], [[-15.0, 30.0], [15.0, 120.0]]])  # (2 boxes, low and high, 2)
-_REACH = AGENT_RADIUS + CLEARANCE
-_BLOCKED = _BOXES + np.array([[-1.0], [1.0]]) * (_REACH - 1.0)  # where the agent's centre does not pass, (2, 2, 2)
-_NODES = np.array([[-60, 0], [60, 0], [60, 30], [-60, 30], [15, 120], [-15, 120]]) + _REACH * np.array(
-    [[-1, -1], [1, -1], [1, 1], [-1, 1], [1, 1], [-1, 1]]
-)  # the turning points of ways around the block, in its frame (6, 2)
-_NOOKS = np.array([[15 + _REACH, 30 + _REACH], [-15 - _REACH, 30 + _REACH]])  # the ways out of the inner corners
 _GOAL_CENTRE = (GOAL_POSE[0] - np.sin(GOAL_POSE[2]) * 45.0, GOAL_POSE[1] + np.cos(GOAL_POSE[2]) * 45.0)
 _ARM = 55.0  # px, root mean square of the corners' distances from the centre of gravity, about
 _WALL = (8.0, TABLE - 9.0)  # the walls' inner faces
@@ -112,26 +101,27 @@ def simulate_pushes(agent: Array, direction: Array, pose: Array, spacing: float,
 
 
 def plan_push(agent: Array, pose: Array, beam: int = 10) -> Push | None:
-    """Return the push that, with the best one after it, promises the fewest steps; None if no side can be reached.
+    """Return the push that, with the best one after it, promises the fewest steps; None if no push helps.
 
     agent: (2,) px; pose: (3,). Nothing is drawn at random, and ties go to the first candidate.
     """
     first = _candidates(agent, pose)
     if first is None:
         return None
-    order = np.argsort(first.cost, kind="stable")[:beam]
-    best, best_cost = order[0], np.inf
-    for index in order:
+    best, best_cost = None, np.inf
+    for index in np.argsort(first.cost, kind="stable")[:beam]:
+        if not np.isfinite(first.cost[index]):
+            break
+        onward = steps_to_go(first.end_pose[index])
         after = _candidates(first.end_agent[index], first.end_pose[index])
-        onward = steps_to_go(first.end_pose[index][None])[0]
         if after is not None:
             onward = min(onward, after.cost.min())
-        cost = first.steps[index] + onward if np.isfinite(first.cost[index]) else np.inf
+        cost = first.steps[index] + onward
         if cost < best_cost - 1e-9:
             best, best_cost = index, cost
-    if not np.isfinite(best_cost):
+    if best is None:
         return None
-    path = _Ways(agent, pose).path(first.start[best])
+    path = Ways(agent, pose).path(first.start[best])
     return Push(path, first.direction[best], float(first.length[best]))
 
 
@@ -141,12 +131,12 @@ def steer_push(agent: Array, direction: Array, pose: Array) -> tuple[Array, floa
     The direction may turn a little; turning costs, so that noise in the state does not make it flutter.
     """
     turns = np.linspace(-0.3, 0.3, 7)
-    directions = _rotate(direction, turns)
-    reach = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
-    spacing = float(np.clip(reach / 60, 0.5, 2.0))
-    count = int(min(reach, 120.0) / spacing) + 1
-    count_agents = np.broadcast_to(agent, directions.shape)
-    poses = simulate_pushes(count_agents, directions, np.broadcast_to(pose, (len(turns), 3)), spacing, count)
+    directions = np.stack([rotate(direction, turn) for turn in turns])
+    longest = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
+    spacing = float(np.clip(longest / 60, 0.5, 2.0))
+    count = int(min(longest, 120.0) / spacing) + 1
+    agents = np.broadcast_to(agent, directions.shape)
+    poses = simulate_pushes(agents, directions, np.broadcast_to(pose, (len(turns), 3)), spacing, count)
     distance = spacing * np.arange(count + 1)
     cost = steps_to_go(poses) + distance[:, None] / PUSH_SPEED + 3.0 * np.abs(turns)
     length_index, turn_index = np.unravel_index(np.argmin(cost), cost.shape)
@@ -181,7 +171,7 @@ def _contacts() -> tuple[Array, Array]:
         ends, out = np.array([one, other], dtype=float), np.array(outward, dtype=float)
         count = round(np.linalg.norm(ends[1] - ends[0]) / 7.0) + 1
         for share in np.linspace(0.0, 1.0, count):
-            points.append(ends[0] * (1 - share) + ends[1] * share + _REACH * out)
+            points.append(ends[0] * (1 - share) + ends[1] * share + REACH * out)
             normals.append(-out)
     return np.array(points), np.array(normals)
 
@@ -191,24 +181,24 @@ _CONTACT_POINTS, _CONTACT_NORMALS = _contacts()
 
 def _candidates(agent: Array, pose: Array) -> _Candidates | None:
     """All pushes that can be reached, each with its best length."""
-    way_lengths = _Ways(agent, pose).lengths(_CONTACT_POINTS)
+    way_lengths = Ways(agent, pose).lengths(_CONTACT_POINTS)
     reachable = np.flatnonzero(np.isfinite(way_lengths))
     if len(reachable) == 0:
         return None
-    start = np.tile(_to_table(_CONTACT_POINTS[reachable], pose), (len(_TILTS), 1))
-    normals = _rotate_all(_CONTACT_NORMALS[reachable], pose[2])
-    direction = np.concatenate([_rotate_all(normals, tilt) for tilt in _TILTS])
+    start = np.tile(to_table(_CONTACT_POINTS[reachable], pose), (len(_TILTS), 1))
+    normals = rotate(_CONTACT_NORMALS[reachable], pose[2])
+    direction = np.concatenate([rotate(normals, tilt) for tilt in _TILTS])
     way = np.tile(way_lengths[reachable], len(_TILTS))
-    reach = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
-    spacing = float(np.clip(reach / 50, 0.5, 2.5))
-    count = int(min(reach, 150.0) / spacing) + 1
+    longest = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
+    spacing = float(np.clip(longest / 50, 0.5, 2.5))
+    count = int(min(longest, 150.0) / spacing) + 1
     poses = simulate_pushes(start, direction, np.broadcast_to(pose, (len(start), 3)), spacing, count)
     distance = spacing * np.arange(count + 1)
     agents = start + distance[:, None, None] * direction  # (count + 1, C, 2)
     rest = steps_to_go(poses) + distance[:, None] / PUSH_SPEED
     rest[((agents < 2.0) | (agents > TABLE - 2.0)).any(axis=-1)] = np.inf
     # What does not gain a step is no push; a few of these would otherwise be chosen for where they leave the agent.
-    rest[rest > steps_to_go(pose[None])[0] - 1.0] = np.inf
+    rest[rest > steps_to_go(pose) - 1.0] = np.inf
     chosen = np.argmin(rest, axis=0)
     rows = np.arange(len(start))
     way_steps = way / APPROACH_SPEED + 4.0  # coming to rest before the push and at its end
@@ -222,111 +212,3 @@ def _candidates(agent: Array, pose: Array) -> _Candidates | None:
         agents[chosen, rows],
         poses[chosen, rows],
     )
-
-
-class _Ways:
-    """Shortest ways for the agent around a block that stays where it is."""
-
-    def __init__(self, agent: Array, pose: Array):
-        self.pose = pose
-        self.agent = _to_body(agent[None], pose)[0]
-        self.exit = self._find_exit()
-        on_table = _to_table(_NODES, pose)
-        usable = ((on_table > 4.0) & (on_table < TABLE - 4.0)).all(axis=-1)
-        self.between = _leg_lengths(_NODES, _NODES)
-        self.between[~usable] = np.inf
-        self.between[:, ~usable] = np.inf
-        self.via = np.full((6, 6), -1)
-        for middle in range(6):  # Floyd and Warshall
-            through = self.between[:, middle, None] + self.between[None, middle]
-            shorter = through < self.between - 1e-9
-            self.between[shorter] = through[shorter]
-            self.via[shorter] = middle
-        self.to_first = np.where(usable, _leg_lengths(self.exit[None], _NODES)[0], np.inf)
-
-    def _find_exit(self) -> Array:
-        """The nearest point with clearance: where the agent is, unless it is close to the block."""
-        if not _inside(self.agent[None])[0]:
-            return self.agent
-        options = np.repeat(self.agent[None], 8, axis=0)
-        sides = _BOXES + np.array([[-1.0], [1.0]]) * _REACH
-        for box in range(2):
-            for end in range(2):
-                for axis in range(2):
-                    options[4 * box + 2 * end + axis, axis] = sides[box, end, axis]
-        options = np.concatenate([options, _NOOKS])
-        away = np.linalg.norm(options - self.agent, axis=-1)
-        away[_inside(options)] = np.inf
-        return options[np.argmin(away)]
-
-    def lengths(self, goals: Array) -> Array:
-        """Lengths (C,) px of the ways to goals (C, 2) in the block's frame; infinite where there is none."""
-        lengths, _, _ = self._search(goals)
-        on_table = _to_table(goals, self.pose)
-        lengths[((on_table < 2.0) | (on_table > TABLE - 2.0)).any(axis=-1)] = np.inf
-        return lengths
-
-    def _search(self, goals: Array) -> tuple[Array, Array, Array]:
-        direct = _leg_lengths(self.exit[None], goals)[0]
-        around = self.to_first[:, None, None] + self.between[:, :, None] + _leg_lengths(_NODES, goals)[None]
-        around = around.reshape(36, len(goals))
-        best = np.argmin(around, axis=0)
-        shortest = around[best, np.arange(len(goals))]
-        straight = direct <= shortest
-        total = np.where(straight, direct, shortest) + np.linalg.norm(self.exit - self.agent)
-        return total, straight, best
-
-    def path(self, goal: Array) -> Array:
-        """Way points (K, 2) on the table from the agent to ``goal`` (2,) on the table."""
-        goal_body = _to_body(goal[None], self.pose)
-        _, straight, best = self._search(goal_body)
-        points = [self.agent] if np.array_equal(self.exit, self.agent) else [self.agent, self.exit]
-        if not straight[0]:
-            points += [_NODES[node] for node in self._unfold(*divmod(int(best[0]), 6))]
-        return _to_table(np.array([*points, goal_body[0]]), self.pose)
-
-    def _unfold(self, one: int, other: int) -> list[int]:
-        middle = int(self.via[one, other])
-        if one == other:
-            return [one]
-        if middle < 0:
-            return [one, other]
-        return self._unfold(one, middle)[:-1] + self._unfold(middle, other)
-
-
-def _inside(points: Array) -> NDArray[np.bool_]:
-    """Whether points (N, 2) of the block's frame are too close to the block: (N,)."""
-    inside = (points[:, None] > _BLOCKED[:, 0]) & (points[:, None] < _BLOCKED[:, 1])  # (N, box, axis)
-    return inside.all(axis=-1).any(axis=-1)
-
-
-def _leg_lengths(starts: Array, ends: Array) -> Array:
-    """Lengths (S, E) of straight legs, infinite where a leg comes too close to the block (slab test, box by box)."""
-    leg = ends[None] - starts[:, None]  # (S, E, 2)
-    lengths = np.linalg.norm(leg, axis=-1)
-    safe = np.where(np.abs(leg) < 1e-9, 1e-9, leg)
-    for low, high in _BLOCKED:
-        one, other = (low - starts[:, None]) / safe, (high - starts[:, None]) / safe
-        enter = np.minimum(one, other).max(axis=-1).clip(0.0)
-        leave = np.maximum(one, other).min(axis=-1).clip(max=1.0)
-        lengths[enter < leave - 1e-9] = np.inf
-    return lengths
-
-
-def _to_table(points: Array, pose: Array) -> Array:
-    return _rotate_all(points, pose[2]) + pose[:2]
-
-
-def _to_body(points: Array, pose: Array) -> Array:
-    return _rotate_all(points - pose[:2], -pose[2])
-
-
-def _rotate_all(vectors: Array, angle: float) -> Array:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return vectors @ np.array([[cos, sin], [-sin, cos]])
-
-
-def _rotate(vector: Array, angles: Array) -> Array:
-    """One vector (2,) turned by each of (N,) angles: (N, 2)."""
-    cos, sin = np.cos(angles), np.sin(angles)
-    return np.stack([cos * vector[0] - sin * vector[1], sin * vector[0] + cos * vector[1]], axis=-1)

@@ -1,46 +1,86 @@
-"""The environments by name."""
+"""The environments that robodiff knows: what each offers, how it is made, and who can demonstrate on it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
 
 import gymnasium
+from numpy.typing import NDArray
 
-from robodiff.data.episodes import Feature
+from robodiff.data.episodes import ACTION, Feature
+from robodiff.envs import pusht
 from robodiff.errors import UsageError, nearest
-from robodiff.envs.pusht import PushTEnv, FPS, MAX_STEPS
+
+
+class Expert(Protocol):
+    """Demonstrates on one environment; the same seed gives the same demonstration."""
+
+    def demonstrate(self, seed: int) -> dict[str, NDArray[Any]] | None:
+        """Return ``state`` (L, S) and ``action`` (L, A) of one demonstration, or None if it failed."""
+        ...
 
 
 @dataclass(frozen=True)
 class EnvSpec:
+    """One environment."""
+
     name: str
-    make: Callable[[Collection[str]], gymnasium.Env]
+    make: Callable[[Collection[str]], gymnasium.Env[Any, Any]]
+    """From the observation keys that a policy needs; nothing else is computed or drawn. Refuses unknown keys."""
+    expert: Callable[[float], Expert] | None
+    """From the noise of the executed actions, in the action's unit; None where nobody demonstrates."""
     fps: float
+    """Actions per second."""
     max_steps: int
+    """Actions after which an episode is cut off."""
     success: str
-    version: str
-    features: dict[str, Feature]
-
-
-ENVIRONMENTS = {
-    "pusht": EnvSpec(
-        "pusht",
-        PushTEnv,
-        FPS,
-        MAX_STEPS,
-        "coverage above 0.95",
-        "gym-pusht",
-        {
-            "observation.state": Feature("vector", (2,), "float32", unit="px"),
-            "observation.environment_state": Feature("vector", (16,), "float32", unit="px"),
-            "action": Feature("vector", (2,), "float32", unit="px"),
-        },
-    )
-}
+    """One sentence: what counts as success."""
+    version: Callable[[], str]
+    """Which package, in which version, simulates it."""
+    features: Mapping[str, Feature]
+    """Everything that it can observe, and ``action``."""
+    render_state: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    """Draws ``observation.image`` (3, H, W) uint8 of one recorded ``state``; None where states cannot be drawn."""
 
 
 def get_env_spec(name: str) -> EnvSpec:
+    """Return the environment called ``name``; an unknown name is a UsageError that lists the known ones."""
     if name not in ENVIRONMENTS:
-        raise UsageError(
-            f"unknown environment {name!r}; there is {', '.join(ENVIRONMENTS)}.{nearest(name, list(ENVIRONMENTS))}"
-        )
+        known = list(ENVIRONMENTS)
+        raise UsageError(f"unknown environment {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
     return ENVIRONMENTS[name]
+
+
+def _pusht_expert(action_noise: float) -> Expert:
+    from robodiff.envs.pusht_expert import PushTExpert
+
+    return PushTExpert(action_noise)
+
+
+_XY = ("x", "y")
+
+ENVIRONMENTS: dict[str, EnvSpec] = {
+    "pusht": EnvSpec(
+        name="pusht",
+        make=pusht.PushTEnv,
+        expert=_pusht_expert,
+        fps=pusht.FPS,
+        max_steps=pusht.MAX_STEPS,
+        success=f"The block covers more than {pusht.SUCCESS_COVERAGE:.0%} of the goal within {pusht.MAX_STEPS} steps.",
+        version=lambda: f"gym-pusht {metadata.version('gym-pusht')}",
+        features={
+            pusht.STATE: Feature("vector", (2,), "float32", names=_XY, unit="px"),
+            pusht.ENVIRONMENT_STATE: Feature(
+                "vector",
+                (16,),
+                "float32",
+                names=tuple(f"{axis}{corner}" for corner in range(8) for axis in _XY),
+                unit="px",
+            ),
+            pusht.IMAGE: Feature("image", (3, pusht.IMAGE_SIZE, pusht.IMAGE_SIZE), "uint8"),
+            ACTION: Feature("vector", (2,), "float32", names=_XY, unit="px"),
+        },
+        render_state=pusht.render_observation,
+    ),
+}

@@ -67,7 +67,7 @@ def evaluate(
         "evaluated": {
             "policy": policy_hash(folder),
             "environment": env,
-            "environment_version": spec.version,
+            "environment_version": spec.version(),
             "success_means": spec.success,
             "sampler": policy.config.noise_scheduler_type,
             "steps": policy.config.inference_steps,

@@ -124,6 +124,8 @@ class ConvNormMish(nn.Sequential):
 class SinusoidalEmbedding(nn.Module):
     """Sines, then cosines, of a number at frequencies from 1 down to 1/10,000 (Vaswani et al., 2017)."""
 
+    frequencies: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2

@@ -23,7 +23,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     floating = [(a, m) for a, m in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floating], [m for _, m in floating], 1 - decay)
+    torch._foreach_lerp_([a for a, _ in floating], [m for _, m in floating], 1 - decay)  # pyright: ignore
     for a, m in pairs:
         if not a.is_floating_point():
             a.copy_(m)

@@ -74,7 +74,7 @@ def fit(
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     with replacing(run / CONFIG_FILE) as temporary:
         temporary.write_text(config_yaml)
-    console.print(_describe(policy, data), highlight=False)
+    console.print(_describe(policy, data), highlight=False, soft_wrap=True)
 
     step, total = _progress(checkpoint)
     if total is not None and step >= total and not new_length:
@@ -155,9 +155,10 @@ def _trainer(config: TrainerConfig, callbacks: list, loggers: list[Logger]) -> T
 
 def _describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     n = sum(p.numel() for p in policy.parameters())
+    train, held_out = len(data.train_windows), len(data.val_windows)
     return (
-        f"{data.episodes.source}: {len(data.train_episodes)} episodes, {len(data.train_windows):,} windows to train on, "
-        f"{len(data.val_windows):,} held out\n"
+        f"{data.episodes.source}: {len(data.train_episodes)} episodes, {train:,} windows to train on, "
+        f"{held_out:,} held out\n"
         f"policy: observes {', '.join(policy.observation_keys)}; {n:,} parameters"
     )
 

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from robodiff.files import replacing
 
-COLUMNS = (
+COLUMNS: list[str] = [
     "epoch", "global_step", "train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/learning_rate",
     "train/grad_norm", "val/loss", "val/action_mse", "rollout/success_rate", "rollout/mean_max_reward",
-)  # fmt: skip
+]  # fmt: skip
 """What is logged of a run, in the order of the columns of metrics.csv."""
 
 

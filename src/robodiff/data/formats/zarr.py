@@ -7,14 +7,15 @@ others it is given, or a key map is.
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+import zarr.storage
 from zarr.codecs import BloscCodec
 
 from robodiff.data.cache import decoded
@@ -93,7 +94,7 @@ def read_zarr(
         UsageError: an unknown layout, or neither a layout nor a key map for a file that needs one.
     """
     with _open(path) as group:
-        attributes = group.attrs.get(ATTRIBUTE, {})
+        attributes: Any = group.attrs.get(ATTRIBUTE, {})
         attributes = attributes if isinstance(attributes, dict) else {}
         data, meta = _child(group, path, "data"), _child(group, path, "meta")
         sources = _sources(path, data, layout or attributes.get("layout"), key_map)
@@ -142,9 +143,9 @@ class ZarrWriter:
         zarr_format: int = 3,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
-        self.group = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore[reportArgumentType]
+        self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
         found = self.group.attrs.get(ATTRIBUTE, attributes)
-        if {**found, "complete": False} != attributes:  # pyright: ignore[reportGeneralTypeIssues]
+        if {**found, "complete": False} != attributes:
             raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
         self.group.attrs[ATTRIBUTE] = attributes
         self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
@@ -170,9 +171,9 @@ class ZarrWriter:
 
     def close(self) -> None:
         """Mark the recording as whole."""
-        self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}  # pyright: ignore
+        self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}
 
-    def _extend(self, group: zarr.Group, key: str, start: int, values: np.ndarray) -> None:
+    def _extend(self, group: Any, key: str, start: int, values: np.ndarray) -> None:
         if key not in group:
             chunks = (FRAMES_PER_CHUNK if values.ndim < 3 else 64, *values.shape[1:])
             codec: dict[str, Any] = {}
@@ -180,23 +181,23 @@ class ZarrWriter:
                 codec = {"compressors": BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle")}
             group.create_array(key, shape=(start, *values.shape[1:]), chunks=chunks, dtype=values.dtype, **codec)
         array = group[key]
-        array.resize((start, *values.shape[1:]))  # pyright: ignore  # drops what a stopped writer left behind
-        array.append(values)  # pyright: ignore
+        array.resize((start, *values.shape[1:]))  # drops what a stopped writer left behind
+        array.append(values)
 
 
 def pack_zip(folder: Path, target: Path) -> None:
     """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
-    with replacing(target) as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # the chunks are compressed already
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, file.read_bytes())
+    # The chunks are compressed already.
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, file.read_bytes())
     shutil.rmtree(folder)
 
 
 @contextmanager
-def _open(path: Path) -> Any:
+def _open(path: Path) -> Iterator[zarr.Group]:
     if not path.exists():
         raise RobodiffError(f"{path}: no such file or folder")
     store: Any = path
@@ -221,7 +222,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _child(group: zarr.Group, path: Path, name: str) -> zarr.Group:
+def _child(group: zarr.Group, path: Path, name: str) -> Any:
     child = group.get(name)
     if not isinstance(child, zarr.Group):
         raise RobodiffError(f"{path}: has no group {name}/; expected data/<key> arrays and meta/episode_ends")
@@ -247,7 +248,7 @@ def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[
     for source in sources.values():
         if source.file_key not in there:
             raise RobodiffError(f"{path}: data/{source.file_key} is missing; it holds data/{', data/'.join(there)}")
-    return {key: replace(source) for key, source in sources.items()}
+    return sources
 
 
 def _by_shape(source: str, key: str, array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,114 @@
+"""Collecting scripted demonstrations, on several processes, in the order of their seeds."""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from robodiff.envs.registry import Expert, get_env_spec
+from robodiff.errors import RobodiffError, UsageError
+
+Demonstration = dict[str, Any]
+_Attempts = Generator[tuple[int, Demonstration | None], None, None]
+
+_MAX_FAILURES_IN_A_ROW = 100
+"""An expert that fails this often is broken: better an error than a search without end."""
+
+
+def collect(
+    env_name: str,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    *,
+    action_noise: float = 0.0,
+    images: bool = False,
+) -> Iterator[Demonstration]:
+    """Yield ``episodes`` successful demonstrations for the seeds ``seed``, ``seed + 1``, ... in that order.
+
+    Each is ``{"state": (L, S) float32, "action": (L, A) float32, "seed": int, "success": True, "failures": int}``, with
+    ``images`` also ``"img"`` (L, 3, H, W) uint8. On Push-T a state is the agent's x, y, the block's x, y (px) and its
+    angle (rad). ``failures`` counts the seeds since the episode before that gave no success and were skipped. A
+    collection that was cut off goes on with the seed after its last: a demonstration depends on its own seed, on
+    ``action_noise`` (in the action's unit) and on nothing else, the number of ``workers`` included.
+
+    Raises UsageError for what cannot be collected, RobodiffError when the expert fails on 100 seeds in a row.
+    """
+    spec = get_env_spec(env_name)
+    if spec.expert is None:
+        raise UsageError(f"nobody demonstrates on {env_name}: it has no scripted expert")
+    if images and spec.render_state is None:
+        raise UsageError(f"{env_name} cannot draw images of recorded states")
+    for what, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if value < least:
+            raise UsageError(f"{what} must be at least {least}, found {value}")
+    if not 0.0 <= action_noise < float("inf"):
+        raise UsageError(f"action_noise must be a number from 0 on, found {action_noise}")
+    return _successes(_attempts(env_name, seed, workers, action_noise, images), episodes)
+
+
+def _successes(attempts: _Attempts, episodes: int) -> Iterator[Demonstration]:
+    failures = 0
+    try:
+        for seed, demonstration in attempts:
+            if demonstration is None:
+                failures += 1
+                if failures >= _MAX_FAILURES_IN_A_ROW:
+                    raise RobodiffError(f"the scripted expert failed on {failures} seeds in a row, up to {seed}")
+                continue
+            yield {**demonstration, "seed": seed, "success": True, "failures": failures}
+            failures = 0
+            episodes -= 1
+            if episodes == 0:
+                return
+    finally:
+        attempts.close()  # stops the workers
+
+
+def _attempts(env_name: str, seed: int, workers: int, action_noise: float, images: bool) -> _Attempts:
+    """Yield every seed with its demonstration, or None where the expert failed, without end."""
+    if workers == 1:
+        while True:
+            yield seed, _demonstrate(env_name, action_noise, images, seed)
+            seed += 1
+    # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pending: deque[tuple[int, Future[Demonstration | None]]] = deque()
+    try:
+        while True:
+            while len(pending) < 4 * workers:  # enough that a slow seed does not leave the others idle
+                pending.append((seed, pool.submit(_demonstrate, env_name, action_noise, images, seed)))
+                seed += 1
+            first, future = pending.popleft()
+            yield first, future.result()
+    except BrokenProcessPool as error:
+        raise RobodiffError(f"a process that collects demonstrations on {env_name} died: {error}") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the main process, which then lets the workers finish the seed that they are at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _demonstrate(env_name: str, action_noise: float, images: bool, seed: int) -> Demonstration | None:
+    demonstration = _expert(env_name, action_noise).demonstrate(seed)
+    render_state = get_env_spec(env_name).render_state
+    if demonstration is None or not images or render_state is None:
+        return demonstration
+    return {**demonstration, "img": np.stack([render_state(state) for state in demonstration["state"]])}
+
+
+@lru_cache(maxsize=1)
+def _expert(env_name: str, action_noise: float) -> Expert:
+    expert = get_env_spec(env_name).expert
+    assert expert is not None  # checked before any work is handed out
+    return expert(action_noise)

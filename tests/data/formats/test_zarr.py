@@ -1,0 +1,209 @@
+"""Reading and writing zarr recordings, whole and broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from robodiff.data.formats.zarr import ZarrWriter, pack_zip, read_zarr
+from robodiff.data.pusht import corners_from_pose
+from robodiff.errors import RobodiffError, UsageError
+
+
+def plain(path: Path, arrays: dict[str, np.ndarray], ends: object = (3, 7), zarr_format: int = 2) -> Path:
+    """A recording as other code writes it: no attributes."""
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)  # type: ignore[arg-type]
+    for key, array in arrays.items():
+        group.create_array(f"data/{key}", data=array)
+    group.create_array("meta/episode_ends", data=np.asarray(ends))
+    return path
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        "state": random.uniform(0, 512, (7, 5)).astype(np.float32),
+        "action": random.uniform(0, 512, (7, 2)).astype(np.float32),
+        "img": random.integers(0, 256, (7, 8, 6, 3)).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("packed", [False, True])
+def test_pusht_layout(tmp_path: Path, arrays: dict[str, np.ndarray], zarr_format: int, packed: bool) -> None:
+    path = plain(tmp_path / "d.zarr", arrays, zarr_format=zarr_format)
+    if packed:
+        pack_zip(path, tmp_path / "d.zarr.zip")
+        path = tmp_path / "d.zarr.zip"
+    episodes = read_zarr(path, "pusht", fps=10.0)
+    assert set(episodes.arrays) == {"observation.state", "observation.environment_state", "observation.image", "action"}
+    np.testing.assert_array_equal(episodes.arrays["observation.state"], arrays["state"][:, :2])
+    np.testing.assert_allclose(
+        episodes.arrays["observation.environment_state"], corners_from_pose(arrays["state"][:, 2:]), rtol=1e-6
+    )
+    np.testing.assert_array_equal(episodes.arrays["observation.image"], arrays["img"].transpose(0, 3, 1, 2))
+    assert episodes.episode_ends.tolist() == [3, 7]
+    assert episodes.lengths.tolist() == [3, 4]
+    assert episodes.features["action"].unit == "px"
+
+
+def test_other_layouts_and_key_maps(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    nchw = arrays["img"].transpose(0, 3, 1, 2)
+    data = {"state": arrays["state"], "action": arrays["action"], "head_camera": nchw, "img": nchw.astype(np.float32)}
+    path = plain(tmp_path / "d.zarr", data)
+    robofactory = read_zarr(path, "robofactory", fps=20.0)
+    assert set(robofactory.arrays) == {"observation.images.head_camera", "observation.state", "action"}
+    image = read_zarr(path, "img", fps=20.0).arrays["observation.image"]
+    assert image.dtype == np.uint8  # float images of whole numbers
+    np.testing.assert_array_equal(image, nchw)
+    mapped = read_zarr(path, key_map={"state": "observation.joints", "action": "action"}, fps=20.0)
+    np.testing.assert_array_equal(mapped.arrays["observation.joints"], arrays["state"])
+
+
+def test_only_wanted_keys_are_read(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    arrays["img"] = np.zeros((1, 1, 1, 1), np.uint8)  # broken, but nobody asks for it
+    path = plain(tmp_path / "d.zarr", arrays)
+    assert set(read_zarr(path, "pusht", keys=["observation.state", "action"], fps=10.0).arrays) == {
+        "observation.state", "action"}  # fmt: skip
+
+
+def test_arrays_that_do_not_fit_memory_are_mapped(
+    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = plain(tmp_path / "d.zarr", arrays)
+    whole = read_zarr(path, "pusht", fps=10.0)
+    monkeypatch.setattr("robodiff.data.cache.memory_free", lambda: 1000)
+    monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
+    mapped = read_zarr(path, "pusht", fps=10.0)
+    files = sorted((tmp_path / "cache").iterdir())
+    assert len(files) == 1  # the images; the vectors are small
+    np.testing.assert_array_equal(whole.arrays["observation.image"], mapped.arrays["observation.image"])
+    modified = files[0].stat().st_mtime_ns
+    read_zarr(path, "pusht", fps=10.0)
+    assert files[0].stat().st_mtime_ns == modified  # decoded once
+    plain(path, {**arrays, "img": arrays["img"][:, ::-1]})
+    np.testing.assert_array_equal(
+        read_zarr(path, "pusht", fps=10.0).arrays["observation.image"], arrays["img"][:, ::-1].transpose(0, 3, 1, 2)
+    )
+
+
+def nan_action(a: dict[str, np.ndarray]) -> None:
+    a["action"][5, 1] = np.nan
+
+
+def short_action(a: dict[str, np.ndarray]) -> None:
+    a["action"] = a["action"][:6]
+
+
+def no_action(a: dict[str, np.ndarray]) -> None:
+    del a["action"]
+
+
+def wide_state(a: dict[str, np.ndarray]) -> None:
+    a["state"] = np.zeros((7, 6), np.float32)
+
+
+def fractional_image(a: dict[str, np.ndarray]) -> None:
+    a["img"] = np.full((7, 8, 6, 3), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "ends", "message"),
+    [
+        (nan_action, (3, 7), r"d\.zarr: data/action is not finite at frame 5 \(episode 1\)"),
+        (short_action, (3, 7), r"d\.zarr: data/action has 6 frames, but the last episode ends at 7"),
+        (no_action, (3, 7), r"d\.zarr: data/action is missing; it holds data/img, data/state"),
+        (wide_state, (3, 7), r"d\.zarr: data/state must have 5 numbers a frame; found shape \(7, 6\)"),
+        (fractional_image, (3, 7), r"d\.zarr: data/img must hold whole numbers from 0 to 255; frame 0"),
+        (None, (3, 3, 7), "episode_ends must increase from above 0; episode 1 ends at frame 3 with 0 frames"),
+        (None, (5, 3, 7), "episode_ends must increase from above 0; episode 1"),
+        (None, (3, 9), r"data/state has 7 frames, but the last episode ends at 9"),
+        (None, (3.0, 7.0), "episode_ends must be a list of whole numbers"),
+    ],
+)
+def test_broken_recordings_are_refused(
+    tmp_path: Path,
+    arrays: dict[str, np.ndarray],
+    change: Callable[[dict[str, np.ndarray]], None] | None,
+    ends: tuple,
+    message: str,
+) -> None:
+    if change is not None:
+        change(arrays)
+    with pytest.raises(RobodiffError, match=message):
+        read_zarr(plain(tmp_path / "d.zarr", arrays, ends), "pusht", fps=10.0)
+
+
+def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with pytest.raises(RobodiffError, match="no such file"):
+        read_zarr(tmp_path / "absent.zarr", "pusht")
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(RobodiffError, match="is not a zarr group"):
+        read_zarr(tmp_path / "text.zip", "pusht")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RobodiffError, match="is not a zarr group"):
+        read_zarr(tmp_path / "empty", "pusht")
+    path = plain(tmp_path / "d.zarr", arrays)
+    with pytest.raises(UsageError, match="say what they are with layout"):
+        read_zarr(path, fps=10.0)
+    with pytest.raises(UsageError, match="set fps"):
+        read_zarr(path, "pusht")
+    chunk = next(p for p in (path / "data" / "state").rglob("*") if p.is_file() and not p.name.startswith("."))
+    chunk.write_bytes(b"not what a compressor wrote")
+    with pytest.raises(RobodiffError, match="is broken"):
+        read_zarr(path, "pusht", fps=10.0)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_is_written_is_read(tmp_path: Path, arrays: dict[str, np.ndarray], zarr_format: int) -> None:
+    writer = ZarrWriter(tmp_path / "w.zarr", 10.0, "pusht", zarr_format=zarr_format)
+    writer.append({key: array[:3] for key, array in arrays.items()}, seed=4, success=True)
+    writer.append({key: array[3:] for key, array in arrays.items()}, seed=6, success=False)
+    writer.close()
+    assert json.loads((tmp_path / "w.zarr" / ("zarr.json" if zarr_format == 3 else ".zgroup")).read_text())[
+        "zarr_format"] == zarr_format  # fmt: skip
+    episodes = read_zarr(tmp_path / "w.zarr")  # layout and rate are in the file
+    np.testing.assert_array_equal(episodes.arrays["action"], arrays["action"])
+    np.testing.assert_array_equal(episodes.arrays["observation.image"], arrays["img"].transpose(0, 3, 1, 2))
+    assert episodes.table == {"seed": [4, 6], "success": [True, False]}
+    assert (episodes.fps, episodes.episode_ends.tolist()) == (10.0, [3, 7])
+
+
+def test_a_writer_that_was_stopped_goes_on(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "w.zarr"
+    writer = ZarrWriter(path, 10.0, "pusht")
+    writer.append({key: array[:3] for key, array in arrays.items()}, seed=0)
+    # stopped within the next episode: its state is there, its actions and its end are not
+    writer._extend(writer._data, "state", 3, arrays["state"][3:])
+    kept = read_zarr(path)
+    assert kept.episode_ends.tolist() == [3]
+    np.testing.assert_array_equal(kept.arrays["action"], arrays["action"][:3])
+    again = ZarrWriter(path, 10.0, "pusht")
+    assert (again.episodes, again.frames, again.column("seed").tolist()) == (1, 3, [0])
+    again.append({key: array[3:] for key, array in arrays.items()}, seed=1)
+    again.close()
+    np.testing.assert_array_equal(read_zarr(path).arrays["observation.state"], arrays["state"][:, :2])
+    with pytest.raises(RobodiffError, match="holds another recording"):
+        ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0})
+
+
+def test_a_zip_is_the_same_for_the_same_content(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name in ("a", "b"):
+        pack_zip(plain(tmp_path / f"{name}.zarr", arrays), tmp_path / f"{name}.zip")
+        assert not (tmp_path / f"{name}.zarr").exists()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_the_human_demonstrations(recorded_data: Path) -> None:
+    path = recorded_data / "pusht" / "pusht_human.zarr.zip"
+    episodes = read_zarr(path, "pusht", keys=["observation.state", "observation.environment_state", "action"], fps=10.0)
+    assert (len(episodes), len(episodes.arrays["action"])) == (206, 25_650)
+    group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    keypoints = group["data/keypoint"][:100]  # type: ignore[index]  # (100, 9, 2), made by the original's own code
+    corners = episodes.arrays["observation.environment_state"][:100].reshape(-1, 8, 2)
+    centre = np.asarray(keypoints).mean(axis=1)
+    assert np.abs(corners.mean(axis=1) - centre).max() < 60  # the same block, described by other points

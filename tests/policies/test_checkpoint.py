@@ -1,0 +1,134 @@
+"""Policies on disk: round trips, changed samplers, broken folders."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
+from robodiff.policies.diffusion import DiffusionPolicy
+from tests.policies.test_diffusion import FLOW, batch_of
+
+Make = Callable[..., DiffusionPolicy]
+
+
+@pytest.fixture
+def saved(small_policy: Make, tmp_path: Path) -> Path:
+    save_policy(small_policy(), tmp_path / "run" / "policy")
+    return tmp_path / "run" / "policy"
+
+
+def test_round_trip(small_policy: Make, saved: Path) -> None:
+    policy, loaded = small_policy(), load_policy(saved)
+    assert loaded.config == policy.config
+    assert loaded.features == policy.features
+    assert loaded.fps == policy.fps
+    assert not loaded.training
+    batch, noise = batch_of(2), torch.randn(policy.noise_shape(2))
+    assert loaded.predict_chunk(batch, noise=noise).actions.equal(policy.predict_chunk(batch, noise=noise).actions)
+    assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_run_stands_for_its_policy(saved: Path) -> None:
+    assert find_policy(saved.parent) == saved
+    assert load_policy(saved.parent).config == load_policy(saved).config
+
+
+def test_saving_again_replaces_the_whole_folder(small_policy: Make, saved: Path) -> None:
+    before = policy_hash(saved)
+    save_policy(small_policy(**FLOW), saved)
+    assert policy_hash(saved) != before
+    assert load_policy(saved).config.noise_scheduler_type == "Flow"
+    assert [p.name for p in saved.parent.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++"])
+def test_any_diffusion_sampler_at_any_step_count(saved: Path, sampler: str, steps: int) -> None:
+    policy = load_policy(saved, sampler=sampler, steps=steps)
+    assert policy.sampler.rows == steps
+    assert policy.predict_chunk(batch_of(2)).actions.isfinite().all()
+
+
+def test_any_number_of_flow_steps(small_policy: Make, tmp_path: Path) -> None:
+    save_policy(small_policy(**FLOW), tmp_path / "p")
+    for sampler, steps, rows in (("flow", 1, 1), ("flow", 50, 50), ("heun", 5, 9)):
+        assert load_policy(tmp_path / "p", sampler=sampler, steps=steps).sampler.rows == rows
+    with pytest.raises(UsageError, match="does not go with"):
+        load_policy(tmp_path / "p", sampler="ddim")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": 21}, "1 to 20 steps"), ({"sampler": "ddmi"}, "not known"), ({"sampler": "flow"}, "does not go with")],
+)
+def test_samplers_that_do_not_fit(saved: Path, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_policy(saved, **options)
+
+
+def test_missing_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RobodiffError, match="no such folder"):
+        load_policy(tmp_path / "absent")
+    with pytest.raises(RobodiffError, match=r"no policy here; expected config\.json"):
+        load_policy(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RobodiffError, match=r"^someone/robot: no such folder, and not to be had .* hub"):
+        load_policy("someone/robot")
+
+
+def test_a_hub_repository_is_downloaded(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def snapshot_download(repo_id: str, **options: object) -> str:
+        asked.update(repo_id=repo_id, **options)
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_policy("someone/robot", revision="v2").fps == 10.0
+    assert (asked["repo_id"], asked["revision"]) == ("someone/robot", "v2")
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**described, **changes}))
+
+
+def test_broken_configurations(saved: Path) -> None:
+    whole = (saved / "config.json").read_text()
+    for text, message in (("{", "cannot be read as JSON"), ("[]", "expected a JSON object, found list")):
+        (saved / "config.json").write_text(text)
+        with pytest.raises(RobodiffError, match=message):
+            load_policy(saved)
+    for change, message in (
+        ({"format_version": 2}, "format_version 2, this robodiff reads 1"),
+        ({"config": {"class": "DiffusionConfig", "horizn": 3}}, r"no field 'horizn'\. Did you mean 'horizon'"),
+        ({"features": {}}, "does not describe a policy"),
+        ({"fps": "fast"}, "does not describe a policy"),
+    ):
+        (saved / "config.json").write_text(whole)
+        edit_config(saved, **change)
+        with pytest.raises(RobodiffError, match=message):
+            load_policy(saved)
+
+
+def test_broken_weights(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    weights = load_file(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(RobodiffError, match=r"model\.safetensors: cannot be read"):
+        load_policy(saved)
+    name = next(key for key in weights if key.endswith("bias"))
+    save_file({k: v for k, v in weights.items() if k != name}, file)
+    with pytest.raises(RobodiffError, match=f"does not fit config.json: {name} should be .* is absent"):
+        load_policy(saved)
+    save_file({**weights, name: weights[name] * torch.nan}, file)
+    with pytest.raises(RobodiffError, match=f"{name} holds values that are not finite"):
+        load_policy(saved)
+    file.unlink()
+    with pytest.raises(RobodiffError, match="cannot be read"):
+        load_policy(saved)

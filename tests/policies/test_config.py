@@ -1,0 +1,65 @@
+"""Configurations that cannot be meant are refused when they are made, without torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from robodiff.errors import UsageError
+from robodiff.policies.config import DiffusionConfig, config_from_dict, config_to_dict
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon": 15}, "horizon must be divisible by 4 .* found 15, nearest 16"),
+        ({"n_action_steps": 16}, r"2 \+ n_action_steps 16 - 1 = 17, horizon 16"),
+        ({"down_dims": (30, 64)}, "divisible by n_groups 8"),
+        ({"down_dims": ()}, "at least one level"),
+        ({"diffusion_step_embed_dim": 3}, "even and at least 4"),
+        ({"num_inference_steps": 101}, "1 to 100 steps"),
+        ({"num_inference_steps": 0}, "at least 1 step"),
+        ({"noise_scheduler_type": "Flow"}, "does not go with"),
+        ({"prediction_type": "velocity"}, "(?s)does not go with.*These go together"),
+        ({"beta_schedule": "flow", "noise_scheduler_type": "Flow", "prediction_type": "epsilon"}, "does not go with"),
+        ({"normalization": {"action": "mean_std"}}, "clip_sample would cut"),
+        ({"normalization": {"action": {"0:1": "limits", "1:2": "mean_std"}}}, "clip_sample would cut"),
+        ({"ddim_eta": 1.5}, "eta"),
+        ({"beta_start": 0.5}, "beta"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"optimizer_betas": (0.9, 1.0)}, "optimizer_betas"),
+        ({"ema_min_value": 0.9, "ema_max_value": 0.5}, "ema_min_value"),
+    ],
+)
+def test_refused(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DiffusionConfig(**changes)
+
+
+def test_round_trip_through_plain_values() -> None:
+    config = DiffusionConfig(down_dims=(8, 16), normalization={"action": "limits"}, observation_keys=["observation.a"])
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_unknown_fields_and_classes_are_named() -> None:
+    values = config_to_dict(DiffusionConfig())
+    with pytest.raises(UsageError, match=r"no field 'horizn'\. Did you mean 'horizon'"):
+        config_from_dict({**values, "horizn": 3})
+    with pytest.raises(UsageError, match="unknown configuration class 'Other'"):
+        config_from_dict({**values, "class": "Other"})
+
+
+def test_every_option_is_documented() -> None:
+    import dataclasses
+    import inspect
+
+    source = inspect.getsource(DiffusionConfig)
+    for field in dataclasses.fields(DiffusionConfig):
+        after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1].lstrip()
+        assert after.startswith('"""'), f"{field.name} has no docstring"
+
+
+def test_no_torch() -> None:
+    modules = "robodiff.policies.config, robodiff.data.config, robodiff.training.config"
+    code = f"import {modules}, sys; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
