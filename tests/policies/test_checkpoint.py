@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.policies.test_diffusion import FLOW, batch_of
 
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
-from tests.policies.test_diffusion import FLOW, batch_of
 
 Make = Callable[..., DiffusionPolicy]
 

@@ -32,8 +32,9 @@ def run(arguments: list[str]) -> None:
     if resumed is not None:
         arguments = _resume(arguments, resumed)
     name = _value(arguments, "--config")
-    if name is not None:
-        arguments[arguments.index(name)] = _find_config(name)
+    configs = [place + 1 for place, argument in enumerate(arguments) if argument == "--config"]
+    for place in configs:
+        arguments[place] = _find_config(arguments[place])
     config = parser.parse_args(_with_length(arguments))
     for part in ("model", "data"):
         if config[part] is None:
@@ -75,7 +76,7 @@ def _parser() -> Parser:
     parser.add_argument("--minutes", type=float | None, help="Train for about so long; short for --trainer.max_time.")
     parser.add_argument("--model", type=DiffusionConfig, help="The policy.")
     parser.add_argument("--data", type=ZarrDataModule, help="The demonstrations.")
-    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig(max_epochs=100))
+    parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--rollout", type=RolloutConfig, default=RolloutConfig())
     parser.add_argument("--seed_everything", type=int, default=42, help="Seed of everything random in training.")
     return parser

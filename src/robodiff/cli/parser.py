@@ -26,9 +26,12 @@ class Parser(ArgumentParser):
         if command:
             kwargs.update(prog=f"robodiff {command}", usage=f"robodiff {command} {usage}", description=description)
         super().__init__(**kwargs)
+        self._command = command
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # pyright: ignore
         """Raise ``UsageError`` with what was wrong, in one line."""
+        if not self._command:  # jsonargparse's parser of one part, whose account goes into that of the whole
+            super().error(message, ex)
         raise UsageError(shorten(message, self.known_options()))
 
     def known_options(self) -> list[str]:

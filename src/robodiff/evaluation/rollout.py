@@ -1,7 +1,7 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,56 +35,62 @@ def rollout(
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
-    ``num_envs`` episodes are stepped together and the policy is called with that many rows at every call, also when
-    fewer episodes are left: another batch size may round differently, and then an episode would depend on how many
-    others run beside it.
+    Up to ``num_envs`` episodes are stepped together. The policy is called with that many rows at every call, also when
+    fewer episodes run, and an episode has the row seed % num_envs: matrix products round differently for another size
+    of the batch, and for another place in it, and then an episode would depend on which others run beside it.
 
     Args:
         policy: on any device, in evaluation mode.
         spec: the environment.
-        seeds: one an episode.
+        seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
         on_step: called after every step with (episodes finished, episodes running).
 
+    Returns:
+        One record a seed, in their order.
+
     Raises:
         UsageError: the environment lacks something that the policy observes.
-        RobodiffError: the policy's actions do not fit the environment, or are not finite.
+        RobodiffError: the policy's actions are not finite.
     """
     check_fit(policy, spec)
-    records: list[EpisodeRecord] = []
-    environments = [spec.make(policy.observation_keys) for _ in range(min(num_envs, len(seeds)))]
+    records = {seed: EpisodeRecord(seed) for seed in seeds}
+    waves: list[dict[int, EpisodeRecord]] = []  # in each, the episode of every row that has one
+    for record in records.values():
+        row = record.seed % num_envs
+        wave = next((wave for wave in waves if row not in wave), None)
+        if wave is None:
+            waves.append(wave := {})
+        wave[row] = record
+    environments = {row: spec.make(policy.observation_keys) for row in sorted({row for wave in waves for row in wave})}
+    runner = PolicyRunner(policy, rows=num_envs)
+    finished = 0
     try:
-        runner = PolicyRunner(policy, rows=num_envs)
-        for first in range(0, len(seeds), num_envs):
-            wave = seeds[first : first + num_envs]
-
-            def report(running: int, done: int = first, size: int = len(wave)) -> None:
+        for wave in waves:
+            for running in _episodes(runner, environments, wave):
                 if on_step is not None:
-                    on_step(done + size - running, running)
-
-            records += _wave(runner, environments, wave, report)
+                    on_step(finished + len(wave) - running, running)
+            finished += len(wave)
     finally:
-        for environment in environments:
+        for environment in environments.values():
             environment.close()
-    return records
+    return list(records.values())
 
 
-def _wave(
-    runner: PolicyRunner, environments: list[Any], seeds: Sequence[int], report: Callable[[int], None]
-) -> list[EpisodeRecord]:
-    """One episode in each of the first environments, until all have ended."""
-    records = [EpisodeRecord(seed) for seed in seeds]
-    rows = len(runner.seeds)
-    observations = [environments[i].reset(seed=seed)[0] for i, seed in enumerate(seeds)]
-    spare = rows - len(seeds)  # rows that only keep the batch at its size
-    runner.reset(seeds=[*seeds, *[0] * spare])
-    observations += observations[:1] * spare
-    batch = {key: np.stack([o[key] for o in observations]) for key in runner.policy.observation_keys}
-    running = list(range(len(seeds)))
+def _episodes(runner: PolicyRunner, environments: dict[int, Any], wave: dict[int, EpisodeRecord]) -> Iterator[int]:
+    """Step the episodes of a wave until all have ended; yields how many still run."""
+    observations = {row: environments[row].reset(seed=record.seed)[0] for row, record in wave.items()}
+    some = next(iter(observations.values()))  # what rows without an episode observe; nobody asks what they do
+    rows = range(len(runner.seeds))
+    runner.reset(seeds=[wave[row].seed if row in wave else 0 for row in rows])
+    batch = {
+        key: np.stack([observations.get(row, some)[key] for row in rows]) for key in runner.policy.observation_keys
+    }
+    running = dict(wave)
     while running:
         actions = runner.act(batch)
-        for row in tuple(running):
-            action, record = actions[row], records[row]
+        for row, record in tuple(running.items()):
+            action = actions[row]
             if not np.isfinite(action).all():
                 raise RobodiffError(f"the policy's action is not finite in episode {record.seed}, step {record.length}")
             observation, reward, terminated, truncated, info = environments[row].step(action)
@@ -95,9 +101,8 @@ def _wave(
             for key, value in batch.items():
                 value[row] = observation[key]
             if terminated or truncated:
-                running.remove(row)
-        report(len(running))
-    return records
+                del running[row]
+        yield len(running)
 
 
 def chunk_latency(policy: DiffusionPolicy, spec: EnvSpec, seed: int, chunks: int = 30) -> list[float]:

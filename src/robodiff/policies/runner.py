@@ -126,7 +126,8 @@ class PolicyRunner:
         for seed, chunk in zip(self.seeds, self._chunks, strict=True):
             generator = np.random.default_rng([int(seed), int(chunk)])
             noise.append(generator.standard_normal((draws, horizon, dim), dtype=np.float32))
-        return torch.from_numpy(np.stack(noise, axis=1)).to(self.policy.device)  # (draws, rows, T, Da)
+        # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
+        return torch.tensor(np.stack(noise, axis=1), device=self.policy.device)  # (draws, rows, T, Da)
 
 
 def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -53,8 +53,8 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         given = [n for n in ("max_epochs", "max_steps", "max_time") if getattr(self, n) is not None]
-        if len(given) != 1 and not self.fast_dev_run:
-            raise UsageError(f"set exactly one of trainer.max_epochs, max_steps, max_time; found {given or 'none'}")
+        if len(given) > 1:
+            raise UsageError(f"set one of trainer.max_epochs, max_steps, max_time; found {', '.join(given)}")
         for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes",
                      "log_every_n_steps", "keep_every_n_epochs", "early_stopping_patience"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -63,6 +63,11 @@ class TrainerConfig:
             raise UsageError(f"trainer.gradient_clip_val must be above 0, or null; found {self.gradient_clip_val}")
         if self.max_time is not None:
             _ = self.seconds
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing says how long to train."""
+        return not (self.max_epochs or self.max_steps or self.max_time or self.fast_dev_run)
 
     @property
     def seconds(self) -> float:

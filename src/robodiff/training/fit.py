@@ -62,6 +62,8 @@ def fit(
     """
     console = console or Console()
     _quiet()
+    if config.trainer.endless:
+        raise UsageError("nothing says how long to train; set trainer.max_epochs, max_steps or max_time")
     checkpoint = _find_checkpoint(run, resume)
     seed_everything(config.seed_everything, verbose=False)
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)

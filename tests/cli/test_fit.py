@@ -1,0 +1,152 @@
+"""``robodiff fit``: what a run leaves behind, overrides, and every mistake a user can make."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from robodiff.cli.fit import presets
+from robodiff.policies.checkpoint import load_policy
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ("--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", "4", "--data.val_split",
+         "0.2", "--model.diffusion_step_embed_dim", "8", "--data.train_batch_size", "8", "--rollout.episodes", "2",
+         "--rollout.num_envs", "2", "--trainer.check_val_every_n_epoch", "1",
+         "--trainer.log_every_n_steps", "1")  # fmt: skip
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_epochs", 2,
+                              "--trainer.keep_every_n_epochs", 1, "--rollout.every_n_epochs", 1)  # fmt: skip
+    assert code == 0, err
+    assert f"policy: {run / 'policy'}" in out
+    assert {p.name for p in run.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", "policies", "policy",
+                                               "policy-last", "tensorboard"}  # fmt: skip
+    assert sorted(p.name for p in (run / "policies").iterdir()) == ["epoch-0001", "epoch-0002"]
+    assert any((run / "tensorboard").iterdir())
+    for policy in (run, run / "policy-last", run / "policies" / "epoch-0001"):
+        load_policy(policy)
+
+    metrics = rows(run)
+    steps = [row for row in metrics if row["train/loss"]]
+    assert [int(row["global_step"]) for row in steps] == list(range(1, len(steps) + 1))
+    for name in ("train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/grad_norm"):
+        assert all(float(row[name]) > 0 for row in steps), name
+    rates = [float(row["train/learning_rate"]) for row in steps]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[-1] < 2e-5  # the cosine has come down
+    assert all(float(r["train/loss_min"]) <= float(r["train/loss"]) <= float(r["train/loss_max"]) for r in steps)
+    measured = [row for row in metrics if row["val/loss"]]
+    assert [row["epoch"] for row in measured] == ["0", "1"]
+    assert all(float(row["val/action_mse"]) > 0 for row in measured)
+    assert len([row for row in metrics if row["rollout/mean_max_reward"]]) == 2
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert set(config) == {"model", "data", "trainer", "rollout", "seed_everything"}
+    assert config["model"]["init_args"]["beta_start"] == 1e-4  # defaults are written out
+    again = tmp_path / "again"
+    assert robodiff("fit", "--config", run / "config.yaml", "--run", again)[0] == 0
+    assert rows(again) == metrics  # config.yaml repeats the run alone
+    torch.testing.assert_close(
+        load_policy(again / "policy-last").state_dict(), load_policy(run / "policy-last").state_dict(), rtol=0, atol=0
+    )
+
+    code, _, err = robodiff("fit", "--resume", run)
+    assert code == 2
+    assert "has finished its" in err
+    code, out, err = robodiff("fit", "--resume", run, "--trainer.max_epochs", 3)
+    assert code == 0, err
+    assert int(rows(run)[-1]["global_step"]) == len(steps) // 2 * 3
+
+
+def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # a learning rate of nearly nothing: no validation is better than the first
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_epochs", 50,
+                            "--rollout.env", "null", "--model.learning_rate", 1e-30,
+                            "--trainer.early_stopping_patience", 2)  # fmt: skip
+    assert code == 0, err
+    assert [row["epoch"] for row in rows(run) if row["val/loss"]] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_presets_run(robodiff: Run, recording: Path, tmp_path: Path, preset: str) -> None:
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", "--config", preset, "--data.path", recording, "--run", run,
+                            "--trainer.fast_dev_run", "true", "--data.train_batch_size", 4)  # fmt: skip
+    assert code == 0, err
+    assert (run / "policy" / "config.json").is_file()
+
+
+def test_a_time_budget_becomes_a_number_of_steps(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--minutes", 0.05,
+                            "--rollout.env", "null")  # fmt: skip
+    assert code == 0, err
+    total = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["robodiff"]["total_steps"]
+    assert total > 50
+    assert int([r for r in rows(run) if r["train/loss"]][-1]["global_step"]) == total
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_time"] == "00:00:00:03"
+
+
+MISTAKES = [
+    (["--config", "pusht_keypoint"], 2, "no such file, and no preset; there is pusht_keypoints. Did you mean"),
+    (["--model.horizn", "32"], 2, "unknown option model.horizn. Did you mean 'model.horizon'?"),
+    (["--trainer.max_stps", "3"], 2, "unknown option --trainer.max_stps. Did you mean 'trainer.max_steps'?"),
+    (["--model.horizon", "abc"], 2, "model.horizon: expected int; found abc"),
+    (["--model.horizon", "15"], 2, "horizon must be divisible by 2"),
+    (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 = 17, horizon 16"),
+    (["--model.noise_scheduler_type", "DDPM"], 2, "These go together"),
+    (["--model.noise_scheduler_type", "DDPMM"], 2, "expected Literal['DDPM', 'DDIM'"),
+    (["--data.path", "nowhere.zarr"], 1, "nowhere.zarr: no such file or folder"),
+    (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
+    (["--data.layout", "robofactory"], 1, "data/head_camera is missing; it holds data/action, data/state"),
+    (["--model.observation_keys", "[observation.depth]"], 1, "has no 'observation.depth'; it has"),
+    (["--data.episodes", "[0, 99]"], 2, "data.episodes must be different numbers from 0 to 5"),
+    (["--data.val_split", "1.5"], 2, "val_split must be at least 0 and below 1"),
+    (["--rollout.env", "pushy"], 2, "unknown environment 'pushy'"),
+    (["--trainer.max_time", "5 minutes"], 2, "written DD:HH:MM:SS"),
+    (["--minutes", "soon"], 2, "--minutes must be a number; found 'soon'"),
+    (["--run", "."], 2, ".: exists already"),
+    (["--resume", "nowhere"], 2, "only --trainer.max_* may change"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "code", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[str], code: int, message: str) -> None:
+    run = tmp_path / "run"
+    got, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, *mistake)
+    assert (got, "Traceback" in err) == (code, False), err
+    assert message in err
+    assert len(err.strip().splitlines()) <= (4 if "These go together" in err else 2)
+    assert not run.exists()  # nothing is begun
+
+
+def test_an_observation_that_the_environment_lacks(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", tmp_path / "run", "--data.key_map",
+                            "{state: observation.joints, action: action}", "--data.fps", "10",
+                            "--model.observation_keys", "[observation.joints]")  # fmt: skip
+    assert code == 2
+    assert "observes 'observation.joints', which the environment pusht lacks; it has observation.state" in err
+
+
+def test_broken_checkpoints_are_named(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_steps", 2)[0] == 0
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    code, _, err = robodiff("fit", "--resume", run, "--trainer.max_steps", 4)
+    assert code == 1
+    assert "last.ckpt: cannot be read" in err
+    shutil.rmtree(run / "checkpoints")
+    assert robodiff("fit", "--resume", tmp_path, "--trainer.max_steps", 4)[0] == 2  # no run there

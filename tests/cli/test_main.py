@@ -1,0 +1,50 @@
+"""The command line: help without torch, errors without tracebacks."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from robodiff.cli.main import COMMANDS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_has_an_example_and_imports_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys, contextlib\nfrom robodiff.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments!r})\n"
+        "print('torch' in sys.modules, 'lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+    assert "xample" in done.stdout
+    assert f"robodiff {arguments[0]} " in done.stdout or len(arguments) == 1
+
+
+def test_help_of_model_and_data_lists_their_options(robodiff: Run) -> None:
+    code, out, _ = robodiff("fit", "--model.help")
+    assert code == 0
+    assert "--model.horizon" in out
+    assert "Actions that are denoised together" in " ".join(out.split())
+    assert "--data.layout" in robodiff("fit", "--data.help")[1]
+
+
+def test_no_command_and_unknown_commands(robodiff: Run) -> None:
+    assert robodiff()[0] == 2
+    code, _, err = robodiff("eva")
+    assert code == 2
+    assert err.strip() == ("robodiff eva: error: unknown command 'eva'; there is demo, collect, fit, eval, data. "
+                           "Did you mean 'eval'?")  # fmt: skip
+    assert robodiff("--version")[1].startswith("robodiff 0.")
+
+
+def test_a_missing_extra_is_named(robodiff: Run, monkeypatch: pytest.MonkeyPatch, recording: Path) -> None:
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    monkeypatch.delitem(sys.modules, "robodiff.data.formats.zarr")
+    code, _, err = robodiff("data", "info", recording)
+    assert code == 1
+    assert "pip install 'robodiff[train]'" in err

@@ -1,0 +1,94 @@
+"""``robodiff eval``: the file it writes, the videos, what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from tests.policies.test_diffusion import FLOW
+
+from robodiff.evaluation.video import write_video
+from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.diffusion import DiffusionPolicy
+
+Make = Callable[..., DiffusionPolicy]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def saved(small_policy: Make, tmp_path: Path) -> Path:
+    save_policy(small_policy(**FLOW), tmp_path / "run" / "policy")
+    return tmp_path / "run"
+
+
+def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
+    command = ("eval", saved, "--env", "pusht", "--episodes", 2, "--num_envs", 2, "--seed", 7, "--videos", 1)
+    code, out, err = robodiff(*command)
+    assert (code, err) == (0, "")
+    folder = saved / "eval" / "pusht-seed7-n2"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == {"success_rate", "success_rate_ci95", "mean_max_reward", "mean_episode_length", "episodes",
+                            "latency_ms", "extra", "evaluated"}  # fmt: skip
+    assert [e["seed"] for e in metrics["episodes"]] == [7, 8]
+    assert metrics["success_rate"] == np.mean([e["success"] for e in metrics["episodes"]])
+    assert metrics["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in metrics["episodes"]]))
+    assert set(metrics["latency_ms"]) == {"p50", "p95"}
+    assert metrics["evaluated"]["sampler"] == "Flow"
+    assert "95 % interval" in out
+    assert str(folder / "metrics.json") in out
+
+    videos = list((folder / "videos").iterdir())
+    assert [v.name for v in videos] == ["failure-7.mp4"]  # an untrained policy
+    with av.open(str(videos[0])) as video:
+        assert video.streams.video[0].codec_context.name == "h264"
+        frames = sum(1 for _ in video.decode(video=0))
+    assert frames == metrics["episodes"][0]["length"] + 1
+
+    assert robodiff(*command, "--out", tmp_path / "again")[0] == 0
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert {**again, "latency_ms": 0} == {**metrics, "latency_ms": 0}
+
+
+def test_a_sampler_can_be_chosen(robodiff: Run, saved: Path, tmp_path: Path) -> None:
+    code, out, _ = robodiff("eval", saved / "policy", "--env", "pusht", "--episodes", 1, "--num_envs", 1, "--sampler",
+                            "heun", "--steps", 2, "--videos", 0, "--out", tmp_path / "o")  # fmt: skip
+    assert code == 0
+    assert "FlowHeun, 2 steps" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--env", "pushy"], 2, "unknown environment 'pushy'; known: pusht. Did you mean 'pusht'?"),
+        (["--env", "pusht", "--episodes", "0"], 2, "--episodes must be at least 1; found 0"),
+        (["--env", "pusht", "--sampler", "ddim"], 2, "does not go with"),
+        ([], 2, "env"),
+    ],
+)
+def test_refused(robodiff: Run, saved: Path, arguments: list[str], code: int, message: str) -> None:
+    got, _, err = robodiff("eval", saved, *arguments)
+    assert got == code
+    assert message in err
+    assert "Traceback" not in err
+    assert not (saved / "eval").exists()
+
+
+def test_no_policy_there(robodiff: Run, tmp_path: Path) -> None:
+    code, _, err = robodiff("eval", tmp_path / "absent", "--env", "pusht")
+    assert code == 2
+    assert "no such folder" in err
+    code, _, err = robodiff("eval", tmp_path, "--env", "pusht")
+    assert code == 1
+    assert "no policy here" in err
+
+
+def test_video_round_trip(tmp_path: Path) -> None:
+    frames = [np.full((64, 48, 3), 20 * i, np.uint8) for i in range(10)]
+    write_video(tmp_path / "v.mp4", iter(frames), fps=10)
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        assert video.streams.video[0].average_rate == 10
+        decoded = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(decoded) == 10
+    assert max(np.abs(d.astype(int) - f).max() for d, f in zip(decoded, frames, strict=True)) < 6
