@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from robodiff.data.pusht import corners_from_pose
 from robodiff.envs.pusht import (
     ENVIRONMENT_STATE,
     GOAL_POSE,
@@ -11,7 +12,6 @@ from robodiff.envs.pusht import (
     OBSERVATION_SPACES,
     STATE,
     PushTEnv,
-    corners_from_pose,
     render_observation,
 )
 from robodiff.envs.registry import ENVIRONMENTS, get_env_spec

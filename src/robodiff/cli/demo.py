@@ -1,8 +1,6 @@
 """``robodiff demo``: Push-T from demonstrations to a success rate."""
 
 import time
-from importlib.resources import files
-from pathlib import Path
 
 from robodiff.cli.parser import Parser
 
@@ -25,14 +23,12 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="Episodes to measure.")
     options = parser.parse_args(arguments)
     folder = options.run or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    fit.run(["--config", str(files("robodiff.configs") / f"{PRESET}.yaml"), "--minutes", str(options.minutes),
-             "--run", folder])  # fmt: skip
-    evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
-    videos = Path(folder) / "eval"
+    fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
+    measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
     print(
-        f"\nvideos of the first successes and failures: {videos}\n"
+        f"\nvideos of the first successes and failures: {measured / 'videos'}\n"
         "next:\n"
-        f"  robodiff eval {folder} --env pusht --steps 3              the same policy, three times as fast\n"
-        f"  robodiff fit --config {PRESET} --minutes 15      more training\n"
-        "  robodiff data info builtin:pusht                         what it learned from"
+        f"  robodiff eval {folder} --env pusht --steps 3    the same policy, three times as fast\n"
+        f"  robodiff fit --config {PRESET} --minutes 15    more training\n"
+        "  robodiff data info builtin:pusht    what it learned from"
     )

@@ -15,8 +15,8 @@ Examples:
   robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
 
 
-def run(arguments: list[str]) -> None:
-    """Parse, measure, print."""
+def run(arguments: list[str]) -> Path:
+    """Parse, measure, print; returns the folder that was written to."""
     parser = Parser("eval", "RUN_OR_POLICY --env ENV [options]", DESCRIPTION)
     parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
     parser.add_argument("--env", type=str, required=True, help="The environment, such as pusht.")
@@ -29,7 +29,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--videos", type=int, default=3, help="Videos of so many successes and so many failures.")
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
-    measure(options, Path(options.out) if options.out else default_folder(options))
+    out = Path(options.out) if options.out else default_folder(options)
+    measure(options, out)
+    return out
 
 
 def default_folder(options: Any) -> Path:
@@ -44,7 +46,7 @@ def default_folder(options: Any) -> Path:
     return run / "eval" / "-".join(str(part) for part in parts if part is not None)
 
 
-def measure(options: Any, out: Path) -> dict[str, Any]:
+def measure(options: Any, out: Path) -> None:
     """Evaluate with a progress bar, and print the answer."""
     from rich.console import Console
 
@@ -77,4 +79,3 @@ def measure(options: Any, out: Path) -> dict[str, Any]:
         f"written: {out / METRICS_FILE}, and videos/ beside it",
     ):
         console.print(line, highlight=False, soft_wrap=True)
-    return metrics

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError
 
 TABLE = 512.0
@@ -30,12 +31,6 @@ FPS = 10
 IMAGE_SIZE = 96
 RENDER_SIZE = 384
 
-BODY_CORNERS = np.array(
-    # The bar of the T, then its stem, each as in gym-pusht's `get_keypoints`: (8, 2) in the frame of the block.
-    [[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]],
-    dtype=np.float64,
-)
-
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGE = "observation.image"
@@ -50,7 +45,7 @@ class PushTEnv(gymnasium.Env[Any, Any]):
     """Push-T with the observations that were asked for, and no others computed.
 
     Observations: ``observation.state`` (2,) float32, the agent's x, y; ``observation.environment_state`` (16,) float32,
-    the block's corners x0, y0, x1, y1, ... as in :data:`BODY_CORNERS`; ``observation.image`` (3, 96, 96) uint8.
+    the block's corners x0, y0, x1, y1, ... as in ``robodiff.data.pusht``; ``observation.image`` (3, 96, 96) uint8.
     Action: (2,) float32, the position that the agent is to move to, 0..512 px, at 10 Hz; values outside are clipped.
     Reward: coverage of the goal / 0.95, at most 1. Terminated when the coverage exceeds 0.95, truncated after
     ``max_steps``. ``info``: ``coverage``, ``is_success``. After ``reset(seed=s)`` all depends on ``s`` and the actions.
@@ -134,15 +129,6 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         return observation
 
 
-def corners_from_pose(pose: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the corners of blocks: pose (N, 3) as x, y px and angle rad -> (N, 16) px, x0, y0, x1, y1, ..."""
-    pose = np.asarray(pose, dtype=np.float64)
-    cos, sin = np.cos(pose[:, 2:]), np.sin(pose[:, 2:])
-    x = pose[:, :1] + cos * BODY_CORNERS[:, 0] - sin * BODY_CORNERS[:, 1]  # (N, 8)
-    y = pose[:, 1:2] + sin * BODY_CORNERS[:, 0] + cos * BODY_CORNERS[:, 1]
-    return np.stack([x, y], axis=-1).reshape(len(pose), 16)
-
-
 def render_observation(state: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Draw ``observation.image`` (3, 96, 96) of a recorded state: agent x, y, block x, y px and angle rad."""
     simulation = _drawing_simulation()
@@ -156,6 +142,7 @@ def _make_simulation() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pygame's own use of pkg_resources
             from gym_pusht.envs.pusht import PushTEnv as Simulation
+            from gym_pusht.envs.pusht import pymunk_to_shapely
     except ImportError as error:
         if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error):
             raise RobodiffError(
@@ -163,7 +150,19 @@ def _make_simulation() -> Any:
                 "install Debian's packages libgl1 and libglib2.0-0"
             ) from error
         raise RobodiffError(f"pusht needs gym-pusht ({error}): pip install 'robodiff[train]'") from error
-    return Simulation(
+
+    class OrderedSimulation(Simulation):
+        """gym-pusht's simulation, with a coverage that is the same to the last digit every time.
+
+        pymunk keeps the shapes of a body in a set, and the area of their union depends on their order in its last bit.
+        """
+
+        def _get_coverage(self) -> float:
+            shapes = sorted(self.block.shapes, key=lambda shape: [tuple(v) for v in shape.get_vertices()])
+            goal = pymunk_to_shapely(self.get_goal_pose_body(self.goal_pose), shapes)
+            return goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area
+
+    return OrderedSimulation(
         obs_type="state",
         observation_width=IMAGE_SIZE,
         observation_height=IMAGE_SIZE,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robodiff.envs.pusht import AGENT_RADIUS, GOAL_POSE, TABLE, corners_from_pose
+from robodiff.data.pusht import corners_from_pose
+from robodiff.envs.pusht import AGENT_RADIUS, GOAL_POSE, TABLE
 from robodiff.envs.pusht_ways import CLEARANCE, REACH, Array, Ways, rotate, to_table
 
 APPROACH_SPEED = 20.0
