@@ -83,7 +83,7 @@ def test_refused(robodiff: Run, tmp_path: Path) -> None:
         assert message in err
         assert not out.exists()
     assert robodiff("collect", "pusht", "--episodes", 1, "--out", out)[0] == 0
-    code, _, err = robodiff("collect", "pusht", "--episodes", 2, "--out", out, "--action_noise", 3)
+    code, _, err = robodiff("collect", "pusht", "--episodes", 2, "--out", out, "--corrections", 0.5)
     assert code == 1
     assert "holds another recording" in err
 
@@ -92,13 +92,13 @@ def test_the_demonstrations_in_the_package_can_be_made_again() -> None:
     path = BUILTIN["pusht"]
     assert path.stat().st_size < 1_000_000
     built_in = read_zarr(path)
-    assert 280 <= len(built_in) <= 320
+    assert 280 <= len(built_in) <= 350
     import zarr
 
     with zarr.storage.ZipStore(path, mode="r") as store:
         recipe = dict(zarr.open_group(store, mode="r").attrs["robodiff"]["recipe"])  # type: ignore[index, call-overload]
     seed = built_in.table["seed"][7]
-    again = next(iter(collect(recipe["env"], 1, seed, action_noise=recipe["action_noise"])))
+    again = next(iter(collect(recipe["env"], 1, seed, corrections=recipe["corrections"])))
     frames = built_in.slice(7)
     assert again["seed"] == seed
     assert len(again["action"]) == frames.stop - frames.start

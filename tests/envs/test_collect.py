@@ -5,7 +5,7 @@ import pytest
 
 from robodiff.envs import registry
 from robodiff.envs.collect import collect
-from robodiff.envs.pusht import PushTEnv
+from robodiff.envs.pusht import GOAL_POSE, PushTEnv
 from robodiff.envs.pusht_expert import PushTExpert
 from robodiff.envs.pusht_planner import simulate_pushes
 from robodiff.errors import RobodiffError, UsageError
@@ -37,18 +37,30 @@ def test_expert_succeeds_and_ends_well_inside_success():
         assert coverage > 0.955, seed
 
 
-def test_expert_recovers_from_noise_and_records_what_it_wanted():
-    demonstration = PushTExpert(action_noise=5.0).demonstrate(100)
-    assert demonstration is not None
-    ahead = np.linalg.norm(demonstration["action"] - demonstration["state"][:, :2], axis=1)
-    assert ahead.max() < 45.0  # a little over two steps of the way to the block: without the noise
-    assert not np.array_equal(demonstration["state"], PushTExpert().demonstrate(100)["state"])
+def test_corrections_start_near_the_goal_and_are_short():
+    expert = PushTExpert(corrections=1.0)
+    for seed in range(100, 104):
+        demonstration = expert.demonstrate(seed)
+        assert demonstration is not None
+        x, y, angle = demonstration["state"][0, 2:]
+        turn = (angle - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi
+        assert np.hypot(x - GOAL_POSE[0], y - GOAL_POSE[1]) < 100.0
+        assert abs(turn) < 1.2
+        assert len(demonstration["action"]) < len(PushTExpert().demonstrate(seed)["action"]) + 40
+    some = [np.allclose(PushTExpert(corrections=0.5).demonstrate(s)["state"][0], first(s), atol=1e-3) for s in range(6)]
+    assert len(set(some)) == 2  # some seeds start as the environment does, some near the goal
+
+
+def first(seed):
+    env = PushTEnv(())
+    env.reset(seed=seed)
+    return env.state[:5]
 
 
 def test_demonstration_depends_on_its_seed_alone():
-    expert = PushTExpert(action_noise=5.0)
+    expert = PushTExpert(corrections=0.5)
     expert.demonstrate(110)
-    assert_same(expert.demonstrate(111), PushTExpert(action_noise=5.0).demonstrate(111))
+    assert_same(expert.demonstrate(111), PushTExpert(corrections=0.5).demonstrate(111))
 
 
 def test_model_of_pushing_agrees_with_the_simulator():
@@ -65,12 +77,12 @@ def test_model_of_pushing_agrees_with_the_simulator():
 
 
 def test_two_workers_collect_what_one_collects_and_it_can_go_on_from_any_seed():
-    alone = list(collect("pusht", 3, seed=100, action_noise=3.0))
-    together = list(collect("pusht", 3, seed=100, workers=2, action_noise=3.0))
+    alone = list(collect("pusht", 3, seed=100, corrections=0.5))
+    together = list(collect("pusht", 3, seed=100, workers=2, corrections=0.5))
     assert [demonstration["seed"] for demonstration in together] == [100, 101, 102]
     for one, other in zip(alone, together, strict=True):
         assert_same(one, other)
-    (resumed,) = collect("pusht", 1, seed=102, action_noise=3.0)
+    (resumed,) = collect("pusht", 1, seed=102, corrections=0.5)
     assert_same(resumed, alone[2])
 
 
@@ -112,7 +124,7 @@ def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypat
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"action_noise": float("nan")}, "action_noise must be"),
+        ({"corrections": float("nan")}, "corrections must be"),
     ],
 )
 def test_bad_requests_are_refused_at_once(arguments, message):

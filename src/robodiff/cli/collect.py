@@ -24,8 +24,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first; the others follow.")
     parser.add_argument("--workers", type=int, default=1, help="Processes; the demonstrations do not depend on it.")
     parser.add_argument("--images", type=bool, default=False, help="Render images from the recorded states, too.")
-    parser.add_argument("--action_noise", type=float, default=0.0, help="Standard deviation, in px, of what is added "
-                        "to executed actions; recorded are those without, which show how to recover.")  # fmt: skip
+    parser.add_argument("--corrections", type=float, default=0.0, help="Share of demonstrations that start near the "
+                        "goal and put right what almost fits.")  # fmt: skip
     options = parser.parse_args(arguments)
     record(options, Path(options.out))
 
@@ -53,9 +53,9 @@ def record(options: Any, out: Path) -> None:
     missing = options.episodes - writer.episodes
     if missing < 0:
         raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes {options.episodes}")
-    noise, images = options.action_noise, options.images
+    corrections, images = options.corrections, options.images
     demonstrations = (
-        collect(spec.name, missing, first, options.workers, action_noise=noise, images=images) if missing else ()
+        collect(spec.name, missing, first, options.workers, corrections=corrections, images=images) if missing else ()
     )
     with bar(console, "demonstrations", options.episodes) as advance:
         for episode in demonstrations:
@@ -63,9 +63,9 @@ def record(options: Any, out: Path) -> None:
             writer.append(arrays, seed=episode["seed"], success=episode["success"])
             advance(writer.episodes)
     writer.close()
+    attempts = int(writer.column("seed")[-1]) + 1 - options.seed
     if folder != out:
         pack_zip(folder, out)
-    attempts = int(writer.column("seed")[-1]) + 1 - options.seed
     console.print(
         f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
         f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
@@ -75,4 +75,4 @@ def record(options: Any, out: Path) -> None:
 
 def _recipe(options: Any) -> dict[str, Any]:
     """What decides the demonstrations; a recording is only continued with the same."""
-    return {"env": options.env, "seed": options.seed, "images": options.images, "action_noise": options.action_noise}
+    return {"env": options.env, "seed": options.seed, "images": options.images, "corrections": options.corrections}

@@ -27,7 +27,7 @@ def collect(
     seed: int = 0,
     workers: int = 1,
     *,
-    action_noise: float = 0.0,
+    corrections: float = 0.0,
     images: bool = False,
 ) -> Iterator[Demonstration]:
     """Yield ``episodes`` successful demonstrations for the seeds ``seed``, ``seed + 1``, ... in that order.
@@ -36,7 +36,8 @@ def collect(
     ``images`` also ``"img"`` (L, 3, H, W) uint8. On Push-T a state is the agent's x, y, the block's x, y (px) and its
     angle (rad). ``failures`` counts the seeds since the episode before that gave no success and were skipped. A
     collection that was cut off goes on with the seed after its last: a demonstration depends on its own seed, on
-    ``action_noise`` (in the action's unit) and on nothing else, the number of ``workers`` included.
+    ``corrections`` (the share of them that start near the goal) and on nothing else, the number of ``workers``
+    included.
 
     Raises UsageError for what cannot be collected, RobodiffError when the expert fails on 100 seeds in a row.
     """
@@ -48,9 +49,9 @@ def collect(
     for what, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value < least:
             raise UsageError(f"{what} must be at least {least}, found {value}")
-    if not 0.0 <= action_noise < float("inf"):
-        raise UsageError(f"action_noise must be a number from 0 on, found {action_noise}")
-    return _successes(_attempts(env_name, seed, workers, action_noise, images), episodes)
+    if not 0.0 <= corrections <= 1.0:
+        raise UsageError(f"corrections must be a share from 0 to 1, found {corrections}")
+    return _successes(_attempts(env_name, seed, workers, corrections, images), episodes)
 
 
 def _successes(attempts: _Attempts, episodes: int) -> Iterator[Demonstration]:
@@ -71,11 +72,11 @@ def _successes(attempts: _Attempts, episodes: int) -> Iterator[Demonstration]:
         attempts.close()  # stops the workers
 
 
-def _attempts(env_name: str, seed: int, workers: int, action_noise: float, images: bool) -> _Attempts:
+def _attempts(env_name: str, seed: int, workers: int, corrections: float, images: bool) -> _Attempts:
     """Yield every seed with its demonstration, or None where the expert failed, without end."""
     if workers == 1:
         while True:
-            yield seed, _demonstrate(env_name, action_noise, images, seed)
+            yield seed, _demonstrate(env_name, corrections, images, seed)
             seed += 1
     # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
     context = multiprocessing.get_context("spawn")
@@ -84,7 +85,7 @@ def _attempts(env_name: str, seed: int, workers: int, action_noise: float, image
     try:
         while True:
             while len(pending) < 4 * workers:  # enough that a slow seed does not leave the others idle
-                pending.append((seed, pool.submit(_demonstrate, env_name, action_noise, images, seed)))
+                pending.append((seed, pool.submit(_demonstrate, env_name, corrections, images, seed)))
                 seed += 1
             first, future = pending.popleft()
             yield first, future.result()
@@ -99,8 +100,8 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _demonstrate(env_name: str, action_noise: float, images: bool, seed: int) -> Demonstration | None:
-    demonstration = _expert(env_name, action_noise).demonstrate(seed)
+def _demonstrate(env_name: str, corrections: float, images: bool, seed: int) -> Demonstration | None:
+    demonstration = _expert(env_name, corrections).demonstrate(seed)
     render_state = get_env_spec(env_name).render_state
     if demonstration is None or not images or render_state is None:
         return demonstration
@@ -108,7 +109,7 @@ def _demonstrate(env_name: str, action_noise: float, images: bool, seed: int) ->
 
 
 @lru_cache(maxsize=1)
-def _expert(env_name: str, action_noise: float) -> Expert:
+def _expert(env_name: str, corrections: float) -> Expert:
     expert = get_env_spec(env_name).expert
     assert expert is not None  # checked before any work is handed out
-    return expert(action_noise)
+    return expert(corrections)

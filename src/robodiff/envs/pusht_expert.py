@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robodiff.envs.pusht import SUCCESS_COVERAGE, TABLE, PushTEnv
+from robodiff.envs.pusht import GOAL_POSE, SUCCESS_COVERAGE, TABLE, PushTEnv
 from robodiff.envs.pusht_planner import (
     APPROACH_SPEED,
     PUSH_SPEED,
@@ -15,12 +15,12 @@ from robodiff.envs.pusht_planner import (
     plan_push,
     steer_push,
 )
+from robodiff.envs.pusht_ways import is_free, to_table
 
 _LAG = 2.0  # steps by which the agent trails its target: velocity gain / position gain of its controller, at 10 Hz
 _ARRIVED = 6.0  # px to the end of the way at which the push begins
 _PRECISE = 15.0  # px to the goal from which on pushes are brought to their very end
 _SETTLED = 0.97  # coverage at which no further push is planned; more than success asks for, see `act`
-_NOISE_MEMORY = 0.8  # share of the disturbance that is left a step later
 
 
 class PushTController:
@@ -57,26 +57,26 @@ class PushTController:
             if length < (1.0 if distance_to_goal(pose[None])[0] < _PRECISE else 3.0):
                 return None
             self._push = Push(push.path, direction, length)
-            return agent + min(length, _LAG * PUSH_SPEED) * direction
+            return agent + min(length, _LAG * _push_speed(pose)) * direction
         if _moved(self._planned_for, pose) > 1.0:  # px: the block was touched on the way
             return None
         target, remaining = _pursue(push.path, agent, _LAG * APPROACH_SPEED)
         if remaining > _ARRIVED:
             return target
         self._pushing = True
-        return agent + min(push.length, _LAG * PUSH_SPEED) * push.direction
+        return agent + min(push.length, _LAG * _push_speed(pose)) * push.direction
 
 
 class PushTExpert:
     """Demonstrates Push-T.
 
-    ``action_noise`` (px) disturbs the executed action by noise of this standard deviation that lasts for some steps;
-    what is recorded is the action that the expert wanted, so the data show how to recover (DART, Laskey et al. 2017,
-    https://arxiv.org/abs/1703.09327).
+    ``corrections`` is the share of the seeds whose demonstration starts near the goal, with the block displaced and
+    turned a little and the agent beside it: how to put right what almost fits is a small part of a whole demonstration,
+    but it is what decides on success.
     """
 
-    def __init__(self, action_noise: float = 0.0) -> None:
-        self.action_noise = action_noise
+    def __init__(self, corrections: float = 0.0) -> None:
+        self.corrections = corrections
         self._env = PushTEnv(observation_keys=())
 
     def demonstrate(self, seed: int) -> dict[str, NDArray[Any]] | None:
@@ -87,7 +87,8 @@ class PushTExpert:
         env = self._env
         env.reset(seed=seed)
         random = np.random.default_rng([seed, 0x9057])
-        noise = self.action_noise * random.standard_normal(2)
+        if random.random() < self.corrections:
+            env.set_state(_near_goal(random))
         controller = PushTController()
         states, actions = [], []
         for _ in range(env.max_steps):
@@ -97,12 +98,26 @@ class PushTExpert:
                 break
             states.append(state[:5])
             actions.append(action)
-            innovation = np.sqrt(1.0 - _NOISE_MEMORY**2) * self.action_noise * random.standard_normal(2)
-            noise = _NOISE_MEMORY * noise + innovation
-            env.step(action + noise)
+            env.step(action)
         if env.coverage <= SUCCESS_COVERAGE or not states:
             return None
         return {"state": np.array(states, np.float32), "action": np.array(actions, np.float32)}
+
+
+def _push_speed(pose: Array) -> float:
+    """px a step: slower near the goal, where whoever imitates must not overshoot within one chunk of actions."""
+    return float(np.clip(distance_to_goal(pose[None])[0] / 6.0, 3.0, PUSH_SPEED))
+
+
+def _near_goal(random: np.random.Generator) -> Array:
+    """A state (5,) with the block near its goal and the agent beside it, touching nothing."""
+    while True:
+        pose = np.array(GOAL_POSE) + random.normal(0.0, (25.0, 25.0, 0.3))
+        direction = random.uniform(0.0, 2 * np.pi)
+        agent = to_table(np.array([[0.0, 45.0]]), pose)[0]  # the block's centre of gravity
+        agent += random.uniform(40.0, 180.0) * np.array([np.cos(direction), np.sin(direction)])
+        if is_free(agent, pose):
+            return np.array([*agent, *pose])
 
 
 def _moved(planned: Array, pose: Array) -> float:

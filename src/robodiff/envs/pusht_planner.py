@@ -23,6 +23,7 @@ _GYRATION_SQUARED = 3000.0  # moment of inertia / mass, px^2
 _GOAL_CENTRE = (GOAL_POSE[0] - np.sin(GOAL_POSE[2]) * 45.0, GOAL_POSE[1] + np.cos(GOAL_POSE[2]) * 45.0)
 _ARM = 55.0  # px, root mean square of the corners' distances from the centre of gravity, about
 _WALL = (8.0, TABLE - 9.0)  # the walls' inner faces
+_IMPRECISION = 6.0  # px, to either side of where a push is meant to meet the block
 _TILTS = (-0.3, 0.0, 0.3)  # rad between the push and the inward normal
 
 
@@ -193,10 +194,17 @@ def _candidates(agent: Array, pose: Array) -> _Candidates | None:
     longest = 2.0 * distance_to_goal(pose[None])[0] + 2 * CLEARANCE
     spacing = float(np.clip(longest / 50, 0.5, 2.5))
     count = int(min(longest, 150.0) / spacing) + 1
-    poses = simulate_pushes(start, direction, np.broadcast_to(pose, (len(start), 3)), spacing, count)
+    # A push is judged by what it does on average when it meets the block a little to the left or to the right, too: one
+    # that must hit a pixel would be a poor example to somebody who cannot.
+    sideways = _IMPRECISION * np.stack([-direction[:, 1], direction[:, 0]], axis=-1)
+    starts = np.concatenate([start, start - sideways, start + sideways])
+    every = simulate_pushes(
+        starts, np.tile(direction, (3, 1)), np.broadcast_to(pose, (len(starts), 3)), spacing, count
+    )  # (count + 1, 3 C, 3)
+    poses = every[:, : len(start)]
     distance = spacing * np.arange(count + 1)
     agents = start + distance[:, None, None] * direction  # (count + 1, C, 2)
-    rest = steps_to_go(poses) + distance[:, None] / PUSH_SPEED
+    rest = steps_to_go(every).reshape(count + 1, 3, -1).mean(axis=1) + distance[:, None] / PUSH_SPEED
     rest[((agents < 2.0) | (agents > TABLE - 2.0)).any(axis=-1)] = np.inf
     # What does not gain a step is no push; a few of these would otherwise be chosen for where they leave the agent.
     rest[rest > steps_to_go(pose) - 1.0] = np.inf

@@ -90,6 +90,15 @@ class Ways:
         return self._unfold(one, middle)[:-1] + self._unfold(middle, other)
 
 
+def is_free(agent: Array, pose: Array) -> bool:
+    """Whether an agent at (2,) on the table touches neither the block nor a wall."""
+    margin = AGENT_RADIUS + 1.0
+    blocked = _BOXES + np.array([[-1.0], [1.0]]) * margin
+    x = to_body(agent[None], pose)
+    on_block = ((x > blocked[:, 0]) & (x < blocked[:, 1])).all(axis=-1).any()
+    return bool(not on_block and (agent > margin).all() and (agent < TABLE - margin).all())
+
+
 def _inside(points: Array) -> NDArray[np.bool_]:
     """Whether points (N, 2) of the block's frame are too close to the block: (N,)."""
     inside = (points[:, None] > _BLOCKED[:, 0]) & (points[:, None] < _BLOCKED[:, 1])  # (N, box, axis)

@@ -29,7 +29,7 @@ class EnvSpec:
     make: Callable[[Collection[str]], gymnasium.Env[Any, Any]]
     """From the observation keys that a policy needs; nothing else is computed or drawn. Refuses unknown keys."""
     expert: Callable[[float], Expert] | None
-    """From the noise of the executed actions, in the action's unit; None where nobody demonstrates."""
+    """From the share of demonstrations that start near the goal; None where nobody demonstrates."""
     fps: float
     """Actions per second."""
     max_steps: int
@@ -52,10 +52,10 @@ def get_env_spec(name: str) -> EnvSpec:
     return ENVIRONMENTS[name]
 
 
-def _pusht_expert(action_noise: float) -> Expert:
+def _pusht_expert(corrections: float) -> Expert:
     from robodiff.envs.pusht_expert import PushTExpert
 
-    return PushTExpert(action_noise)
+    return PushTExpert(corrections)
 
 
 _XY = ("x", "y")

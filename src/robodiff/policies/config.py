@@ -32,8 +32,6 @@ class DiffusionConfig:
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
     Keys that are not named use limits."""
 
-    state_encoder_dims: tuple[int, ...] = ()
-    """Layers of a perceptron between what is observed and the U-Net; none (the original) when empty."""
     down_dims: tuple[int, ...] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
     kernel_size: Literal[3, 5] = 5
@@ -121,8 +119,6 @@ class DiffusionConfig:
                 f"horizon must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
                 f"{list(self.down_dims)}); found {self.horizon}, nearest {near}"
             )
-        if any(dim < 1 for dim in self.state_encoder_dims):
-            raise UsageError(f"state_encoder_dims must be above 0; found {list(self.state_encoder_dims)}")
         if self.n_groups < 1 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
             raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
         if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
@@ -191,4 +187,4 @@ def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
     return DiffusionConfig(**{**values, **tuples})
 
 
-_TUPLES = ("state_encoder_dims", "down_dims", "optimizer_betas")
+_TUPLES = ("down_dims", "optimizer_betas")

@@ -13,7 +13,6 @@ from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
 from robodiff.diffusion.schedule import expand_like, make_schedule
 from robodiff.errors import UsageError
 from robodiff.networks.unet import ConditionalUnet1d
-from robodiff.networks.vector import VectorEncoder
 from robodiff.policies.config import DiffusionConfig
 
 
@@ -47,11 +46,9 @@ class DiffusionPolicy(nn.Module):
         dims = {key: feature.shape[0] for key, feature in self.features.items()}
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
         observed = config.n_obs_steps * sum(dims[key] for key in self.observation_keys)
-        encoder_dims = config.state_encoder_dims
-        self.encoder = VectorEncoder(observed, encoder_dims) if encoder_dims else nn.Identity()
         self.denoiser = ConditionalUnet1d(
             dims[ACTION],
-            encoder_dims[-1] if encoder_dims else observed,
+            observed,
             config.down_dims,
             config.kernel_size,
             config.n_groups,
@@ -130,13 +127,13 @@ class DiffusionPolicy(nn.Module):
         return Chunk(self.normalizer.unnormalize(ACTION, actions), first_step=0)
 
     def condition(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """What the denoiser is told of the observation: (B, To * sum of dimensions), or the encoder's features."""
+        """What the denoiser is told of the observation: (B, To * sum of dimensions)."""
         parts = []
         for key in self.observation_keys:
             if key not in observation:
                 raise UsageError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
             parts.append(self.normalizer.normalize(key, observation[key].to(self.device, torch.float32)))
-        return self.encoder(torch.cat(parts, dim=-1).flatten(start_dim=1))  # (B, To, D) to (B, To * D) to (B, C)
+        return torch.cat(parts, dim=-1).flatten(start_dim=1)  # (B, To, D) to (B, To * D)
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """The shape of the noise that one chunk is made of: (1 + sampler steps if it adds noise, B, T, Da)."""

@@ -37,7 +37,7 @@ class RunLength(Callback):
     def __init__(self, config: TrainerConfig, new_length: bool = False) -> None:
         self.config = config
         self.new_length = new_length  # although the checkpoint brings one
-        self._started: tuple[int, float] | None = None  # (step, time) after the warm-up
+        self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed = 0  # the step at which this process began
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
@@ -59,10 +59,10 @@ class RunLength(Callback):
         """Measure a time budget, and stop at the last step."""
         step = trainer.global_step
         if pl_module.total_steps is None:
-            if self._started is None and step >= self._resumed + self.warmup_steps:
-                self._started = step, time.monotonic()
-            elif self._started is not None and step >= self._started[0] + self.timed_steps:
-                seconds = (time.monotonic() - self._started[1]) / (step - self._started[0])
+            if step - self._resumed > len(self._step_ends):  # not between the batches of an accumulated step
+                self._step_ends.append(time.monotonic())
+            if len(self._step_ends) > self.warmup_steps + self.timed_steps:
+                seconds = float(np.median(np.diff(self._step_ends[self.warmup_steps :])))
                 steps = self._resumed + max(1, round(self.config.seconds / seconds))
                 pl_module.total_steps = max(step, int(trainer.strategy.broadcast(steps)))
         if pl_module.total_steps is not None and step >= pl_module.total_steps:
@@ -145,7 +145,7 @@ class Keeper(Callback):
         due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
         due, interrupted = trainer.strategy.broadcast((due, self._interrupted))
         if due or interrupted:
-            self._checkpoint(trainer)
+            self._checkpoint(trainer, pl_module)
         if interrupted:
             raise Interrupted
 
@@ -162,14 +162,10 @@ class Keeper(Callback):
         every = self.config.keep_every_n_epochs
         if every is not None and (trainer.current_epoch + 1) % every == 0:
             self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")
-        if trainer.should_stop:
-            self._save_policy(trainer, pl_module, "policy-last")
-            if self.best is None:
-                self._save_policy(trainer, pl_module, "policy")
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """The final checkpoint, from which the run can be made longer."""
-        self._checkpoint(trainer)
+        """The final checkpoint, from which the run can be made longer, and the last policy."""
+        self._checkpoint(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
         """Give Ctrl-C back."""
@@ -184,8 +180,11 @@ class Keeper(Callback):
         error = trainer.callback_metrics.get("val/action_mse")
         return -float(error) if error is not None and validated else None
 
-    def _checkpoint(self, trainer: Trainer) -> None:
+    def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
         trainer.save_checkpoint(self.run / CHECKPOINT)
+        self._save_policy(trainer, module, "policy-last")
+        if self.best is None:
+            self._save_policy(trainer, module, "policy")
         self._saved_at = time.monotonic()
 
     def _save_policy(self, trainer: Trainer, module: PolicyTraining, name: str) -> None:
