@@ -12,7 +12,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/robodiff demo
+	$(BIN)/robodiff demo --minutes 7
 
 test: setup
 	$(BIN)/pytest

@@ -1,7 +1,7 @@
 """The exponential moving average of the weights, which is what acts."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robodiff.policies.config import DiffusionConfig
 
@@ -15,15 +15,24 @@ def ema_decay(update: int, config: DiffusionConfig) -> float:
     return min(max(value, config.ema_min_value), config.ema_max_value)
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move ``average`` towards ``model``: average + (1 - decay) (model - average).
+class Ema:
+    """Moves ``average`` towards ``model``, which has the same structure.
 
     Buffers are averaged, too (batch normalisation keeps statistics in them); integer ones are copied.
     """
-    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
-    floating = [(a, m) for a, m in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floating], [m for _, m in floating], 1 - decay)  # pyright: ignore
-    for a, m in pairs:
-        if not a.is_floating_point():
-            a.copy_(m)
+
+    def __init__(self, average: nn.Module, model: nn.Module) -> None:
+        self._modules = average, model
+        self._pairs: list[tuple[Tensor, Tensor]] | None = None  # looked up once they are on their device
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """average + (1 - decay) (model - average)."""
+        if self._pairs is None:
+            average, model = (module.state_dict(keep_vars=True).values() for module in self._modules)
+            self._pairs = list(zip(average, model, strict=True))
+        floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floating], [m for _, m in floating], 1 - decay)  # pyright: ignore
+        for a, m in self._pairs:
+            if not a.is_floating_point():
+                a.copy_(m)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robodiff.data.episodes import ACTION
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.training.ema import ema_decay, update_average
+from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
 
 
@@ -32,6 +32,7 @@ class PolicyTraining(LightningModule):
         super().__init__()
         self.policy = policy
         self.average = copy.deepcopy(policy).requires_grad_(False).eval()
+        self.ema = Ema(self.average, self.policy)
         self.seed = seed
         self.clip = gradient_clip_val
         self.batch_size = batch_size
@@ -53,15 +54,17 @@ class PolicyTraining(LightningModule):
         )
         loss, spread = self.policy.loss(batch, noise=noise, timesteps=timesteps)
         self.micro_batches += 1
-        self.log("train/loss", loss)
-        self.log_dict({f"train/{name}": value for name, value in spread.items()})
+        if self._is_logged():
+            self.log("train/loss", loss)
+            self.log_dict({f"train/{name}": value for name, value in spread.items()})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip, and log the norm that the gradient had."""
         limit = float("inf") if self.clip is None else self.clip
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        self.log("train/grad_norm", norm)
+        if self._is_logged():
+            self.log("train/grad_norm", norm)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -71,9 +74,10 @@ class PolicyTraining(LightningModule):
         rate = learning_rate(step, self.total_steps, self.policy.config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        self.log("train/learning_rate", rate)
+        if self._is_logged():
+            self.log("train/learning_rate", rate)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        update_average(self.average, self.policy, ema_decay(step + 1, self.policy.config))
+        self.ema.update(ema_decay(step + 1, self.policy.config))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """The averaged policy on held-out windows, with the same noise every time."""
@@ -99,6 +103,10 @@ class PolicyTraining(LightningModule):
         """Go on from where the run stood."""
         self.micro_batches = checkpoint["robodiff"]["micro_batches"]
         self.total_steps = checkpoint["robodiff"]["total_steps"]
+
+    def _is_logged(self) -> bool:
+        """Whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
 
     def _draw(self, like: Tensor, world_size: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
         """Noise like ``like`` (B, T, Da) and timesteps (B,): the rows of one rank out of those of all."""
