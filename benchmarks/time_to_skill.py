@@ -25,7 +25,7 @@ def measure(data: str, minutes: float, episodes: int, options: list[str], folder
     """Train for some minutes, evaluate on seeds from 100000 on."""
     run = folder / f"{data}-{minutes:g}"
     robodiff("fit", "--config", "pusht_keypoints", "--minutes", minutes, "--run", run, *options,
-             "--rollout.every_n_epochs", 4)  # fmt: skip
+             "--rollout.every_n_epochs", 8)  # fmt: skip
     robodiff("eval", run, "--env", "pusht", "--episodes", episodes, "--out", run / "measured")
     with (run / "metrics.csv").open(newline="") as file:
         rollouts = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]

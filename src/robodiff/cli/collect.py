@@ -43,6 +43,9 @@ def record(options: Any, out: Path) -> None:
     spec = get_env_spec(options.env)
     if out.suffix == ".zip" and out.exists():
         raise UsageError(f"{out}: exists already; choose another --out")
+    corrections, images = options.corrections, options.images
+    # Refuses what cannot be collected, before anything is made on disk; the generator itself is not started.
+    collect(spec.name, options.episodes, options.seed, options.workers, corrections=corrections, images=images)
     folder = out.with_suffix("") if out.suffix == ".zip" else out
     console = Console()
     writer = ZarrWriter(folder, spec.fps, layout=options.env, recipe=_recipe(options))
@@ -53,7 +56,6 @@ def record(options: Any, out: Path) -> None:
     missing = options.episodes - writer.episodes
     if missing < 0:
         raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes {options.episodes}")
-    corrections, images = options.corrections, options.images
     demonstrations = (
         collect(spec.name, missing, first, options.workers, corrections=corrections, images=images) if missing else ()
     )
