@@ -1,16 +1,21 @@
 """The parser that all commands share: jsonargparse, with short errors that name the nearest known option."""
 
+import argparse
 import dataclasses
 import re
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from robodiff.data.config import ZarrDataModule
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import DiffusionConfig
 
 set_parsing_settings(subclasses_enabled=[DiffusionConfig, ZarrDataModule], docstring_parse_attribute_docstrings=True)
+
+
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, the examples among them."""
 
 
 class Parser(ArgumentParser):
@@ -24,8 +29,13 @@ class Parser(ArgumentParser):
 
     def __init__(self, command: str = "", usage: str = "", description: str = "", **kwargs: Any) -> None:
         if command:
-            kwargs.update(prog=f"robodiff {command}", usage=f"robodiff {command} {usage}", description=description)
-        super().__init__(**kwargs)
+            kwargs.update(
+                formatter_class=_HelpFormatter,
+                prog=f"robodiff {command}",
+                usage=f"robodiff {command} {usage}",
+                description=description,
+            )
+        super().__init__(allow_abbrev=False, **kwargs)
         self._command = command
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # pyright: ignore
