@@ -50,7 +50,8 @@ def main() -> None:
                     "ours": lambda t=table, n=noise, c=clip, f=network: denoise(t, f, n, c),
                     "theirs": lambda s=scheduler, k=steps, n=noise, f=network: theirs(s, k, f, n[0]),
                     "network": lambda k=steps, n=noise, f=network: [f(n[0], torch.tensor([5])) for _ in range(k)],
-                }
+                },
+                rounds=3,
             )
             ms = {key: value * 1e3 for key, value in seconds.items()}
             rows.append(
