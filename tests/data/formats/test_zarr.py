@@ -173,22 +173,49 @@ def test_what_is_written_is_read(tmp_path: Path, arrays: dict[str, np.ndarray], 
     assert (episodes.fps, episodes.episode_ends.tolist()) == (10.0, [3, 7])
 
 
-def test_a_writer_that_was_stopped_goes_on(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path = tmp_path / "w.zarr"
-    writer = ZarrWriter(path, 10.0, "pusht")
-    writer.append({key: array[:3] for key, array in arrays.items()}, seed=0)
-    # stopped within the next episode: its state is there, its actions and its end are not
-    writer._extend(writer._data, "state", 3, arrays["state"][3:])
-    kept = read_zarr(path)
-    assert kept.episode_ends.tolist() == [3]
-    np.testing.assert_array_equal(kept.arrays["action"], arrays["action"][:3])
-    again = ZarrWriter(path, 10.0, "pusht")
-    assert (again.episodes, again.frames, again.column("seed").tolist()) == (1, 3, [0])
-    again.append({key: array[3:] for key, array in arrays.items()}, seed=1)
-    again.close()
-    np.testing.assert_array_equal(read_zarr(path).arrays["observation.state"], arrays["state"][:, :2])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_writer_stopped_at_any_write_goes_on(
+    tmp_path: Path, arrays: dict[str, np.ndarray], zarr_format: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop it before each file that it writes in turn: whole episodes stay readable, and going on ends the same."""
+    parts = [{key: array[rows] for key, array in arrays.items()} for rows in (slice(0, 3), slice(3, 7))]
+    put, left = zarr.storage._local._put, 0
+
+    def failing(*args: object, **kwargs: object) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device")
+        return put(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zarr.storage._local, "_put", failing)
+    for stop in range(1000):
+        path, left = tmp_path / f"{stop}.zarr", 10**9
+        writer = ZarrWriter(path, 10.0, "pusht", zarr_format=zarr_format)
+        writer.append(parts[0], seed=0)
+        left, stopped = stop, False
+        try:
+            writer.append(parts[1], seed=1)
+        except OSError:
+            stopped = True
+        left = 10**9
+        kept = read_zarr(path)
+        assert kept.episode_ends.tolist() in ([3], [3, 7])
+        np.testing.assert_array_equal(kept.arrays["action"], arrays["action"][: kept.episode_ends[-1]])
+        again = ZarrWriter(path, 10.0, "pusht", zarr_format=zarr_format)
+        assert (again.episodes, again.column("seed").tolist()) == (len(kept), [0, 1][: len(kept)])
+        for index in range(again.episodes, 2):
+            again.append(parts[index], seed=index)
+        again.close()
+        whole = read_zarr(path)
+        assert (whole.episode_ends.tolist(), whole.table["seed"]) == ([3, 7], [0, 1])
+        np.testing.assert_array_equal(whole.arrays["observation.state"], arrays["state"][:, :2])
+        np.testing.assert_array_equal(whole.arrays["observation.image"], arrays["img"].transpose(0, 3, 1, 2))
+        if not stopped:
+            break
+    assert stop > 8  # five arrays, each lengthened and filled
     with pytest.raises(RobodiffError, match="holds another recording"):
-        ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0})
+        ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0}, zarr_format=zarr_format)
 
 
 def test_a_zip_is_the_same_for_the_same_content(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:

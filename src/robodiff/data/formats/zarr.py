@@ -26,6 +26,7 @@ from robodiff.files import replacing
 
 ATTRIBUTE = "robodiff"
 FRAMES_PER_CHUNK = 1024
+_UNFINISHED = ".partial"  # how zarr names a file until it is whole
 Convert = Callable[[str, str, np.ndarray], np.ndarray]
 
 
@@ -107,11 +108,12 @@ def read_zarr(
         wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
         if "episode_ends" not in meta:
             raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-        ends = np.asarray(meta["episode_ends"][:])
+        ends, stopped = np.asarray(meta["episode_ends"][:]), attributes.get("complete") is False
+        ends = _written(ends) if stopped else ends
         found: dict[str, np.ndarray] = {}
         for file_key in dict.fromkeys(source.file_key for source in wanted.values()):
             array = decoded(path, f"data/{file_key}", data[file_key])
-            if attributes.get("complete") is False and ends.size:  # the writer was stopped within an episode
+            if stopped and ends.size:  # what a writer that was stopped within an episode left of it
                 array = array[: ends[-1]]
             found[file_key] = array
         check_recording(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
@@ -149,7 +151,7 @@ class ZarrWriter:
             raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
         self.group.attrs[ATTRIBUTE] = attributes
         self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
-        ends = self._meta["episode_ends"][:] if "episode_ends" in self._meta else np.zeros(0, np.int64)
+        ends = _written(self._meta["episode_ends"][:]) if "episode_ends" in self._meta else np.zeros(0, np.int64)
         self.episodes, self.frames = len(ends), int(ends[-1]) if len(ends) else 0
 
     def column(self, name: str) -> np.ndarray:
@@ -185,11 +187,16 @@ class ZarrWriter:
         array.append(values)
 
 
+def _written(ends: np.ndarray) -> np.ndarray:
+    """Drop the end that a stopped writer made room for and did not write: zarr lengthens an array, then fills it."""
+    return ends[:-1] if ends.size and ends[-1] == 0 else ends
+
+
 def pack_zip(folder: Path, target: Path) -> None:
     """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
     # The chunks are compressed already.
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != _UNFINISHED):
             info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o644 << 16
             archive.writestr(info, file.read_bytes())
