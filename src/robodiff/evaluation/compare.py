@@ -1,6 +1,6 @@
 """Two evaluations over the same seeds, pairwise: what differs, and what may be concluded from it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from robodiff.evaluation.statistics import (
     paired_success_interval,
 )
 
-COMPARISON_FILE = "comparison.json"
 LEVEL = 0.05
 """A difference is called one when chance alone would show it less often than this."""
 
@@ -68,17 +67,9 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     Raises:
         UsageError: other environments, or no seed in common.
     """
-    environments = [metrics["evaluated"]["environment"] for metrics in (first, second)]
-    if environments[0] != environments[1]:
-        raise UsageError(f"cannot compare an evaluation in {environments[0]} with one in {environments[1]}")
     ours = {episode["seed"]: episode for episode in first["episodes"]}
     theirs = {episode["seed"]: episode for episode in second["episodes"]}
-    seeds = sorted(set(ours) & set(theirs))
-    if not seeds:
-        raise UsageError(
-            f"the two evaluations share no seed: {min(ours)} to {max(ours)} and {min(theirs)} to {max(theirs)}; "
-            "evaluate both with the same --seed and --episodes"
-        )
+    seeds = sorted(shared_seeds(first["evaluated"]["environment"], set(ours), second))
     won = np.array([[ours[s]["success"], theirs[s]["success"]] for s in seeds], bool)  # (N, 2)
     reward = np.array([ours[s]["max_reward"] - theirs[s]["max_reward"] for s in seeds])  # (N,)
     both, only_first, only_second, neither = (
@@ -96,3 +87,22 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
         reward_difference=float(reward.mean()),
         reward_difference_ci95=bootstrap_mean_interval(reward),
     )
+
+
+def shared_seeds(environment: str, seeds: Collection[int], other: Mapping[str, Any]) -> set[int]:
+    """The seeds of an evaluation that is to be compared with what ``metrics.json`` of another holds.
+
+    Raises:
+        UsageError: the other was done in another environment, or on other seeds.
+    """
+    if other["evaluated"]["environment"] != environment:
+        raise UsageError(
+            f"cannot compare an evaluation in {environment} with one in {other['evaluated']['environment']}"
+        )
+    theirs = {episode["seed"] for episode in other["episodes"]}
+    if not (shared := set(seeds) & theirs):
+        raise UsageError(
+            f"the two evaluations share no seed: {min(seeds)} to {max(seeds)} and {min(theirs)} to {max(theirs)}; "
+            "evaluate both with the same --seed and --episodes"
+        )
+    return shared

@@ -16,7 +16,9 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.envs.registry import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.rollout import check_fit
-from robodiff.files import replacing
+from robodiff.evaluation.runs import RUN_FILE
+from robodiff.files import replacing, write_json
+from robodiff.machine import describe_machine
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, ProgressLine, Rollouts, RunLength
@@ -90,6 +92,10 @@ def fit(
     callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console), keeper]
     trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        machine = describe_machine(str(trainer.strategy.root_device))
+        facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
+        write_json(run / RUN_FILE, facts)
 
 
 def _find_checkpoint(run: Path, resume: bool) -> Path | None:
