@@ -17,8 +17,8 @@ from robodiff.evaluation.report import write_comparison
 from robodiff.evaluation.runs import read_curves, read_run
 
 Run = Callable[..., tuple[int, str, str]]
-SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--data.train_batch_size",
-         16, "--rollout.env", "null", "--trainer.log_every_n_steps", 1)  # fmt: skip
+SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--rollout.env",
+         "null", "--data.train_batch_size", 16, "--trainer.log_every_n_steps", 1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
