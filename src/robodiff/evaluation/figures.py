@@ -166,13 +166,27 @@ def chunk_over_scene(
             axes.plot(*chunk[0, :2], ".", color="#1d4ed8", markersize=4, alpha=strong)
         if recorded is not None:
             axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0, label="recorded")
-        # Some of the actions may lie outside of the picture; what they show is how far.
         axes.set_xlim(*extent[:2])
         axes.set_ylim(*extent[2:])
+        if recorded is not None:
+            _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
         axes.set_axis_off()
         axes.legend(fontsize=7, labelcolor="#222222", loc="upper right")
 
     return panel(draw, title, (3.0, 3.2))
+
+
+def _zoom(axes: Axes, places: np.ndarray) -> None:
+    """Show a square around the places (N, 2) and what is near, within the picture."""
+    low, high = places.min(0), places.max(0)
+    for limits, set_limits, middle in (
+        (axes.get_xlim(), axes.set_xlim, (low + high)[0] / 2),
+        (axes.get_ylim(), axes.set_ylim, (low + high)[1] / 2),
+    ):
+        side = abs(limits[1] - limits[0])
+        half = min(side / 2, max(0.7 * (high - low).max(), 0.27 * side))
+        middle = np.clip(middle, min(limits) + half, max(limits) - half)
+        set_limits(*(middle + np.sign(limits[1] - limits[0]) * np.array([-half, half])))
 
 
 def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension: int, title: str) -> str:
