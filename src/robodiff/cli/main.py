@@ -11,7 +11,7 @@ COMMANDS = {
     "collect": "Record demonstrations of a scripted expert in an environment.",
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy in an environment: success with its interval, and videos.",
-    "data": "Look into a recording: info.",
+    "data": "Look into a recording, or check it: info, check.",
 }
 """Each is a module of this package with ``run(arguments)``."""
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from robodiff.data.check import read_sound
 from robodiff.data.config import ZarrDataModule
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.normalize import Statistics
@@ -32,7 +33,7 @@ class WindowDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.episodes: Episodes = config.read(observation_keys)
+        self.episodes = read_sound(config, observation_keys)
         chosen = _chosen(self.episodes, config.episodes)
         train, held_out = split_episodes(len(chosen), config.val_split, config.val_split_seed)
         self.train_windows = Windows(self.episodes.episode_ends, shape, chosen[train])
