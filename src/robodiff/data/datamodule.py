@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from robodiff.data.check import read_sound
 from robodiff.data.config import ZarrDataModule
-from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
@@ -31,7 +32,7 @@ class WindowDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.episodes: Episodes = config.read(observation_keys)
+        self.episodes = read_sound(config, observation_keys)
         self.train_episodes, held_out = config.split(self.episodes)
         self.train_windows = Windows(self.episodes.episode_ends, shape, self.train_episodes)
         self.val_windows = Windows(self.episodes.episode_ends, shape, held_out)
