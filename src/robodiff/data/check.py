@@ -56,6 +56,11 @@ def examine(source: ZarrDataModule, window: WindowShape) -> list[Finding]:
         raise
     except RobodiffError as error:
         return [Finding("fatal", "readable", str(error), "check the path, or record or copy it again")]
+    return findings_in(episodes, window)
+
+
+def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
+    """Everything that is found in what could be read, worst first."""
     findings = [finding for check in CHECKS for finding in check(episodes)]
     findings += too_short(episodes, window)
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -45,11 +45,23 @@ Curve = tuple[Sequence[float], Sequence[float]]
 Draw = Callable[[Axes], Any]
 
 
-def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4)) -> str:
-    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says."""
+def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame: bool = True) -> str:
+    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says.
+
+    Args:
+        draw: fills the axes.
+        title: above the panel.
+        size: width and height in inches.
+        frame: leave room for ticks and labels.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=size)
+        # Fixed margins, in inches: to measure the labels first takes three times as long as to draw them.
+        width, height = size
+        left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
+        axes = figure.add_axes(
+            (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+        )
         axes.set_title(title, loc="left")
         draw(axes)
         buffer = io.StringIO()
@@ -173,7 +185,7 @@ def chunk_over_scene(
         axes.set_axis_off()
         axes.legend(fontsize=7, labelcolor="#222222", loc="upper right")
 
-    return panel(draw, title, (3.0, 3.2))
+    return panel(draw, title, (3.0, 3.2), frame=False)
 
 
 def _zoom(axes: Axes, places: np.ndarray) -> None:

@@ -14,7 +14,9 @@ import numpy as np
 import yaml
 
 from robodiff import __version__
+from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
+from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError
 from robodiff.evaluation import figures
 from robodiff.evaluation.compare import compare
@@ -34,6 +36,7 @@ def write_report(
     held_out: Sequence[int] = (),
     no_data: str = "",
     env: str | None = None,
+    window: WindowShape | None = None,
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
@@ -43,6 +46,7 @@ def write_report(
         held_out: the episodes it was not trained on; all stand in where none were held out.
         no_data: why there are no episodes.
         env: the environment that draws scenes; the one of the latest evaluation when None.
+        window: the time steps of a training sample, with which the demonstrations are checked; None leaves it out.
 
     Returns:
         The file.
@@ -67,6 +71,7 @@ def write_report(
         denoising=denoising,
         samples=SAMPLES,
         data=_data(episodes) if episodes is not None else None,
+        findings=findings_in(episodes, window) if episodes is not None and window is not None else [],
         no_data=no_data,
         evaluations=run.evaluations,
     )
