@@ -3,10 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from robodiff.cli.parser import Parser
-from robodiff.data.check import examine
+from robodiff.data.check import examine, findings_in
 from robodiff.data.config import ZarrDataModule
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.data.windows import WindowShape
@@ -25,13 +26,19 @@ Examples:
   robodiff data check demos.zarr.zip --layout pusht
   robodiff data check builtin:pusht --horizon 32 --json"""
 
+VIEW = """Make one page about a recording: lengths, what its cameras see, curves and histograms, and what is unusual.
+
+Examples:
+  robodiff data view builtin:pusht
+  robodiff data view demos.zarr.zip --layout pusht --out demos.html"""
+
 
 def run(arguments: list[str]) -> None:
     """Find the action and run it."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n"
-              "robodiff data info --help and robodiff data check --help tell their options.")  # fmt: skip
+        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n{VIEW}\n\n"
+              "robodiff data info --help, and so on, tells the options of each.")  # fmt: skip
     elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
     elif action not in ACTIONS:
@@ -66,7 +73,19 @@ def check(arguments: list[str]) -> None:
         raise SystemExit(1)
 
 
-ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check}
+def view(arguments: list[str]) -> None:
+    """Parse, read, examine, write the page."""
+    from robodiff.evaluation.view import write_view
+
+    parser = _parser("view", VIEW)
+    parser.add_argument("--out", type=str, default="data.html", help="The page.")
+    options = parser.parse_args(arguments)
+    episodes = _source(options).read()
+    window = WindowShape(DiffusionConfig.n_obs_steps, DiffusionConfig.horizon, DiffusionConfig.n_action_steps)
+    print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
+
+
+ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view}
 
 
 def print_findings(path: str, findings: list[Finding]) -> None:

@@ -153,6 +153,19 @@ def histogram(values: np.ndarray, title: str, label: str) -> str:
     return panel(draw, title)
 
 
+def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
+    """Curves (N,) over their index, each in a colour of its own."""
+
+    def draw(axes: Axes) -> None:
+        for values in curves:
+            axes.plot(values, linewidth=1)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return panel(draw, title)
+
+
 def chunk_over_scene(
     image: np.ndarray,
     extent: tuple[float, float, float, float],
