@@ -9,9 +9,9 @@ import numpy as np
 
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.rollout import EpisodeRecord, chunk_latency, rollout
+from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
 from robodiff.evaluation.statistics import wilson_interval
-from robodiff.files import write_json
+from robodiff.files import locked, write_json
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 
 METRICS_FILE = "metrics.json"
@@ -56,30 +56,33 @@ def evaluate(
     spec = get_env_spec(env)
     folder = find_policy(policy_path)
     policy = load_policy(folder, device, sampler=sampler, steps=steps)
-    records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
-    latency = chunk_latency(policy, spec, seed)
-    metrics = {
-        **summary(records),
-        "episodes": [
-            {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
-        ],
-        "extra": {},
-        "evaluated": {
-            "policy": policy_hash(folder),
-            "environment": env,
-            "environment_version": spec.version(),
-            "success_means": spec.success,
-            "sampler": policy.config.noise_scheduler_type,
-            "steps": policy.config.inference_steps,
-            "first_seed": seed,
-            "num_envs": num_envs,
-            "device": f"{policy.device.type} ({platform.machine()})",
-        },
-        "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
-    }
-    write_videos(spec, records, out / "videos", videos)
-    write_json(out / METRICS_FILE, metrics)
-    return metrics
+    fingerprint = policy_hash(folder)  # now: a run that trains beside this replaces its policy
+    check_fit(policy, spec)
+    with locked(out):
+        records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
+        latency = chunk_latency(policy, spec, seed)
+        metrics = {
+            **summary(records),
+            "episodes": [
+                {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
+            ],
+            "extra": {},
+            "evaluated": {
+                "policy": fingerprint,
+                "environment": env,
+                "environment_version": spec.version(),
+                "success_means": spec.success,
+                "sampler": policy.config.noise_scheduler_type,
+                "steps": policy.config.inference_steps,
+                "first_seed": seed,
+                "num_envs": num_envs,
+                "device": f"{policy.device.type} ({platform.machine()})",
+            },
+            "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
+        }
+        write_json(out / METRICS_FILE, metrics)
+        write_videos(spec, records, out / "videos", videos)
+        return metrics
 
 
 def summary(records: list[EpisodeRecord]) -> dict[str, Any]:
