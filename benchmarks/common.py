@@ -11,19 +11,16 @@ from typing import Any
 
 import torch
 
+from robodiff.machine import processor
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def hardware() -> dict[str, Any]:
     """What the figures were measured on."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": model,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "torch": torch.__version__,

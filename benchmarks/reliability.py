@@ -15,7 +15,7 @@ from tests.faults.processes import Seen
 from benchmarks.common import markdown
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
-HEAD = """# When something goes wrong
+HEAD = """# Reliability
 
 Every fault in these tables is caused for real, in a process of its own, and what is said to be kept is checked; the
 same is done by `make test`. The tables are made by `python -m benchmarks.reliability`. `RUN` is a run's folder, `OUT`

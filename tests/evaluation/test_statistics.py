@@ -1,10 +1,17 @@
-"""The Wilson interval against published values and its own definition."""
+"""Intervals and tests against published values, their own definitions, and simulated repetitions."""
 
 import math
 
+import numpy as np
 import pytest
 
-from robodiff.evaluation.statistics import wilson_interval
+from robodiff.evaluation.statistics import (
+    bootstrap_mean_interval,
+    episodes_to_decide,
+    mcnemar_exact,
+    paired_success_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,3 +35,45 @@ def test_all_and_none() -> None:
     assert wilson_interval(0, 100)[0] == 0.0
     with pytest.raises(ValueError, match="found 3 of 2"):
         wilson_interval(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"), [(0, 6, 2 / 64), (1, 9, 22 / 1024), (5, 5, 1.0), (0, 0, 1.0)]
+)
+def test_mcnemar_counts_the_splits_that_are_as_uneven(only_first: int, only_second: int, p: float) -> None:
+    assert mcnemar_exact(only_first, only_second) == pytest.approx(p)
+    assert mcnemar_exact(only_second, only_first) == pytest.approx(p)
+
+
+def test_paired_interval_published_value() -> None:
+    # Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10
+    assert paired_success_interval(36, 12, 2, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_paired_interval_covers_and_is_antisymmetric() -> None:
+    random = np.random.default_rng(0)
+    for shares in ([0.6, 0.2, 0.1, 0.1], [0.9, 0.04, 0.01, 0.05], [0.3, 0.2, 0.2, 0.3]):
+        tables = random.multinomial(50, shares, 1000)
+        intervals = np.array([paired_success_interval(*map(int, table)) for table in tables])
+        covered = (intervals[:, 0] <= shares[1] - shares[2]) & (shares[1] - shares[2] <= intervals[:, 1])
+        assert 0.93 <= covered.mean() <= 0.995
+    low, high = paired_success_interval(20, 9, 4, 7)
+    assert paired_success_interval(20, 4, 9, 7) == pytest.approx((-high, -low))
+
+
+def test_bootstrap_is_that_of_the_normal_law_and_repeats() -> None:
+    values = np.random.default_rng(1).normal(0.3, 1.0, 400)
+    low, high = bootstrap_mean_interval(values)
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+    assert bootstrap_mean_interval(values) == (low, high)
+    assert bootstrap_mean_interval(np.full(5, 0.25)) == (0.25, 0.25)
+
+
+def test_that_many_episodes_decide_4_times_of_5() -> None:
+    n = episodes_to_decide(10, 4, 100)
+    assert n is not None
+    tables = np.random.default_rng(2).multinomial(n, [0.1, 0.04, 0.86], 1000)
+    decided = np.mean([mcnemar_exact(int(a), int(b)) < 0.05 for a, b, _ in tables])
+    assert 0.75 <= decided <= 0.85
+    assert episodes_to_decide(3, 3, 100) is None

@@ -26,7 +26,8 @@ def run(arguments: list[str]) -> None:
     fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
     measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
     print(
-        f"\nvideos of the first successes and failures: {measured / 'videos'}\n"
+        f"\nopen {folder}/report.html: the answer, videos, what the policy would do, and what it learned from\n"
+        f"videos of the first successes and failures: {measured / 'videos'}\n"
         "next:\n"
         f"  robodiff eval {folder} --env pusht --steps 3    the same policy, three times as fast\n"
         f"  robodiff fit --config {PRESET} --minutes 15    more training\n"

@@ -1,10 +1,17 @@
 """``robodiff eval``: measure a policy."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from robodiff.cli.parser import Parser
+from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
+from robodiff.evaluation.compare import compare, shared_seeds
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
+from robodiff.files import write_json
 
 DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed.
 
@@ -12,6 +19,7 @@ An episode depends on its seed alone: with the same --num_envs, any split of the
 
 Examples:
   robodiff eval runs/first --env pusht
+  robodiff eval runs/second --env pusht --against runs/first
   robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
 
 
@@ -27,18 +35,35 @@ def run(arguments: list[str]) -> Path:
     parser.add_argument("--steps", type=int | None, help="Denoising steps, in place of the policy's own number.")
     parser.add_argument("--device", type=str, default="cpu", help="Where the policy runs: cpu, cuda, ...")
     parser.add_argument("--videos", type=int, default=3, help="Videos of so many successes and so many failures.")
+    parser.add_argument("--against", type=str | None, help="Another policy, which is evaluated on the same seeds, or "
+                        "the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
-    out = Path(options.out) if options.out else default_folder(options)
-    measure(options, out)
+    out = Path(options.out) if options.out else default_folder(options.policy, options)
+    other = _against(options) if options.against else None
+    console = Console()
+    metrics = measure(options.policy, options, out, console)
+    _print(options, metrics, out, console)
+    if other is not None:
+        _compare(options, metrics, out, other, console)
+    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
     return out
 
 
-def default_folder(options: Any) -> Path:
+def _against(options: Any) -> Path:
+    """The folder of the evaluation to compare with; it is refused before anything is measured."""
+    there = Path(options.against)
+    if not (there / METRICS_FILE).is_file():
+        return default_folder(options.against, options)
+    shared_seeds(options.env, range(options.seed, options.seed + options.episodes), read_evaluation(there).metrics)
+    return there
+
+
+def default_folder(policy: str, options: Any) -> Path:
     """``eval/<what was measured>`` inside the run, or beside the policy."""
-    folder = Path(options.policy)
+    folder = Path(policy)
     if not folder.is_dir():
-        raise UsageError(f"{options.policy}: no such folder; for a policy from the hub say where to write, with --out")
+        raise UsageError(f"{policy}: no such folder; for a policy from the hub say where to write, with --out")
     run = folder.parent if (folder / "config.json").is_file() else folder
     parts = [options.env, f"seed{options.seed}", f"n{options.episodes}", options.sampler, options.steps]
     if folder != run and folder.name != "policy":
@@ -46,17 +71,14 @@ def default_folder(options: Any) -> Path:
     return run / "eval" / "-".join(str(part) for part in parts if part is not None)
 
 
-def measure(options: Any, out: Path) -> None:
-    """Evaluate with a progress bar, and print the answer."""
-    from rich.console import Console
-
+def measure(policy: str, options: Any, out: Path, console: Any, again: bool = True) -> dict[str, Any]:
+    """Evaluate with a progress bar."""
     from robodiff.cli.progress import bar
-    from robodiff.evaluation.evaluate import METRICS_FILE, evaluate
+    from robodiff.evaluation.evaluate import evaluate
 
-    console = Console()
     with bar(console, "episodes", options.episodes) as advance:
-        metrics = evaluate(
-            options.policy,
+        return evaluate(
+            policy,
             options.env,
             out,
             episodes=options.episodes,
@@ -67,7 +89,11 @@ def measure(options: Any, out: Path) -> None:
             device=options.device,
             videos=options.videos,
             on_step=lambda done, running: advance(done),
+            again=again,
         )
+
+
+def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> None:
     low, high = metrics["success_rate_ci95"]
     latency, evaluated = metrics["latency_ms"], metrics["evaluated"]
     for line in (
@@ -77,5 +103,26 @@ def measure(options: Any, out: Path) -> None:
         f"one chunk takes {latency['p50']:.1f} ms (p95 {latency['p95']:.1f} ms) on {evaluated['device']} "
         f"with {evaluated['sampler']}, {evaluated['steps']} steps",
         f"written: {out / METRICS_FILE}, and videos/ beside it",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, console: Any) -> None:
+    """Compare with the other evaluation, which is made first where there is none yet."""
+    given = Path(options.against) == other
+    theirs = read_evaluation(other).metrics if given else measure(options.against, options, other, console, again=False)
+    result = compare(metrics, theirs)
+    conclusion = result.conclusion(options.policy, options.against)
+    write_json(
+        out / COMPARISON_FILE, {"against": options.against, **dataclasses.asdict(result), "conclusion": conclusion}
+    )
+    success, reward = result.success_difference_ci95, result.reward_difference_ci95
+    for line in (
+        f"against {options.against}, over the same {result.episodes} seeds:",
+        f"success {result.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
+        f"{result.only_first} episodes succeed here alone, {result.only_second} there alone "
+        f"(McNemar's exact test: p = {result.mcnemar_p:.2g})",
+        f"mean maximum reward {result.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
+        conclusion,
     ):
         console.print(line, highlight=False, soft_wrap=True)

@@ -47,6 +47,7 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     """Train what was parsed; Ctrl-C ends the process with how to go on."""
     from rich.console import Console
 
+    from robodiff.cli.report import report
     from robodiff.training.fit import FitConfig, Interrupted, fit
 
     for key in ("config", "run", "resume", "minutes"):
@@ -60,7 +61,13 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     except Interrupted:
         console.print(f"stopped and saved; go on with: robodiff fit --resume {folder}", highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
-    console.print(f"policy: {folder / 'policy'}", highlight=False, soft_wrap=True)
+    console.print(f"policy: {folder / 'policy'}\nreport: {report(folder)}", highlight=False, soft_wrap=True)
+
+
+def configuration(run: Path) -> Any:
+    """What a run was configured with: ``model``, ``data``, ``trainer`` and ``rollout`` as objects."""
+    parser = _parser()
+    return parser.instantiate(parser.parse_args(["--config", str(run / "config.yaml")]))
 
 
 def presets() -> list[str]:

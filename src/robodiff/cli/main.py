@@ -13,7 +13,8 @@ COMMANDS = {
     "collect": "Record demonstrations of a scripted expert in an environment.",
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy in an environment: success with its interval, and videos.",
-    "data": "Look into a recording: info.",
+    "report": "One page about a run, or one that compares several.",
+    "data": "Look into a recording, or check it: info, check, view.",
 }
 """Each is a module of this package with ``run(arguments)``."""
 

@@ -1,10 +1,13 @@
 """Which demonstrations to train on, and how they become batches. Imports no torch, so that help is instant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.windows import split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest
 
 BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
@@ -55,7 +58,19 @@ class ZarrDataModule:
 
         fps = self.fps or (10.0 if self.layout == "pusht" else None)
         keys = None if observation_keys is None else [*observation_keys, ACTION]
-        return read_zarr(resolve(self.path), self.layout, self.key_map, keys, fps)
+        return replace(read_zarr(resolve(self.path), self.layout, self.key_map, keys, fps), source=self.path)
+
+    def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+        """The sorted numbers of the episodes to train on and of those held out, among the chosen ones."""
+        chosen = np.arange(len(episodes))
+        if self.episodes is not None:
+            numbers = self.episodes
+            if not numbers or not set(numbers) <= set(chosen.tolist()) or len(set(numbers)) != len(numbers):
+                raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to "
+                                 f"{len(episodes) - 1}; found {numbers[:8]}")  # fmt: skip
+            chosen = np.array(sorted(numbers))
+        train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
+        return chosen[train], chosen[held_out]
 
 
 def resolve(path: str) -> Path:

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from robodiff.data.check import read_sound
 from robodiff.data.config import ZarrDataModule
-from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics
-from robodiff.data.windows import Windows, WindowShape, epoch_order, split_episodes
-from robodiff.errors import UsageError
+from robodiff.data.windows import Windows, WindowShape, epoch_order
 
 
 class WindowDataModule(LightningDataModule):
@@ -32,12 +32,10 @@ class WindowDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.episodes: Episodes = config.read(observation_keys)
-        chosen = _chosen(self.episodes, config.episodes)
-        train, held_out = split_episodes(len(chosen), config.val_split, config.val_split_seed)
-        self.train_windows = Windows(self.episodes.episode_ends, shape, chosen[train])
-        self.val_windows = Windows(self.episodes.episode_ends, shape, chosen[held_out])
-        self.train_episodes = chosen[train]
+        self.episodes = read_sound(config, observation_keys)
+        self.train_episodes, held_out = config.split(self.episodes)
+        self.train_windows = Windows(self.episodes.episode_ends, shape, self.train_episodes)
+        self.val_windows = Windows(self.episodes.episode_ends, shape, held_out)
         self._tensors: dict[str, Tensor] | None = None
 
     def statistics(self) -> dict[str, Statistics]:
@@ -146,12 +144,3 @@ def _tensor(array: np.ndarray) -> Tensor:
     with warnings.catch_warnings():  # a memory-mapped file is read-only, and nothing here writes
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def _chosen(episodes: Episodes, numbers: list[int] | None) -> np.ndarray:
-    if numbers is None:
-        return np.arange(len(episodes))
-    if not numbers or not all(0 <= n < len(episodes) for n in numbers) or len(set(numbers)) != len(numbers):
-        raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to {len(episodes) - 1}; "
-                         f"found {numbers[:8]}")  # fmt: skip
-    return np.array(sorted(numbers))

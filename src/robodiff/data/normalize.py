@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robodiff.data.episodes import SMALLEST_RANGE
 from robodiff.errors import UsageError
 
 MODES = ("limits", "mean_std", "identity")
-SMALLEST_RANGE = 1e-4
-"""A dimension that moves less than this is centred and not scaled: dividing by it would only blow noise up."""
 
 Mode = str | Mapping[str, str]
 """One mode for all dimensions of a key, or a mode for each range of them, as ``{"0:3": "limits", "3:9": "identity"}``;

@@ -16,3 +16,11 @@ def corners_from_pose(pose: np.ndarray) -> np.ndarray:
     x = pose[:, :1] + cos * BODY_CORNERS[:, 0] - sin * BODY_CORNERS[:, 1]  # (N, 8)
     y = pose[:, 1:2] + sin * BODY_CORNERS[:, 0] + cos * BODY_CORNERS[:, 1]
     return np.stack([x, y], axis=-1).reshape(len(pose), 16)
+
+
+def pose_from_corners(corners: np.ndarray) -> np.ndarray:
+    """The reverse: corners (N, 16) px -> pose (N, 3) as x, y px and angle rad, in -pi..pi."""
+    corners = np.asarray(corners, dtype=np.float64).reshape(-1, 8, 2)
+    origin = (corners[:, 0] + corners[:, 1]) / 2  # the first two are the ends of the bar's outer edge
+    along = corners[:, 1] - corners[:, 0]
+    return np.column_stack([origin, np.arctan2(along[:, 1], along[:, 0])])

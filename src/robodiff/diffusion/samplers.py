@@ -76,6 +76,7 @@ def denoise(
     noise: Tensor,
     clip_range: float | None = None,
     known: tuple[Tensor, Tensor] | None = None,
+    on_row: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Turn noise into a sample. Nothing depends on the data in the tensors, so it exports and fits a CUDA graph.
 
@@ -89,6 +90,7 @@ def denoise(
         known: Inpainting: clean values and a bool mask, both broadcastable to (B, ...). Where the mask is True, x is
             overwritten before every evaluation and at the end, as in the original diffusion_policy
             (``DiffusionUnetLowdimPolicy.conditional_sample``).
+        on_row: Called with (rows done, x (B, ...)), from (0, the noise) on, to watch the sample come about.
 
     Returns:
         The sample (B, ...), in the dtype of ``noise``.
@@ -108,6 +110,8 @@ def denoise(
     x = x0_previous = noise[0]  # (1 + R, B, ...) -> (B, ...); no first row reads x0_previous
     for index, (row, convert) in enumerate(zip(table.table, table.conversions, strict=True)):
         x = overwrite_known(x)
+        if on_row is not None:
+            on_row(index, x)
         prediction = denoiser(x, _timestep_batch(row.timestep, x))  # (B, ...)
         x0 = convert.x0_from_x * x + convert.x0_from_prediction * prediction
         eps = convert.eps_from_x * x + convert.eps_from_prediction * prediction
@@ -119,7 +123,10 @@ def denoise(
         if row.e != 0.0:
             x = x + row.e * x0_previous
         x0_previous = x0
-    return overwrite_known(x)
+    x = overwrite_known(x)
+    if on_row is not None:
+        on_row(table.rows, x)
+    return x
 
 
 def _timestep_batch(timestep: float, x: Tensor) -> Tensor:

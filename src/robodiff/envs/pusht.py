@@ -7,7 +7,7 @@ moves the block, never the other way round; friction stops the block as soon as 
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from robodiff.data.pusht import corners_from_pose
+from robodiff.data.pusht import corners_from_pose, pose_from_corners
 from robodiff.errors import RobodiffError, UsageError
 
 TABLE = 512.0
@@ -134,6 +134,16 @@ def render_observation(state: NDArray[np.floating]) -> NDArray[np.uint8]:
     simulation = _drawing_simulation()
     _place(simulation, np.asarray(state, dtype=np.float64))
     return _draw(simulation)
+
+
+def draw_scene(observation: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
+    """Draw a recorded observation for a person, (H, W, 3) uint8 of the whole table; None if it does not say enough."""
+    if STATE in observation and ENVIRONMENT_STATE in observation:
+        simulation = _drawing_simulation()
+        _place(simulation, np.concatenate([observation[STATE], pose_from_corners(observation[ENVIRONMENT_STATE])[0]]))
+        simulation._last_action = None
+        return simulation.render()
+    return observation[IMAGE].transpose(1, 2, 0) if IMAGE in observation else None  # CHW -> HWC
 
 
 def _make_simulation() -> Any:

@@ -22,6 +22,16 @@ class Expert(Protocol):
 
 
 @dataclass(frozen=True)
+class Scene:
+    """How recorded observations are drawn, and where actions lie in the picture."""
+
+    draw: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any] | None]
+    """From one observation to (H, W, 3) uint8; None where the observation does not say enough."""
+    extent: tuple[float, float, float, float]
+    """The picture's left, right, bottom and top edges in the units of an action's first two dimensions."""
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """One environment."""
 
@@ -42,6 +52,8 @@ class EnvSpec:
     """Everything that it can observe, and ``action``."""
     render_state: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     """Draws ``observation.image`` (3, H, W) uint8 of one recorded ``state``; None where states cannot be drawn."""
+    scene: Scene | None = None
+    """Draws observations with actions over them; None where actions are no places in a picture."""
 
 
 def get_env_spec(name: str) -> EnvSpec:
@@ -82,5 +94,6 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
             ACTION: Feature("vector", (2,), "float32", names=_XY, unit="px"),
         },
         render_state=pusht.render_observation,
+        scene=Scene(pusht.draw_scene, (0.0, pusht.TABLE, pusht.TABLE, 0.0)),
     ),
 }

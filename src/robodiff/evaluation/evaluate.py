@@ -1,6 +1,5 @@
 """Measure a policy: episodes, their interval, what was measured, and videos of what it looked like."""
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ import numpy as np
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, write_json
+from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
-
-METRICS_FILE = "metrics.json"
 
 
 def evaluate(
@@ -29,10 +28,12 @@ def evaluate(
     device: str = "cpu",
     videos: int = 3,
     on_step: Callable[[int, int], None] | None = None,
+    again: bool = True,
 ) -> dict[str, Any]:
     """Run episodes of a policy and write ``metrics.json`` and videos to ``out``.
 
-    Everything in the file but ``latency_ms`` is the same at every call with the same arguments.
+    Everything in the file but ``latency_ms`` is the same at every call with the same arguments. A comparison that an
+    earlier evaluation left in ``out`` is removed.
 
     Args:
         policy_path: a policy, a run, or a repository of the hub.
@@ -46,6 +47,7 @@ def evaluate(
         device: where the policy runs.
         videos: of how many successes, and of how many failures.
         on_step: called with (episodes finished, episodes running).
+        again: False takes over what an earlier evaluation of just this left in ``out``.
 
     Returns:
         What was written to ``metrics.json``.
@@ -56,8 +58,22 @@ def evaluate(
     spec = get_env_spec(env)
     folder = find_policy(policy_path)
     policy = load_policy(folder, device, sampler=sampler, steps=steps)
-    fingerprint = policy_hash(folder)  # now: a run that trains beside this replaces its policy
     check_fit(policy, spec)
+    evaluated = {
+        "policy": policy_hash(folder),
+        "environment": env,
+        "environment_version": spec.version(),
+        "success_means": spec.success,
+        "sampler": policy.config.noise_scheduler_type,
+        "steps": policy.config.inference_steps,
+        "first_seed": seed,
+        "num_envs": num_envs,
+        "device": f"{policy.device.type} ({describe_machine(str(policy.device))})",
+    }
+    if not again and (out / METRICS_FILE).is_file():
+        earlier = read_evaluation(out).metrics
+        if earlier["evaluated"] == evaluated and len(earlier["episodes"]) == episodes:
+            return earlier
     with locked(out):
         records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
         latency = chunk_latency(policy, spec, seed)
@@ -67,22 +83,13 @@ def evaluate(
                 {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
             ],
             "extra": {},
-            "evaluated": {
-                "policy": fingerprint,
-                "environment": env,
-                "environment_version": spec.version(),
-                "success_means": spec.success,
-                "sampler": policy.config.noise_scheduler_type,
-                "steps": policy.config.inference_steps,
-                "first_seed": seed,
-                "num_envs": num_envs,
-                "device": f"{policy.device.type} ({platform.machine()})",
-            },
+            "evaluated": evaluated,
             "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
         }
-        write_json(out / METRICS_FILE, metrics)
+        (out / COMPARISON_FILE).unlink(missing_ok=True)
+        write_json(out / METRICS_FILE, metrics)  # first: videos may fill the disk
         write_videos(spec, records, out / "videos", videos)
-        return metrics
+    return metrics
 
 
 def summary(records: list[EpisodeRecord]) -> dict[str, Any]:

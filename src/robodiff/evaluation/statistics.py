@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 
 def wilson_interval(successes: int, episodes: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The interval that covers a success probability 95 times of 100 (Wilson, 1927).
@@ -21,3 +23,61 @@ def wilson_interval(successes: int, episodes: int, z: float = 1.959963984540054)
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == episodes else min(1.0, centre + half)
     return low, high
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of McNemar's exact test: of the episodes that one alone won, is it half and half?
+
+    Args:
+        only_first: episodes in which the first succeeded and the second failed.
+        only_second: the reverse.
+
+    Returns:
+        The probability of a split at least as uneven if both were equally good (McNemar, 1947; binomial, not chi²).
+    """
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def paired_success_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
+    """The 95 % interval of the difference in success of two policies over the same episodes.
+
+    Newcombe's method 10 (Statistics in Medicine 17, 1998): the two Wilson intervals, squared and added, less what the
+    correlation of the two takes away. Within [-1, 1], and of a sensible width when they never differ.
+    """
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    p1, p2 = first / n, second / n
+    (low1, high1), (low2, high2) = wilson_interval(first, n), wilson_interval(second, n)
+    margins = first * (n - first) * second * (n - second)
+    agreement = both * neither - only_first * only_second
+    if agreement > 0:  # the continuity correction, on the side of caution
+        agreement = max(agreement - n / 2, 0)
+    phi = agreement / math.sqrt(margins) if margins else 0.0
+    d1, d2, d3, d4 = p1 - low1, high2 - p2, high1 - p1, p2 - low2
+    below = math.sqrt(max(0.0, d1 * d1 - 2 * phi * d1 * d2 + d2 * d2))
+    above = math.sqrt(max(0.0, d3 * d3 - 2 * phi * d3 * d4 + d4 * d4))
+    return max(-1.0, p1 - p2 - below), min(1.0, p1 - p2 + above)
+
+
+def bootstrap_mean_interval(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of ``values`` (N,), from seeded resamples with replacement."""
+    random = np.random.default_rng(seed)
+    means = np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)])
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def episodes_to_decide(only_first: int, only_second: int, episodes: int) -> int | None:
+    """How many episodes McNemar's test needs to see this difference 4 times of 5 (Miettinen, 1968).
+
+    Power 0.8 at level 0.05, if the true shares of discordant episodes are those observed; None when they are equal,
+    for then no number would show a difference.
+    """
+    discordant, difference = (only_first + only_second) / episodes, abs(only_first - only_second) / episodes
+    if difference == 0:
+        return None
+    z_level, z_power = 1.959963984540054, 0.8416212335729143
+    root = z_level * math.sqrt(discordant) + z_power * math.sqrt(max(0.0, discordant - difference**2))
+    return math.ceil((root / difference) ** 2)

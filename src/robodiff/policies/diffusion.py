@@ -1,6 +1,6 @@
 """The diffusion policy: encoded observations condition a denoiser that makes a chunk of actions out of noise."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,7 @@ class DiffusionPolicy(nn.Module):
         *,
         noise: Tensor | None = None,
         known: tuple[Tensor, Tensor] | None = None,
+        on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Chunk:
         """Sample the actions of one window.
 
@@ -113,6 +114,7 @@ class DiffusionPolicy(nn.Module):
             noise: (1 + sampler steps, B, T, Da) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
             known: (values, mask), each (B, T, Da): where the mask is true the actions are given, in recorded units.
+            on_row: called with (sampler rows done, the window so far (B, T, Da) in recorded units), the noise first.
 
         Returns:
             The whole window, (B, T, Da).
@@ -123,7 +125,8 @@ class DiffusionPolicy(nn.Module):
         if known is not None:
             known = self.normalizer.normalize(ACTION, known[0]), known[1]
         clip = self.config.clip_sample_range if self.config.clip_sample else None
-        actions = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known)
+        watch = None if on_row is None else lambda row, x: on_row(row, self.normalizer.unnormalize(ACTION, x))
+        actions = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
         return Chunk(self.normalizer.unnormalize(ACTION, actions), first_step=0)
 
     def condition(self, observation: Mapping[str, Tensor]) -> Tensor:

@@ -18,7 +18,9 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.envs.registry import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.rollout import check_fit
-from robodiff.files import locked, naming, replacing
+from robodiff.evaluation.runs import RUN_FILE
+from robodiff.files import locked, naming, replacing, write_json
+from robodiff.machine import describe_machine
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, ProgressLine, Rollouts, RunLength
@@ -96,6 +98,10 @@ def fit(
         trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
         with naming(run):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if primary:
+            machine = describe_machine(str(trainer.strategy.root_device))
+            facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
+            write_json(run / RUN_FILE, facts)
 
 
 def _check_folder(run: Path, resume: bool) -> None:

@@ -1,6 +1,7 @@
 """``PolicyTraining``: one training step and one validation step of a policy, repeatable to the bit."""
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,12 @@ class PolicyTraining(LightningModule):
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
+        self._earlier_seconds, self._begun = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, in all processes that trained it and went on to a checkpoint."""
+        return self._earlier_seconds + time.monotonic() - self._begun
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
@@ -102,10 +109,11 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
+        recording = self.trainer.datamodule.config.path  # pyright: ignore
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
             f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
-            f"{self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check"
+            f"{self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
         )
 
     def _watch(self, value: Tensor) -> None:
@@ -131,12 +139,17 @@ class PolicyTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
-        checkpoint["robodiff"] = {"micro_batches": self.micro_batches, "total_steps": self.total_steps}
+        checkpoint["robodiff"] = {
+            "micro_batches": self.micro_batches,
+            "total_steps": self.total_steps,
+            "seconds": self.seconds,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from where the run stood."""
         self.micro_batches = checkpoint["robodiff"]["micro_batches"]
         self.total_steps = checkpoint["robodiff"]["total_steps"]
+        self._earlier_seconds = checkpoint["robodiff"]["seconds"]
 
     def _is_logged(self) -> bool:
         """Whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""

@@ -19,7 +19,15 @@ import zarr.storage
 from zarr.codecs import BloscCodec
 
 from robodiff.data.cache import decoded
-from robodiff.data.episodes import Episodes, Feature, as_images, as_vectors, check_recording
+from robodiff.data.episodes import (
+    Episodes,
+    Feature,
+    Finding,
+    RecordingError,
+    as_images,
+    as_vectors,
+    check_recording,
+)
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.files import LOCK_FILE, replacing
@@ -43,7 +51,8 @@ class Source:
 def _columns(columns: slice, width: int) -> Convert:
     def convert(source: str, key: str, array: np.ndarray) -> np.ndarray:
         if array.ndim != 2 or array.shape[1] != width:
-            raise RobodiffError(f"{source}: {key} must have {width} numbers a frame; found shape {array.shape}")
+            message = f"{key} must have {width} numbers a frame; found shape {array.shape}"
+            raise RecordingError(source, [Finding("fatal", "form", message, "choose another layout or a key map", key)])
         return as_vectors(source, key, array[:, columns])
 
     return convert
@@ -108,20 +117,27 @@ def read_zarr(
         wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
         if "episode_ends" not in meta:
             raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-        ends, stopped = np.asarray(meta["episode_ends"][:]), attributes.get("complete") is False
+        ends, stopped = np.asarray(_array(path, meta, "episode_ends")[:]), attributes.get("complete") is False
         ends = _written(ends) if stopped else ends
         found: dict[str, np.ndarray] = {}
         for file_key in dict.fromkeys(source.file_key for source in wanted.values()):
-            array = decoded(path, f"data/{file_key}", data[file_key])
+            array = decoded(path, f"data/{file_key}", _array(path, data, file_key))
             if stopped and ends.size:  # what a writer that was stopped within an episode left of it
                 array = array[: ends[-1]]
             found[file_key] = array
         check_recording(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
-        arrays, features = {}, {}
+        arrays, features, faults = {}, {}, []
         for key, source in wanted.items():
-            arrays[key] = source.convert(str(path), f"data/{source.file_key}", found[source.file_key])
+            try:
+                arrays[key] = source.convert(str(path), f"data/{source.file_key}", found[source.file_key])
+            except RecordingError as error:
+                faults += error.findings
+                continue
             features[key] = Feature.of(arrays[key], unit=source.unit or attributes.get("units", {}).get(key))
-        table = {k: np.asarray(meta[k][: len(ends)]).tolist() for k in meta if k != "episode_ends"}
+        if faults:
+            raise RecordingError(str(path), list(dict.fromkeys(faults)))
+        columns = {k: column for k, column in meta.arrays() if column.ndim and k != "episode_ends"}
+        table = {k: np.asarray(column[: len(ends)]).tolist() for k, column in columns.items()}
     return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table)
 
 
@@ -242,6 +258,17 @@ def _child(group: zarr.Group, path: Path, name: str) -> Any:
     return child
 
 
+def _array(path: Path, group: zarr.Group, key: str) -> Any:
+    array = group[key]
+    if not isinstance(array, zarr.Array) or array.ndim == 0:
+        found = "a single value" if isinstance(array, zarr.Array) else "a group"
+        message = f"{group.basename}/{key} must be an array with a row a frame, or an episode; found {found}"
+        raise RecordingError(
+            str(path), [Finding("fatal", "form", message, "write it again", f"{group.basename}/{key}")]
+        )
+    return array
+
+
 def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[str, str] | None) -> dict[str, Source]:
     there = sorted(data.keys())
     if key_map is not None:
@@ -258,9 +285,14 @@ def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[
     else:
         raise UsageError(f"{path}: holds data/{', data/'.join(there)}; say what they are with layout "
                          f"({', '.join(LAYOUTS)}) or with key_map, such as {{state: observation.state}}")  # fmt: skip
-    for source in sources.values():
-        if source.file_key not in there:
-            raise RobodiffError(f"{path}: data/{source.file_key} is missing; it holds data/{', data/'.join(there)}")
+    absent = sorted({source.file_key for source in sources.values()} - {*there})
+    if absent:
+        it_holds = f"it holds data/{', data/'.join(there)}"
+        advice = "choose another layout or a key map"
+        raise RecordingError(
+            str(path),
+            [Finding("fatal", "keys", f"data/{k} is missing; {it_holds}", advice, f"data/{k}") for k in absent],
+        )
     return sources
 
 

@@ -1,0 +1,235 @@
+"""The figures of the report: small SVG panels that take on the page's colour of text, for day, night and print.
+
+Each function returns one ``<svg>`` as text. Panels are small because a page sets several beside each other on a wide
+screen and below each other on a phone.
+"""
+
+import io
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+INK = "#123456"  # stands for the page's colour of text until the figure is done
+COLOURS = ("#3b82f6", "#f08c00", "#22a06b", "#e5484d", "#a855f7", "#06b6d4", "#d6409f", "#84a20d")
+GOOD, BAD = COLOURS[2], COLOURS[3]
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+Curve = tuple[Sequence[float], Sequence[float]]
+Draw = Callable[[Axes], Any]
+
+
+def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame: bool = True) -> str:
+    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says.
+
+    Args:
+        draw: fills the axes.
+        title: above the panel.
+        size: width and height in inches.
+        frame: leave room for ticks and labels.
+    """
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=size)
+        # Fixed margins, in inches: to measure the labels first takes three times as long as to draw them.
+        width, height = size
+        left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
+        axes = figure.add_axes(
+            (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+        )
+        axes.set_title(title, loc="left")
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=96)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
+    # Names within a figure must not meet those of another on the same page.
+    prefix = f"f{zlib.crc32(svg.encode()):08x}-"
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]+")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(title)}">', svg, count=1
+    )
+
+
+def curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[str]:
+    """A panel a logged quantity that any of the runs has; several runs are drawn over each other.
+
+    Args:
+        runs: per name of a run its quantities, each as (steps, values).
+    """
+    panels = []
+    for title, keys, log in (
+        ("Success in rollouts", ["rollout/success_rate"], False),
+        ("Mean maximum reward in rollouts", ["rollout/mean_max_reward"], False),
+        ("Loss", ["train/loss", "val/loss"], True),
+        ("Squared error of sampled actions, held out", ["val/action_mse"], True),
+        ("Gradient norm", ["train/grad_norm"], True),
+        ("Learning rate", ["train/learning_rate"], False),
+    ):
+        keys = [key for key in keys if any(key in found for found in runs.values())]
+        if keys:
+            panels.append(panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log), title))
+    return panels
+
+
+def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str], log: bool) -> None:
+    for colour, (name, found) in zip(_colours(len(runs)), runs.items(), strict=True):
+        for number, key in enumerate(keys):
+            if key not in found:
+                continue
+            steps, values = found[key]
+            label = " ".join([name] * (len(runs) > 1) + [key.partition("/")[0]] * (len(keys) > 1))
+            own = colour if len(runs) > 1 else COLOURS[number]
+            marker = "o" if len(steps) < 15 else None
+            style = "--" if number and len(runs) > 1 else "-"
+            axes.plot(steps, values, style, color=own, label=label, marker=marker, markersize=3, linewidth=1.3)
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    if keys[0] == "rollout/success_rate":
+        axes.set_ylim(0, 1.03)
+    axes.set_xlabel("optimizer steps")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7)
+
+
+def scores(episodes: Sequence[Mapping[str, Any]]) -> str:
+    """The maximum reward of every episode, by seed, successes and failures told apart by colour and by height."""
+
+    def draw(axes: Axes) -> None:
+        for success, colour, label in ((True, GOOD, "success"), (False, BAD, "failure")):
+            chosen = [e for e in episodes if e["success"] is success]
+            if chosen:
+                seeds, rewards = [e["seed"] for e in chosen], [e["max_reward"] for e in chosen]
+                axes.bar(seeds, rewards, color=colour, label=label)
+        axes.set_xlabel("seed")
+        axes.set_ylabel("maximum reward")
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+
+    return panel(draw, "Maximum reward of each episode", (7.4, 2.4))
+
+
+def histogram(values: np.ndarray, title: str, label: str) -> str:
+    """How often which value occurs; ``values`` (N,)."""
+
+    def draw(axes: Axes) -> None:
+        axes.hist(values, bins=min(40, max(5, len(np.unique(values[:1000])))), color=COLOURS[0])
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+    return panel(draw, title)
+
+
+def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
+    """Curves (N,) over their index, each in a colour of its own."""
+
+    def draw(axes: Axes) -> None:
+        for values in curves:
+            axes.plot(values, linewidth=1)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return panel(draw, title)
+
+
+def chunk_over_scene(
+    image: np.ndarray,
+    extent: tuple[float, float, float, float],
+    recorded: np.ndarray | None,
+    sampled: np.ndarray,
+    title: str,
+) -> str:
+    """Chunks as paths over a picture of the scene.
+
+    Args:
+        image: (H, W, 3) uint8.
+        extent: left, right, bottom and top of the picture in the units of the actions' first two dimensions.
+        recorded: (n, Da), what the demonstrator did; None to leave it out.
+        sampled: (S, n, Da), what the policy would do.
+        title: above the panel.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(image, extent=extent)
+        for number, chunk in enumerate(sampled):
+            label, strong = ("sampled", 1.0) if number == 0 else (None, 0.4)
+            axes.plot(chunk[:, 0], chunk[:, 1], "-", color="#1d4ed8", linewidth=1.4 * strong, alpha=strong, label=label)
+            axes.plot(*chunk[0, :2], ".", color="#1d4ed8", markersize=4, alpha=strong)
+        if recorded is not None:
+            axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0, label="recorded")
+        axes.set_xlim(*extent[:2])
+        axes.set_ylim(*extent[2:])
+        if recorded is not None:
+            _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
+        axes.set_axis_off()
+        axes.legend(fontsize=7, labelcolor="#222222", loc="upper right")
+
+    return panel(draw, title, (3.0, 3.2), frame=False)
+
+
+def _zoom(axes: Axes, places: np.ndarray) -> None:
+    """Show a square around the places (N, 2) and what is near, within the picture."""
+    low, high = places.min(0), places.max(0)
+    for limits, set_limits, middle in (
+        (axes.get_xlim(), axes.set_xlim, (low + high)[0] / 2),
+        (axes.get_ylim(), axes.set_ylim, (low + high)[1] / 2),
+    ):
+        side = abs(limits[1] - limits[0])
+        half = min(side / 2, max(0.7 * (high - low).max(), 0.27 * side))
+        middle = np.clip(middle, min(limits) + half, max(limits) - half)
+        set_limits(*(middle + np.sign(limits[1] - limits[0]) * np.array([-half, half])))
+
+
+def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension: int, title: str) -> str:
+    """One dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
+
+    def draw(axes: Axes) -> None:
+        for number, chunk in enumerate(sampled):
+            axes.plot(
+                chunk[:, dimension], color=COLOURS[0], alpha=0.7, linewidth=1, label="sampled" if not number else None
+            )
+        if recorded is not None:
+            axes.plot(recorded[:, dimension], "--", color=COLOURS[1], linewidth=2.0, label="recorded")
+        axes.set_xlabel("step of the chunk")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.legend(fontsize=7)
+
+    return panel(draw, title)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]

@@ -1,0 +1,118 @@
+"""A run's folder, read for people: what it measured, how it was configured, and how it was evaluated."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.files import read_rows
+
+RUN_FILE = "run.json"
+"""How long a run took, and on what; written by ``fit``."""
+METRICS_FILE = "metrics.json"
+"""What an evaluation measured; written by ``eval``."""
+COMPARISON_FILE = "comparison.json"
+"""The evaluation beside it against another; written by ``eval --against``."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One ``metrics.json`` and the videos beside it."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def videos(self) -> list[Path]:
+        """Successes first."""
+        return sorted((self.folder / "videos").glob("*.mp4"), key=lambda p: (p.name.startswith("failure"), p.name))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run."""
+
+    folder: Path
+    config: str
+    """``config.yaml`` as text."""
+    facts: dict[str, Any]
+    """``run.json``: minutes, steps, machine; empty while the first ``fit`` has not ended."""
+    curves: dict[str, tuple[list[float], list[float]]]
+    """Per logged quantity the optimizer steps and the values there."""
+    evaluations: list[Evaluation]
+    """The latest first."""
+
+    @classmethod
+    def of_evaluation(cls, folder: Path) -> "Run":
+        """An evaluation of a policy whose run is not known."""
+        return cls(folder, "", {}, {}, [read_evaluation(folder)])
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder; a run that is still going on can be read, too.
+
+    Raises:
+        UsageError: it is not a run.
+        RobodiffError: one of its files is broken.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise UsageError(f"{folder}: is not a run (it has no config.yaml)")
+    facts = folder / RUN_FILE
+    found = sorted(folder.glob(f"eval/*/{METRICS_FILE}"), key=lambda path: (-path.stat().st_mtime, path))
+    return Run(
+        folder,
+        config.read_text(),
+        read_json(facts) if facts.is_file() else {},
+        read_curves(folder / "metrics.csv"),
+        [read_evaluation(path.parent) for path in found],
+    )
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read ``metrics.json`` and check that it holds what a reader needs."""
+    metrics = read_json(folder / METRICS_FILE)
+    needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
+    if missing := [key for key in needed if key not in metrics]:
+        raise RobodiffError(f"{folder / 'metrics.json'}: has no {missing[0]!r}; evaluate again with robodiff eval")
+    return Evaluation(folder, metrics)
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Read ``metrics.csv``: per quantity the steps and values that are numbers; half a line is left out."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in read_rows(path):
+        step = _number(row.get("global_step"))
+        for key, text in row.items():
+            value = _number(text)
+            if step is not None and value is not None and key not in ("epoch", "global_step"):
+                steps, values = curves.setdefault(key, ([], []))
+                steps.append(step)
+                values.append(value)
+    return curves
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; anything else is a RobodiffError."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RobodiffError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RobodiffError(f"{path}: must hold a JSON object; found {type(value).__name__}")
+    return value
+
+
+def _number(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,147 @@
+"""The report: what it says of a run that has everything, little, or something broken."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Tags, write_recording
+
+from robodiff.cli.main import main
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.report import write_comparison
+from robodiff.evaluation.runs import read_curves, read_run
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--rollout.env",
+         "null", "--data.train_batch_size", 16, "--trainer.log_every_n_steps", 1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with demonstrations and a run of a few steps on them, evaluated on two seeds."""
+    folder = tmp_path_factory.mktemp("made")
+    recording = write_recording(folder / "demos.zarr")
+    run = folder / "first"
+    main([*map(str, SMALL), "--data.path", str(recording), "--run", str(run), "--trainer.max_steps", "3"])
+    assert (run / "report.html").is_file()
+    main(["eval", str(run), "--env", "pusht", "--episodes", "2", "--num_envs", "2"])
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, beside a copy of its demonstrations."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "first" / "config.yaml"
+    config.write_text(config.read_text().replace(str(made), str(tmp_path)))
+    return tmp_path / "first"
+
+
+def test_report_of_a_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    page = (run / "report.html").read_text()
+    tags = Tags(page)
+    assert tags.open == []
+    assert len(tags.ids) == len(set(tags.ids))
+    assert all(link.startswith(("data:", "#")) for link in tags.loads)  # opens without a network
+    assert {link[1:] for link in tags.loads if link.startswith("#")} <= set(tags.ids)
+    metrics = json.loads(next(run.glob("eval/*/metrics.json")).read_text())
+    assert f"{100 * metrics['success_rate']:.0f}&#8239;% success" in page or "0&#8239;% success" in page
+    assert page.count("<video ") == 2
+    assert page.count("<svg ") > 20
+    assert "(3 optimizer steps) on" in page
+    assert "6 episodes, 135 frames at 10 Hz" in page
+    assert "After step 10 of 10" in page
+    assert "n_action_steps: 8" in page
+    assert len(re.sub(r'"data:video[^"]*"', "", page)) < 5_000_000
+
+    shutil.rmtree(tmp_path / "demos.zarr")  # as when only the run was copied
+    code, out, err = robodiff("report", run)
+    assert (code, out.strip()) == (0, f"written: {run / 'report.html'}"), err
+    page = (run / "report.html").read_text()
+    assert "They cannot be read any more" in page
+    assert page.count("<video ") == 2
+
+
+def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(run, second)
+    config = (second / "config.yaml").read_text()
+    (second / "config.yaml").write_text(config.replace("n_action_steps: 8", "n_action_steps: 4"))
+    shutil.copytree(run, tmp_path / "third")
+    shutil.rmtree(tmp_path / "third" / "eval")
+    code, out, err = robodiff("report", run, second, tmp_path / "third", "--out", tmp_path / "page.html")
+    assert (code, out.strip()) == (0, f"written: {tmp_path / 'page.html'}"), err
+    page = (tmp_path / "page.html").read_text()
+    assert Tags(page).open == []
+    assert "No difference in success between second and first" in page
+    assert "+0.00 (" in page
+    assert f"not evaluated: robodiff eval {tmp_path / 'third'}" in page
+    assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
+    with pytest.raises(UsageError, match="given twice"):
+        write_comparison([run, run], tmp_path / "page.html")
+
+
+def test_names_are_escaped(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "<b>&amp;"
+    shutil.copytree(run, odd)
+    assert robodiff("report", odd)[0] == 0
+    page = (odd / "report.html").read_text()
+    assert "<b>&amp;" not in page
+    assert "&lt;b&gt;&amp;amp;" in page
+    assert Tags(page).open == []
+
+
+def test_evaluation_of_a_policy_without_its_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    shutil.copytree(run / "policy", tmp_path / "policy")
+    code, out, err = robodiff("eval", tmp_path / "policy", "--env", "pusht", "--episodes", 1, "--num_envs", 1,
+                              "--out", tmp_path / "measured")  # fmt: skip
+    assert code == 0, err
+    assert f"report: {tmp_path / 'measured' / 'report.html'}" in out
+    assert "1 episodes of pusht" in (tmp_path / "measured" / "report.html").read_text()
+
+
+def test_broken_files(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    for arguments, code, message in (
+        ((tmp_path,), 2, "is not a run (it has no config.yaml)"),
+        ((run, tmp_path), 2, "is not a run (it has no config.yaml)"),
+        ((), 2, "runs"),
+    ):
+        got, _, err = robodiff("report", *arguments)
+        assert (got, "Traceback" in err) == (code, False), err
+        assert message in err
+    metrics = next(run.glob("eval/*/metrics.json"))
+    for content, message in (("{", "cannot be read"), ("[]", "must hold a JSON object"), ("{}", "has no 'success")):
+        metrics.write_text(content)
+        with pytest.raises(RobodiffError, match=message):
+            read_run(run)
+
+
+def test_half_a_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,global_step,train/loss,val/loss\n0,1,0.5,\n0,2,,0.25\n0,3,nan,x\n0,4,0.1")
+    assert read_curves(path) == {"train/loss": ([1.0], [0.5]), "val/loss": ([2.0], [0.25])}
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
+def test_in_a_browser(run: Path, tmp_path: Path) -> None:
+    """No error on the console, and every video plays."""
+    script = """<script>addEventListener("load", async () => {
+        let played = 0;
+        for (const video of document.querySelectorAll("video")) {
+            try { await video.play(); played += video.videoWidth > 0; } catch (error) { console.error(String(error)); }
+        }
+        document.title = "played " + played;
+    })</script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text((run / "report.html").read_text().replace("</body>", script))
+    done = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>played 2</title>" in done.stdout
+    assert "CONSOLE" not in done.stderr
