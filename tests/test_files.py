@@ -27,12 +27,13 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_what_killed_processes_left_is_cleared_up_and_what_others_write_is_not(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above the largest process id
-    left, others = (tmp_path / f".f.{process}.tmp" for process in (dead, os.getppid()))
-    for path in (left, others):
+    left, others, anything = (tmp_path / f".f.{process}.tmp" for process in (dead, os.getppid(), "draft"))
+    for path in (left, others, anything):
         path.write_text("half")
     write_json(tmp_path / "f", {})
     assert not left.exists()
     assert others.exists()
+    assert anything.exists()
 
 
 def test_a_folder_whose_replacement_was_killed_halfway_still_stands(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Files that are either whole or absent, folders that one process at a time writes to, and lines that are whole."""
 
 import csv
-import fcntl
 import glob
 import json
 import os
@@ -112,14 +111,14 @@ def _clear_up(target: Path) -> None:
     _remove(_aside(target))
     for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         process = temporary.name.split(".")[-2]
-        if process == str(os.getpid()) or not _is_alive(process):
+        if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
             _remove(temporary)
 
 
-def _is_alive(process: str) -> bool:
+def _is_alive(process: int) -> bool:
     try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
         pass
@@ -127,6 +126,8 @@ def _is_alive(process: str) -> bool:
 
 
 def _take(file: IO[str], path: Path) -> bool:
+    import fcntl  # not on Windows, where policies can be loaded all the same
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(file.fileno()), path.stat())  # else its owner has just removed it

@@ -87,6 +87,6 @@ def fault(cause: str, kept: str) -> Callable[[Callable[[Place], Seen]], Callable
     return add
 
 
-def only(folder: Path, *names: str) -> None:
-    """Check that a folder holds these and nothing else, hidden files and temporaries included."""
-    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+def no_traces(folder: Path) -> None:
+    """Check that no lock, no temporary and nothing that was moved aside is left: their names begin with a dot."""
+    assert not [str(path) for path in folder.rglob(".*")]

@@ -21,8 +21,9 @@ Trouble = Callable[[], None]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.evaluation.video", "robodiff.envs.pusht",
-     "robodiff.envs.pusht_expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av", "gym_pusht", "cv2"]
+    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.evaluation.video", "robodiff.evaluation.report",
+     "robodiff.envs.pusht", "robodiff.envs.pusht_expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
+     "gym_pusht", "cv2"]
 )  # fmt: skip
 
 

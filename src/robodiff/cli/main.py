@@ -22,9 +22,9 @@ UNWRITABLE = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free some of your quota on that disk",
     errno.EFBIG: "allow larger files there (ulimit -f, or another file system)",
-    errno.EROFS: "make that disk writable or write elsewhere",
-    errno.EACCES: "get the permission to write there or write elsewhere",
-    errno.EPERM: "get the permission to write there or write elsewhere",
+    errno.EROFS: "make that disk writable or choose another place",
+    errno.EACCES: "get the permission or choose another place",
+    errno.EPERM: "get the permission or choose another place",
     errno.ENOTDIR: "name a folder whose parents are folders",
     errno.EIO: "look after that disk (the system's log tells more)",
 }
