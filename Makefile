@@ -27,3 +27,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.time_to_skill
+	$(BIN)/python -m benchmarks.reliability

@@ -108,12 +108,30 @@ def test_broken_configurations(saved: Path) -> None:
         ({"format_version": 2}, "format_version 2, this robodiff reads 1"),
         ({"config": {"class": "DiffusionConfig", "horizn": 3}}, r"no field 'horizn'\. Did you mean 'horizon'"),
         ({"features": {}}, "does not describe a policy"),
-        ({"fps": "fast"}, "does not describe a policy"),
+        ({"fps": "fast"}, "fps: expected float, found 'fast'"),
+        ({"features": [1]}, r"features: expected dict, found \[1\]"),
+        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "expected numbers above 0"),
     ):
         (saved / "config.json").write_text(whole)
         edit_config(saved, **change)
         with pytest.raises(RobodiffError, match=message):
             load_policy(saved)
+
+
+def test_what_is_not_finite_is_not_saved(small_policy: Make, saved: Path) -> None:
+    before = policy_hash(saved)
+    policy = small_policy()
+    next(policy.parameters()).data[0] = torch.inf
+    with pytest.raises(RobodiffError, match=r"policy: not written: denoiser.* are not finite"):
+        save_policy(policy, saved)
+    assert policy_hash(saved) == before
+
+
+def test_a_policy_without_a_hash_of_its_weights_is_loaded(saved: Path) -> None:
+    described = json.loads((saved / "config.json").read_text())
+    del described["weights_sha256"]
+    (saved / "config.json").write_text(json.dumps(described))
+    assert load_policy(saved).fps == 10.0
 
 
 def test_broken_weights(saved: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.combinations import check_combination, check_options, check_steps
 from robodiff.errors import UsageError
+from robodiff.policies.plain import from_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,20 +172,10 @@ def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
     """The configuration that ``config_to_dict`` wrote.
 
     Raises:
-        UsageError: an unknown class or field, or values that do not go together.
+        UsageError: an unknown class or field, a value of the wrong type, or values that do not go together.
     """
-    from robodiff.errors import nearest
-
     values = dict(values)
     name = values.pop("class", None)
     if name != DiffusionConfig.__name__:
         raise UsageError(f"unknown configuration class {name!r}; this version knows {DiffusionConfig.__name__}")
-    known = {f.name: f for f in dataclasses.fields(DiffusionConfig)}
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{name} has no field {key!r}.{nearest(key, list(known))}")
-    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list) and key in _TUPLES}
-    return DiffusionConfig(**{**values, **tuples})
-
-
-_TUPLES = ("down_dims", "optimizer_betas")
+    return from_plain(DiffusionConfig, values, name)

@@ -30,7 +30,7 @@ from robodiff.data.episodes import (
 )
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
-from robodiff.files import replacing
+from robodiff.files import LOCK_FILE, replacing
 
 ATTRIBUTE = "robodiff"
 FRAMES_PER_CHUNK = 1024
@@ -161,6 +161,8 @@ class ZarrWriter:
         zarr_format: int = 3,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
+        for unfinished in path.rglob(f"*{_UNFINISHED}"):  # left by a writer that was killed
+            unfinished.unlink()
         self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
         found = self.group.attrs.get(ATTRIBUTE, attributes)
         if {**found, "complete": False} != attributes:
@@ -212,11 +214,15 @@ def pack_zip(folder: Path, target: Path) -> None:
     """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
     # The chunks are compressed already.
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != _UNFINISHED):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not _left_out(path)):
             info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o644 << 16
             archive.writestr(info, file.read_bytes())
     shutil.rmtree(folder)
+
+
+def _left_out(path: Path) -> bool:
+    return path.suffix == _UNFINISHED or path.name == LOCK_FILE
 
 
 @contextmanager
