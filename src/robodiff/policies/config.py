@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import gt
+from typing import Any, Literal, get_args
 
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.combinations import check_combination, check_options, check_steps
 from robodiff.errors import UsageError
 from robodiff.policies.plain import from_plain
+
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,8 @@ class DiffusionConfig:
     """
 
     observation_keys: list[str] | None = None
-    """What the policy observes, such as observation.state; all that was recorded when null."""
+    """What the policy observes, such as observation.state or observation.images.top; all that was recorded when
+    null."""
 
     n_obs_steps: int = 2
     """Observations that the policy sees, the newest included."""
@@ -31,7 +35,31 @@ class DiffusionConfig:
     """Recorded frames from one step of the policy to its next."""
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
-    Keys that are not named use limits."""
+    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
+    to [-1, 1]."""
+
+    vision_backbone: Backbone = "resnet18"
+    """Network that encodes images."""
+    pretrained_backbone_weights: str | None = None
+    """Weights that the backbone starts from: torchvision's name for some, such as ResNet18_Weights.IMAGENET1K_V1 or
+    IMAGENET1K_V1, or a .pth or .safetensors file of them; random when null."""
+    freeze_backbone: bool = False
+    """Leave the pretrained weights as they are, and train only what follows."""
+    use_group_norm: bool = True
+    """Normalise groups of channels in the backbone, each image for itself; with pretrained weights false, for they were
+    trained with batch normalisation."""
+    resize_shape: tuple[int, int] | None = None
+    """Height and width that images are resized to; as recorded when null."""
+    crop_shape: tuple[int, int] | None = None
+    """Height and width that are then cut out and shown to the network; all when null."""
+    crop_is_random: bool = True
+    """In training cut at a random place, one for all frames of a sample; else, and always when acting, the centre."""
+    color_jitter: float = 0.0
+    """In training change brightness, contrast and saturation by up to this share of them; 0 not at all, at most 1."""
+    spatial_softmax_num_keypoints: int | None = 32
+    """Points in the image at which each encoder learns to look; the average over the image instead when null."""
+    use_separate_rgb_encoder_per_camera: bool = False
+    """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
 
     down_dims: tuple[int, ...] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
@@ -96,6 +124,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         _ = self.window  # checks To + Ta - 1 <= T
+        self._check_vision()
         self._check_network()
         self._check_process()
         self._check_training()
@@ -109,6 +138,33 @@ class DiffusionConfig:
     def inference_steps(self) -> int:
         """Denoising steps of the sampler."""
         return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps
+
+    def _check_vision(self) -> None:
+        if self.vision_backbone not in get_args(Backbone):
+            raise UsageError(f"vision_backbone must be one of {', '.join(get_args(Backbone))}; "
+                             f"found {self.vision_backbone!r}")  # fmt: skip
+        if self.pretrained_backbone_weights is not None and self.use_group_norm:
+            raise UsageError(
+                "pretrained_backbone_weights were trained with batch normalisation and are worth nothing without it; "
+                "set use_group_norm: false, or pretrained_backbone_weights: null"
+            )
+        if self.freeze_backbone and self.pretrained_backbone_weights is None:
+            raise UsageError("freeze_backbone would keep random weights; name pretrained_backbone_weights")
+        for name in ("resize_shape", "crop_shape"):
+            shape = getattr(self, name)
+            if shape is not None and (len(shape) != 2 or min(shape) < 1):
+                raise UsageError(f"{name} must be a height and a width of at least 1; found {list(shape)}")
+        if self.resize_shape and self.crop_shape and any(map(gt, self.crop_shape, self.resize_shape)):
+            raise UsageError(
+                f"crop_shape {list(self.crop_shape)} is larger than the image, which is resized to resize_shape "
+                f"{list(self.resize_shape)} before"
+            )
+        if not 0 <= self.color_jitter <= 1:
+            raise UsageError(f"color_jitter must lie in [0, 1]; found {self.color_jitter}")
+        if self.spatial_softmax_num_keypoints is not None and self.spatial_softmax_num_keypoints < 1:
+            raise UsageError(
+                f"spatial_softmax_num_keypoints must be at least 1, or null; found {self.spatial_softmax_num_keypoints}"
+            )
 
     def _check_network(self) -> None:
         if not self.down_dims:

@@ -75,6 +75,9 @@ def fit(
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
     policy = DiffusionPolicy(config.model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics())
+    checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
+    if checkpoint is None:
+        policy.load_pretrained_backbones()
     rollouts = None
     if config.rollout.env is not None:
         check_fit(policy, get_env_spec(config.rollout.env))
@@ -85,7 +88,6 @@ def fit(
     callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
                  Keeper(run, config.trainer, rollouts)]  # fmt: skip
     with locked(run) if primary else nullcontext():
-        checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
         step, total = _progress(checkpoint)
         if total is not None and step >= total and not new_length:
             raise UsageError(
