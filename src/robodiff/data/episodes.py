@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 ACTION = "action"
+LARGEST = 10**6
+"""The most that one dimension of a feature can have."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Feature:
     """What each dimension of a vector is."""
     unit: str | None = None
     """The unit of a vector, such as ``px`` or ``rad``."""
+
+    def __post_init__(self) -> None:
+        dimensions = {"image": 3, "vector": 1}.get(self.kind)
+        if dimensions is None:
+            raise UsageError(f"a feature's kind must be image or vector; found {self.kind!r}")
+        if len(self.shape) != dimensions or any(type(n) is not int or not 0 < n <= LARGEST for n in self.shape):
+            raise UsageError(f"a feature of kind {self.kind} must have {dimensions} dimensions of 1 to {LARGEST} each; "
+                             f"found {str(list(self.shape))[:80]}")  # fmt: skip
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
@@ -69,12 +79,11 @@ class Episodes:
                 raise RobodiffError(f"{self.source}: has no {key!r}; it has {', '.join(self.arrays)}")
 
 
-def check_recording(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
-    """Check what a file holds, under the file's own names, before anything is made of it.
+def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:
+    """Check where episodes end, and how many frames each key has: all that can be known before anything is decoded.
 
     Raises:
-        RobodiffError: episode ends that do not increase or do not end at the last frame, arrays of unequal lengths, or
-            a value that is not finite; the message names the file, the key and the first bad frame.
+        RobodiffError: episode ends that do not increase or do not end at the last frame, or keys of unequal lengths.
     """
     if episode_ends.ndim != 1 or len(episode_ends) == 0 or not np.issubdtype(episode_ends.dtype, np.integer):
         raise RobodiffError(
@@ -87,12 +96,22 @@ def check_recording(source: str, arrays: Mapping[str, np.ndarray], episode_ends:
             f"{source}: episode_ends must increase from above 0; episode {bad[0]} ends at frame "
             f"{episode_ends[bad[0]]} with {steps[bad[0]]} frames"
         )
-    for key, array in arrays.items():
-        if len(array) != episode_ends[-1]:
+    for key, length in lengths.items():
+        if length != episode_ends[-1]:
             raise RobodiffError(
-                f"{source}: {key} has {len(array)} frames, but the last episode ends at {episode_ends[-1]}; "
+                f"{source}: {key} has {length} frames, but the last episode ends at {episode_ends[-1]}; "
                 "every array must be as long as the last episode_ends says"
             )
+
+
+def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
+    """Check what a file holds, under the file's own names, before anything is made of it.
+
+    Raises:
+        RobodiffError: a value that is not finite as float32; the message names the file, the key and the first bad
+            frame.
+    """
+    for key, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and (bad := _not_finite(array)) is not None:
             episode = int(np.searchsorted(episode_ends, bad, side="right"))
             raise RobodiffError(f"{source}: {key} is not finite at frame {bad} (episode {episode}); mend or drop it")
@@ -126,7 +145,9 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
 def _not_finite(array: np.ndarray, block: int = 65536) -> int | None:
     """The first frame with a value that is not finite, looked for block by block."""
     for start in range(0, len(array), block):
-        finite = np.isfinite(array[start : start + block]).reshape(min(block, len(array) - start), -1).all(axis=1)
+        with np.errstate(over="ignore"):  # a float64 may be beyond float32, which training uses
+            values = array[start : start + block].astype(np.float32, copy=False)
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             return start + int(np.argmin(finite))
     return None

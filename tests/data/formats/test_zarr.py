@@ -76,7 +76,7 @@ def test_arrays_that_do_not_fit_memory_are_mapped(
 ) -> None:
     path = plain(tmp_path / "d.zarr", arrays)
     whole = read_zarr(path, "pusht", fps=10.0)
-    monkeypatch.setattr("robodiff.data.cache.memory_free", lambda: 1000)
+    monkeypatch.setattr("robodiff.data.cache.memory_free", lambda: 2000)
     monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
     mapped = read_zarr(path, "pusht", fps=10.0)
     files = sorted((tmp_path / "cache").iterdir())
