@@ -9,6 +9,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from robodiff.data.episodes import Feature
 from robodiff.diffusion.combinations import canonical_sampler
@@ -64,10 +65,14 @@ def load_policy(
     try:
         config = config_from_dict(described["config"])
         features = {key: _feature(value) for key, value in described["features"].items()}
-        policy = DiffusionPolicy(config, features, float(described["fps"]))
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        fps = float(described["fps"])
+        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+            outline = DiffusionPolicy(config, features, fps)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
-    _load_weights(policy, folder / WEIGHTS_FILE)
+    weights = _read_weights(outline, folder / WEIGHTS_FILE)
+    policy = DiffusionPolicy(config, features, fps)
+    policy.load_state_dict(weights)
     changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
     if sampler is not None:
         try:
@@ -112,7 +117,7 @@ def policy_hash(folder: Path) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(described, dict):
         raise RobodiffError(f"{path}: expected a JSON object, found {type(described).__name__}")
@@ -128,20 +133,23 @@ def _feature(values: dict[str, Any]) -> Feature:
     return Feature(**{**values, "shape": tuple(values["shape"]), "names": names and tuple(names)})
 
 
-def _load_weights(policy: DiffusionPolicy, path: Path) -> None:
+def _read_weights(outline: DiffusionPolicy, path: Path) -> dict[str, Tensor]:
+    """The weights in a file, if they are those of ``outline`` and finite."""
+    if not path.is_file():
+        raise RobodiffError(f"{path}: cannot be read: there is no such file")
     try:
         weights = load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise RobodiffError(f"{path}: cannot be read: {error}") from None
-    expected = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
+    expected = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != found:
         key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {key} should be {expected.get(key, 'absent')}, "
                             f"is {found.get(key, 'absent')}")  # fmt: skip
     for key, value in weights.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not value.is_floating_point() or not torch.isfinite(value).all():
             raise RobodiffError(
-                f"{path}: {key} holds values that are not finite; train again or take an earlier policy"
+                f"{path}: {key} holds values that are not finite numbers; train again or take an earlier policy"
             )
-    policy.load_state_dict(weights)
+    return weights
