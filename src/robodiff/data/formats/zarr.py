@@ -30,9 +30,9 @@ from robodiff.files import replacing
 ATTRIBUTE = "robodiff"
 FRAMES_PER_CHUNK = 1024
 # What zarr, zipfile and the codecs raise for files that are damaged; none of them says so. An AttributeError is
-# metadata that is JSON, but no object.
+# metadata that is JSON, but no object, and a SystemError a Blosc chunk that claims a negative size.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError,
-           MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
+           MemoryError, SystemError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
 _UNFINISHED = ".partial"  # how zarr names a file until it is whole
 Convert = Callable[[str, str, np.ndarray], np.ndarray]
 
