@@ -1,5 +1,6 @@
 """What is fuzzed: for each reader how its valid files are made, how they are read, and what must hold of the result."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ def _parse(folder: Path) -> None:
 
     fit.train = lambda parser, config, *_, **__: parser.instantiate(config)  # parse only
     fit.run(["--config", str(folder / "config.yaml")])
+    assert "torch" not in sys.modules
 
 
 BYTES = (m.flip_bits, m.truncate, m.insert, m.overwrite_integer)

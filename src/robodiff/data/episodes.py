@@ -119,7 +119,7 @@ def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np
 
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
     """(N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
-    if array.ndim < 2 or not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    if array.ndim < 2 or array.dtype.kind not in "biuf":  # not complex: its imaginary part would be lost
         raise RobodiffError(f"{source}: {key} must be numbers of shape (frames, D); found {array.dtype} {array.shape}")
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
 

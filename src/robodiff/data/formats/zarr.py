@@ -6,6 +6,7 @@ others it is given, or a key map is.
 
 import lzma
 import math
+import os
 import shutil
 import warnings
 import zipfile
@@ -209,7 +210,7 @@ def pack_zip(folder: Path, target: Path) -> None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[zarr.Group]:
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise RobodiffError(f"{path}: no such file or folder")
     store: Any = path
     try:
@@ -232,9 +233,10 @@ def _open(path: Path) -> Iterator[zarr.Group]:
 
 def _check_files(path: Path) -> None:
     """Refuse what has no end, or would be unpacked into more than memory holds: zarr reads every file as a whole."""
-    for file in [path, *path.rglob("*")]:
-        if not (file.is_file() or file.is_dir()):
-            raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
+    for folder, _, names in os.walk(path):
+        for file in (os.path.join(folder, name) for name in names):
+            if not os.path.isfile(file):  # not Path: there may be a million chunks
+                raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
     if path.is_dir():
         return
     with zipfile.ZipFile(path) as archive:
@@ -268,7 +270,7 @@ def _child(group: zarr.Group, path: Path, name: str) -> Any:
 
 
 def _array(group: Any, path: Path, name: str) -> Any:
-    """An array of numbers or, in the table, of texts: anything else is refused before it is decoded."""
+    """An array with something in each row, which can be decoded without unpickling."""
     array, key = group[name], f"{group.basename}/{name}"
     if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
         raise RobodiffError(f"{path}: {key} is not an array with something in each row")
