@@ -72,6 +72,7 @@ def _mutated(files: Files, target: Target, random: Random) -> tuple[Files, str]:
 
 
 def _write(files: Files, folder: Path) -> None:
+    folder.mkdir()  # first, so that no mutated name can make a link of it
     for name, content in sorted(files.items(), key=lambda item: isinstance(item[1], Path)):  # links last: not followed
         path = folder / name
         with suppress(OSError):  # what was to be a file and is a folder, or the other way
