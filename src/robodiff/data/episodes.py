@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 ACTION = "action"
 SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
+LARGEST = 10**6
+"""The most that one dimension of a feature can have."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Feature:
     """What each dimension of a vector is."""
     unit: str | None = None
     """The unit of a vector, such as ``px`` or ``rad``."""
+
+    def __post_init__(self) -> None:
+        dimensions = {"image": 3, "vector": 1}.get(self.kind)
+        if dimensions is None:
+            raise UsageError(f"a feature's kind must be image or vector; found {self.kind!r}")
+        if len(self.shape) != dimensions or any(type(n) is not int or not 0 < n <= LARGEST for n in self.shape):
+            raise UsageError(f"a feature of kind {self.kind} must have {dimensions} dimensions of 1 to {LARGEST} each; "
+                             f"found {str(list(self.shape))[:80]}")  # fmt: skip
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
@@ -100,16 +110,25 @@ class RecordingError(RobodiffError):
         self.findings = findings
 
 
-def check_recording(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
+def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:
+    """Check where episodes end, and how many frames each key has: all that can be known before anything is decoded.
+
+    Raises:
+        RecordingError: episode ends that do not increase or do not end at the last frame, or keys of unequal lengths.
+    """
+    # without good ends nothing can be said of the rest
+    if faults := list(_faults_of_ends(episode_ends)) or list(_unequal(lengths, episode_ends)):
+        raise RecordingError(source, faults)
+
+
+def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
     """Check what a file holds, under the file's own names, before anything is made of it.
 
     Raises:
-        RecordingError: episode ends that do not increase or do not end at the last frame, arrays of unequal lengths, or
-            a value that is not finite as float32; it holds all faults, and its message names the file, the key and the
-            first bad frame.
+        RecordingError: values that are not finite as float32; it holds all episodes with some, and its message names
+            the file, the key and the first bad frame.
     """
-    # without good ends nothing can be said of the rest
-    if faults := list(_faults_of_ends(episode_ends)) or list(_faults_of_arrays(arrays, episode_ends)):
+    if faults := list(_faults_of_values(arrays, episode_ends)):
         raise RecordingError(source, faults)
 
 
@@ -165,14 +184,18 @@ def _faults_of_ends(episode_ends: np.ndarray) -> Iterator[Finding]:
         )
 
 
-def _faults_of_arrays(arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[Finding]:
-    for key, array in arrays.items():
-        if len(array) != episode_ends[-1]:
-            message = f"{key} has {len(array)} frames, but the last episode ends at {episode_ends[-1]}"
+def _unequal(lengths: Mapping[str, int], episode_ends: np.ndarray) -> Iterator[Finding]:
+    for key, length in lengths.items():
+        if length != episode_ends[-1]:
+            message = f"{key} has {length} frames, but the last episode ends at {episode_ends[-1]}"
             yield Finding(
                 "fatal", "unequal", message, "every array must be as long as the last episode_ends says", key=key
             )
-        bad = _not_finite(array[: episode_ends[-1]])
+
+
+def _faults_of_values(arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[Finding]:
+    for key, array in arrays.items():
+        bad = _not_finite(array)
         episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
         for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
             message = f"{key} is not finite at frame {frame} (episode {episode})"

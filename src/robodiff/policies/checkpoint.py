@@ -77,13 +77,17 @@ def load_policy(
     described = _read_config(folder / CONFIG_FILE)
     try:
         config = config_from_dict(checked(described.get("config"), dict, "config"))
-        policy = DiffusionPolicy(config, _features(described), checked(described.get("fps"), float, "fps"))
+        features, fps = _features(described), checked(described.get("fps"), float, "fps")
         sha256 = checked(described.get("weights_sha256"), str | None, "weights_sha256")
+        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+            outline = DiffusionPolicy(config, features, fps)
     except UsageError as error:
         raise RobodiffError(
             f"{folder / CONFIG_FILE}: does not describe a policy that this robodiff knows: {error}"
         ) from None
-    policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, sha256))
+    weights = _read_weights(folder / WEIGHTS_FILE, outline, sha256)
+    policy = DiffusionPolicy(config, features, fps)
+    policy.load_state_dict(weights)
     changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
     if sampler is not None:
         try:
@@ -128,7 +132,7 @@ def policy_hash(folder: Path) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {_REMEDY}") from None
     if not isinstance(described, dict):
         raise RobodiffError(f"{path}: expected a JSON object, found {type(described).__name__}")
@@ -141,21 +145,19 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _features(described: dict[str, Any]) -> dict[str, Feature]:
     features = checked(described.get("features"), dict, "features")
-    features = {key: from_plain(Feature, value, f"features.{key}") for key, value in features.items()}
-    for key, feature in features.items():
-        if not feature.shape or min(feature.shape) < 1:
-            raise UsageError(f"features.{key}.shape: expected numbers above 0, found {list(feature.shape)}")
-    return features
+    return {key: from_plain(Feature, value, f"features.{key}") for key, value in features.items()}
 
 
-def _read_weights(path: Path, policy: DiffusionPolicy, sha256: str | None) -> dict[str, Tensor]:
-    """The weights of a policy, whole, of the right shapes, finite, and those that were saved with its config.json."""
+def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> dict[str, Tensor]:
+    """The weights in a file: whole, of the shapes of ``outline``, finite, and those saved with config.json."""
+    if not path.is_file():
+        raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
     try:
         content = path.read_bytes()
         weights = load(content)
     except (OSError, safetensors.SafetensorError) as error:
         raise RobodiffError(f"{path}: cannot be read: {error}; {_REMEDY}") from None
-    expected = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
+    expected = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != found:
         key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))

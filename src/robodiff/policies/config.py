@@ -13,6 +13,12 @@ from robodiff.policies.plain import from_plain
 
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
+LARGEST = {"horizon": 4096, "down_dims": 16_384, "n_groups": 16_384, "diffusion_step_embed_dim": 16_384,
+           "num_train_timesteps": 10_000, "num_inference_steps": 10_000}  # fmt: skip
+"""What some fields can be at most, far above what is of use."""
+LARGEST_NUMBER = 10**9
+"""What all others can be at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
@@ -124,6 +130,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         _ = self.window  # checks To + Ta - 1 <= T
+        self._check_sizes()
         self._check_vision()
         self._check_network()
         self._check_process()
@@ -166,6 +173,13 @@ class DiffusionConfig:
                 f"spatial_softmax_num_keypoints must be at least 1, or null; found {self.spatial_softmax_num_keypoints}"
             )
 
+    def _check_sizes(self) -> None:
+        """Refuse numbers that nothing can be made of, before anything is."""
+        for name, value in vars(self).items():
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            if not all(abs(n) <= LARGEST.get(name, LARGEST_NUMBER) for n in numbers):
+                raise UsageError(f"{name} must be at most {LARGEST.get(name, LARGEST_NUMBER)}; found {str(value)[:80]}")
+
     def _check_network(self) -> None:
         if not self.down_dims:
             raise UsageError("down_dims must name at least one level, such as [256, 512, 1024]; found none")
@@ -176,6 +190,8 @@ class DiffusionConfig:
                 f"horizon must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
                 f"{list(self.down_dims)}); found {self.horizon}, nearest {near}"
             )
+        if self.kernel_size not in (3, 5):
+            raise UsageError(f"kernel_size must be 3 or 5; found {self.kernel_size}")
         if self.n_groups < 1 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
             raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
         if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
@@ -195,7 +211,7 @@ class DiffusionConfig:
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise UsageError(f"betas must rise within (0, 1); found beta_start {self.beta_start}, "
                              f"beta_end {self.beta_end}")  # fmt: skip
-        if self.clip_sample and self.clip_sample_range <= 0:
+        if self.clip_sample and not self.clip_sample_range > 0:
             raise UsageError(f"clip_sample_range must be above 0; found {self.clip_sample_range}")
         action_mode = self.normalization.get("action", "limits")
         modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())

@@ -1,5 +1,6 @@
 """The diffusion policy: encoded observations condition a denoiser that makes a chunk of actions out of noise."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -40,11 +41,13 @@ class DiffusionPolicy(nn.Module):
         fps: frames per second of the recording.
 
     Raises:
-        UsageError: the features lack a key, or hold one that this policy cannot observe.
+        UsageError: the features lack a key, or hold one that this policy cannot observe; no rate.
     """
 
     def __init__(self, config: DiffusionConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
+        if not 0 < fps < math.inf:
+            raise UsageError(f"fps must be above 0; found {fps}")
         self.config = config
         self.fps = fps
         self.features = policy_features(config, features)

@@ -4,9 +4,13 @@ A layout says what the file's keys are called here. robodiff's own files name it
 others it is given, or a key map is.
 """
 
+import lzma
+import math
+import os
 import shutil
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ import zarr
 import zarr.storage
 from zarr.codecs import BloscCodec
 
-from robodiff.data.cache import decoded
+from robodiff.data.cache import decoded, memory_free
 from robodiff.data.episodes import (
     Episodes,
     Feature,
@@ -26,7 +30,8 @@ from robodiff.data.episodes import (
     RecordingError,
     as_images,
     as_vectors,
-    check_recording,
+    check_finite,
+    check_lengths,
 )
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
@@ -34,6 +39,10 @@ from robodiff.files import LOCK_FILE, replacing
 
 ATTRIBUTE = "robodiff"
 FRAMES_PER_CHUNK = 1024
+# What zarr, zipfile and the codecs raise for files that are damaged; none of them says so. An AttributeError is
+# metadata that is JSON, but no object, and a SystemError a Blosc chunk that claims a negative size.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError,
+           MemoryError, SystemError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
 _UNFINISHED = ".partial"  # how zarr names a file until it is whole
 Convert = Callable[[str, str, np.ndarray], np.ndarray]
 
@@ -104,8 +113,7 @@ def read_zarr(
         UsageError: an unknown layout, or neither a layout nor a key map for a file that needs one.
     """
     with _open(path) as group:
-        attributes: Any = group.attrs.get(ATTRIBUTE, {})
-        attributes = attributes if isinstance(attributes, dict) else {}
+        attributes = _attributes(group, path)
         data, meta = _child(group, path, "data"), _child(group, path, "meta")
         sources = _sources(path, data, layout or attributes.get("layout"), key_map)
         fps = fps or attributes.get("fps")
@@ -115,17 +123,15 @@ def read_zarr(
         if missing:
             raise RobodiffError(f"{path}: has no {missing[0]!r}; it has {', '.join(sources)}")
         wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
-        if "episode_ends" not in meta:
-            raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-        ends, stopped = np.asarray(_array(path, meta, "episode_ends")[:]), attributes.get("complete") is False
-        ends = _written(ends) if stopped else ends
-        found: dict[str, np.ndarray] = {}
-        for file_key in dict.fromkeys(source.file_key for source in wanted.values()):
-            array = decoded(path, f"data/{file_key}", _array(path, data, file_key))
-            if stopped and ends.size:  # what a writer that was stopped within an episode left of it
-                array = array[: ends[-1]]
-            found[file_key] = array
-        check_recording(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
+        stored = {source.file_key: _array(data, path, source.file_key) for source in wanted.values()}
+        stopped = attributes.get("complete") is False
+        ends = _episode_ends(meta, path, frames=min(array.shape[0] for array in stored.values()), stopped=stopped)
+        lengths = {f"data/{key}": array.shape[0] for key, array in stored.items()}
+        if stopped and ends.size:  # what a writer that was stopped within an episode left of it is not read
+            lengths = {key: min(length, int(ends[-1])) for key, length in lengths.items()}
+        check_lengths(str(path), lengths, ends)
+        found = {key: decoded(path, f"data/{key}", array, int(ends[-1])) for key, array in stored.items()}
+        check_finite(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
         arrays, features, faults = {}, {}, []
         for key, source in wanted.items():
             try:
@@ -133,11 +139,10 @@ def read_zarr(
             except RecordingError as error:
                 faults += error.findings
                 continue
-            features[key] = Feature.of(arrays[key], unit=source.unit or attributes.get("units", {}).get(key))
+            features[key] = Feature.of(arrays[key], unit=source.unit)
         if faults:
             raise RecordingError(str(path), list(dict.fromkeys(faults)))
-        columns = {k: column for k, column in meta.arrays() if column.ndim and k != "episode_ends"}
-        table = {k: np.asarray(column[: len(ends)]).tolist() for k, column in columns.items()}
+        table = {name: _column(meta, path, name, len(ends)) for name in meta if name != "episode_ends"}
     return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table)
 
 
@@ -227,28 +232,56 @@ def _left_out(path: Path) -> bool:
 
 @contextmanager
 def _open(path: Path) -> Iterator[zarr.Group]:
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise RobodiffError(f"{path}: no such file or folder")
     store: Any = path
     try:
+        _check_files(path)
         if path.is_file():
             store = zarr.storage.ZipStore(path, mode="r")
         group = zarr.open_group(store, mode="r")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise RobodiffError(f"{path}: is not a zarr group (a folder or a .zip): {_first_line(error)}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
             yield group
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise RobodiffError(f"{path}: is broken: {_first_line(error)}") from None
     finally:
         if path.is_file():
             store.close()
 
 
+def _check_files(path: Path) -> None:
+    """Refuse what has no end, or would be unpacked into more than memory holds: zarr reads every file as a whole."""
+    for folder, _, names in os.walk(path):
+        for file in (os.path.join(folder, name) for name in names):
+            if not os.path.isfile(file):  # not Path: there may be a million chunks
+                raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
+    if path.is_dir():
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > memory_free() / 3:
+                raise RobodiffError(f"{path}: {member.filename} unpacks to {member.file_size / 1e9:.1f} GB, more than "
+                                    "memory has room for")  # fmt: skip
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _attributes(group: zarr.Group, path: Path) -> dict[str, Any]:
+    """What a recording that robodiff wrote says of itself; nothing for those of others."""
+    found: Any = group.attrs.get(ATTRIBUTE, {})
+    found = found if isinstance(found, dict) else {}
+    fps, layout = found.get("fps"), found.get("layout")
+    if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
+        raise RobodiffError(f"{path}: its attributes say fps {fps!r}; expected a number above 0")
+    if layout is not None and not isinstance(layout, str):
+        raise RobodiffError(f"{path}: its attributes say layout {layout!r}; expected a name")
+    return found
 
 
 def _child(group: zarr.Group, path: Path, name: str) -> Any:
@@ -258,15 +291,34 @@ def _child(group: zarr.Group, path: Path, name: str) -> Any:
     return child
 
 
-def _array(path: Path, group: zarr.Group, key: str) -> Any:
-    array = group[key]
-    if not isinstance(array, zarr.Array) or array.ndim == 0:
-        found = "a single value" if isinstance(array, zarr.Array) else "a group"
-        message = f"{group.basename}/{key} must be an array with a row a frame, or an episode; found {found}"
-        raise RecordingError(
-            str(path), [Finding("fatal", "form", message, "write it again", f"{group.basename}/{key}")]
-        )
+def _array(group: Any, path: Path, name: str) -> Any:
+    """An array with something in each row, which can be decoded without unpickling."""
+    array, key = group[name], f"{group.basename}/{name}"
+    if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
+        found = "a group" if isinstance(array, zarr.Group) else f"shape {array.shape}"
+        message = f"{key} must be an array with something in each row, one a frame or an episode; found {found}"
+        raise RecordingError(str(path), [Finding("fatal", "form", message, "write it again", key)])
+    codecs = [*array.filters, *array.compressors]
+    if any(getattr(codec, "codec_id", None) == "pickle" for codec in codecs):
+        raise RobodiffError(f"{path}: {key} is pickled, and a pickle may run any code; write it again without")
     return array
+
+
+def _episode_ends(meta: Any, path: Path, frames: int, stopped: bool) -> np.ndarray:
+    if "episode_ends" not in meta:
+        raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
+    array = _array(meta, path, "episode_ends")
+    if array.shape[0] > frames:
+        raise RobodiffError(f"{path}: meta/episode_ends has {array.shape[0]} episodes, but there are {frames} frames")
+    ends = decoded(path, "meta/episode_ends", array, array.shape[0])
+    return _written(ends) if stopped else ends
+
+
+def _column(meta: Any, path: Path, name: str, episodes: int) -> list[Any]:
+    array = _array(meta, path, name)
+    if array.shape[0] < episodes:  # a writer that was stopped leaves one more
+        raise RobodiffError(f"{path}: meta/{name} has {array.shape[0]} rows, but there are {episodes} episodes")
+    return decoded(path, f"meta/{name}", array, episodes).tolist()
 
 
 def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[str, str] | None) -> dict[str, Source]:
