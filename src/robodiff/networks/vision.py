@@ -243,7 +243,8 @@ def resnet_body(name: str, group_norm: bool) -> tuple[nn.Sequential, int]:
     norm = (lambda channels: nn.GroupNorm(channels // 16, channels)) if group_norm else nn.BatchNorm2d
     resnet = getattr(models, name)(norm_layer=norm)
     body = nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))  # without average and classifier
-    return body.to(memory_format=torch.channels_last), resnet.fc.in_features  # a third faster on CPUs
+    # Channels last train 4 to 8 % faster and encode batches 10 to 15 % faster on CPUs (ResNet-18, 84 to 224 px).
+    return body.to(memory_format=torch.channels_last), resnet.fc.in_features
 
 
 def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
