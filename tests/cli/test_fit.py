@@ -31,7 +31,7 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert f"policy: {run / 'policy'}" in out
     assert {p.name for p in run.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", "policies", "policy",
-                                               "policy-last", "tensorboard"}  # fmt: skip
+                                               "policy-last", "report.html", "run.json", "tensorboard"}  # fmt: skip
     assert sorted(p.name for p in (run / "policies").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert any((run / "tensorboard").iterdir())
     for policy in (run, run / "policy-last", run / "policies" / "epoch-0001"):
