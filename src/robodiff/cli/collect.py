@@ -35,10 +35,10 @@ def record(options: Any, out: Path) -> None:
     import numpy as np
     from rich.console import Console
 
-    from robodiff.cli.progress import bar
     from robodiff.data.formats.zarr import ZarrWriter, pack_zip
     from robodiff.envs.collect import collect
     from robodiff.envs.registry import get_env_spec
+    from robodiff.progress import bar
 
     spec = get_env_spec(options.env)
     if out.suffix == ".zip" and out.exists():

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.envs.registry import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
@@ -34,7 +34,7 @@ class FitConfig:
     """Everything that a run is made of."""
 
     model: DiffusionConfig
-    data: ZarrDataModule
+    data: DataModule
     trainer: TrainerConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     seed_everything: int = 42
@@ -69,7 +69,8 @@ def fit(
     checkpoint = _find_checkpoint(run, resume)
     seed_everything(config.seed_everything, verbose=False)
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
-    policy = DiffusionPolicy(config.model, data.episodes.features, data.episodes.fps)
+    model = replace(config.model, frame_stride=data.shape.frame_stride)
+    policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics())
     rollouts = None
     if config.rollout.env is not None:
