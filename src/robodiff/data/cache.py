@@ -60,9 +60,9 @@ def decoded(source: Path, key: str, array: Any) -> np.ndarray:
     """
     if array.nbytes <= memory_free() / 3:
         return np.asarray(array[:])
-    step = max(1, array.chunks[0])  # whole chunks, each decoded once
-    blocks = lambda: (np.asarray(array[start : start + step]) for start in range(0, len(array), step))  # noqa: E731
-    return assembled(f"{source}: {key}", [Part(source, len(array), key, blocks)], array.shape[1:], array.dtype)
+    frames, step = array.shape[0], max(1, array.chunks[0])  # whole chunks, each decoded once
+    blocks = lambda: (np.asarray(array[start : start + step]) for start in range(0, frames, step))  # noqa: E731
+    return assembled(f"{source}: {key}", [Part(source, frames, key, blocks)], array.shape[1:], array.dtype)
 
 
 def assembled(

@@ -15,7 +15,8 @@ from robodiff.data.episodes import ACTION, Feature
 from robodiff.errors import RobodiffError, UsageError
 
 VERSIONS = ("v2.1", "v3.0")
-_OF_THE_FORMAT = ("data/", "videos/", "meta/", "stats/", "dataset_", "episode_index", "length", "tasks")
+_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
+_PREFIXES = ("data/", "videos/", "meta/", "stats/")
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,11 @@ def columns(file: pq.ParquetFile, wanted: Callable[[str], bool] | list[str]) -> 
     return file.read(columns=chosen)
 
 
+def reserved(column: str) -> bool:
+    """Whether the format itself has this column in an episode's row."""
+    return column in _COLUMNS or column.startswith(_PREFIXES)
+
+
 def _v21(root: Path, info: dict[str, Any], cameras: list[str]) -> Iterator[Episode]:
     path = root / "meta" / "episodes.jsonl"
     with reading(path):
@@ -211,7 +217,7 @@ def _v30(root: Path, info: dict[str, Any], cameras: list[str]) -> Iterator[Episo
 
 def _row(said: Mapping[str, Any]) -> dict[str, Any]:
     """An episode's row of the table: its task, and columns that the format itself does not have."""
-    more = {key: value for key, value in said.items() if not key.startswith(_OF_THE_FORMAT)}
+    more = {key: value for key, value in said.items() if not reserved(key)}
     return {"task": "; ".join(said.get("tasks") or []), **more}
 
 

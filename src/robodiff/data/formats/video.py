@@ -1,10 +1,11 @@
 """Camera videos: frames decoded in order at given times, and an episode's images encoded."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import av
 import av.error
@@ -17,10 +18,11 @@ Codec = Literal["av1", "h264"]
 TOLERANCE = 0.25
 """How far a time may be off, as a share of the time from one frame to the next."""
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    # LeRobot's settings: a key frame every second frame, so that its own random access is quick
-    "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "logging=0"}),
+    # As in LeRobot, every second frame is a key frame, which makes its random access quick.
+    "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "10"}),
     "h264": ("libx264", {"g": "2", "crf": "23", "preset": "medium"}),
 }
+os.environ.setdefault("SVT_LOG", "1")  # errors alone: the AV1 encoder prints a page about each video
 _REORDERED = 32  # more frames than any codec shows out of the order in which they are stored
 
 
@@ -73,36 +75,31 @@ def resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return _planes(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"), VideoReformatter(), size)
 
 
-def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> dict[str, Any]:
-    """Write images (L, 3, H, W) uint8 as an mp4.
-
-    Returns:
-        What LeRobot's info.json says of a video.
-
-    Raises:
-        RobodiffError: images that the codec does not take.
-    """
+def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str, Any]:
+    """What LeRobot's info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
     if codec not in _ENCODERS:
-        raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(get_args(Codec))}")
-    name, options = _ENCODERS[codec]
-    height, width = images.shape[2:]
+        raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(_ENCODERS)}")
     if height % 2 or width % 2 or min(height, width) < 64:
-        raise RobodiffError(
-            f"{path}: videos need an even height and width of at least 64; found {height}x{width}; store images as png"
-        )
+        raise RobodiffError(f"a video needs an even height and width of at least 64; found {height}x{width}; "
+                            "store such images as png")  # fmt: skip
+    return {
+        "video.height": height, "video.width": width, "video.codec": codec, "video.pix_fmt": "yuv420p",
+        "video.fps": fps, "video.channels": 3, "is_depth_map": False, "has_audio": False,
+    }  # fmt: skip
+
+
+def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None:
+    """Write images (L, 3, H, W) uint8 as an mp4."""
+    name, options = _ENCODERS[codec]
     with av.open(path, "w", format="mp4") as container:
         stream: Any = container.add_stream(name, rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, fps)
+        stream.height, stream.width = images.shape[2:]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, fps)
         for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.transpose(1, 2, 0)), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return {
-        "video.height": height, "video.width": width, "video.codec": codec, "video.pix_fmt": "yuv420p",
-        "video.fps": fps, "video.channels": 3, "is_depth_map": False, "has_audio": False,
-    }  # fmt: skip
 
 
 def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
