@@ -137,22 +137,30 @@ def _fill(
         with path.open("r+b", buffering=0) as file:
             file.seek(start + int(first_frames[index]) * frame_size)
             for block in parts[index].decode():
-                if stop.is_set():
-                    return
                 view = np.ascontiguousarray(block).data.cast("B")
                 while view:
                     view = view[file.write(view) :]
                 decoded[index] += len(block)
+                if stop.is_set():
+                    return
             assert decoded[index] == parts[index].frames
             os.fsync(file.fileno())
             file.seek(end + index)
             file.write(b"\1")
 
+    def work_unless_stopped(index: int) -> None:
+        try:
+            if not stop.is_set():
+                work(index)
+        except BaseException:
+            stop.set()
+            raise
+
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         bar(console, "frames", sum(parts[index].frames for index in missing)) as show,
     ):
-        futures = [pool.submit(work, index) for index in missing]
+        futures = [pool.submit(work_unless_stopped, index) for index in missing]
         try:
             pending = set(futures)
             while pending:
@@ -170,13 +178,18 @@ def _fill(
 def _locked(path: Path) -> Iterator[io.FileIO]:
     """Open or create a file and lock it; waits while another process holds it."""
     while True:
-        with path.open("a+b", buffering=0):
-            pass
-        with path.open("r+b", buffering=0) as file:
+        with open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:  # not yet renamed by another
+            if _is_at(path, file):  # not renamed by another process while this one waited
                 yield file
                 return
+
+
+def _is_at(path: Path, file: io.FileIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def memory_free() -> int:

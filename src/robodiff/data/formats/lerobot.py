@@ -108,12 +108,12 @@ def _numbers(meta: Meta, path: Path, key: str, column: pa.Array) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
     said, rows = meta.features[key], len(column)
     width = int(np.prod(said["shape"]))
-    while (
-        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
-    ):
+    nulls = column.null_count
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
-    if column.null_count:
-        raise RobodiffError(f"{path}: {key} has rows without a value")
+        nulls += column.null_count
+    if nulls:
+        raise RobodiffError(f"{path}: {key} has frames without a value")
     dtype = str(np.dtype(column.type.to_pandas_dtype()))
     if dtype != said["dtype"] or len(column) != rows * width:
         raise RobodiffError(f"{path}: {key} is {dtype} with {len(column) / max(rows, 1):g} numbers a frame, but "

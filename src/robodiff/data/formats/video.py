@@ -104,7 +104,7 @@ def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None
 
 def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
     if not container.streams.video:
-        raise RobodiffError(f"{path}: holds no video")
+        raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy it again")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
     if stream.average_rate is not None and abs(stream.average_rate / fps - 1) > 0.01:
