@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Feature, as_vectors, check_recording
-from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, read_meta, reading
+from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, open_parquet, read_meta, reading
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
 
@@ -71,7 +70,7 @@ def read_lerobot(
 def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:
     """The rows of some episodes of one file, per key (n, D)."""
     path = meta.root / episodes[0].data
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), open_parquet(path) as file:
         table = columns(file, [*_CLOCK, *keys])
         rows = _rows(meta, path, table, episodes)
         return {key: _numbers(meta, path, key, table[key].combine_chunks())[rows] for key in keys}
@@ -179,7 +178,7 @@ def _pngs(
     from PIL import Image
 
     path = meta.root / episodes[0].data
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), open_parquet(path) as file:
         table = columns(file, [*_CLOCK, key])
         for row in _rows(meta, path, table, episodes):
             with Image.open(io.BytesIO(table[key][int(row)].as_py()["bytes"])) as image:

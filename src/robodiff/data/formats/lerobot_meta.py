@@ -73,8 +73,8 @@ class Meta:
 
     def image_size(self, key: str) -> tuple[int, int]:
         """Recorded height and width of a camera's images."""
-        shape, names = list(self.features[key]["shape"]), _names(self.features[key].get("names"))
-        height, width = shape[1:] if names and names[0].startswith("channel") else shape[:2]
+        shape = self.features[key]["shape"]
+        height, width = shape[1:] if shape[0] == 3 and shape[2] != 3 else shape[:2]  # (3, H, W) in older ones
         return int(height), int(width)
 
     def _feature(self, key: str) -> Feature | None:
@@ -112,8 +112,10 @@ def read_meta(root: Path) -> Meta:
             raise RobodiffError(f"{path}: must have episodes and an fps above 0; found {total} episodes, fps {fps:g}")
         for feature in features.values():
             _ = feature["dtype"], feature["shape"]
+        cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
+        for name in ("chunks_size", "data_path", *(["video_path"] if cameras else [])):
+            _ = info[name]
     find = _v21 if version == "v2.1" else _v30
-    cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
     # More than info.json counts are of an episode that was being saved when the recording stopped.
     episodes = sorted(find(root, info, cameras), key=lambda episode: episode.number)[:total]
     for place, episode in enumerate(episodes):
@@ -172,6 +174,11 @@ def reading(path: Path) -> Iterator[None]:
         raise RobodiffError(f"{path}: is broken: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A parquet file whose pages are compared with their checksums, where it has them."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
 def columns(file: pq.ParquetFile, wanted: Callable[[str], bool] | list[str]) -> pa.Table:
     """The columns that are named, or that a function picks; raises ``KeyError`` for one that is not there."""
     there = file.schema_arrow.names
@@ -203,7 +210,7 @@ def _v30(root: Path, info: dict[str, Any], cameras: list[str]) -> Iterator[Episo
     if not paths:
         raise RobodiffError(f"{root}: meta/episodes/ holds no parquet file; copy or download the data set again")
     for path in paths:
-        with reading(path), pq.ParquetFile(path) as file:
+        with reading(path), open_parquet(path) as file:
             for row in columns(file, lambda name: not name.startswith("stats/")).to_pylist():
                 place = {part: row[f"data/{part}"] for part in ("chunk_index", "file_index")}
                 videos = {}

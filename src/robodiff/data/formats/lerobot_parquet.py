@@ -15,7 +15,7 @@ from robodiff.data.formats.lerobot_meta import reading
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
-FULL = 4_000_000  # bytes of rows in a file; so much is at most rewritten with an episode
+FULL = 2_000_000  # bytes of rows in a file; so much is at most rewritten with an episode
 CHUNK = 1000  # files in a folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 
@@ -25,37 +25,32 @@ class GrowingTable:
 
     def __init__(self, root: Path, template: str) -> None:
         self.root, self.template = root, template
-        self.index, self.pieces = 0, list[pa.Table]()  # the last file's number, and its rows that count
-        self.schema: pa.Schema | None = None
-        self._written: pa.Table | None = None
+        self.index = 0  # of the last file
+        self.rows: pa.Table | None = None  # of the last file, those that count
+        self._written = self.index, self.rows
 
     def place(self) -> dict[str, int]:
         """Which file the next episode goes to."""
-        full = sum(piece.nbytes for piece in self.pieces) > FULL
-        index = self.index + full
+        index = self.index + (self.rows is not None and self.rows.nbytes > FULL)
         return {"chunk_index": index // CHUNK, "file_index": index % CHUNK}
 
     def write(self, rows: pa.Table) -> None:
         """Write an episode's rows; they count from ``commit`` on, and another ``write`` before it replaces them."""
         place = self.place()
-        path = self.root / self.template.format(**place)
-        if self.schema is not None and not rows.schema.equals(self.schema):
-            there, new = ({f"{field.name}: {field.type}" for field in schema} for schema in (self.schema, rows.schema))
-            raise RobodiffError(f"{path}: an episode's columns must be those of the episodes before; "
-                                f"expected {sorted(there - new)}, found {sorted(new - there)}")  # fmt: skip
-        index = place["chunk_index"] * CHUNK + place["file_index"]
-        if index != self.index:
-            self.index, self.pieces = index, []
-        with replacing(path) as temporary, pq.ParquetWriter(temporary, rows.schema) as writer:
-            for piece in [*self.pieces, rows]:
-                writer.write_table(piece)  # a row group an episode
-        self._written = rows
+        path, index = self.root / self.template.format(**place), place["chunk_index"] * CHUNK + place["file_index"]
+        if self.rows is not None:
+            if not rows.schema.equals(self.rows.schema):
+                old, new = ({f"{field.name}: {field.type}" for field in table.schema} for table in (self.rows, rows))
+                raise RobodiffError(f"{path}: an episode's columns must be those of the episodes before; "
+                                    f"expected {sorted(old - new)}, found {sorted(new - old)}")  # fmt: skip
+            if index == self.index:
+                rows = pa.concat_tables([self.rows, rows]).combine_chunks()
+        _write(rows, path)
+        self._written = index, rows
 
     def commit(self) -> None:
         """Keep what was written last."""
-        assert self._written is not None
-        self.pieces.append(self._written)
-        self.schema = self._written.schema
+        self.index, self.rows = self._written
 
     def resume(self, episodes: int) -> None:
         """Go on after so many episodes; rows of later ones are removed."""
@@ -64,15 +59,19 @@ class GrowingTable:
             with reading(path):
                 found = pq.read_table(path)
                 rows = found.filter(pc.field("episode_index") < episodes)
-            self.schema = found.schema
-            if rows.num_rows:
-                if rows.num_rows < found.num_rows:
-                    with replacing(path) as temporary:
-                        pq.write_table(rows, temporary)
-                chunk, file = (int(part.rpartition("-")[2]) for part in (path.parent.name, path.stem))
-                self.index, self.pieces = chunk * CHUNK + file, [rows]
-                return
-            path.unlink()
+            if rows.num_rows == 0:
+                path.unlink()
+                continue
+            if rows.num_rows < found.num_rows:
+                _write(rows, path)
+            chunk, file = (int(part.rpartition("-")[2]) for part in (path.parent.name, path.stem))
+            self.index, self.rows = chunk * CHUNK + file, rows
+            return
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(rows, temporary, write_page_checksum=True)
 
 
 def column(values: np.ndarray) -> pa.Array:

@@ -45,7 +45,7 @@ def decode_frames(
         RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
     """
     wanted, reformatter = 0, VideoReformatter()
-    with _reading(path), av.open(path) as container:
+    with _reading(path), av.open(path, metadata_errors="replace") as container:
         stream = _check(path, container, fps, size)
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
@@ -103,7 +103,7 @@ def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None
 
 
 def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
-    if not container.streams.video:
+    if not container.streams.video or container.streams.video[0].codec_context is None:
         raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy it again")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
