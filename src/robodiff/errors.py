@@ -1,5 +1,8 @@
 """The errors that a user can cause: one or two lines that say what was expected, what was found, and what to do."""
 
+import functools
+import sys
+
 
 class RobodiffError(Exception):
     """Work could not be done with what was found (a file, a value, an environment). The command line exits with 1."""
@@ -15,3 +18,9 @@ def nearest(name: str, known: list[str]) -> str:
 
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+@functools.cache
+def notice(message: str) -> None:
+    """Tell on standard error what a user should know and need not act upon, each message once."""
+    print(f"robodiff: note: {message}", file=sys.stderr)

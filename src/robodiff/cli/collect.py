@@ -64,8 +64,8 @@ def record(options: Any, out: Path) -> None:
 def _append_missing(writer: Any, options: Any, folder: Path, console: Any) -> None:
     import numpy as np
 
-    from robodiff.cli.progress import bar
     from robodiff.envs.collect import collect
+    from robodiff.progress import bar
 
     if writer.episodes:
         console.print(f"{folder}: has {writer.episodes} episodes already; going on", highlight=False, soft_wrap=True)

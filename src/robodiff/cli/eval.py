@@ -73,8 +73,8 @@ def default_folder(policy: str, options: Any) -> Path:
 
 def measure(policy: str, options: Any, out: Path, console: Any, again: bool = True) -> dict[str, Any]:
     """Evaluate with a progress bar."""
-    from robodiff.cli.progress import bar
     from robodiff.evaluation.evaluate import evaluate
+    from robodiff.progress import bar
 
     with bar(console, "episodes", options.episodes) as advance:
         return evaluate(

@@ -10,22 +10,25 @@ from typing import Any, get_args
 from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
 from robodiff.cli.parser import Parser, check_yaml
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
 
-Any option of the configuration can be given on the command line, too; --model.help and --data.help list those of the
-policy and of the data. A --trainer.max_* there replaces every max_* of the configuration.
+Any option of the configuration can be given on the command line, too; --model.help lists those of the policy,
+--data.help ZarrDataModule and --data.help LeRobotDataModule those of the data. A --trainer.max_* there replaces every
+max_* of the configuration.
 
 Examples:
   robodiff fit --config pusht_keypoints
   robodiff fit --config pusht_keypoints --data.path my.zarr --model.horizon 32 --trainer.max_steps 20000
+  robodiff fit --config pusht_keypoints --data LeRobotDataModule --data.root my_dataset \\
+      --model.observation_keys '[observation.state]' --rollout.env null
   robodiff fit --resume runs/pusht_keypoints-20260131-120000"""
 
-PARTS = {"model": DiffusionConfig, "data": ZarrDataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
+PARTS = {"model": DiffusionConfig, "data": DataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
 
 
 def run(arguments: list[str]) -> None:
@@ -85,7 +88,7 @@ def _parser() -> Parser:
     parser.add_argument("--resume", type=str | None, help="Go on with this run; only --trainer.max_* may be changed.")
     parser.add_argument("--minutes", type=float | None, help="Train for about so long; short for --trainer.max_time.")
     parser.add_argument("--model", type=DiffusionConfig, help="The policy.")
-    parser.add_argument("--data", type=ZarrDataModule, help="The demonstrations.")
+    parser.add_argument("--data", type=DataModule, help="The demonstrations.")
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--rollout", type=RolloutConfig, default=RolloutConfig())
     parser.add_argument("--seed_everything", type=int, default=42, help="Seed of everything random in training.")
@@ -100,6 +103,8 @@ def _check_parts(config: Any) -> None:
             raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
         if not isinstance(values, Namespace):
             raise UsageError(f"{part}: expected options, each with its name; found {str(values)[:80]}")
+        name = str(values.get("class_path", "")).rpartition(".")[2]
+        kind = next((own for own in kind.__subclasses__() if own.__name__ == name), kind)
         values = values.get("init_args", values)
         for field in dataclasses.fields(kind):
             if values.get(field.name, field.default) is None and NoneType not in get_args(field.type):

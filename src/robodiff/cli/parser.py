@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import DiffusionConfig
 
-set_parsing_settings(subclasses_enabled=[DiffusionConfig, ZarrDataModule], docstring_parse_attribute_docstrings=True)
+set_parsing_settings(subclasses_enabled=[DiffusionConfig, DataModule], docstring_parse_attribute_docstrings=True)
 
 MOST_VALUES = 10_000
 DEEPEST = 20
@@ -56,8 +56,9 @@ class Parser(ArgumentParser):
         known = [option.lstrip("-") for action in self._actions for option in action.option_strings]
         for action in self._actions:
             kind = getattr(action, "_typehint", None)
-            if kind in (DiffusionConfig, ZarrDataModule):
-                known += [f"{action.dest}.{field.name}" for field in dataclasses.fields(kind)]
+            if kind in (DiffusionConfig, DataModule):
+                classes = [kind, *kind.__subclasses__()]
+                known += [f"{action.dest}.{field.name}" for each in classes for field in dataclasses.fields(each)]
         return known
 
 
@@ -74,6 +75,9 @@ def shorten(message: str, known: list[str]) -> str:
         expected = re.sub(r"<class '(\w+)'>|typing\.", lambda m: m[1] or "", wrong[1])
         found = wrong[2].strip().splitlines()[0]
         return f"{'.'.join(keys)}: expected {' '.join(expected.split())}; found {found[:80]}"
+    if "is abstract" in message:
+        classes = ", ".join(each.__name__ for each in DataModule.__subclasses__())
+        return f"{'.'.join(keys)}: nothing says of which class it is; there is {classes}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]
 

@@ -5,14 +5,13 @@ is found by its reader. Limits are set so that clean recordings, scripted or by 
 """
 
 import hashlib
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.windows import WindowShape
@@ -38,7 +37,7 @@ SAMPLE = 50_000
 """Frames that are enough to measure a quantile or a correlation."""
 
 
-def examine(source: ZarrDataModule, window: WindowShape) -> list[Finding]:
+def examine(source: DataModule, window: WindowShape) -> list[Finding]:
     """Everything that is found in a recording, worst first.
 
     Args:
@@ -66,7 +65,7 @@ def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def read_sound(source: ZarrDataModule, observation_keys: list[str] | None) -> Episodes:
+def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episodes:
     """Read what is to be trained on.
 
     Raises:
@@ -75,11 +74,13 @@ def read_sound(source: ZarrDataModule, observation_keys: list[str] | None) -> Ep
     try:
         episodes = source.read(observation_keys)
         findings = [finding for check in FATAL_CHECKS for finding in check(episodes)]
-        chosen = source.episodes or range(len(episodes))
+        chosen = source.chosen(episodes)
         if fatal := [f for f in findings if f.severity == "fatal" and (f.episode is None or f.episode in chosen)]:
             raise RecordingError(episodes.source, fatal)
     except RecordingError as error:
-        raise RobodiffError(f"{error}\nall that is wrong with it: {_command(source)}") from None
+        raise RobodiffError(
+            f"{error}\nall that is wrong with it: {shlex.join(['robodiff', 'data', 'check', *source.arguments()])}"
+        ) from None
     return episodes
 
 
@@ -257,14 +258,6 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
 """What can be read and would still harm training; ``fit`` runs them, too."""
 CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
-
-
-def _command(source: ZarrDataModule) -> str:
-    words = ["robodiff", "data", "check", source.path]
-    words += ["--layout", source.layout] if source.layout else []
-    words += ["--key_map", json.dumps(source.key_map)] if source.key_map else []
-    words += ["--fps", f"{source.fps:g}"] if source.fps else []
-    return shlex.join(words)
 
 
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:

@@ -1,31 +1,26 @@
 """Which demonstrations to train on, and how they become batches. Imports no torch, so that help is instant."""
 
+import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Episodes
-from robodiff.data.windows import split_episodes
-from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.data.windows import WindowShape, split_episodes
+from robodiff.errors import RobodiffError, UsageError, nearest, notice
 
 BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
 """Demonstrations inside the package, by the name in ``builtin:<name>``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZarrDataModule:
-    """Demonstrations in a zarr group, formats 2 and 3, as a folder or a .zip."""
+class DataModule(ABC):
+    """Demonstrations and how they become batches; --data.help LeRobotDataModule and --data.help ZarrDataModule tell
+    what each format needs."""
 
-    path: str
-    """Where the recording is; builtin:pusht is the one inside the package."""
-    layout: Literal["pusht", "robofactory", "img"] | None = None
-    """What the file's keys are; a file that robodiff wrote says it itself."""
-    key_map: dict[str, str] | None = None
-    """Key in the file -> name here, such as {state: observation.state}, in place of a layout."""
-    fps: float | None = None
-    """Frames per second; a file that robodiff wrote says it itself, the layout pusht has 10."""
     episodes: list[int] | None = None
     """Which episodes to use, by number; all when null."""
     train_batch_size: int = 256
@@ -43,34 +38,169 @@ class ZarrDataModule:
                 raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
         if not 0 <= self.val_split < 1:
             raise UsageError(f"val_split must be at least 0 and below 1; found {self.val_split}")
-        if self.fps is not None and not self.fps > 0:
-            raise UsageError(f"fps must be above 0; found {self.fps}")
-        if self.key_map is not None and self.layout is not None:
-            raise UsageError("layout and key_map both say what the file's keys are; give one of them")
 
+    @abstractmethod
     def read(self, observation_keys: list[str] | None = None) -> Episodes:
         """Read the observations that are named, or all, and the actions.
 
         Raises:
             RobodiffError: nothing there to read, a broken recording, or a key that it lacks.
         """
+
+    def window(self, shape: WindowShape, fps: float) -> WindowShape:
+        """The time steps of one sample: the policy's, unless the data say more of them."""
+        return shape
+
+    def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+        """The sorted places in ``episodes`` of those to train on and of those held out, among the chosen ones."""
+        chosen = self.chosen(episodes)
+        train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
+        return chosen[train], chosen[held_out]
+
+    def chosen(self, episodes: Episodes) -> np.ndarray:
+        """The sorted places in ``episodes`` of those to use."""
+        return np.arange(len(episodes))
+
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """How ``robodiff data info`` and ``robodiff data check`` are told of this recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZarrDataModule(DataModule):
+    """Demonstrations in a zarr group, formats 2 and 3, as a folder or a .zip."""
+
+    path: str
+    """Where the recording is; builtin:pusht is the one inside the package."""
+    layout: Literal["pusht", "robofactory", "img"] | None = None
+    """What the file's keys are; a file that robodiff wrote says it itself."""
+    key_map: dict[str, str] | None = None
+    """Key in the file -> name here, such as {state: observation.state}, in place of a layout."""
+    fps: float | None = None
+    """Frames per second; a file that robodiff wrote says it itself, the layout pusht has 10."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fps is not None and not self.fps > 0:
+            raise UsageError(f"fps must be above 0; found {self.fps}")
+        if self.key_map is not None and self.layout is not None:
+            raise UsageError("layout and key_map both say what the file's keys are; give one of them")
+
+    def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
         from robodiff.data.formats.zarr import read_zarr
 
         fps = self.fps or (10.0 if self.layout == "pusht" else None)
         keys = None if observation_keys is None else [*observation_keys, ACTION]
         return replace(read_zarr(resolve(self.path), self.layout, self.key_map, keys, fps), source=self.path)
 
-    def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
-        """The sorted numbers of the episodes to train on and of those held out, among the chosen ones."""
-        chosen = np.arange(len(episodes))
-        if self.episodes is not None:
-            numbers = self.episodes
-            if not numbers or not set(numbers) <= set(chosen.tolist()) or len(set(numbers)) != len(numbers):
-                raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to "
-                                 f"{len(episodes) - 1}; found {numbers[:8]}")  # fmt: skip
-            chosen = np.array(sorted(numbers))
-        train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
-        return chosen[train], chosen[held_out]
+    def chosen(self, episodes: Episodes) -> np.ndarray:  # noqa: D102
+        if self.episodes is None:
+            return np.arange(len(episodes))
+        numbers = self.episodes
+        if not numbers or not set(numbers) <= set(range(len(episodes))) or len(set(numbers)) != len(numbers):
+            raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to "
+                             f"{len(episodes) - 1}; found {numbers[:8]}")  # fmt: skip
+        return np.array(sorted(numbers))
+
+    def arguments(self) -> list[str]:  # noqa: D102
+        words = [self.path]
+        words += ["--layout", self.layout] if self.layout else []
+        words += ["--key_map", json.dumps(self.key_map)] if self.key_map else []
+        return words + (["--fps", f"{self.fps:g}"] if self.fps else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotDataModule(DataModule):
+    """Demonstrations in a LeRobot data set, v2.1 or v3.0, in a folder or on the Hugging Face hub."""
+
+    repo_id: str | None = None
+    """Its name on the hub, such as lerobot/pusht; fetched once unless root is given."""
+    root: str | None = None
+    """Its folder, with meta/, data/ and videos/."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the main branch when null."""
+    resize_shape: tuple[int, int] | None = None
+    """Height and width to which images are brought when they are decoded; as recorded when null. The policy then
+    expects images of this size."""
+    cache_dir: str | None = None
+    """Folder of the decoded images; ROBODIFF_CACHE, or ~/.cache/robodiff, when null."""
+    delta_timestamps: dict[str, list[float]] | None = None
+    """Seconds from now of the frames in a sample, per key, as LeRobot has them; checked against the policy, which
+    says it all: its spacing becomes frame_stride."""
+    image_transforms: Any = None
+    """Only null: images are cropped and changed by the policy, on its device."""
+    num_workers: Any = None
+    """Accepted and not used: batches are gathered from memory, no worker decodes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repo_id is None and self.root is None:
+            raise UsageError("nothing says where the demonstrations are; set data.root (a folder) or data.repo_id")
+        if self.resize_shape is not None and min(self.resize_shape) < 1:
+            raise UsageError(f"resize_shape must be a height and a width above 0; found {list(self.resize_shape)}")
+        if self.image_transforms is not None:
+            raise UsageError("image_transforms must be null; the policy crops and changes images on its device, "
+                             "see robodiff fit --model.help")  # fmt: skip
+
+    def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
+        from robodiff.data.formats.lerobot import read_lerobot
+        from robodiff.data.formats.lerobot_meta import download
+
+        if self.num_workers is not None:
+            notice("data.num_workers has no effect: batches are gathered from memory, no worker decodes")
+        keys = None if observation_keys is None else [*observation_keys, ACTION]
+        if self.root is not None:
+            root = Path(self.root).expanduser()
+        else:
+            assert self.repo_id is not None
+            root = download(self.repo_id, self.revision, keys, self.episodes)
+        cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        episodes = read_lerobot(root, keys, self.episodes, self.resize_shape, cache)
+        return replace(episodes, source=self.root or self.repo_id)
+
+    def arguments(self) -> list[str]:  # noqa: D102
+        assert self.root or self.repo_id
+        return [self.root or str(self.repo_id)]
+
+    def window(self, shape: WindowShape, fps: float) -> WindowShape:
+        """The policy's time steps, checked against ``delta_timestamps``.
+
+        Raises:
+            UsageError: other steps than the policy's.
+        """
+        given = self.delta_timestamps
+        if not given:
+            return shape
+        longest, stride = max(given.values(), key=len), shape.frame_stride
+        if stride == 1 and len(longest) > 1:
+            stride = max(1, round((longest[-1] - longest[0]) / (len(longest) - 1) * fps))
+        for key, seconds in given.items():
+            first = 1 - shape.n_obs_steps
+            steps = np.arange(first, first + shape.horizon if key == ACTION else 1)
+            late = key == ACTION and first < 0 and seconds[:1] == [0.0]  # starts with the newest observation
+            frames = (steps - first if late else steps) * stride
+            if len(seconds) != len(steps) or np.abs(np.asarray(seconds) * fps - frames).max() > 0.1:
+                right = ", ".join(f"{step * stride / fps:.4g}" for step in steps)
+                raise UsageError(
+                    f"data.delta_timestamps.{key} must be null or the policy's own steps [{right}] (n_obs_steps "
+                    f"{shape.n_obs_steps}, horizon {shape.horizon}, fps {fps:g}); found {seconds}"
+                )
+            if late:
+                notice(f"data.delta_timestamps.{key} starts at 0.0; taken as from {steps[0] * stride / fps:g}, where "
+                       f"the oldest of {shape.n_obs_steps} observations is")  # fmt: skip
+        return replace(shape, frame_stride=stride)
+
+
+def recording(
+    path: str, layout: str | None = None, key_map: dict[str, str] | None = None, fps: float | None = None
+) -> DataModule:
+    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, or a zarr group."""
+    if (Path(path).expanduser() / "meta" / "info.json").is_file():
+        if layout or key_map or fps:
+            raise UsageError(f"{path}: is a LeRobot data set, which says its keys and rate itself; leave out layout, "
+                             "key_map and fps")  # fmt: skip
+        return LeRobotDataModule(root=path)
+    return ZarrDataModule(path=path, layout=layout, key_map=key_map, fps=fps)  # pyright: ignore[reportArgumentType]
 
 
 def resolve(path: str) -> Path:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from robodiff.data.check import read_sound
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -26,16 +26,15 @@ class WindowDataModule(LightningDataModule):
         seed: of the order of the training windows.
     """
 
-    def __init__(
-        self, config: ZarrDataModule, shape: WindowShape, observation_keys: list[str] | None, seed: int
-    ) -> None:
+    def __init__(self, config: DataModule, shape: WindowShape, observation_keys: list[str] | None, seed: int) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
         self.episodes = read_sound(config, observation_keys)
+        self.shape = config.window(shape, self.episodes.fps)
         self.train_episodes, held_out = config.split(self.episodes)
-        self.train_windows = Windows(self.episodes.episode_ends, shape, self.train_episodes)
-        self.val_windows = Windows(self.episodes.episode_ends, shape, held_out)
+        self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
+        self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
         self._tensors: dict[str, Tensor] | None = None
 
     def statistics(self) -> dict[str, Statistics]:

@@ -4,7 +4,7 @@ import logging
 import threading
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.envs.registry import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
@@ -36,7 +36,7 @@ class FitConfig:
     """Everything that a run is made of."""
 
     model: DiffusionConfig
-    data: ZarrDataModule
+    data: DataModule
     trainer: TrainerConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     seed_everything: int = 42
@@ -73,7 +73,8 @@ def fit(
         _check_folder(run, resume)
     seed_everything(config.seed_everything, verbose=False)
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
-    policy = DiffusionPolicy(config.model, data.episodes.features, data.episodes.fps)
+    model = replace(config.model, frame_stride=data.shape.frame_stride)
+    policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics())
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:

@@ -16,7 +16,8 @@ def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], Non
     start = last = time.monotonic()
 
     def rate(done: int) -> str:
-        return f"{done / max(time.monotonic() - start, 1e-9):.2g} {unit}/s"
+        each_second = done / max(time.monotonic() - start, 1e-9)
+        return f"{each_second:{',.0f' if each_second >= 10 else '.2g'}} {unit}/s"
 
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,0 +1,77 @@
+"""Training windows a second from the cache of decoded frames, against random-access decoding of the same video."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from benchmarks.common import keep, side_by_side
+from robodiff.data.datamodule import WindowLoader
+from robodiff.data.episodes import ACTION
+from robodiff.data.formats.lerobot import read_lerobot
+from robodiff.data.formats.lerobot_meta import read_meta
+from robodiff.data.windows import Windows, WindowShape, epoch_order
+
+SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)
+CAMERA = "observation.image"
+BATCH, BATCHES, ALONE = 256, 20, 64
+
+
+def main() -> None:
+    root = Path(os.environ["ROBODIFF_TEST_DATA"]) / "lerobot_pusht_v3"
+    with tempfile.TemporaryDirectory() as cache:
+        start = time.perf_counter()
+        episodes = read_lerobot(root, [CAMERA, ACTION], cache=Path(cache))
+        first = time.perf_counter() - start
+        measure(root, episodes.episode_ends, {key: np.asarray(a) for key, a in episodes.arrays.items()}, first)
+
+
+def measure(root: Path, ends: np.ndarray, arrays: dict[str, np.ndarray], first: float) -> None:
+    """One row: the same windows from the cache, and decoded one by one from the open video."""
+    windows = Windows(ends, SHAPE)
+    order = epoch_order(len(windows), seed=0, epoch=0)
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+    loader = WindowLoader(tensors, windows, BATCH, order=lambda _: order, position=lambda: 0)
+    meta = read_meta(root)
+    path, _ = meta.episodes[0].videos[CAMERA]
+
+    def cached() -> None:
+        for batch in range(BATCHES):
+            loader.gather(order[batch * BATCH : (batch + 1) * BATCH])
+
+    with av.open(root / path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+
+        def decode(frame: int) -> np.ndarray:
+            """The set's videos follow one another without a gap, so frame i is shown at i / fps."""
+            container.seek(round(frame / meta.fps / stream.time_base), stream=stream)
+            for found in container.decode(stream):
+                if found.time > (frame - 0.5) / meta.fps:
+                    return found.to_ndarray(format="rgb24").transpose(2, 0, 1)
+            raise AssertionError(frame)
+
+        def random_access() -> None:
+            for window in order[:ALONE]:
+                frames, _ = windows.frames(np.array([window]))
+                images = np.stack([decode(frame) for frame in frames[0, : SHAPE.n_obs_steps]])
+                np.testing.assert_array_equal(images, arrays[CAMERA][frames[0, : SHAPE.n_obs_steps]])
+                tensors[ACTION][frames[0]]
+
+        seconds = side_by_side({"cached": cached, "random": random_access}, rounds=5)
+    rate = {"cached": BATCH * BATCHES / seconds["cached"], "random": ALONE / seconds["random"]}
+    keep("video", [{
+        "windows": "AV1, 2 frames of 96 x 96, 16 actions",
+        "from robodiff's cache, per second": f"{rate['cached']:,.0f}",
+        "decoded when needed, per second": f"{rate['random']:,.0f}",
+        "ratio": f"{rate['cached'] / rate['random']:.0f}",
+        f"decoding all {len(arrays[CAMERA]):,} frames once, s": f"{first:.1f}",
+    }])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

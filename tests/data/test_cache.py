@@ -1,0 +1,169 @@
+"""The cache of decoded arrays: decoded once, resumed, shared between processes, refused before and while it fills."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robodiff.data import cache
+from robodiff.data.cache import Part, assembled
+from robodiff.errors import RobodiffError
+
+UINT8 = np.dtype(np.uint8)
+
+
+class Source:
+    """Three parts of 4 frames (3, 2), each frame full of its number; counts how often each part is decoded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "source"
+        self.file.write_text("a video")
+        self.decoded = [0, 0, 0]
+        self.fail: tuple[int, Exception] | None = None
+
+    def parts(self) -> list[Part]:
+        return [Part(self.file, 4, f"part {index}", lambda index=index: self.decode(index)) for index in range(3)]
+
+    def decode(self, index: int) -> Iterator[np.ndarray]:
+        self.decoded[index] += 1
+        for start in (0, 3):
+            numbers = np.arange(4)[start : start + 3] + 4 * index
+            yield np.broadcast_to(numbers[:, None, None], (len(numbers), 3, 2)).astype(np.uint8)
+            if self.fail is not None and self.fail[0] == index:
+                raise self.fail[1]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # one thread, so that parts come in order
+    return Source(tmp_path)
+
+
+def make(source: Source, folder: Path) -> np.ndarray:
+    return assembled("the camera", source.parts(), (3, 2), UINT8, folder)
+
+
+def check(array: np.ndarray) -> None:
+    assert isinstance(array, np.memmap)
+    assert not array.flags.writeable
+    assert (array.shape, array.dtype) == ((12, 3, 2), np.uint8)
+    np.testing.assert_array_equal(array[:, 0, 0], np.arange(12))
+    assert (array == array[:, :1, :1]).all()
+
+
+def test_decoded_once_until_a_source_or_a_recipe_changes(source: Source, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "deep"
+    check(make(source, folder))
+    check(make(source, folder))
+    assert source.decoded == [1, 1, 1]
+    assert [p.suffix for p in folder.iterdir()] == [".npy"]  # nothing else is left
+    source.file.write_text("another video")
+    check(make(source, folder))
+    assert source.decoded == [2, 2, 2]
+    parts = [Part(p.source, p.frames, f"{p.recipe}, resized", p.decode) for p in source.parts()]
+    check(assembled("the camera", parts, (3, 2), UINT8, folder))
+    assert source.decoded == [3, 3, 3]
+
+
+@pytest.mark.parametrize("fault", [RobodiffError("video 1 is broken"), KeyboardInterrupt()])
+def test_what_was_stopped_goes_on_where_it_was(source: Source, tmp_path: Path, fault: Exception) -> None:
+    source.fail = (1, fault)
+    with pytest.raises(type(fault)):
+        make(source, tmp_path / "cache")
+    assert source.decoded == [1, 1, 0]
+    assert not list((tmp_path / "cache").glob("*.npy"))  # nothing half-written is ever served
+    source.fail = None
+    check(make(source, tmp_path / "cache"))
+    assert source.decoded == [1, 2, 1]  # the first part is not decoded again
+
+
+def test_a_file_that_was_stopped_before_it_had_its_size(source: Source, tmp_path: Path) -> None:
+    source.fail = (0, RobodiffError("broken"))
+    with pytest.raises(RobodiffError):
+        make(source, tmp_path / "cache")
+    partial = next((tmp_path / "cache").glob(".*.partial"))
+    os.truncate(partial, 20)
+    source.fail = None
+    check(make(source, tmp_path / "cache"))
+
+
+def test_a_full_disk_is_told_beforehand(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(RobodiffError, match=r"^the camera: takes 0 MB decoded, and .*\.npy cannot be written: the disk "
+                                            r"has 0 MB free; free some space, or set ROBODIFF_CACHE"):  # fmt: skip
+        make(source, tmp_path / "cache")
+    assert source.decoded == [0, 0, 0]
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_nothing(source: Source, tmp_path: Path) -> None:
+    source.fail = (2, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(RobodiffError, match=r"cannot be written: No space left on device; free some space"):
+        make(source, tmp_path / "cache")
+    source.fail = None
+    check(make(source, tmp_path / "cache"))
+    assert source.decoded == [1, 1, 2]
+
+
+def test_a_folder_that_cannot_be_written(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(RobodiffError, match=r"cannot be written: Not a directory; .* set ROBODIFF_CACHE"):
+        make(source, source.file / "cache")
+
+
+def test_those_who_start_together_decode_once(source: Source, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    decode = source.decode
+
+    def slow(index: int) -> Iterator[np.ndarray]:
+        begun.set()
+        go_on.wait()
+        yield from decode(index)
+
+    source.decode = slow  # type: ignore[method-assign]
+    found: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: found.append(make(source, tmp_path / "cache"))) for _ in range(3)]
+    threads[0].start()
+    begun.wait()
+    for thread in threads[1:]:
+        thread.start()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert source.decoded == [1, 1, 1]
+    for array in found:
+        check(array)
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_a_killed_process_leaves_no_lock_and_no_half_file(tmp_path: Path) -> None:
+    code = f"""
+import os, numpy as np
+from pathlib import Path
+from robodiff.data.cache import Part, assembled
+os.sched_getaffinity = lambda _: {{0}}
+def decode(index):
+    if index == 1 and KILLED: os.kill(os.getpid(), 9)
+    assert not (index == 0 and not KILLED), "decoded again"
+    yield np.full((5, 3), index, np.uint8)
+parts = [Part(Path({str(__file__)!r}), 5, str(i), lambda i=i: decode(i)) for i in range(3)]
+print(assembled("x", parts, (3,), np.dtype(np.uint8), Path({str(tmp_path)!r}))[:, 0].tolist())
+"""
+    killed = subprocess.run([sys.executable, "-c", code.replace("KILLED", "True")], capture_output=True, text=True)
+    assert killed.returncode == -9
+    again = subprocess.run([sys.executable, "-c", code.replace("KILLED", "False")], capture_output=True, text=True)
+    assert again.stdout.split("\n")[0] == str([0] * 5 + [1] * 5 + [2] * 5), again.stderr
+
+
+def test_the_folder_is_the_environments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path))
+    assert cache.cache_folder() == tmp_path
+    monkeypatch.delenv("ROBODIFF_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache.cache_folder() == tmp_path / ".cache" / "robodiff"

@@ -1,0 +1,130 @@
+"""Data modules' configurations: what goes together, and which steps ``delta_timestamps`` may name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.windows import WindowShape
+from robodiff.errors import UsageError, notice
+
+SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)
+
+
+def seconds(first: int, number: int, fps: float = 10, stride: int = 1) -> list[float]:
+    return [round((first + step) * stride / fps, 4) for step in range(number)]
+
+
+def window(deltas: dict[str, list[float]], shape: WindowShape = SHAPE, fps: float = 10) -> WindowShape:
+    return LeRobotDataModule(root="x", delta_timestamps=deltas).window(shape, fps)
+
+
+@pytest.fixture
+def lerobot_set(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    writer = LeRobotWriter(tmp_path / "set", 10)
+    for length in (20, 25, 22, 30, 21):
+        walk = np.cumsum(random.normal(size=(length, 2)), axis=0)
+        writer.append({"observation.state": walk, "action": walk + 1})
+    return tmp_path / "set"
+
+
+def test_steps_that_are_the_policys(capsys: pytest.CaptureFixture[str]) -> None:
+    both = {"action": seconds(-1, 16), "observation.state": [-0.1, 0.0]}
+    assert window(both) == SHAPE
+    assert window({}) == SHAPE
+    assert window({"action": seconds(-1, 16, 30)}, fps=30) == SHAPE  # written with four digits
+    assert window({"action": seconds(-1, 16, 10, 3), "observation.state": [-0.3, 0.0]}).frame_stride == 3
+    strided = WindowShape(2, 16, 8, frame_stride=3)
+    assert window({"action": seconds(-1, 16, 10, 3)}, strided) == strided
+    one = WindowShape(1, 16, 8)
+    assert window({"action": seconds(0, 16, 10, 2), "observation.state": [0.0]}, one).frame_stride == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_actions_that_start_now_are_taken_as_the_policys_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
+    notice.cache_clear()
+    for _ in range(2):
+        assert window({"action": seconds(0, 16)}) == SHAPE
+    told = capsys.readouterr().err
+    assert told == ("robodiff: note: data.delta_timestamps.action starts at 0.0; taken as from -0.1, where the oldest "
+                    "of 2 observations is\n")  # fmt: skip
+    assert window({"action": seconds(0, 16, 10, 2)}).frame_stride == 2
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        {"action": seconds(-1, 15)},
+        {"action": seconds(0, 17)},
+        {"action": seconds(1, 16)},
+        {"action": []},
+        {"action": seconds(-1, 16)[::-1]},
+        {"action": [*seconds(-1, 15), 9.0]},
+        {"action": seconds(-1, 16), "observation.state": [0.0]},
+        {"action": seconds(-1, 16), "observation.state": [0.0, 0.1]},
+        {"action": seconds(-1, 16), "observation.state": [-0.2, 0.0]},
+        {"action": seconds(-1, 16, 30)},
+    ],
+)
+def test_other_steps_are_refused(deltas: dict[str, list[float]]) -> None:
+    with pytest.raises(
+        UsageError, match=r"delta_timestamps\.(action|observation\.state) must be null or the policy's own"
+    ):
+        window(deltas)
+    strided = WindowShape(2, 16, 8, frame_stride=2)
+    with pytest.raises(UsageError, match=r"must be null or the policy's own steps \[-0\.2, 0, 0\.2,"):
+        window({"action": seconds(-1, 16)}, strided)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"set data\.root \(a folder\) or data\.repo_id"),
+        ({"root": "x", "resize_shape": (0, 5)}, "resize_shape must be a height and a width above 0"),
+        ({"root": "x", "image_transforms": {"class_path": "Resize"}}, "image_transforms must be null"),
+        ({"root": "x", "val_split": 1.0}, "val_split must be at least 0 and below 1"),
+        ({"root": "x", "train_batch_size": 0}, "train_batch_size must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        LeRobotDataModule(**options)
+
+
+def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lerobot_set: Path) -> None:
+    modules: list[DataModule] = [
+        ZarrDataModule(path=str(recording), episodes=[4, 1, 3], val_split=0.4),
+        LeRobotDataModule(root=str(lerobot_set), episodes=[4, 1, 3], val_split=0.4),
+    ]
+    for module in modules:
+        episodes = module.read(["observation.state"])
+        train, held_out = module.split(episodes)
+        numbers = episodes.table.get("episode_index", list(range(len(episodes))))
+        assert sorted(numbers[place] for place in [*train, *held_out]) == [1, 3, 4]
+        assert (len(train), len(held_out)) == (2, 1)
+
+
+def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) -> None:
+    from robodiff.policies.checkpoint import load_policy
+
+    options = ("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8,
+               "--rollout.env", "null", "--trainer.fast_dev_run", "true", "--trainer.max_time", "null")  # fmt: skip
+    notice.cache_clear()
+    code, out, err = robodiff(
+        "fit", "--config", "pusht_keypoints", "--data", "LeRobotDataModule", "--data.root", lerobot_set,
+        "--data.num_workers", 4, "--data.delta_timestamps", f"{{action: {seconds(-1, 16, 10, 2)}}}",
+        "--model.observation_keys", "[observation.state]", "--run", tmp_path / "run", *options,
+    )  # fmt: skip
+    assert code == 0, err
+    assert f"{lerobot_set}: 4 episodes" in out
+    assert "data.num_workers has no effect" in err
+    assert load_policy(tmp_path / "run").config.frame_stride == 2
+    code, _, err = robodiff("fit", "--data", "LeRobotDataModule", "--data.rot", "x")
+    assert (code, err.strip()) == (2, "robodiff fit: error: unknown option data.rot. Did you mean 'data.root'?")
+    code, _, err = robodiff("fit", "--data.root", "x")
+    assert code == 2
+    assert "nothing says of which class it is; there is ZarrDataModule, LeRobotDataModule" in err
