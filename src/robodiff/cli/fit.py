@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
+from robodiff.cli.foreign import OURS, known_class, read_configuration
 from robodiff.cli.parser import Parser, check_yaml
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
@@ -43,6 +44,11 @@ def run(arguments: list[str]) -> None:
     for place in configs:
         arguments[place] = _find_config(arguments[place])
         check_yaml(Path(arguments[place]))
+        arguments[place] = read_configuration(Path(arguments[place]))
+    for part in OURS:
+        for option in (f"--{part}", f"--{part}.class_path"):
+            if (given := _value(arguments, option)) is not None and not given.startswith("{"):
+                known_class(part, given)
     config = parser.parse_args(_with_length(arguments))
     _check_parts(config)
     folder = Path(resumed or config.run or f"runs/{Path(name or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}")

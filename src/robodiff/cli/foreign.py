@@ -1,0 +1,97 @@
+"""Configuration files of getiaction (now physicalai): its class names and options, read as robodiff's.
+
+No class is imported because a file names it: whatever is not in these tables is refused.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robodiff.errors import UsageError, nearest, notice
+
+OURS = {
+    "model": {"DiffusionConfig": "robodiff.policies.config.DiffusionConfig"},
+    "data": {
+        "ZarrDataModule": "robodiff.data.config.ZarrDataModule",
+        "LeRobotDataModule": "robodiff.data.config.LeRobotDataModule",
+    },
+}
+"""Per part of a configuration the classes that there are, by their short names."""
+THEIRS = {
+    "getiaction.policies.lerobot.diffusion.Diffusion": "DiffusionConfig",
+    "getiaction.policies.lerobot.Diffusion": "DiffusionConfig",
+    "physicalai.policies.lerobot.Diffusion": "DiffusionConfig",
+    "getiaction.data.lerobot.LeRobotDataModule": "LeRobotDataModule",
+    "physicalai.data.lerobot.LeRobotDataModule": "LeRobotDataModule",
+}
+"""Their classes, and those that stand for them here."""
+RENAMED = {"optimizer_lr": "learning_rate"}
+NOT_NEEDED = {
+    "model": {"compile_model", "compile_mode"},
+    "data": {"tolerance_s", "force_cache_sync", "download_videos", "video_backend", "batch_encoding_size",
+             "data_format", "pin_memory", "persistent_workers", "val_persistent_workers", "val_gym", "test_gym",
+             "num_rollouts_val", "num_rollouts_test", "max_episode_steps"},
+    "trainer": {"enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps",
+                "logger", "callbacks", "benchmark", "deterministic", "gradient_clip_algorithm", "default_root_dir",
+                "use_distributed_sampler"},
+}  # fmt: skip
+"""Options that have no use here: a gathering loader has no workers and no video backend, runs keep what they need."""
+
+
+def known_class(part: str, name: str) -> str:
+    """The class that a configuration names, ours or theirs, by its full name here.
+
+    Raises:
+        UsageError: another class; it is not imported.
+    """
+    short = THEIRS.get(name, name)
+    found = OURS[part].get(short) or next((full for full in OURS[part].values() if full == short), None)
+    if found is None:
+        raise UsageError(
+            f"{part}: unknown class {name!r}; there is {', '.join(OURS[part])}.{nearest(short, [*OURS[part]])}"
+        )
+    return found
+
+
+def read_configuration(path: Path) -> str:
+    """What a configuration file says in robodiff's words: its path where these are its own, else the text translated.
+
+    Raises:
+        UsageError: a class that is not known, or a value that contradicts what follows from others.
+    """
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        return str(path)
+    foreign = False
+    for part in OURS:
+        given = content.get(part)
+        if isinstance(given, dict) and isinstance(given.get("class_path"), str):
+            foreign |= given["class_path"] in THEIRS
+            given["class_path"] = known_class(part, given["class_path"])
+    if not foreign:
+        return str(path)
+    for part, options in NOT_NEEDED.items():
+        given = content.get(part)
+        given = given.get("init_args", given) if isinstance(given, dict) and part in OURS else given
+        if isinstance(given, dict):
+            _adapt(part, given, options)
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _adapt(part: str, given: dict[str, Any], not_needed: set[str]) -> None:
+    for theirs, ours in RENAMED.items():
+        if part == "model" and theirs in given:
+            given[ours] = given.pop(theirs)
+    if part == "model" and "drop_n_last_frames" in given:
+        given_frames = given.pop("drop_n_last_frames")
+        sizes = {"n_obs_steps": 2, "horizon": 16, "n_action_steps": 8} | given
+        derived = sizes["horizon"] - sizes["n_action_steps"] - sizes["n_obs_steps"] + 1
+        if given_frames != derived:
+            raise UsageError(
+                f"model.drop_n_last_frames follows from horizon, n_action_steps and n_obs_steps: {derived}; "
+                f"found {given_frames}, leave it out"
+            )
+    for option in sorted(not_needed & given.keys()):
+        del given[option]
+        notice(f"{part}.{option} has no use here and is left out")
