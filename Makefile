@@ -25,5 +25,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.time_to_skill

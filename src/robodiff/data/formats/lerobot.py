@@ -168,7 +168,18 @@ def _video_part(
     times = np.concatenate([e.videos[key][1] + np.arange(e.length) / meta.fps for e in episodes])
     path = meta.root / episodes[0].videos[key][0]
     recipe = f"{hashlib.sha256(times.tobytes()).hexdigest()} {resize}"
-    return Part(path, len(times), recipe, partial(decode_frames, path, times, meta.fps, size, resize))
+
+    def decode() -> Iterator[np.ndarray]:
+        done = 0
+        try:
+            for image in decode_frames(path, times, meta.fps, size, resize):
+                yield image
+                done += 1
+        except RobodiffError as error:
+            place = np.searchsorted(np.cumsum([episode.length for episode in episodes]), done, side="right")
+            raise RobodiffError(f"{error} (episode {episodes[place].number})") from None
+
+    return Part(path, len(times), recipe, decode)
 
 
 def _pngs(
