@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test fuzz lint bench
 
 setup: .venv/.installed
 
@@ -17,6 +17,11 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
+# Fifty times the damaged files that make test reads, others each time; SEED repeats a run.
+fuzz: SEED ?= $(shell date +%s)
+fuzz: setup
+	ROBODIFF_FUZZ_SEED=$(SEED) ROBODIFF_FUZZ_TIMES=50 $(BIN)/pytest tests/fuzz
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -28,3 +33,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.time_to_skill
+	$(BIN)/python -m benchmarks.reliability

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,24 @@ def recorded_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ROBODIFF_TEST_DATA does not name a folder of recorded data")
     return Path(folder)
+
+
+class Tags(HTMLParser):
+    """Checks that tags are closed, and collects what a browser would load and every id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.loads += [found[k] or "" for k in ("src", "href", "xlink:href") if k in found]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag

@@ -1,12 +1,18 @@
-"""Files that are either whole or absent: written beside their target, then renamed onto it."""
+"""Files that are either whole or absent, folders that one process at a time writes to, and lines that are whole."""
 
+import csv
+import glob
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from robodiff.errors import RobodiffError
+
+LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -14,31 +20,121 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it is synced to disk and takes the target's place.
 
     The caller may make a file or a folder of it. If the body raises, the temporary is removed and an earlier target is
-    left as it was.
+    left as it was. What a process that was killed here left behind is cleared up by the next that writes the target.
+
+    A rename cannot replace a folder that holds something, so an earlier one is moved aside first. A process killed
+    between the two renames leaves no target: those who read folders ask ``standing`` where the last whole one is.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_up(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    _remove(temporary)
     try:
-        yield temporary
-        for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
-            _sync(path)
-        if temporary.is_dir() and target.exists():  # a rename cannot replace a folder that holds something
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            target.rename(old)
-            temporary.rename(target)
-            _remove(old)
-        else:
+        with naming(target):
+            yield temporary
+            for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+                _sync(path)
+            if temporary.is_dir() and target.exists():
+                target.rename(_aside(target))
             os.replace(temporary, target)
-        _sync(target.parent)
+            _sync(target.parent)
     finally:
-        _remove(temporary)
+        _clear_up(target)
+
+
+def standing(target: Path) -> Path:
+    """``target``, or where its predecessor is if a process was killed between moving that aside and replacing it."""
+    return _aside(target) if not target.exists() and _aside(target).exists() else target
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make errors of the operating system in the body name ``path``: a full disk is met by a write, which does not.
+
+    Where one is within another, the inner names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or isinstance(error.__cause__, OSError):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make ``folder``, if need be, and hold it for this process alone.
+
+    The kernel gives it back when the process ends, however it ends. Where a file system knows no locks, nothing is
+    held.
+
+    Raises:
+        RobodiffError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    with path.open("a+") as file:
+        if not _take(file, path):
+            file.seek(0)
+            raise RobodiffError(f"{folder}: process {file.read().strip() or '(unknown)'} is writing to it; "
+                                "wait until it has ended, or stop it")  # fmt: skip
+        try:
+            with naming(path):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused (they are not JSON)."""
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out."""
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _clear_up(target: Path) -> None:
+    """Put back what was moved aside and not replaced, and remove what ended processes, or this one, left."""
+    if not target.exists() and _aside(target).exists():
+        _aside(target).rename(target)
+    _remove(_aside(target))
+    for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        process = temporary.name.split(".")[-2]
+        if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
+            _remove(temporary)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _take(file: IO[str], path: Path) -> bool:
+    import fcntl  # not on Windows, where policies can be loaded all the same
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())  # else its owner has just removed it
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a network file system without locks
+        return True
 
 
 def _sync(path: Path) -> None:

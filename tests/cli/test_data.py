@@ -1,9 +1,12 @@
-"""``robodiff data info``."""
+"""``robodiff data info`` and ``robodiff data check``."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -30,14 +33,74 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "robodiff data info PATH"),
+        ([], 2, "robodiff data info|check|view PATH"),
         (["inf", "x"], 2, "Did you mean 'info'?"),
         (["info"], 2, "path"),
         (["info", "nowhere.zarr"], 1, "nowhere.zarr: no such file"),
         (["info", "nowhere.zarr", "--layout", "pushd"], 1, "nowhere.zarr: no such file"),
+        (["check", "builtin:push"], 2, "Did you mean 'pusht'?"),
+        (["check", "builtin:pusht", "--horizon", "8"], 2, "n_obs_steps 2 + n_action_steps 8 - 1 = 9, horizon 8"),
+        (["check", "builtin:pusht", "--horizn", "8"], 2, "Did you mean 'horizon'?"),
     ],
 )
 def test_refused(robodiff: Run, arguments: list[str], code: int, message: str) -> None:
     got, _, err = robodiff("data", *arguments)
     assert got == code
     assert message in err
+
+
+def damage(recording: Path, key: str, frames: list[int], value: float) -> None:
+    zarr.open_group(recording, mode="a")[f"data/{key}"][frames, 0] = value  # type: ignore[index]
+
+
+def test_check_of_the_builtin_recording(robodiff: Run) -> None:
+    assert robodiff("data", "check", "builtin:pusht") == (
+        0, "builtin:pusht\nNothing found that speaks against training on it.\n", "")  # fmt: skip
+    code, out, err = robodiff("data", "check", "builtin:pusht", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"source": "builtin:pusht", "trainable": True, "findings": []}
+
+
+def test_check_lists_the_worst_first_and_one_kind_once(robodiff: Run, recording: Path) -> None:
+    code, out, err = robodiff("data", "check", recording)  # its made-up robot is where the action says a frame later
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "It can be trained on, but look at the warnings first."
+    damage(recording, "action", [30, 31, 50, 70, 100], np.nan)
+    damage(recording, "state", [60], np.inf)
+    code, out, err = robodiff("data", "check", recording)
+    assert (code, err) == (1, "")
+    assert out.splitlines() == [
+        str(recording),
+        "fatal: data/state is not finite at frame 60 (episode 2)",
+        "    mend or drop it",
+        "fatal: data/action is not finite at frame 30 (episode 1)",
+        "    mend or drop it",
+        "    and 3 more of this kind, episode 2, 3, 4",
+        "Training would fail or be harmed: mend what is fatal, then check again (more may show then).",
+    ]
+
+
+def test_check_as_json(robodiff: Run, recording: Path) -> None:
+    damage(recording, "action", [50], 1e7)
+    code, out, err = robodiff("data", "check", recording, "--json", "--n_action_steps", "15", "--horizon", "32")
+    assert (code, err) == (1, "")
+    report = json.loads(out)
+    assert report["trainable"] is False
+    assert [f["severity"] for f in report["findings"]] == sorted(
+        (f["severity"] for f in report["findings"]), key=["fatal", "warning", "note"].index)  # fmt: skip
+    assert {k: report["findings"][0][k] for k in ("severity", "check", "key", "episode", "frame")} == {
+        "severity": "fatal", "check": "spike", "key": "action", "episode": 2, "frame": 50}  # fmt: skip
+    assert {f["episode"] for f in report["findings"] if f["check"] == "window"} == set(range(6))
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite at frame 50"), (1e7, "is 1e+07 at frame 50")])
+def test_fit_refuses_what_is_fatal_and_says_how_to_see_all(
+    robodiff: Run, recording: Path, tmp_path: Path, value: float, message: str
+) -> None:
+    damage(recording, "action", [50], value)
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--run", run)
+    assert code == 1
+    assert message in err
+    assert err.splitlines()[-1] == f"all that is wrong with it: robodiff data check {recording}"
+    assert not run.exists()

@@ -31,7 +31,7 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert f"policy: {run / 'policy'}" in out
     assert {p.name for p in run.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", "policies", "policy",
-                                               "policy-last", "tensorboard"}  # fmt: skip
+                                               "policy-last", "report.html", "run.json", "tensorboard"}  # fmt: skip
     assert sorted(p.name for p in (run / "policies").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert any((run / "tensorboard").iterdir())
     for policy in (run, run / "policy-last", run / "policies" / "epoch-0001"):
@@ -117,6 +117,7 @@ MISTAKES = [
     (["--rollout.env", "pushy"], 2, "unknown environment 'pushy'"),
     (["--trainer.max_time", "5 minutes"], 2, "written DD:HH:MM:SS"),
     (["--minutes", "soon"], 2, "--minutes must be a number; found 'soon'"),
+    (["--model.horizon", "null"], 2, "model.horizon: expected a value; found null"),
     (["--run", "."], 2, ".: exists already"),
     (["--resume", "nowhere"], 2, "only --trainer.max_* may change"),
 ]
@@ -130,6 +131,27 @@ def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[
     assert message in err
     assert len(err.strip().splitlines()) <= (4 if "These go together" in err else 2)
     assert not run.exists()  # nothing is begun
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed_everything: \xff", "config.yaml: cannot be read as YAML"),
+        (b"seed_everything: [", "config.yaml: cannot be read as YAML"),
+        (b"seed_everything: " + b"[" * 30 + b"]" * 30, "line 1 is nested more than 20 deep"),
+        (b"seed_everything: &a [*a]", "line 1 is nested more than 20 deep"),
+        (b"seed_everything: " + b"9" * 400, "line 1 holds a number of more than 30 digits"),
+        (b"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+         b"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]", "more than 10000 values"),
+        (b"model: {}\ndata: {path: x}\nrollout: null", "rollout: expected options, each with its name; found None"),
+    ],
+    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null"],
+)  # fmt: skip
+def test_files_that_are_no_configuration(robodiff: Run, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    code, _, err = robodiff("fit", "--config", tmp_path / "config.yaml")
+    assert code == 2
+    assert message in err
 
 
 def test_an_observation_that_the_environment_lacks(robodiff: Run, recording: Path, tmp_path: Path) -> None:

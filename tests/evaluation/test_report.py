@@ -5,11 +5,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.conftest import write_recording
+from tests.conftest import Tags, write_recording
 
 from robodiff.cli.main import main
 from robodiff.errors import RobodiffError, UsageError
@@ -17,8 +16,8 @@ from robodiff.evaluation.report import write_comparison
 from robodiff.evaluation.runs import read_curves, read_run
 
 Run = Callable[..., tuple[int, str, str]]
-SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--data.train_batch_size",
-         16, "--rollout.env", "null", "--trainer.log_every_n_steps", 1)  # fmt: skip
+SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--rollout.env",
+         "null", "--data.train_batch_size", 16, "--trainer.log_every_n_steps", 1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +39,6 @@ def run(made: Path, tmp_path: Path) -> Path:
     config = tmp_path / "first" / "config.yaml"
     config.write_text(config.read_text().replace(str(made), str(tmp_path)))
     return tmp_path / "first"
-
-
-class Tags(HTMLParser):
-    """Checks that tags are closed, and collects what a browser would load and every id."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.loads += [found[k] or "" for k in ("src", "href", "xlink:href") if k in found]
-        self.ids += [found["id"] or ""] if "id" in found else []
-        if tag not in ("meta", "link", "br", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_report_of_a_run(run: Path, robodiff: Run, tmp_path: Path) -> None:

@@ -100,7 +100,11 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 def test_broken_configurations(saved: Path) -> None:
     whole = (saved / "config.json").read_text()
-    for text, message in (("{", "cannot be read as JSON"), ("[]", "expected a JSON object, found list")):
+    for text, message in (
+        ("{", "cannot be read as JSON"),
+        ("[" * 10**5, "cannot be read as JSON"),
+        ("[]", "expected a JSON object, found list"),
+    ):
         (saved / "config.json").write_text(text)
         with pytest.raises(RobodiffError, match=message):
             load_policy(saved)
@@ -108,12 +112,41 @@ def test_broken_configurations(saved: Path) -> None:
         ({"format_version": 2}, "format_version 2, this robodiff reads 1"),
         ({"config": {"class": "DiffusionConfig", "horizn": 3}}, r"no field 'horizn'\. Did you mean 'horizon'"),
         ({"features": {}}, "does not describe a policy"),
-        ({"fps": "fast"}, "does not describe a policy"),
+        ({"fps": "fast"}, "fps: expected float, found 'fast'"),
+        ({"features": [1]}, r"features: expected dict, found \[1\]"),
+        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "must have 1 dimensions"),
+        ({"fps": float("nan")}, "fps must be above 0; found nan"),
     ):
         (saved / "config.json").write_text(whole)
         edit_config(saved, **change)
         with pytest.raises(RobodiffError, match=message):
             load_policy(saved)
+
+
+def test_what_is_not_finite_is_not_saved(small_policy: Make, saved: Path) -> None:
+    before = policy_hash(saved)
+    policy = small_policy()
+    next(policy.parameters()).data[0] = torch.inf
+    with pytest.raises(RobodiffError, match=r"policy: not written: denoiser.* are not finite"):
+        save_policy(policy, saved)
+    assert policy_hash(saved) == before
+
+
+def test_a_policy_without_a_hash_of_its_weights_is_loaded(saved: Path) -> None:
+    described = json.loads((saved / "config.json").read_text())
+    del described["weights_sha256"]
+    (saved / "config.json").write_text(json.dumps(described))
+    assert load_policy(saved).fps == 10.0
+
+
+def test_a_configuration_larger_than_its_weights_takes_no_memory(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())["config"]
+    edit_config(saved, config={**config, "down_dims": [16_384] * 5})  # 100 GB
+    with pytest.raises(RobodiffError, match=r"does not fit config\.json: .* should be \(32768,\)"):
+        load_policy(saved)
+    edit_config(saved, config={**config, "horizon": 2**40})
+    with pytest.raises(RobodiffError, match="horizon must be at most 4096"):
+        load_policy(saved)
 
 
 def test_broken_weights(saved: Path) -> None:

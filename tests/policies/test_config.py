@@ -1,5 +1,6 @@
 """Configurations that cannot be meant are refused when they are made, without torch."""
 
+import json
 import subprocess
 import sys
 
@@ -29,6 +30,14 @@ from robodiff.policies.config import DiffusionConfig, config_from_dict, config_t
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"optimizer_betas": (0.9, 1.0)}, "optimizer_betas"),
         ({"ema_min_value": 0.9, "ema_max_value": 0.5}, "ema_min_value"),
+        ({"vision_backbone": "vgg16"}, "must be one of resnet18, resnet34, resnet50; found 'vgg16'"),
+        ({"pretrained_backbone_weights": "IMAGENET1K_V1"}, "trained with batch normalisation .* use_group_norm: false"),
+        ({"freeze_backbone": True}, "would keep random weights"),
+        ({"crop_shape": (84, 0)}, r"crop_shape must be a height and a width of at least 1; found \[84, 0\]"),
+        ({"resize_shape": (96,)}, r"resize_shape must be a height and a width .* found \[96\]"),
+        ({"resize_shape": (60, 90), "crop_shape": (84, 84)}, r"\[84, 84\] is larger than the image, .* \[60, 90\]"),
+        ({"color_jitter": 1.5}, r"color_jitter must lie in \[0, 1\]; found 1.5"),
+        ({"spatial_softmax_num_keypoints": 0}, "at least 1, or null; found 0"),
     ],
 )
 def test_refused(changes: dict, message: str) -> None:
@@ -37,8 +46,21 @@ def test_refused(changes: dict, message: str) -> None:
 
 
 def test_round_trip_through_plain_values() -> None:
-    config = DiffusionConfig(down_dims=(8, 16), normalization={"action": "limits"}, observation_keys=["observation.a"])
-    assert config_from_dict(config_to_dict(config)) == config
+    config = DiffusionConfig(
+        down_dims=(8, 16),
+        normalization={"action": "limits"},
+        observation_keys=["observation.a"],
+        resize_shape=(96, 128),
+        crop_shape=(84, 112),
+        spatial_softmax_num_keypoints=None,
+    )
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_a_policy_from_before_there_were_cameras() -> None:
+    values = config_to_dict(DiffusionConfig())
+    vision = [key for key in values if key.startswith(("vision", "pretrained", "freeze", "use_g", "resize", "crop"))]
+    assert config_from_dict({key: value for key, value in values.items() if key not in vision}) == DiffusionConfig()
 
 
 def test_unknown_fields_and_classes_are_named() -> None:

@@ -1,14 +1,19 @@
 """The diffusion policy: its loss, its chunks, what it refuses."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import SMALL_MODEL
 from torch import Tensor
+from torchvision.models import resnet18
 
 from robodiff.data.episodes import Feature
-from robodiff.errors import UsageError
+from robodiff.data.normalize import Statistics
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -123,11 +128,163 @@ def test_the_sampler_can_be_changed(small_policy: Make) -> None:
 
 
 def test_features_that_do_not_fit_are_refused() -> None:
-    vector, image = Feature("vector", (2,), "float32"), Feature("image", (3, 96, 96), "uint8")
-    features = {"observation.state": vector, "observation.image": image, "action": vector}
+    vector = Feature("vector", (2,), "float32")
+    features = {"observation.state": vector, "action": vector}
     with pytest.raises(UsageError, match=r"needs 'observation\.depth'; there is observation\.state"):
         DiffusionPolicy(DiffusionConfig(observation_keys=["observation.depth"]), features, 10.0)
-    with pytest.raises(UsageError, match=r"observation.image holds images.*\['observation.state'\]"):
-        DiffusionPolicy(DiffusionConfig(), features, 10.0)
     with pytest.raises(UsageError, match="must observe something"):
         DiffusionPolicy(DiffusionConfig(), {"action": vector}, 10.0)
+
+
+TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
+CAMERAS = {
+    TOP: Feature("image", (3, 48, 40), "uint8"),
+    STATE: Feature("vector", (2,), "float32"),
+    WRIST: Feature("image", (3, 40, 48), "uint8"),
+    "action": Feature("vector", (2,), "float32"),
+}
+VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
+
+
+@pytest.fixture
+def seeing_policy() -> Make:
+    """A function that makes a small policy that observes two cameras and a vector."""
+
+    def make(**changes: object) -> DiffusionPolicy:
+        torch.manual_seed(0)
+        config = DiffusionConfig(**{**SMALL_MODEL, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
+        policy = DiffusionPolicy(config, CAMERAS, fps=10.0)
+        ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
+        policy.normalizer.fit({STATE: ends, "action": ends})
+        return policy.eval()
+
+    return make
+
+
+def seeing_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    batch = {key: value for key, value in batch_of(rows, seed).items() if "environment" not in key}
+    for camera in (TOP, WRIST):
+        shape = (rows, 2, *CAMERAS[camera].shape)
+        batch[camera] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+    return batch
+
+
+def test_the_condition_is_what_was_observed_in_the_order_of_the_keys(seeing_policy: Make) -> None:
+    policy, batch = seeing_policy(), seeing_batch(3)
+    condition = policy.condition(batch).detach().view(3, 2, 18)
+    features = policy.cameras({key: batch[key] for key in (TOP, WRIST)})
+    expected = torch.cat([features[TOP], batch[STATE] / 256 - 1, features[WRIST]], dim=-1)
+    torch.testing.assert_close(condition, expected.detach())
+    turned = seeing_policy(observation_keys=[STATE, WRIST, TOP])
+    turned.cameras.load_state_dict(policy.cameras.state_dict())
+    order = [8, 9, *range(10, 18), *range(8)]
+    torch.testing.assert_close(turned.condition(batch).detach().view(3, 2, 18), condition[..., order])
+
+
+def test_images_vary_in_training_and_not_in_evaluation(seeing_policy: Make) -> None:
+    policy, batch = seeing_policy(color_jitter=0.3, use_group_norm=True), seeing_batch(2)
+    assert policy.condition(batch).equal(policy.condition(batch))
+    policy.train()
+    torch.manual_seed(0)
+    first = policy.condition(batch)
+    assert not first.allclose(policy.condition(batch))
+    torch.manual_seed(0)
+    assert first.equal(policy.condition(batch))
+
+
+def test_chunks_from_pixels(seeing_policy: Make) -> None:
+    for changes in ({}, {"use_separate_rgb_encoder_per_camera": True, "crop_shape": None}):
+        policy, batch = seeing_policy(**changes, **FLOW), seeing_batch(3)
+        noise = torch.randn(policy.noise_shape(3))
+        actions = policy.predict_chunk(batch, noise=noise).actions
+        assert actions.shape == (3, 16, 2)
+        other = policy.predict_chunk({**batch, WRIST: 255 - batch[WRIST]}, noise=noise).actions
+        assert not actions.allclose(other)
+
+
+def test_overfits_a_few_windows_from_pixels() -> None:
+    torch.manual_seed(0)
+    steps = {"n_obs_steps": 1, "horizon": 8, "n_action_steps": 4}
+    process = {"noise_scheduler_type": "DDIM", "prediction_type": "sample", "num_inference_steps": 2}
+    config = DiffusionConfig(**{**SMALL_MODEL, **steps, **process, "down_dims": (32, 64), "crop_shape": (36, 36)})  # type: ignore[arg-type]
+    features = {"observation.image": Feature("image", (3, 40, 40), "uint8"), "action": CAMERAS["action"]}
+    policy = DiffusionPolicy(config, features, 10.0).train()
+    policy.normalizer.fit({"action": Statistics(np.zeros(2), np.full(2, 40.0), np.full(2, 20.0), np.full(2, 10.0))})
+    places = [(10, 10), (30, 10), (10, 30), (30, 30)]
+    images = torch.zeros(4, 1, 3, 40, 40, dtype=torch.uint8)
+    for image, (x, y) in zip(images, places, strict=True):
+        image[..., y - 3 : y + 4, x - 3 : x + 4] = 255  # go to the white square
+    actions = torch.tensor(places)[:, None].float().expand(4, 8, 2)
+    batch = {"observation.image": images, "action": actions, "action_is_pad": torch.zeros(4, 8, dtype=torch.bool)}
+    many = {key: torch.cat([value, value]) for key, value in batch.items()}
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-4, fused=True)
+    for _ in range(30):
+        loss, _ = policy.loss(many)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (policy.eval().predict_chunk(batch).actions - actions).abs().mean() < 3  # blind: 10
+
+
+def test_what_the_network_sees_can_be_looked_at(seeing_policy: Make) -> None:
+    batch = seeing_batch(2)
+    views = seeing_policy().views(batch)
+    assert [*views] == [TOP, WRIST]
+    assert views[TOP].image.equal(batch[TOP][..., 6:42, 2:38])
+    keypoints = views[WRIST].keypoints
+    assert keypoints is not None
+    assert keypoints.shape == (2, 2, 4, 2)
+    assert not keypoints.requires_grad
+
+
+def test_pretrained_weights_are_loaded_when_asked_and_never_by_loading_a_policy(
+    seeing_policy: Make, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    file = tmp_path / "resnet18.pth"
+    torch.save(resnet18().state_dict(), file)
+    options = {"pretrained_backbone_weights": str(file), "use_group_norm": False, "freeze_backbone": True}
+    policy = seeing_policy(**options, use_separate_rgb_encoder_per_camera=True)
+    policy.load_pretrained_backbones()
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert not any("backbone" in name for name in trained)
+    for encoder in policy.cameras.encoders.values():
+        assert encoder.backbone.conv1.weight.equal(torch.load(file)["conv1.weight"])  # type: ignore[union-attr]
+    save_policy(policy, tmp_path / "policy")
+    file.unlink()
+    loaded, batch = load_policy(tmp_path / "policy"), seeing_batch(2)
+    assert loaded.config == policy.config
+    noise = torch.randn(policy.noise_shape(2))
+    assert loaded.predict_chunk(batch, noise=noise).actions.equal(policy.predict_chunk(batch, noise=noise).actions)
+    with pytest.raises(RobodiffError, match=r"resnet18\.pth: cannot be read"):
+        policy.load_pretrained_backbones()
+    torch.save({"conv1.weight": torch.zeros(1)}, file)
+    with pytest.raises(UsageError, match=r"resnet18\.pth: .* do not fit the backbone: conv1\.weight should be"):
+        policy.load_pretrained_backbones()
+
+
+def test_images_that_cannot_be_encoded_are_refused(seeing_policy: Make) -> None:
+    with pytest.raises(UsageError, match=r"crop_shape 50x36 is larger than the image: .*top is 48x40"):
+        seeing_policy(crop_shape=(50, 36))
+    with pytest.raises(UsageError, match="must see images of one size"):
+        seeing_policy(crop_shape=None)
+    with pytest.raises(UsageError, match="more than 32 each way"):
+        seeing_policy(crop_shape=(32, 36))
+    with pytest.raises(UsageError, match=r"normalization is for vectors, and observation\.images\.top holds images"):
+        seeing_policy(normalization={TOP: "mean_std"})
+    policy, batch = seeing_policy(), seeing_batch(2)
+    for wrong, found in ((batch[TOP].float(), r"torch\.float32 \(2, 2, 3, 48, 40\)"),
+                         (batch[WRIST], r"torch\.uint8 \(2, 2, 3, 40, 48\)")):  # fmt: skip
+        with pytest.raises(
+            RobodiffError, match=rf"top: expected torch\.uint8 images \(B, To, 3, 48, 40\), found {found}"
+        ):
+            policy.condition({**batch, TOP: wrong})
+    with pytest.raises(UsageError, match=rf"observes '{WRIST}'; the observation has"):
+        policy.condition({TOP: batch[TOP], STATE: batch[STATE]})
+
+
+def test_policies_of_vectors_know_nothing_of_cameras(small_policy: Make) -> None:
+    policy = small_policy()
+    assert {name.split(".")[0] for name in policy.state_dict()} == {"normalizer", "denoiser"}
+    assert policy.views(batch_of(1)) == {}

@@ -2,12 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tests.conftest import write_recording
+from tests.faults.processes import run
 
 ARGUMENTS = [
     "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", "4",
@@ -17,38 +19,19 @@ ARGUMENTS = [
     "--trainer.checkpoint_every_minutes", "0", "--trainer.tensorboard", "false",
 ]  # fmt: skip
 
-KILLED = """
-import os, signal, sys
-import torch
-from robodiff.cli.main import main
-from robodiff.training.callbacks import Keeper
 
-torch.set_num_threads(1)
-after, moment = int(sys.argv[1]), sys.argv[2]
-hook = getattr(Keeper, moment)
+def kill_after(batches: int, moment: str) -> None:
+    """kill -9 when so many batches are done, at the end of one of the callback's hooks."""
+    from robodiff.training.callbacks import Keeper
 
-def killed(self, trainer, module, *args):
-    result = hook(self, trainer, module, *args)
-    if module.micro_batches >= after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
+    hook = getattr(Keeper, moment)
 
-setattr(Keeper, moment, killed)
-main(["fit", *sys.argv[3:]])
-"""
+    def killed(self: Keeper, trainer: Any, module: Any, *rest: Any) -> None:
+        hook(self, trainer, module, *rest)
+        if module.micro_batches >= batches:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-
-def train(*arguments: str, kill: tuple[int, str] | None = None) -> int:
-    start = ["-c", KILLED, str(kill[0]), kill[1], *arguments] if kill else ["-m", "robodiff", "fit", *arguments]
-    done = subprocess.run(
-        [sys.executable, *start],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    setattr(Keeper, moment, killed)
 
 
 def outcome(run: Path) -> tuple[dict, str]:
@@ -58,13 +41,11 @@ def outcome(run: Path) -> tuple[dict, str]:
 @pytest.fixture(scope="module", params=[1, 2], ids=["every-batch", "accumulated"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """The arguments of a run and its folder, finished without a stop."""
-    from tests.conftest import write_recording
-
     folder = tmp_path_factory.mktemp("whole")
     data = write_recording(folder / "demos.zarr")
     arguments = [*ARGUMENTS, "--data.path", str(data), "--trainer.max_epochs", "3",
                  "--trainer.accumulate_grad_batches", str(request.param)]  # fmt: skip
-    assert train(*arguments, "--run", str(folder / "run")) == 0
+    run("fit", *arguments, "--run", folder / "run").done()
     return arguments, folder / "run"
 
 
@@ -76,12 +57,12 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 )
 def test_killed_and_resumed_is_the_same(whole: tuple[list[str], Path], tmp_path: Path, after: int, moment: str) -> None:
     arguments, finished = whole
-    run = tmp_path / "run"
-    assert train(*arguments, "--run", str(run), kill=(after, moment)) == -signal.SIGKILL
-    before, _ = outcome(run)
-    assert train("--resume", str(run)) == 0
+    folder = tmp_path / "run"
+    run("fit", *arguments, "--run", folder, trouble=partial(kill_after, after, moment)).killed()
+    before, _ = outcome(folder)
+    run("fit", "--resume", folder).done()
     weights, metrics = outcome(finished)
-    resumed_weights, resumed_metrics = outcome(run)
+    resumed_weights, resumed_metrics = outcome(folder)
     assert weights.keys() == resumed_weights.keys()
     for name, value in weights.items():
         assert value.equal(resumed_weights[name]), name

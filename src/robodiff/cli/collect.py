@@ -32,13 +32,12 @@ def run(arguments: list[str]) -> None:
 
 def record(options: Any, out: Path) -> None:
     """Collect episode by episode."""
-    import numpy as np
     from rich.console import Console
 
     from robodiff.data.formats.zarr import ZarrWriter, pack_zip
     from robodiff.envs.collect import collect
     from robodiff.envs.registry import get_env_spec
-    from robodiff.progress import bar
+    from robodiff.files import locked, naming
 
     spec = get_env_spec(options.env)
     if out.suffix == ".zip" and out.exists():
@@ -48,7 +47,26 @@ def record(options: Any, out: Path) -> None:
     collect(spec.name, options.episodes, options.seed, options.workers, corrections=corrections, images=images)
     folder = out.with_suffix("") if out.suffix == ".zip" else out
     console = Console()
-    writer = ZarrWriter(folder, spec.fps, layout=options.env, recipe=_recipe(options))
+    with locked(folder):
+        with naming(folder):
+            writer = ZarrWriter(folder, spec.fps, layout=options.env, recipe=_recipe(options))
+            _append_missing(writer, options, folder, console)
+        attempts = int(writer.column("seed")[-1]) + 1 - options.seed
+        if folder != out:
+            pack_zip(folder, out)
+    console.print(
+        f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
+        f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _append_missing(writer: Any, options: Any, folder: Path, console: Any) -> None:
+    import numpy as np
+
+    from robodiff.envs.collect import collect
+    from robodiff.progress import bar
+
     if writer.episodes:
         console.print(f"{folder}: has {writer.episodes} episodes already; going on", highlight=False, soft_wrap=True)
     seeds = writer.column("seed")
@@ -57,7 +75,9 @@ def record(options: Any, out: Path) -> None:
     if missing < 0:
         raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes {options.episodes}")
     demonstrations = (
-        collect(spec.name, missing, first, options.workers, corrections=corrections, images=images) if missing else ()
+        collect(options.env, missing, first, options.workers, corrections=options.corrections, images=options.images)
+        if missing
+        else ()
     )
     with bar(console, "demonstrations", options.episodes) as advance:
         for episode in demonstrations:
@@ -65,14 +85,6 @@ def record(options: Any, out: Path) -> None:
             writer.append(arrays, seed=episode["seed"], success=episode["success"])
             advance(writer.episodes)
     writer.close()
-    attempts = int(writer.column("seed")[-1]) + 1 - options.seed
-    if folder != out:
-        pack_zip(folder, out)
-    console.print(
-        f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
-        f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
 
 
 def _recipe(options: Any) -> dict[str, Any]:

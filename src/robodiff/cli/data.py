@@ -1,37 +1,127 @@
-"""``robodiff data``: look into a recording."""
+"""``robodiff data``: look into a recording, and check it."""
 
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from robodiff.cli.parser import Parser
-from robodiff.data.config import ZarrDataModule
-from robodiff.data.episodes import Episodes
+from robodiff.data.check import examine, findings_in
+from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.episodes import Episodes, Finding
+from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, nearest
+from robodiff.policies.config import DiffusionConfig
 
-DESCRIPTION = """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges.
+INFO = """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges.
 
 Examples:
   robodiff data info builtin:pusht
   robodiff data info demos.zarr.zip --layout pusht"""
-ACTIONS = ("info",)
+CHECK = """Find what is wrong with a recording or unusual in it, where, and what to do. Exits with 1 when training
+would fail or be harmed.
+
+Examples:
+  robodiff data check demos.zarr.zip --layout pusht
+  robodiff data check builtin:pusht --horizon 32 --json"""
+
+VIEW = """Make one page about a recording: lengths, what its cameras see, curves and histograms, and what is unusual.
+
+Examples:
+  robodiff data view builtin:pusht
+  robodiff data view demos.zarr.zip --layout pusht --out demos.html"""
 
 
 def run(arguments: list[str]) -> None:
-    """Parse, read, print."""
-    if arguments and not arguments[0].startswith("-"):
-        if arguments[0] not in ACTIONS:
-            raise UsageError(f"unknown action {arguments[0]!r}; there is {', '.join(ACTIONS)}."
-                             f"{nearest(arguments[0], list(ACTIONS))}")  # fmt: skip
-        arguments = arguments[1:]
-    elif "-h" not in arguments and "--help" not in arguments:
+    """Find the action and run it."""
+    action = arguments[0] if arguments else ""
+    if action in ("-h", "--help"):
+        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n{VIEW}\n\n"
+              "robodiff data info --help, and so on, tells the options of each.")  # fmt: skip
+    elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
-    parser = Parser("data", "info PATH [options]", DESCRIPTION)
+    elif action not in ACTIONS:
+        raise UsageError(f"unknown action {action!r}; there is {', '.join(ACTIONS)}.{nearest(action, [*ACTIONS])}")
+    else:
+        ACTIONS[action](arguments[1:])
+
+
+def info(arguments: list[str]) -> None:
+    """Parse, read, print."""
+    options = _parser("info", INFO).parse_args(arguments)
+    print_info(_source(options).read())
+
+
+def check(arguments: list[str]) -> None:
+    """Parse, examine, print; exits with 1 for anything fatal."""
+    parser = _parser("check", CHECK)
+    parser.add_argument("--n_obs_steps", type=int, default=DiffusionConfig.n_obs_steps, help="Of the policy to train.")
+    parser.add_argument("--horizon", type=int, default=DiffusionConfig.horizon, help="Of the policy to train.")
+    parser.add_argument("--n_action_steps", type=int, default=DiffusionConfig.n_action_steps, help="Likewise.")
+    parser.add_argument("--json", action="store_true", help="Print what was found as JSON, and nothing else.")
+    options = parser.parse_args(arguments)
+    window = WindowShape(options.n_obs_steps, options.horizon, options.n_action_steps)
+    findings = examine(_source(options), window)
+    fatal = any(finding.severity == "fatal" for finding in findings)
+    if options.json:
+        found = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"source": options.path, "trainable": not fatal, "findings": found}, indent=2))
+    else:
+        print_findings(options.path, findings)
+    if fatal:
+        raise SystemExit(1)
+
+
+def view(arguments: list[str]) -> None:
+    """Parse, read, examine, write the page."""
+    from robodiff.evaluation.view import write_view
+
+    parser = _parser("view", VIEW)
+    parser.add_argument("--out", type=str, default="data.html", help="The page.")
+    options = parser.parse_args(arguments)
+    episodes = _source(options).read()
+    window = WindowShape(DiffusionConfig.n_obs_steps, DiffusionConfig.horizon, DiffusionConfig.n_action_steps)
+    print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
+
+
+ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view}
+
+
+def print_findings(path: str, findings: list[Finding]) -> None:
+    """Print findings, worst first, those of one kind in a key together, and a verdict."""
+    print(path)
+    kinds: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.check, finding.key), []).append(finding)
+    for first, *others in kinds.values():
+        print(f"{first.severity}: {first.message}\n    {first.advice}")
+        if others:
+            episodes = sorted({f.episode for f in others if f.episode is not None})
+            where = f", episode {', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
+            print(f"    and {len(others)} more of this kind{where if episodes else ''}")
+    severities = [finding.severity for finding in findings]
+    if "fatal" in severities:
+        print("Training would fail or be harmed: mend what is fatal, then check again (more may show then).")
+    elif "warning" in severities:
+        print("It can be trained on, but look at the warnings first.")
+    else:
+        print("Nothing found that speaks against training on it.")
+
+
+def _parser(action: str, description: str) -> Parser:
+    parser = Parser(f"data {action}", "PATH [options]", description)
     parser.add_argument("path", type=str, help="A recording; builtin:pusht is the one inside the package.")
     parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
     parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")
     parser.add_argument("--fps", type=float | None, help="Frames per second, if the file does not say it itself.")
-    options = parser.parse_args(arguments)
-    source = ZarrDataModule(path=options.path, layout=options.layout, key_map=options.key_map, fps=options.fps)
-    print_info(source.read())
+    return parser
+
+
+def _source(options: Any) -> DataModule:
+    if (Path(options.path) / "meta" / "info.json").is_file():
+        return LeRobotDataModule(root=options.path)
+    return ZarrDataModule(path=options.path, layout=options.layout, key_map=options.key_map, fps=options.fps)
 
 
 def print_info(episodes: Episodes) -> None:
@@ -50,9 +140,7 @@ def print_info(episodes: Episodes) -> None:
         highlight=False,
     )
     for name, values in episodes.table.items():
-        numbers = np.asarray(values)
-        console.print(f"{name}: {numbers.min()} to {numbers.max()}" if numbers.dtype != bool else
-                      f"{name}: {numbers.sum()} of {len(numbers)}", highlight=False)  # fmt: skip
+        console.print(f"{name}: {_summary(np.asarray(values))}", highlight=False, soft_wrap=True)
     table = Table(Column("key", no_wrap=True), "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
     for key, array in episodes.arrays.items():
         feature = episodes.features[key]
@@ -60,6 +148,16 @@ def print_info(episodes: Episodes) -> None:
         low, high = np.min(array, axis=axes), np.max(array, axis=axes)
         table.add_row(key, str(tuple(feature.shape)), feature.dtype, feature.unit or "", _numbers(low), _numbers(high))
     console.print(table)
+
+
+def _summary(column: Any) -> str:
+    """Of a column of the table: how many are true, the range of numbers, or the first texts."""
+    if column.dtype.kind == "b":
+        return f"{column.sum()} of {len(column)}"
+    if column.dtype.kind in "iuf":
+        return f"{column.min()} to {column.max()}"
+    texts = list(dict.fromkeys(map(str, column)))
+    return ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
 
 
 def _numbers(values: Any) -> str:

@@ -1,13 +1,15 @@
 """``robodiff fit``: train a policy."""
 
+import dataclasses
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
-from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
-from robodiff.cli.parser import Parser
+from robodiff.cli.parser import Parser, check_yaml
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import DiffusionConfig
@@ -26,6 +28,8 @@ Examples:
       --model.observation_keys '[observation.state]' --rollout.env null
   robodiff fit --resume runs/pusht_keypoints-20260131-120000"""
 
+PARTS = {"model": DiffusionConfig, "data": DataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
+
 
 def run(arguments: list[str]) -> None:
     """Parse, train, and say where the policy is."""
@@ -38,10 +42,9 @@ def run(arguments: list[str]) -> None:
     configs = [place + 1 for place, argument in enumerate(arguments) if argument == "--config"]
     for place in configs:
         arguments[place] = _find_config(arguments[place])
+        check_yaml(Path(arguments[place]))
     config = parser.parse_args(_with_length(arguments))
-    for part in ("model", "data"):
-        if config[part] is None:
-            raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
+    _check_parts(config)
     folder = Path(resumed or config.run or f"runs/{Path(name or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     train(parser, config, folder, resume=resumed is not None, new_length=len(arguments) > 2)
 
@@ -90,6 +93,22 @@ def _parser() -> Parser:
     parser.add_argument("--rollout", type=RolloutConfig, default=RolloutConfig())
     parser.add_argument("--seed_everything", type=int, default=42, help="Seed of everything random in training.")
     return parser
+
+
+def _check_parts(config: Any) -> None:
+    """Refuse what jsonargparse lets through: a part that is missing or no mapping, null where a value must be."""
+    for part, kind in PARTS.items():
+        values = config[part]
+        if values is None and part in ("model", "data"):
+            raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
+        if not isinstance(values, Namespace):
+            raise UsageError(f"{part}: expected options, each with its name; found {str(values)[:80]}")
+        name = values.get("class_path", kind.__name__).rpartition(".")[2]
+        kind = next(each for each in (kind, *kind.__subclasses__()) if each.__name__ == name)
+        values = values.get("init_args", values)
+        for field in dataclasses.fields(kind):
+            if values.get(field.name, field.default) is None and NoneType not in get_args(field.type):
+                raise UsageError(f"{part}.{field.name}: expected a value; found null")
 
 
 def _find_config(name: str) -> str:

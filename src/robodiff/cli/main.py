@@ -1,6 +1,8 @@
 """``robodiff COMMAND``: find the command, run it, and turn a user's mistakes into one or two lines."""
 
+import errno
 import importlib
+import os
 import sys
 
 from robodiff import __version__
@@ -12,9 +14,21 @@ COMMANDS = {
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy in an environment: success with its interval, and videos.",
     "report": "One page about a run, or one that compares several.",
-    "data": "Look into a recording: info.",
+    "data": "Look into a recording, or check it: info, check, view.",
 }
 """Each is a module of this package with ``run(arguments)``."""
+
+UNWRITABLE = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free some of your quota on that disk",
+    errno.EFBIG: "allow larger files there (ulimit -f, or another file system)",
+    errno.EROFS: "make that disk writable or choose another place",
+    errno.EACCES: "get the permission or choose another place",
+    errno.EPERM: "get the permission or choose another place",
+    errno.ENOTDIR: "name a folder whose parents are folders",
+    errno.EIO: "look after that disk (the system's log tells more)",
+}
+"""What to do where the operating system refuses to write."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,6 +60,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"
+        print(f"robodiff {command}: error: {error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished "
+              f"before stays\n{UNWRITABLE[error.errno]}, then go on with {again}", file=sys.stderr)  # fmt: skip
+        sys.exit(1)
 
 
 def _help() -> str:

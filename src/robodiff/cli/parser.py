@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from robodiff.data.config import DataModule
@@ -12,6 +14,11 @@ from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import DiffusionConfig
 
 set_parsing_settings(subclasses_enabled=[DiffusionConfig, DataModule], docstring_parse_attribute_docstrings=True)
+
+MOST_VALUES = 10_000
+DEEPEST = 20
+LONGEST_NUMBER = 30
+"""Limits of a configuration file."""
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -73,3 +80,37 @@ def shorten(message: str, known: list[str]) -> str:
         return f"{'.'.join(keys)}: nothing says of which class it is; there is {classes}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]
+
+
+def check_yaml(path: Path) -> None:
+    """Refuse what the parser would choke on: what is no YAML, or unfolds to more than any configuration holds.
+
+    Raises:
+        UsageError: which of these it is, and where.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+    sizes: dict[int, int] = {}
+
+    def refuse(node: yaml.Node, reason: str) -> NoReturn:
+        raise UsageError(f"{path}: line {node.start_mark.line + 1} {reason}")
+
+    def size(node: yaml.Node, depth: int) -> int:
+        """How many values a node holds with its aliases unfolded, which may be 10^9 in a file of ten lines."""
+        if depth > DEEPEST:
+            refuse(node, f"is nested more than {DEEPEST} deep")
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_NUMBER:
+            refuse(node, f"holds a number of more than {LONGEST_NUMBER} digits")
+        if id(node) not in sizes:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else [(child,) for child in _items(node)]
+            sizes[id(node)] = 1 + sum(size(child, depth + 1) for pair in pairs for child in pair)
+        return sizes[id(node)]
+
+    if root is not None and size(root, 0) > MOST_VALUES:
+        refuse(root, f"and on: more than {MOST_VALUES} values, which is not a configuration")
+
+
+def _items(node: yaml.Node) -> list[yaml.Node]:
+    return node.value if isinstance(node, yaml.SequenceNode) else []

@@ -39,7 +39,7 @@ def report(folder: Path) -> Path:
         _, held_out = config.data.split(episodes)
     except RobodiffError as error:
         return write_report(found, no_data=f"They cannot be read any more: {error}")
-    return write_report(found, episodes, held_out.tolist(), env=config.rollout.env)
+    return write_report(found, episodes, held_out.tolist(), env=config.rollout.env, window=config.model.window)
 
 
 def report_evaluation(out: Path) -> Path:

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +41,17 @@ class Part:
     """Yields them in order, in blocks (n, ...)."""
 
 
+MOST_CHUNKS_PER_FRAME = 10_000
+"""Absent chunks read as zeros, so that a broken shape can ask for any number of them."""
+
+
 def cache_folder() -> Path:
     """Where decoded data is kept: ``ROBODIFF_CACHE``, or ``~/.cache/robodiff``."""
     return Path(os.environ.get("ROBODIFF_CACHE") or Path.home() / ".cache" / "robodiff")
 
 
-def decoded(source: Path, key: str, array: Any) -> np.ndarray:
-    """Decode a zarr array (N, ...), at most once for the same source.
+def decoded(source: Path, key: str, array: Any, frames: int) -> np.ndarray:
+    """Decode the first frames of a zarr array (N, ...), at most once for the same source.
 
     An array of more than a third of the memory that is free becomes a memory-mapped file in the cache folder.
 
@@ -54,15 +59,30 @@ def decoded(source: Path, key: str, array: Any) -> np.ndarray:
         source: the file or folder that holds it.
         key: which of its arrays it is.
         array: the zarr array.
+        frames: how many of its N frames are wanted.
 
     Raises:
-        RobodiffError: it does not fit in memory, and the cache folder cannot take it.
+        RobodiffError: a chunk does not fit in memory, frames are cut into too many, or the array does not fit in
+            memory and the cache folder cannot take it. This is found out before any memory is taken.
     """
-    if array.nbytes <= memory_free() / 3:
-        return np.asarray(array[:])
-    frames, step = array.shape[0], max(1, array.chunks[0])  # whole chunks, each decoded once
-    blocks = lambda: (np.asarray(array[start : start + step]) for start in range(0, frames, step))  # noqa: E731
-    return assembled(f"{source}: {key}", [Part(source, frames, key, blocks)], array.shape[1:], array.dtype)
+    shape, chunk = (frames, *array.shape[1:]), array.shards or array.chunks
+    size, free = math.prod(shape) * array.dtype.itemsize, memory_free()
+    if math.prod(chunk) * array.dtype.itemsize > free:
+        raise RobodiffError(f"{source}: a chunk of {key} has the shape {chunk}, more than memory has room for; "
+                            "write it again with smaller chunks")  # fmt: skip
+    chunks_per_frame = math.prod(-(-length // part) for length, part in zip(shape[1:], array.chunks[1:], strict=True))
+    if chunks_per_frame > MOST_CHUNKS_PER_FRAME:
+        raise RobodiffError(f"{source}: {key} has the shape {array.shape} in chunks of {array.chunks}: "
+                            f"{chunks_per_frame} chunks a frame; write it again with larger chunks")  # fmt: skip
+    if size <= free / 3:
+        return np.asarray(array[:frames])
+    step = max(1, array.chunks[0])  # whole chunks, each decoded once
+
+    def decode() -> Iterator[np.ndarray]:
+        for start in range(0, frames, step):
+            yield np.asarray(array[start : min(start + step, frames)])
+
+    return assembled(f"{source}: {key}", [Part(source, frames, key, decode)], shape[1:], array.dtype)
 
 
 def assembled(
@@ -85,7 +105,7 @@ def assembled(
     shape = (sum(part.frames for part in parts), *shape)
     target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
     if not target.exists():
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _make(what, parts, shape, dtype, size, target)

@@ -52,11 +52,12 @@ class DataModule(ABC):
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """The sorted places in ``episodes`` of those to train on and of those held out, among the chosen ones."""
-        chosen = self._chosen(episodes)
+        chosen = self.chosen(episodes)
         train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
         return chosen[train], chosen[held_out]
 
-    def _chosen(self, episodes: Episodes) -> np.ndarray:
+    def chosen(self, episodes: Episodes) -> np.ndarray:
+        """The sorted places in ``episodes`` of those to use."""
         return np.arange(len(episodes))
 
 
@@ -87,7 +88,7 @@ class ZarrDataModule(DataModule):
         keys = None if observation_keys is None else [*observation_keys, ACTION]
         return replace(read_zarr(resolve(self.path), self.layout, self.key_map, keys, fps), source=self.path)
 
-    def _chosen(self, episodes: Episodes) -> np.ndarray:
+    def chosen(self, episodes: Episodes) -> np.ndarray:  # noqa: D102
         if self.episodes is None:
             return np.arange(len(episodes))
         numbers = self.episodes
@@ -115,9 +116,9 @@ class LeRobotDataModule(DataModule):
     delta_timestamps: dict[str, list[float]] | None = None
     """Seconds from now of the frames in a sample, per key, as LeRobot has them; checked against the policy, which
     says it all: its spacing becomes frame_stride."""
-    image_transforms: Any = None
+    image_transforms: Any | None = None
     """Only null: images are cropped and changed by the policy, on its device."""
-    num_workers: Any = None
+    num_workers: Any | None = None
     """Accepted and not used: batches are gathered from memory, no worker decodes."""
 
     def __post_init__(self) -> None:

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from robodiff.data.check import read_sound
 from robodiff.data.config import DataModule
-from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
@@ -29,7 +30,7 @@ class WindowDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.episodes: Episodes = config.read(observation_keys)
+        self.episodes = read_sound(config, observation_keys)
         self.shape = config.window(shape, self.episodes.fps)
         self.train_episodes, held_out = config.split(self.episodes)
         self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)

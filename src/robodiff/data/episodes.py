@@ -1,14 +1,19 @@
 """``Feature`` and ``Episodes``: the one form that every recorded format is read into."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 ACTION = "action"
+SMALLEST_RANGE = 1e-4
+"""A dimension that moves less than this does not move: it is centred and not scaled."""
+LARGEST = 10**6
+"""The most that one dimension of a feature can have."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,14 @@ class Feature:
     """What each dimension of a vector is."""
     unit: str | None = None
     """The unit of a vector, such as ``px`` or ``rad``."""
+
+    def __post_init__(self) -> None:
+        dimensions = {"image": 3, "vector": 1}.get(self.kind)
+        if dimensions is None:
+            raise UsageError(f"a feature's kind must be image or vector; found {self.kind!r}")
+        if len(self.shape) != dimensions or any(type(n) is not int or not 0 < n <= LARGEST for n in self.shape):
+            raise UsageError(f"a feature of kind {self.kind} must have {dimensions} dimensions of 1 to {LARGEST} each; "
+                             f"found {str(list(self.shape))[:80]}")  # fmt: skip
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
@@ -69,48 +82,71 @@ class Episodes:
                 raise RobodiffError(f"{self.source}: has no {key!r}; it has {', '.join(self.arrays)}")
 
 
-def check_recording(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a recording, or unusual in it."""
+
+    severity: Literal["fatal", "warning", "note"]
+    """``fatal``: training is not possible or would be harmed. ``warning``: look at it. ``note``: worth knowing."""
+    check: str
+    """Which check found it."""
+    message: str
+    """What was found, and where."""
+    advice: str
+    """What to do about it."""
+    key: str | None = None
+    """The key, where it lies in one."""
+    episode: int | None = None
+    """The episode, from 0, where it lies in one."""
+    frame: int | None = None
+    """The first frame of it, counted from the start of the recording."""
+
+
+class RecordingError(RobodiffError):
+    """A recording that cannot be used; its message is the first of all ``findings``."""
+
+    def __init__(self, source: str, findings: Sequence[Finding]) -> None:
+        super().__init__(f"{source}: {findings[0].message}; {findings[0].advice}")
+        self.findings = findings
+
+
+def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:
+    """Check where episodes end, and how many frames each key has: all that can be known before anything is decoded.
+
+    Raises:
+        RecordingError: episode ends that do not increase or do not end at the last frame, or keys of unequal lengths.
+    """
+    # without good ends nothing can be said of the rest
+    if faults := list(_faults_of_ends(episode_ends)) or list(_unequal(lengths, episode_ends)):
+        raise RecordingError(source, faults)
+
+
+def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
     """Check what a file holds, under the file's own names, before anything is made of it.
 
     Raises:
-        RobodiffError: episode ends that do not increase or do not end at the last frame, arrays of unequal lengths, or
-            a value that is not finite; the message names the file, the key and the first bad frame.
+        RecordingError: values that are not finite as float32; it holds all episodes with some, and its message names
+            the file, the key and the first bad frame.
     """
-    if episode_ends.ndim != 1 or len(episode_ends) == 0 or not np.issubdtype(episode_ends.dtype, np.integer):
-        raise RobodiffError(
-            f"{source}: episode_ends must be a list of whole numbers, one an episode; "
-            f"found {episode_ends.dtype} of shape {episode_ends.shape}"
-        )
-    steps = np.diff(episode_ends.astype(np.int64), prepend=0)
-    if (bad := np.flatnonzero(steps <= 0)).size:
-        raise RobodiffError(
-            f"{source}: episode_ends must increase from above 0; episode {bad[0]} ends at frame "
-            f"{episode_ends[bad[0]]} with {steps[bad[0]]} frames"
-        )
-    for key, array in arrays.items():
-        if len(array) != episode_ends[-1]:
-            raise RobodiffError(
-                f"{source}: {key} has {len(array)} frames, but the last episode ends at {episode_ends[-1]}; "
-                "every array must be as long as the last episode_ends says"
-            )
-        if np.issubdtype(array.dtype, np.floating) and (bad := _not_finite(array)) is not None:
-            episode = int(np.searchsorted(episode_ends, bad, side="right"))
-            raise RobodiffError(f"{source}: {key} is not finite at frame {bad} (episode {episode}); mend or drop it")
+    if faults := list(_faults_of_values(arrays, episode_ends)):
+        raise RecordingError(source, faults)
 
 
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
     """(N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
-    if array.ndim < 2 or not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise RobodiffError(f"{source}: {key} must be numbers of shape (frames, D); found {array.dtype} {array.shape}")
+    if array.ndim < 2 or 0 in array.shape[1:] or array.dtype.kind not in "biuf":
+        message = f"{key} must be numbers of shape (frames, D); found {array.dtype} {array.shape}"
+        raise RecordingError(source, [Finding("fatal", "form", message, "convert it, or leave it out", key)])
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
 
 
 def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     """(N, C, H, W) or (N, H, W, C) images as uint8 (N, C, H, W); float images must be whole numbers from 0 to 255."""
+    fault = partial(Finding, "fatal", "form", key=key, advice="convert it, or leave it out")
     channels = (1, 3, 4)
-    if array.ndim != 4 or (array.shape[1] not in channels and array.shape[3] not in channels):
-        raise RobodiffError(f"{source}: {key} must be images (frames, C, H, W) or (frames, H, W, C), C 1, 3 or 4; "
-                            f"found shape {array.shape}")  # fmt: skip
+    if array.ndim != 4 or 0 in array.shape or (array.shape[1] not in channels and array.shape[3] not in channels):
+        message = f"{key} must be images (frames, C, H, W) or (frames, H, W, C), C 1, 3 or 4; found shape {array.shape}"
+        raise RecordingError(source, [fault(message)])
     if array.shape[1] not in channels:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
@@ -119,14 +155,60 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     for frame, image in enumerate(array):  # frame by frame: a float copy of a whole recording may not fit in memory
         converted[frame] = image
         if not np.array_equal(converted[frame], image):
-            raise RobodiffError(f"{source}: {key} must hold whole numbers from 0 to 255; frame {frame} does not")
+            message = f"{key} must hold whole numbers from 0 to 255; frame {frame} does not"
+            raise RecordingError(source, [fault(message, frame=frame)])
     return converted
 
 
-def _not_finite(array: np.ndarray, block: int = 65536) -> int | None:
-    """The first frame with a value that is not finite, looked for block by block."""
-    for start in range(0, len(array), block):
-        finite = np.isfinite(array[start : start + block]).reshape(min(block, len(array) - start), -1).all(axis=1)
-        if not finite.all():
-            return start + int(np.argmin(finite))
-    return None
+def blocks(array: np.ndarray, size: int = 2**25) -> Iterator[tuple[int, np.ndarray]]:
+    """An array (N, ...) in blocks of about ``size`` bytes, each with its first frame: it may be larger than memory."""
+    rows = max(1, size // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def _faults_of_ends(episode_ends: np.ndarray) -> Iterator[Finding]:
+    fault = partial(Finding, "fatal", "ends", key="episode_ends", advice="write the frame after each episode's last")
+    if episode_ends.ndim != 1 or len(episode_ends) == 0 or not np.issubdtype(episode_ends.dtype, np.integer):
+        yield fault(
+            "episode_ends must be a list of whole numbers, one an episode; "
+            f"found {episode_ends.dtype} of shape {episode_ends.shape}"
+        )
+        return
+    steps = np.diff(episode_ends.astype(np.int64), prepend=0)
+    for episode in np.flatnonzero(steps <= 0).tolist():
+        yield fault(
+            f"episode_ends must increase from above 0; episode {episode} ends at frame {episode_ends[episode]} "
+            f"with {steps[episode]} frames",
+            episode=episode,
+        )
+
+
+def _unequal(lengths: Mapping[str, int], episode_ends: np.ndarray) -> Iterator[Finding]:
+    for key, length in lengths.items():
+        if length != episode_ends[-1]:
+            message = f"{key} has {length} frames, but the last episode ends at {episode_ends[-1]}"
+            yield Finding(
+                "fatal", "unequal", message, "every array must be as long as the last episode_ends says", key=key
+            )
+
+
+def _faults_of_values(arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[Finding]:
+    for key, array in arrays.items():
+        bad = _not_finite(array)
+        episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
+        for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
+            message = f"{key} is not finite at frame {frame} (episode {episode})"
+            yield Finding("fatal", "finite", message, "mend or drop it", key, episode, frame)
+
+
+def _not_finite(array: np.ndarray) -> np.ndarray:
+    """The frames with a value that is not finite in the type that training uses."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return np.zeros(0, np.int64)
+    bad = [np.zeros(0, np.int64)]
+    for start, block in blocks(array):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block.reshape(len(block), -1).astype(np.float32, copy=False))
+        bad.append(start + np.flatnonzero(~finite.all(axis=1)))
+    return np.concatenate(bad)

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robodiff.data.episodes import SMALLEST_RANGE
 from robodiff.errors import UsageError
 
 MODES = ("limits", "mean_std", "identity")
-SMALLEST_RANGE = 1e-4
-"""A dimension that moves less than this is centred and not scaled: dividing by it would only blow noise up."""
 
 Mode = str | Mapping[str, str]
 """One mode for all dimensions of a key, or a mode for each range of them, as ``{"0:3": "limits", "3:9": "identity"}``;
@@ -102,7 +101,7 @@ def spans(key: str, dim: int, mode: Mode) -> Iterator[tuple[int, int, str]]:
         UsageError: a mode that does not exist, or ranges that do not cover every dimension exactly once.
     """
     ranges = {f"0:{dim}": mode} if isinstance(mode, str) else mode
-    covered: list[int] = []
+    covered: list[tuple[int, int]] = []
     for text, name in ranges.items():
         if name not in MODES:
             raise UsageError(f"normalization of {key}: {name!r} is not one of {', '.join(MODES)}")
@@ -110,9 +109,13 @@ def spans(key: str, dim: int, mode: Mode) -> Iterator[tuple[int, int, str]]:
             start, stop = (int(part) for part in text.split(":"))
         except ValueError:
             raise UsageError(f"normalization of {key}: a range is written '0:3'; found {text!r}") from None
-        covered += range(start, stop)
+        covered.append((start, stop))
         yield start, stop, name
-    if sorted(covered) != list(range(dim)):
+    covered.sort()
+    edges = [0, *(stop for _, stop in covered)]
+    if edges[-1] != dim or any(
+        start != edge or start >= stop for (start, stop), edge in zip(covered, edges, strict=False)
+    ):
         raise UsageError(f"normalization of {key}: the ranges {', '.join(ranges)} must cover each of its {dim} "
                          "dimensions once")  # fmt: skip
 

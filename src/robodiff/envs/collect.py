@@ -1,7 +1,9 @@
 """Collecting scripted demonstrations, on several processes, in the order of their seeds."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -80,7 +82,7 @@ def _attempts(env_name: str, seed: int, workers: int, corrections: float, images
             seed += 1
     # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     pending: deque[tuple[int, Future[Demonstration | None]]] = deque()
     try:
         while True:
@@ -95,9 +97,20 @@ def _attempts(env_name: str, seed: int, workers: int, corrections: float, images
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the main process, which then lets the workers finish the seed that they are at."""
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the main process, which then lets the workers finish the seed that they are at.
+
+    And end when it has been killed: a worker would wait for the next seed for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _demonstrate(env_name: str, corrections: float, images: bool, seed: int) -> Demonstration | None:

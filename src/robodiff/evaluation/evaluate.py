@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from robodiff.envs.pool import useful_workers
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.rollout import EpisodeRecord, chunk_latency, rollout
+from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
 from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
 from robodiff.evaluation.statistics import wilson_interval
-from robodiff.files import write_json
+from robodiff.files import locked, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 
@@ -58,6 +59,7 @@ def evaluate(
     spec = get_env_spec(env)
     folder = find_policy(policy_path)
     policy = load_policy(folder, device, sampler=sampler, steps=steps)
+    check_fit(policy, spec)
     evaluated = {
         "policy": policy_hash(folder),
         "environment": env,
@@ -73,20 +75,22 @@ def evaluate(
         earlier = read_evaluation(out).metrics
         if earlier["evaluated"] == evaluated and len(earlier["episodes"]) == episodes:
             return earlier
-    records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
-    latency = chunk_latency(policy, spec, seed)
-    metrics = {
-        **summary(records),
-        "episodes": [
-            {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
-        ],
-        "extra": {},
-        "evaluated": evaluated,
-        "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
-    }
-    (out / COMPARISON_FILE).unlink(missing_ok=True)
-    write_videos(spec, records, out / "videos", videos)
-    write_json(out / METRICS_FILE, metrics)
+    workers = useful_workers(spec, policy.observation_keys, min(num_envs, episodes))
+    with locked(out):
+        records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step, workers)
+        latency = chunk_latency(policy, spec, seed)
+        metrics = {
+            **summary(records),
+            "episodes": [
+                {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
+            ],
+            "extra": {},
+            "evaluated": evaluated,
+            "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
+        }
+        (out / COMPARISON_FILE).unlink(missing_ok=True)
+        write_json(out / METRICS_FILE, metrics)  # first: videos may fill the disk
+        write_videos(spec, records, out / "videos", videos)
     return metrics
 
 

@@ -45,11 +45,23 @@ Curve = tuple[Sequence[float], Sequence[float]]
 Draw = Callable[[Axes], Any]
 
 
-def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4)) -> str:
-    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says."""
+def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame: bool = True) -> str:
+    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says.
+
+    Args:
+        draw: fills the axes.
+        title: above the panel.
+        size: width and height in inches.
+        frame: leave room for ticks and labels.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=size)
+        # Fixed margins, in inches: to measure the labels first takes three times as long as to draw them.
+        width, height = size
+        left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
+        axes = figure.add_axes(
+            (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+        )
         axes.set_title(title, loc="left")
         draw(axes)
         buffer = io.StringIO()
@@ -141,6 +153,19 @@ def histogram(values: np.ndarray, title: str, label: str) -> str:
     return panel(draw, title)
 
 
+def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
+    """Curves (N,) over their index, each in a colour of its own."""
+
+    def draw(axes: Axes) -> None:
+        for values in curves:
+            axes.plot(values, linewidth=1)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return panel(draw, title)
+
+
 def chunk_over_scene(
     image: np.ndarray,
     extent: tuple[float, float, float, float],
@@ -166,13 +191,27 @@ def chunk_over_scene(
             axes.plot(*chunk[0, :2], ".", color="#1d4ed8", markersize=4, alpha=strong)
         if recorded is not None:
             axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0, label="recorded")
-        # Some of the actions may lie outside of the picture; what they show is how far.
         axes.set_xlim(*extent[:2])
         axes.set_ylim(*extent[2:])
+        if recorded is not None:
+            _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
         axes.set_axis_off()
         axes.legend(fontsize=7, labelcolor="#222222", loc="upper right")
 
-    return panel(draw, title, (3.0, 3.2))
+    return panel(draw, title, (3.0, 3.2), frame=False)
+
+
+def _zoom(axes: Axes, places: np.ndarray) -> None:
+    """Show a square around the places (N, 2) and what is near, within the picture."""
+    low, high = places.min(0), places.max(0)
+    for limits, set_limits, middle in (
+        (axes.get_xlim(), axes.set_xlim, (low + high)[0] / 2),
+        (axes.get_ylim(), axes.set_ylim, (low + high)[1] / 2),
+    ):
+        side = abs(limits[1] - limits[0])
+        half = min(side / 2, max(0.7 * (high - low).max(), 0.27 * side))
+        middle = np.clip(middle, min(limits) + half, max(limits) - half)
+        set_limits(*(middle + np.sign(limits[1] - limits[0]) * np.array([-half, half])))
 
 
 def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension: int, title: str) -> str:

@@ -54,7 +54,11 @@ def draw_predictions(
     )
     recorded = episodes.arrays[ACTION][frames[:, now:]]  # (W, n, Da)
     scene = None if env is None else get_env_spec(env).scene
-    titles = [f"Episode {np.searchsorted(episodes.episode_ends, f, side='right')}, frame {f}" for f in frames[:, now]]
+    numbers = np.searchsorted(episodes.episode_ends, frames[:, now], side="right")
+    titles = [
+        f"Episode {number}, frame {frame - episodes.slice(number).start}"
+        for number, frame in zip(numbers, frames[:, now], strict=True)
+    ]
     chunks = []
     for title, frame, theirs, ours in zip(titles, frames[:, now], recorded, sampled, strict=True):
         chunks += _panels(policy, episodes, int(frame), scene, theirs, ours, title)

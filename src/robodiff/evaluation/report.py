@@ -6,21 +6,22 @@ evaluation, its demonstrations) is left out, and the page says so.
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from robodiff import __version__
+from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
+from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError
 from robodiff.evaluation import figures
 from robodiff.evaluation.compare import compare
+from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
 from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_json, read_run
-from robodiff.files import replacing
+from robodiff.evaluation.view import describe, histograms
 
 REPORT_FILE = "report.html"
 SAMPLES = 8
@@ -34,6 +35,7 @@ def write_report(
     held_out: Sequence[int] = (),
     no_data: str = "",
     env: str | None = None,
+    window: WindowShape | None = None,
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
@@ -43,6 +45,7 @@ def write_report(
         held_out: the episodes it was not trained on; all stand in where none were held out.
         no_data: why there are no episodes.
         env: the environment that draws scenes; the one of the latest evaluation when None.
+        window: the time steps of a training sample, with which the demonstrations are checked; None leaves it out.
 
     Returns:
         The file.
@@ -53,7 +56,7 @@ def write_report(
     if episodes is not None and (run.folder / "policy" / "config.json").is_file():
         chosen = list(held_out) or list(range(len(episodes)))
         chunks, denoising = draw_predictions(run.folder / "policy", episodes, chosen, env, SAMPLES)
-    return _write(
+    return write_page(
         run.folder / REPORT_FILE,
         "report.html",
         title=f"{run.name}: {100 * answer['metrics']['success_rate']:.0f} % success" if answer else run.name,
@@ -67,6 +70,7 @@ def write_report(
         denoising=denoising,
         samples=SAMPLES,
         data=_data(episodes) if episodes is not None else None,
+        findings=findings_in(episodes, window) if episodes is not None and window is not None else [],
         no_data=no_data,
         evaluations=run.evaluations,
     )
@@ -97,7 +101,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         rows.append(row)
     if len(rows) == 2 and rows[1]["paired"] is not None:
         disagreements = _disagreements(rows[1], rows[0])
-    return _write(
+    return write_page(
         out,
         "comparison.html",
         title=" against ".join(names) if len(names) == 2 else f"{len(names)} runs",
@@ -157,26 +161,10 @@ def _comparisons(run: Run) -> list[str]:
 
 
 def _data(episodes: Episodes) -> dict[str, Any]:
-    lengths, fps = episodes.lengths, episodes.fps
-    table, histograms = [], [figures.histogram(lengths, "Length of episodes", "frames")]
+    panels = [figures.histogram(episodes.lengths, "Length of episodes", "frames")]
     for key, feature in episodes.features.items():
-        if feature.kind != "vector":
-            continue
-        array = episodes.arrays[key]
-        for dimension in range(feature.shape[0]):
-            values = np.asarray(array[:, dimension], np.float64)
-            name = feature.names[dimension] if feature.names else str(dimension)
-            numbers = [values.min(), values.mean(), values.max(), values.std()]
-            table.append({"key": key, "dimension": name, "unit": feature.unit or "", "numbers": numbers})
-            if dimension < _MOST_HISTOGRAMS:
-                histograms.append(figures.histogram(values, f"{key} {name}", feature.unit or "value"))
-    return {
-        "summary": f"{episodes.source}: {len(episodes)} episodes, {lengths.sum():,} frames at {fps:g} Hz, which is "
-        f"{lengths.sum() / fps / 60:.1f} minutes. An episode has {lengths.min()} to {lengths.max()} frames, half of "
-        f"them at most {int(np.median(lengths))}.",
-        "table": table,
-        "histograms": histograms,
-    }
+        panels += histograms(episodes, key, _MOST_HISTOGRAMS) if feature.kind == "vector" else []
+    return {**describe(episodes), "histograms": panels}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -212,22 +200,3 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
         return [(prefix, value)]
     return [item for k, v in value.items() for item in _flatten(v, f"{prefix}.{k}" if prefix else str(k))]
-
-
-def _write(path: Path, template: str, **context: Any) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_text(_templates().get_template(template).render(version=__version__, **context))
-    return path
-
-
-@lru_cache(maxsize=1)
-def _templates() -> Any:
-    import jinja2
-    from markupsafe import Markup
-
-    folder = Path(__file__).parent / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["svg"] = Markup  # our own figures; everything else on a page is text and is escaped
-    return environment

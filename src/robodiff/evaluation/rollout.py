@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION
+from robodiff.envs.pool import EnvPool
 from robodiff.envs.registry import EnvSpec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -32,6 +32,7 @@ def rollout(
     seeds: Sequence[int],
     num_envs: int,
     on_step: Callable[[int, int], None] | None = None,
+    workers: int = 0,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -45,6 +46,7 @@ def rollout(
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
         on_step: called after every step with (episodes finished, episodes running).
+        workers: processes that step the environments, 0 for this one; the records do not depend on it.
 
     Returns:
         One record a seed, in their order.
@@ -62,7 +64,8 @@ def rollout(
         if wave is None:
             waves.append(wave := {})
         wave[row] = record
-    environments = {row: spec.make(policy.observation_keys) for row in sorted({row for wave in waves for row in wave})}
+    rows = sorted({row for wave in waves for row in wave})
+    environments = EnvPool(spec, policy.observation_keys, rows, workers)
     runner = PolicyRunner(policy, rows=num_envs)
     finished = 0
     try:
@@ -72,14 +75,13 @@ def rollout(
                     on_step(finished + len(wave) - running, running)
             finished += len(wave)
     finally:
-        for environment in environments.values():
-            environment.close()
+        environments.close()
     return list(records.values())
 
 
-def _episodes(runner: PolicyRunner, environments: dict[int, Any], wave: dict[int, EpisodeRecord]) -> Iterator[int]:
+def _episodes(runner: PolicyRunner, environments: EnvPool, wave: dict[int, EpisodeRecord]) -> Iterator[int]:
     """Step the episodes of a wave until all have ended; yields how many still run."""
-    observations = {row: environments[row].reset(seed=record.seed)[0] for row, record in wave.items()}
+    observations = environments.reset({row: record.seed for row, record in wave.items()})
     some = next(iter(observations.values()))  # what rows without an episode observe; nobody asks what they do
     rows = range(len(runner.seeds))
     runner.reset(seeds=[wave[row].seed if row in wave else 0 for row in rows])
@@ -89,18 +91,18 @@ def _episodes(runner: PolicyRunner, environments: dict[int, Any], wave: dict[int
     running = dict(wave)
     while running:
         actions = runner.act(batch)
-        for row, record in tuple(running.items()):
-            action = actions[row]
-            if not np.isfinite(action).all():
+        for row, record in running.items():
+            if not np.isfinite(actions[row]).all():
                 raise RobodiffError(f"the policy's action is not finite in episode {record.seed}, step {record.length}")
-            observation, reward, terminated, truncated, info = environments[row].step(action)
-            record.actions.append(action.copy())
-            record.max_reward = max(record.max_reward, float(reward))
-            record.success = record.success or bool(info["is_success"])
+            record.actions.append(actions[row].copy())
+        for row, step in environments.step({row: actions[row] for row in running}).items():
+            record = running[row]
+            record.max_reward = max(record.max_reward, step.reward)
+            record.success = record.success or step.success
             record.length += 1
             for key, value in batch.items():
-                value[row] = observation[key]
-            if terminated or truncated:
+                value[row] = step.observation[key]
+            if step.ended:
                 del running[row]
         yield len(running)
 

@@ -1,6 +1,5 @@
 """A run's folder, read for people: what it measured, how it was configured, and how it was evaluated."""
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.files import read_rows
 
 RUN_FILE = "run.json"
 """How long a run took, and on what; written by ``fit``."""
@@ -88,10 +88,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Read ``metrics.csv``: per quantity the steps and values that are numbers; half a line is left out."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    if not path.is_file():
-        return curves
-    lines = path.read_text().splitlines(keepends=True)
-    for row in csv.DictReader(line for line in lines if line.endswith("\n")):
+    for row in read_rows(path):
         step = _number(row.get("global_step"))
         for key, text in row.items():
             value = _number(text)

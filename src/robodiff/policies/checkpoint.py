@@ -8,32 +8,46 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
+from torch import Tensor
 
 from robodiff.data.episodes import Feature
 from robodiff.diffusion.combinations import canonical_sampler
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import replacing
+from robodiff.files import replacing, standing
 from robodiff.policies.config import config_from_dict, config_to_dict
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.plain import checked, from_plain
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_REMEDY = "copy the whole folder again from where it comes from"
 
 
 def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
-    """Write a policy to ``folder``, which takes the place of an earlier one only when it is whole."""
+    """Write a policy to ``folder``, which takes the place of an earlier one only when it is whole.
+
+    Raises:
+        RobodiffError: it holds values that are not finite; an earlier policy in the folder stays.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
+    broken = _first_not_finite(weights)
+    if broken is not None:
+        raise RobodiffError(f"{folder}: not written: {broken} holds values that are not finite; "
+                            "what was saved there before stays")  # fmt: skip
+    tensors = save(weights)
     config = {
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(policy.config),
         "features": {key: dataclasses.asdict(feature) for key, feature in policy.features.items()},
         "fps": policy.fps,
+        "weights_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        save_file({k: v.detach().cpu().contiguous() for k, v in policy.state_dict().items()}, temporary / WEIGHTS_FILE)
+        (temporary / WEIGHTS_FILE).write_bytes(tensors)
 
 
 def load_policy(
@@ -62,12 +76,18 @@ def load_policy(
     folder = find_policy(path, revision)
     described = _read_config(folder / CONFIG_FILE)
     try:
-        config = config_from_dict(described["config"])
-        features = {key: _feature(value) for key, value in described["features"].items()}
-        policy = DiffusionPolicy(config, features, float(described["fps"]))
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
-    _load_weights(policy, folder / WEIGHTS_FILE)
+        config = config_from_dict(checked(described.get("config"), dict, "config"))
+        features, fps = _features(described), checked(described.get("fps"), float, "fps")
+        sha256 = checked(described.get("weights_sha256"), str | None, "weights_sha256")
+        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
+            outline = DiffusionPolicy(config, features, fps)
+    except UsageError as error:
+        raise RobodiffError(
+            f"{folder / CONFIG_FILE}: does not describe a policy that this robodiff knows: {error}"
+        ) from None
+    weights = _read_weights(folder / WEIGHTS_FILE, outline, sha256)
+    policy = DiffusionPolicy(config, features, fps)
+    policy.load_state_dict(weights)
     changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
     if sampler is not None:
         try:
@@ -83,7 +103,7 @@ def load_policy(
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
     """The folder of the policy that ``path`` names: itself, the best policy of a run, or a download from the hub."""
     folder = Path(path)
-    for candidate in (folder, folder / "policy"):
+    for candidate in (standing(folder), standing(folder / "policy")):
         if (candidate / CONFIG_FILE).is_file():
             return candidate
     if folder.exists():
@@ -112,36 +132,45 @@ def policy_hash(folder: Path) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {_REMEDY}") from None
     if not isinstance(described, dict):
         raise RobodiffError(f"{path}: expected a JSON object, found {type(described).__name__}")
     version = described.get("format_version")
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
-                            "load it with the version that wrote it")  # fmt: skip
+                            "load it with the robodiff that wrote it")  # fmt: skip
     return described
 
 
-def _feature(values: dict[str, Any]) -> Feature:
-    names = values.get("names")
-    return Feature(**{**values, "shape": tuple(values["shape"]), "names": names and tuple(names)})
+def _features(described: dict[str, Any]) -> dict[str, Feature]:
+    features = checked(described.get("features"), dict, "features")
+    return {key: from_plain(Feature, value, f"features.{key}") for key, value in features.items()}
 
 
-def _load_weights(policy: DiffusionPolicy, path: Path) -> None:
+def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> dict[str, Tensor]:
+    """The weights in a file: whole, of the shapes of ``outline``, finite, and those saved with config.json."""
+    if not path.is_file():
+        raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
     try:
-        weights = load_file(path)
+        content = path.read_bytes()
+        weights = load(content)
     except (OSError, safetensors.SafetensorError) as error:
-        raise RobodiffError(f"{path}: cannot be read: {error}") from None
-    expected = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
+        raise RobodiffError(f"{path}: cannot be read: {error}; {_REMEDY}") from None
+    expected = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != found:
         key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {key} should be {expected.get(key, 'absent')}, "
-                            f"is {found.get(key, 'absent')}")  # fmt: skip
-    for key, value in weights.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise RobodiffError(
-                f"{path}: {key} holds values that are not finite; train again or take an earlier policy"
-            )
-    policy.load_state_dict(weights)
+                            f"is {found.get(key, 'absent')}; {_REMEDY}")  # fmt: skip
+    broken = _first_not_finite(weights)
+    if broken is not None:
+        raise RobodiffError(f"{path}: {broken} holds values that are not finite; train again or take an earlier policy")
+    if sha256 is not None and sha256 != (actual := hashlib.sha256(content).hexdigest()):
+        raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}, which expects sha256 "
+                            f"{sha256[:12]}..., found {actual[:12]}...; {_REMEDY}")  # fmt: skip
+    return weights
+
+
+def _first_not_finite(weights: dict[str, Tensor]) -> str | None:
+    return next((k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()), None)

@@ -3,11 +3,21 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import gt
+from typing import Any, Literal, get_args
 
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.combinations import check_combination, check_options, check_steps
 from robodiff.errors import UsageError
+from robodiff.policies.plain import from_plain
+
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+
+LARGEST = {"horizon": 4096, "down_dims": 16_384, "n_groups": 16_384, "diffusion_step_embed_dim": 16_384,
+           "num_train_timesteps": 10_000, "num_inference_steps": 10_000}  # fmt: skip
+"""What some fields can be at most, far above what is of use."""
+LARGEST_NUMBER = 10**9
+"""What all others can be at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +28,8 @@ class DiffusionConfig:
     """
 
     observation_keys: list[str] | None = None
-    """What the policy observes, such as observation.state; all that was recorded when null."""
+    """What the policy observes, such as observation.state or observation.images.top; all that was recorded when
+    null."""
 
     n_obs_steps: int = 2
     """Observations that the policy sees, the newest included."""
@@ -30,7 +41,31 @@ class DiffusionConfig:
     """Recorded frames from one step of the policy to its next."""
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
-    Keys that are not named use limits."""
+    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
+    to [-1, 1]."""
+
+    vision_backbone: Backbone = "resnet18"
+    """Network that encodes images."""
+    pretrained_backbone_weights: str | None = None
+    """Weights that the backbone starts from: torchvision's name for some, such as ResNet18_Weights.IMAGENET1K_V1 or
+    IMAGENET1K_V1, or a .pth or .safetensors file of them; random when null."""
+    freeze_backbone: bool = False
+    """Leave the pretrained weights as they are, and train only what follows."""
+    use_group_norm: bool = True
+    """Normalise groups of channels in the backbone, each image for itself; with pretrained weights false, for they were
+    trained with batch normalisation."""
+    resize_shape: tuple[int, int] | None = None
+    """Height and width that images are resized to; as recorded when null."""
+    crop_shape: tuple[int, int] | None = None
+    """Height and width that are then cut out and shown to the network; all when null."""
+    crop_is_random: bool = True
+    """In training cut at a random place, one for all frames of a sample; else, and always when acting, the centre."""
+    color_jitter: float = 0.0
+    """In training change brightness, contrast and saturation by up to this share of them; 0 not at all, at most 1."""
+    spatial_softmax_num_keypoints: int | None = 32
+    """Points in the image at which each encoder learns to look; the average over the image instead when null."""
+    use_separate_rgb_encoder_per_camera: bool = False
+    """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
 
     down_dims: tuple[int, ...] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
@@ -95,6 +130,8 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         _ = self.window  # checks To + Ta - 1 <= T
+        self._check_sizes()
+        self._check_vision()
         self._check_network()
         self._check_process()
         self._check_training()
@@ -109,6 +146,40 @@ class DiffusionConfig:
         """Denoising steps of the sampler."""
         return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps
 
+    def _check_vision(self) -> None:
+        if self.vision_backbone not in get_args(Backbone):
+            raise UsageError(f"vision_backbone must be one of {', '.join(get_args(Backbone))}; "
+                             f"found {self.vision_backbone!r}")  # fmt: skip
+        if self.pretrained_backbone_weights is not None and self.use_group_norm:
+            raise UsageError(
+                "pretrained_backbone_weights were trained with batch normalisation and are worth nothing without it; "
+                "set use_group_norm: false, or pretrained_backbone_weights: null"
+            )
+        if self.freeze_backbone and self.pretrained_backbone_weights is None:
+            raise UsageError("freeze_backbone would keep random weights; name pretrained_backbone_weights")
+        for name in ("resize_shape", "crop_shape"):
+            shape = getattr(self, name)
+            if shape is not None and (len(shape) != 2 or min(shape) < 1):
+                raise UsageError(f"{name} must be a height and a width of at least 1; found {list(shape)}")
+        if self.resize_shape and self.crop_shape and any(map(gt, self.crop_shape, self.resize_shape)):
+            raise UsageError(
+                f"crop_shape {list(self.crop_shape)} is larger than the image, which is resized to resize_shape "
+                f"{list(self.resize_shape)} before"
+            )
+        if not 0 <= self.color_jitter <= 1:
+            raise UsageError(f"color_jitter must lie in [0, 1]; found {self.color_jitter}")
+        if self.spatial_softmax_num_keypoints is not None and self.spatial_softmax_num_keypoints < 1:
+            raise UsageError(
+                f"spatial_softmax_num_keypoints must be at least 1, or null; found {self.spatial_softmax_num_keypoints}"
+            )
+
+    def _check_sizes(self) -> None:
+        """Refuse numbers that nothing can be made of, before anything is."""
+        for name, value in vars(self).items():
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            if not all(abs(n) <= LARGEST.get(name, LARGEST_NUMBER) for n in numbers):
+                raise UsageError(f"{name} must be at most {LARGEST.get(name, LARGEST_NUMBER)}; found {str(value)[:80]}")
+
     def _check_network(self) -> None:
         if not self.down_dims:
             raise UsageError("down_dims must name at least one level, such as [256, 512, 1024]; found none")
@@ -119,6 +190,8 @@ class DiffusionConfig:
                 f"horizon must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
                 f"{list(self.down_dims)}); found {self.horizon}, nearest {near}"
             )
+        if self.kernel_size not in (3, 5):
+            raise UsageError(f"kernel_size must be 3 or 5; found {self.kernel_size}")
         if self.n_groups < 1 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
             raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
         if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
@@ -138,7 +211,7 @@ class DiffusionConfig:
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise UsageError(f"betas must rise within (0, 1); found beta_start {self.beta_start}, "
                              f"beta_end {self.beta_end}")  # fmt: skip
-        if self.clip_sample and self.clip_sample_range <= 0:
+        if self.clip_sample and not self.clip_sample_range > 0:
             raise UsageError(f"clip_sample_range must be above 0; found {self.clip_sample_range}")
         action_mode = self.normalization.get("action", "limits")
         modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())
@@ -171,20 +244,10 @@ def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
     """The configuration that ``config_to_dict`` wrote.
 
     Raises:
-        UsageError: an unknown class or field, or values that do not go together.
+        UsageError: an unknown class or field, a value of the wrong type, or values that do not go together.
     """
-    from robodiff.errors import nearest
-
     values = dict(values)
     name = values.pop("class", None)
     if name != DiffusionConfig.__name__:
         raise UsageError(f"unknown configuration class {name!r}; this version knows {DiffusionConfig.__name__}")
-    known = {f.name: f for f in dataclasses.fields(DiffusionConfig)}
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{name} has no field {key!r}.{nearest(key, list(known))}")
-    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list) and key in _TUPLES}
-    return DiffusionConfig(**{**values, **tuples})
-
-
-_TUPLES = ("down_dims", "optimizer_betas")
+    return from_plain(DiffusionConfig, values, name)

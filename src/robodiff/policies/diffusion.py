@@ -1,5 +1,6 @@
 """The diffusion policy: encoded observations condition a denoiser that makes a chunk of actions out of noise."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from robodiff.data.normalize import Normalizer
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
 from robodiff.diffusion.schedule import expand_like, make_schedule
-from robodiff.errors import UsageError
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.networks.images import Preparation
 from robodiff.networks.unet import ConditionalUnet1d
+from robodiff.networks.vision import CameraEncoders, CameraView
 from robodiff.policies.config import DiffusionConfig
 
 
@@ -29,26 +32,32 @@ class Chunk:
 class DiffusionPolicy(nn.Module):
     """A stateless map from the last observations to a chunk of actions; ``PolicyRunner`` adds time to it.
 
+    It is made with random weights. One that is to be trained still needs its normalizer fitted and
+    ``load_pretrained_backbones``; one that is loaded needs neither, for both are in its file.
+
     Args:
         config: what the policy is made of.
         features: what was recorded; the policy keeps what it observes and ``action``.
         fps: frames per second of the recording.
 
     Raises:
-        UsageError: the features lack a key, or hold one that this policy cannot observe.
+        UsageError: the features lack a key, or hold one that this policy cannot observe; no rate.
     """
 
     def __init__(self, config: DiffusionConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
+        if not 0 < fps < math.inf:
+            raise UsageError(f"fps must be above 0; found {fps}")
         self.config = config
         self.fps = fps
         self.features = policy_features(config, features)
-        dims = {key: feature.shape[0] for key, feature in self.features.items()}
+        dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
-        observed = config.n_obs_steps * sum(dims[key] for key in self.observation_keys)
+        self.cameras = self._make_cameras()
+        widths = {**dims, **self.cameras.dims}
         self.denoiser = ConditionalUnet1d(
             dims[ACTION],
-            observed,
+            config.n_obs_steps * sum(widths[key] for key in self.observation_keys),
             config.down_dims,
             config.kernel_size,
             config.n_groups,
@@ -69,6 +78,20 @@ class DiffusionPolicy(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def load_pretrained_backbones(self) -> None:
+        """Give the image encoders the weights that ``pretrained_backbone_weights`` names, downloaded if need be.
+
+        Raises:
+            UsageError: no such weights, or weights of another network.
+            RobodiffError: they can be neither read nor downloaded.
+        """
+        try:
+            self.cameras.load_pretrained()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        except OSError as error:
+            raise RobodiffError(str(error)) from None
 
     def loss(
         self, batch: Mapping[str, Tensor], *, noise: Tensor | None = None, timesteps: Tensor | None = None
@@ -130,13 +153,27 @@ class DiffusionPolicy(nn.Module):
         return Chunk(self.normalizer.unnormalize(ACTION, actions), first_step=0)
 
     def condition(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """What the denoiser is told of the observation: (B, To * sum of dimensions)."""
-        parts = []
-        for key in self.observation_keys:
-            if key not in observation:
-                raise UsageError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
-            parts.append(self.normalizer.normalize(key, observation[key].to(self.device, torch.float32)))
+        """What the denoiser is told of the observation: (B, To * D).
+
+        Of each step, oldest first, what ``observation_keys`` name, in their order: the normalised numbers of a vector,
+        the encoder's features of a camera.
+        """
+        observed = self._observed(observation, self.observation_keys)
+        features = self.cameras({key: observed[key] for key in self.cameras.dims})
+        parts = [
+            features[key] if key in features else self.normalizer.normalize(key, observed[key])
+            for key in self.observation_keys
+        ]
         return torch.cat(parts, dim=-1).flatten(start_dim=1)  # (B, To, D) to (B, To * D)
+
+    @torch.no_grad()
+    def views(self, observation: Mapping[str, Tensor]) -> dict[str, CameraView]:
+        """What the network sees of each camera, and where its keypoints are.
+
+        Args:
+            observation: per camera (B, To, C, H, W) uint8; other keys are left alone.
+        """
+        return self.cameras.views(self._observed(observation, list(self.cameras.dims)))
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """The shape of the noise that one chunk is made of: (1 + sampler steps if it adds noise, B, T, Da)."""
@@ -146,6 +183,38 @@ class DiffusionPolicy(nn.Module):
         """Sample as ``config`` says from now on; the weights stay as they are."""
         self.config = config
         self.sampler = self._table()
+
+    def _observed(self, observation: Mapping[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
+        """The observations ``keys`` on the policy's device, each (B, To, ...): vectors float32, images uint8."""
+        observed = {}
+        for key in keys:
+            if key not in observation:
+                raise UsageError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
+            value, feature = observation[key], self.features[key]
+            if feature.kind == "vector":
+                observed[key] = value.to(self.device, torch.float32)
+                continue
+            if value.dtype != torch.uint8 or value.shape[2:] != feature.shape:
+                raise RobodiffError(f"{key}: expected torch.uint8 images (B, To, {str(feature.shape)[1:]}, "
+                                    f"found {value.dtype} {tuple(value.shape)}")  # fmt: skip
+            observed[key] = value.to(self.device)
+        return observed
+
+    def _make_cameras(self) -> CameraEncoders:
+        c = self.config
+        try:
+            return CameraEncoders(
+                {key: feature.shape for key, feature in self.features.items() if feature.kind == "image"},
+                Preparation(c.resize_shape, c.crop_shape, c.crop_is_random, c.color_jitter),
+                c.vision_backbone,
+                c.spatial_softmax_num_keypoints,
+                c.use_group_norm,
+                c.pretrained_backbone_weights,
+                c.freeze_backbone,
+                c.use_separate_rgb_encoder_per_camera,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def _table(self) -> SamplerTable:
         c = self.config
@@ -164,7 +233,7 @@ def policy_features(config: DiffusionConfig, features: Mapping[str, Feature]) ->
     """What a policy observes, in the order in which it is told, and ``action``.
 
     Raises:
-        UsageError: a key that is not among the features, or that this policy cannot observe.
+        UsageError: a key that is not among the features, or a normalisation of images.
     """
     keys = config.observation_keys
     if keys is None:
@@ -174,8 +243,7 @@ def policy_features(config: DiffusionConfig, features: Mapping[str, Feature]) ->
     for key in [*keys, ACTION]:
         if key not in features:
             raise UsageError(f"the policy needs {key!r}; there is {', '.join(features)}")
-        if features[key].kind != "vector":
-            vectors = [k for k, f in features.items() if k.startswith("observation.") and f.kind == "vector"]
-            raise UsageError(f"{key} holds images, and this policy observes vectors; "
-                             f"set model.observation_keys to some of {vectors}")  # fmt: skip
+        if features[key].kind == "image" and key in config.normalization:
+            raise UsageError(f"normalization is for vectors, and {key} holds images; with pretrained weights they are "
+                             "normalised by ImageNet's statistics, else to [-1, 1]")  # fmt: skip
     return {key: features[key] for key in [*keys, ACTION]}

@@ -1,5 +1,6 @@
 """What happens around training steps: the run's length, rollouts, what is kept, and the progress bar."""
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -152,7 +153,7 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
         score = self._score(trainer)
-        if score is not None and not (self.best is not None and score <= self.best):
+        if score is not None and math.isfinite(score) and (self.best is None or score > self.best):
             self.best, self.worse_in_a_row = score, 0
             self._save_policy(trainer, pl_module, "policy")
         elif score is not None:
@@ -181,10 +182,12 @@ class Keeper(Callback):
         return -float(error) if error is not None and validated else None
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
-        trainer.save_checkpoint(self.run / CHECKPOINT)
+        """The policies come first: what is not finite they refuse, and then no checkpoint is made of it, either."""
+        module.check_finite()
         self._save_policy(trainer, module, "policy-last")
         if self.best is None:
             self._save_policy(trainer, module, "policy")
+        trainer.save_checkpoint(self.run / CHECKPOINT)
         self._saved_at = time.monotonic()
 
     def _save_policy(self, trainer: Trainer, module: PolicyTraining, name: str) -> None:

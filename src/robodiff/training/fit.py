@@ -1,14 +1,16 @@
 """Train a policy: put data, policy, trainer and callbacks together, and run."""
 
 import logging
-import shutil
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from robodiff.data.config import DataModule
@@ -17,7 +19,7 @@ from robodiff.envs.registry import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import RUN_FILE
-from robodiff.files import replacing, write_json
+from robodiff.files import locked, naming, replacing, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -66,50 +68,50 @@ def fit(
     _quiet()
     if config.trainer.endless:
         raise UsageError("nothing says how long to train; set trainer.max_epochs, max_steps or max_time")
-    checkpoint = _find_checkpoint(run, resume)
+    primary = rank_zero_only.rank == 0  # of the processes that train together
+    if primary:
+        _check_folder(run, resume)
     seed_everything(config.seed_everything, verbose=False)
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics())
+    checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
+    if checkpoint is None:
+        policy.load_pretrained_backbones()
     rollouts = None
     if config.rollout.env is not None:
         check_fit(policy, get_env_spec(config.rollout.env))
         rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
-    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    with replacing(run / CONFIG_FILE) as temporary:
-        temporary.write_text(config_yaml)
-    console.print(_describe(policy, data), highlight=False, soft_wrap=True)
-
-    step, total = _progress(checkpoint)
-    if total is not None and step >= total and not new_length:
-        raise UsageError(
-            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
-        )
     module = PolicyTraining(
         policy, config.seed_everything, config.trainer.gradient_clip_val, config.data.train_batch_size
     )
-    keeper = Keeper(run, config.trainer, rollouts)
-    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console), keeper]
-    trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        machine = describe_machine(str(trainer.strategy.root_device))
-        facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
-        write_json(run / RUN_FILE, facts)
+    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
+                 Keeper(run, config.trainer, rollouts)]  # fmt: skip
+    with locked(run) if primary else nullcontext():
+        step, total = _progress(checkpoint)
+        if total is not None and step >= total and not new_length:
+            raise UsageError(
+                f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
+            )
+        if primary:
+            with replacing(run / CONFIG_FILE) as temporary:
+                temporary.write_text(config_yaml)
+        console.print(_describe(policy, data), highlight=False, soft_wrap=True)
+        trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
+        with naming(run):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if primary:
+            machine = describe_machine(str(trainer.strategy.root_device))
+            facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
+            write_json(run / RUN_FILE, facts)
 
 
-def _find_checkpoint(run: Path, resume: bool) -> Path | None:
-    if not resume:
-        if run.exists():
-            raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
-        return None
-    if not (run / CONFIG_FILE).is_file():
+def _check_folder(run: Path, resume: bool) -> None:
+    if not resume and run.exists() and not all(path.name.startswith(".") for path in run.iterdir()):
+        raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
+    if resume and not (run / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
-    if not (run / CHECKPOINT).is_file():
-        shutil.rmtree(run / "policy", ignore_errors=True)
-        return None  # killed before its first checkpoint: from the start
-    return run / CHECKPOINT
 
 
 def _progress(checkpoint: Path | None) -> tuple[int, int | None]:
@@ -121,7 +123,9 @@ def _progress(checkpoint: Path | None) -> tuple[int, int | None]:
         return content["global_step"], content["robodiff"]["total_steps"]
     except Exception as error:  # a broken archive raises many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RobodiffError(f"{checkpoint}: cannot be read: {reason}") from None
+        raise RobodiffError(
+            f"{checkpoint}: cannot be read: {reason}; the run cannot go on, train anew (its policies stay)"
+        ) from None
 
 
 def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger]:
@@ -177,6 +181,8 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    # TensorBoard writes in a thread, and hands its errors on to the next who writes.
+    threading.excepthook = lambda e: None if issubclass(e.exc_type, OSError) else threading.__excepthook__(e)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|pkg_resources|isinstance\\(treespec).*")
 
 

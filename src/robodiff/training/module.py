@@ -11,9 +11,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from robodiff.data.episodes import ACTION
+from robodiff.errors import RobodiffError
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
+
+_NEVER = 2**62
+"""A batch that no run comes to."""
 
 
 class PolicyTraining(LightningModule):
@@ -39,6 +43,7 @@ class PolicyTraining(LightningModule):
         self.batch_size = batch_size
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
+        self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
         self._earlier_seconds, self._begun = 0.0, time.monotonic()
 
     @property
@@ -61,6 +66,7 @@ class PolicyTraining(LightningModule):
         )
         loss, spread = self.policy.loss(batch, noise=noise, timesteps=timesteps)
         self.micro_batches += 1
+        self._watch(loss.detach())
         if self._is_logged():
             self.log("train/loss", loss)
             self.log_dict({f"train/{name}": value for name, value in spread.items()})
@@ -70,6 +76,8 @@ class PolicyTraining(LightningModule):
         """Clip, and log the norm that the gradient had."""
         limit = float("inf") if self.clip is None else self.clip
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        if self.trainer.precision != "16-mixed":  # whose scaler leaves out steps that overflow
+            self._watch(norm)
         if self._is_logged():
             self.log("train/grad_norm", norm)
 
@@ -85,6 +93,33 @@ class PolicyTraining(LightningModule):
             self.log("train/learning_rate", rate)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(ema_decay(step + 1, self.policy.config))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop at once where looking costs nothing; else where the GPU is waited for anyway, to log or to measure."""
+        trainer = self.trainer
+        logged = self.global_step % trainer.log_every_n_steps == 0  # pyright: ignore
+        if self.device.type == "cpu" or logged or trainer.is_last_batch or trainer.should_stop:
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise RobodiffError if the loss or the gradient of a batch was not finite; waits for the GPU."""
+        broken = int(self._broken)
+        if broken == _NEVER:
+            return
+        batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        epoch, batch = divmod(broken, batches)
+        step = epoch * -(-batches // accumulated) + batch // accumulated
+        recording = self.trainer.datamodule.config.path  # pyright: ignore
+        raise RobodiffError(
+            f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
+            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
+            f"{self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
+        )
+
+    def _watch(self, value: Tensor) -> None:
+        """Remember the batch of the first value that is not finite, without waiting for the GPU."""
+        broken = self._broken.to(value.device)
+        self._broken = torch.where(value.isfinite(), broken, broken.clamp(max=self.micro_batches - 1))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """The averaged policy on held-out windows, with the same noise every time."""

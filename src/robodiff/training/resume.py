@@ -1,16 +1,18 @@
 """What makes a run survive being killed: whole checkpoints, and a metrics file that goes on where it stopped."""
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from robodiff.files import replacing
+from robodiff.files import naming, read_rows, replacing
 
 COLUMNS: list[str] = [
     "epoch", "global_step", "train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/learning_rate",
@@ -24,8 +26,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Write beside ``path``, sync, rename."""
+        content = io.BytesIO()  # torch.save to a file that cannot be written raises no OSError
+        torch.save(checkpoint, content)
         with replacing(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+            temporary.write_bytes(content.getbuffer())
 
 
 class MetricsCsv(Logger):
@@ -39,7 +43,8 @@ class MetricsCsv(Logger):
     def __init__(self, path: Path, resumed_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        kept = [row for row in _rows(path) if int(row["global_step"]) <= resumed_step]
+        rows = [row for row in read_rows(path) if row["global_step"].isdigit()]
+        kept = [row for row in rows if int(row["global_step"]) <= resumed_step]
         if rank_zero_only.rank == 0:
             with replacing(path) as temporary, temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
@@ -67,13 +72,5 @@ class MetricsCsv(Logger):
         if set(row) - {"epoch"}:
             done = (step or 0) + 1  # Lightning numbers steps from 0; here it is how many are done
             row.update(global_step=str(done), epoch=str(int(metrics.get("epoch", 0))))
-            with self.path.open("a", newline="") as file:
+            with naming(self.path), self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(row)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a metrics file; a line that a crash cut short is left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and row["global_step"].isdigit()]

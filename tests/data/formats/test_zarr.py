@@ -76,7 +76,7 @@ def test_arrays_that_do_not_fit_memory_are_mapped(
 ) -> None:
     path = plain(tmp_path / "d.zarr", arrays)
     whole = read_zarr(path, "pusht", fps=10.0)
-    monkeypatch.setattr("robodiff.data.cache.memory_free", lambda: 1000)
+    monkeypatch.setattr("robodiff.data.cache.memory_free", lambda: 2000)
     monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
     mapped = read_zarr(path, "pusht", fps=10.0)
     files = sorted((tmp_path / "cache").iterdir())
@@ -156,6 +156,52 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
     chunk.write_bytes(b"not what a compressor wrote")
     with pytest.raises(RobodiffError, match="is broken"):
         read_zarr(path, "pusht", fps=10.0)
+
+
+@pytest.mark.parametrize(
+    ("array", "claims", "message"),
+    [
+        ("data/action", {"shape": [2**40, 2]}, r"data/action has 1099511627776 frames, but the last episode ends at 7"),
+        ("data/action", {"shape": [7, 2**40]}, r"data/action has the shape .*: 549755813888 chunks a frame"),
+        ("data/action", {"shape": [7, 2**40], "chunks": [7, 2**40]}, r"a chunk of data/action has the shape .*, more"),
+        ("meta/episode_ends", {"shape": [2**40]}, r"episode_ends has 1099511627776 episodes, but there are 7 frames"),
+        ("data/action", {"compressor": {"id": "pickle"}, "filters": [{"id": "vlen-utf8"}], "dtype": "|O",
+                         "fill_value": ""}, "data/action is pickled, and a pickle may run any code"),
+    ],
+)  # fmt: skip
+def test_claims_are_refused_before_anything_is_decoded(
+    tmp_path: Path, arrays: dict[str, np.ndarray], array: str, claims: dict, message: str
+) -> None:
+    path = plain(tmp_path / "d.zarr", arrays)
+    metadata = path / array / ".zarray"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), **claims}))
+    with pytest.raises(RobodiffError, match=message):
+        read_zarr(path, "pusht", fps=10.0)
+
+
+def test_what_is_no_array_no_file_or_too_short(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path = plain(tmp_path / "d.zarr", arrays)
+    zarr.open_group(path).create_array("meta/seed", data=np.zeros(1))
+    with pytest.raises(RobodiffError, match="meta/seed has 1 rows, but there are 2 episodes"):
+        read_zarr(path, "pusht", fps=10.0)
+    zarr.open_group(path).create_group("data/img", overwrite=True)
+    with pytest.raises(RobodiffError, match="data/img must be an array .* found a group"):
+        read_zarr(path, "pusht", fps=10.0)
+    zarr.open_group(path).attrs["robodiff"] = {"fps": -1.0}
+    with pytest.raises(RobodiffError, match=r"its attributes say fps -1\.0; expected a number above 0"):
+        read_zarr(path, "pusht")
+    (path / "data" / "more").symlink_to("/dev/zero")
+    with pytest.raises(RobodiffError, match="data/more: is neither a file nor a folder"):
+        read_zarr(path, "pusht", fps=10.0)
+
+
+def test_a_zip_that_unpacks_to_more_than_memory_holds(
+    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_zip(plain(tmp_path / "d.zarr", arrays), tmp_path / "d.zip")
+    monkeypatch.setattr("robodiff.data.formats.zarr.memory_free", lambda: 600)
+    with pytest.raises(RobodiffError, match=r"d\.zip: .* unpacks to .*, more than memory has room for"):
+        read_zarr(tmp_path / "d.zip", "pusht", fps=10.0)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

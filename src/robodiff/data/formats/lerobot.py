@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from robodiff.data.cache import Part, assembled
-from robodiff.data.episodes import Episodes, Feature, as_vectors, check_recording
+from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
 from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, open_parquet, read_meta, reading
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
@@ -54,7 +54,7 @@ def read_lerobot(
         tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
     found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
     ends = np.cumsum([episode.length for episode in chosen])
-    check_recording(str(root), found, ends)
+    check_finite(str(root), found, ends)
     arrays = {key: as_vectors(str(root), key, array) for key, array in found.items()}
     for key, feature in features.items():
         if feature.kind == "image":

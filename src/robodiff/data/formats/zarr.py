@@ -4,9 +4,13 @@ A layout says what the file's keys are called here. robodiff's own files name it
 others it is given, or a key map is.
 """
 
+import lzma
+import math
+import os
 import shutil
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +22,27 @@ import zarr
 import zarr.storage
 from zarr.codecs import BloscCodec
 
-from robodiff.data.cache import decoded
-from robodiff.data.episodes import Episodes, Feature, as_images, as_vectors, check_recording
+from robodiff.data.cache import decoded, memory_free
+from robodiff.data.episodes import (
+    Episodes,
+    Feature,
+    Finding,
+    RecordingError,
+    as_images,
+    as_vectors,
+    check_finite,
+    check_lengths,
+)
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
-from robodiff.files import replacing
+from robodiff.files import LOCK_FILE, replacing
 
 ATTRIBUTE = "robodiff"
 FRAMES_PER_CHUNK = 1024
+# What zarr, zipfile and the codecs raise for files that are damaged; none of them says so. An AttributeError is
+# metadata that is JSON, but no object, and a SystemError a Blosc chunk that claims a negative size.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError,
+           MemoryError, SystemError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
 _UNFINISHED = ".partial"  # how zarr names a file until it is whole
 Convert = Callable[[str, str, np.ndarray], np.ndarray]
 
@@ -43,7 +60,8 @@ class Source:
 def _columns(columns: slice, width: int) -> Convert:
     def convert(source: str, key: str, array: np.ndarray) -> np.ndarray:
         if array.ndim != 2 or array.shape[1] != width:
-            raise RobodiffError(f"{source}: {key} must have {width} numbers a frame; found shape {array.shape}")
+            message = f"{key} must have {width} numbers a frame; found shape {array.shape}"
+            raise RecordingError(source, [Finding("fatal", "form", message, "choose another layout or a key map", key)])
         return as_vectors(source, key, array[:, columns])
 
     return convert
@@ -95,8 +113,7 @@ def read_zarr(
         UsageError: an unknown layout, or neither a layout nor a key map for a file that needs one.
     """
     with _open(path) as group:
-        attributes: Any = group.attrs.get(ATTRIBUTE, {})
-        attributes = attributes if isinstance(attributes, dict) else {}
+        attributes = _attributes(group, path)
         data, meta = _child(group, path, "data"), _child(group, path, "meta")
         sources = _sources(path, data, layout or attributes.get("layout"), key_map)
         fps = fps or attributes.get("fps")
@@ -106,22 +123,26 @@ def read_zarr(
         if missing:
             raise RobodiffError(f"{path}: has no {missing[0]!r}; it has {', '.join(sources)}")
         wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
-        if "episode_ends" not in meta:
-            raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-        ends, stopped = np.asarray(meta["episode_ends"][:]), attributes.get("complete") is False
-        ends = _written(ends) if stopped else ends
-        found: dict[str, np.ndarray] = {}
-        for file_key in dict.fromkeys(source.file_key for source in wanted.values()):
-            array = decoded(path, f"data/{file_key}", data[file_key])
-            if stopped and ends.size:  # what a writer that was stopped within an episode left of it
-                array = array[: ends[-1]]
-            found[file_key] = array
-        check_recording(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
-        arrays, features = {}, {}
+        stored = {source.file_key: _array(data, path, source.file_key) for source in wanted.values()}
+        stopped = attributes.get("complete") is False
+        ends = _episode_ends(meta, path, frames=min(array.shape[0] for array in stored.values()), stopped=stopped)
+        lengths = {f"data/{key}": array.shape[0] for key, array in stored.items()}
+        if stopped and ends.size:  # what a writer that was stopped within an episode left of it is not read
+            lengths = {key: min(length, int(ends[-1])) for key, length in lengths.items()}
+        check_lengths(str(path), lengths, ends)
+        found = {key: decoded(path, f"data/{key}", array, int(ends[-1])) for key, array in stored.items()}
+        check_finite(str(path), {f"data/{key}": array for key, array in found.items()}, ends)
+        arrays, features, faults = {}, {}, []
         for key, source in wanted.items():
-            arrays[key] = source.convert(str(path), f"data/{source.file_key}", found[source.file_key])
-            features[key] = Feature.of(arrays[key], unit=source.unit or attributes.get("units", {}).get(key))
-        table = {k: np.asarray(meta[k][: len(ends)]).tolist() for k in meta if k != "episode_ends"}
+            try:
+                arrays[key] = source.convert(str(path), f"data/{source.file_key}", found[source.file_key])
+            except RecordingError as error:
+                faults += error.findings
+                continue
+            features[key] = Feature.of(arrays[key], unit=source.unit)
+        if faults:
+            raise RecordingError(str(path), list(dict.fromkeys(faults)))
+        table = {name: _column(meta, path, name, len(ends)) for name in meta if name != "episode_ends"}
     return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table)
 
 
@@ -145,6 +166,8 @@ class ZarrWriter:
         zarr_format: int = 3,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
+        for unfinished in path.rglob(f"*{_UNFINISHED}"):  # left by a writer that was killed
+            unfinished.unlink()
         self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
         found = self.group.attrs.get(ATTRIBUTE, attributes)
         if {**found, "complete": False} != attributes:
@@ -196,37 +219,69 @@ def pack_zip(folder: Path, target: Path) -> None:
     """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
     # The chunks are compressed already.
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != _UNFINISHED):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not _left_out(path)):
             info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o644 << 16
             archive.writestr(info, file.read_bytes())
     shutil.rmtree(folder)
 
 
+def _left_out(path: Path) -> bool:
+    return path.suffix == _UNFINISHED or path.name == LOCK_FILE
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[zarr.Group]:
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise RobodiffError(f"{path}: no such file or folder")
     store: Any = path
     try:
+        _check_files(path)
         if path.is_file():
             store = zarr.storage.ZipStore(path, mode="r")
         group = zarr.open_group(store, mode="r")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise RobodiffError(f"{path}: is not a zarr group (a folder or a .zip): {_first_line(error)}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
             yield group
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise RobodiffError(f"{path}: is broken: {_first_line(error)}") from None
     finally:
         if path.is_file():
             store.close()
 
 
+def _check_files(path: Path) -> None:
+    """Refuse what has no end, or would be unpacked into more than memory holds: zarr reads every file as a whole."""
+    for folder, _, names in os.walk(path):
+        for file in (os.path.join(folder, name) for name in names):
+            if not os.path.isfile(file):  # not Path: there may be a million chunks
+                raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
+    if path.is_dir():
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > memory_free() / 3:
+                raise RobodiffError(f"{path}: {member.filename} unpacks to {member.file_size / 1e9:.1f} GB, more than "
+                                    "memory has room for")  # fmt: skip
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _attributes(group: zarr.Group, path: Path) -> dict[str, Any]:
+    """What a recording that robodiff wrote says of itself; nothing for those of others."""
+    found: Any = group.attrs.get(ATTRIBUTE, {})
+    found = found if isinstance(found, dict) else {}
+    fps, layout = found.get("fps"), found.get("layout")
+    if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < math.inf):
+        raise RobodiffError(f"{path}: its attributes say fps {fps!r}; expected a number above 0")
+    if layout is not None and not isinstance(layout, str):
+        raise RobodiffError(f"{path}: its attributes say layout {layout!r}; expected a name")
+    return found
 
 
 def _child(group: zarr.Group, path: Path, name: str) -> Any:
@@ -234,6 +289,36 @@ def _child(group: zarr.Group, path: Path, name: str) -> Any:
     if not isinstance(child, zarr.Group):
         raise RobodiffError(f"{path}: has no group {name}/; expected data/<key> arrays and meta/episode_ends")
     return child
+
+
+def _array(group: Any, path: Path, name: str) -> Any:
+    """An array with something in each row, which can be decoded without unpickling."""
+    array, key = group[name], f"{group.basename}/{name}"
+    if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
+        found = "a group" if isinstance(array, zarr.Group) else f"shape {array.shape}"
+        message = f"{key} must be an array with something in each row, one a frame or an episode; found {found}"
+        raise RecordingError(str(path), [Finding("fatal", "form", message, "write it again", key)])
+    codecs = [*array.filters, *array.compressors]
+    if any(getattr(codec, "codec_id", None) == "pickle" for codec in codecs):
+        raise RobodiffError(f"{path}: {key} is pickled, and a pickle may run any code; write it again without")
+    return array
+
+
+def _episode_ends(meta: Any, path: Path, frames: int, stopped: bool) -> np.ndarray:
+    if "episode_ends" not in meta:
+        raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
+    array = _array(meta, path, "episode_ends")
+    if array.shape[0] > frames:
+        raise RobodiffError(f"{path}: meta/episode_ends has {array.shape[0]} episodes, but there are {frames} frames")
+    ends = decoded(path, "meta/episode_ends", array, array.shape[0])
+    return _written(ends) if stopped else ends
+
+
+def _column(meta: Any, path: Path, name: str, episodes: int) -> list[Any]:
+    array = _array(meta, path, name)
+    if array.shape[0] < episodes:  # a writer that was stopped leaves one more
+        raise RobodiffError(f"{path}: meta/{name} has {array.shape[0]} rows, but there are {episodes} episodes")
+    return decoded(path, f"meta/{name}", array, episodes).tolist()
 
 
 def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[str, str] | None) -> dict[str, Source]:
@@ -252,9 +337,14 @@ def _sources(path: Path, data: zarr.Group, layout: str | None, key_map: Mapping[
     else:
         raise UsageError(f"{path}: holds data/{', data/'.join(there)}; say what they are with layout "
                          f"({', '.join(LAYOUTS)}) or with key_map, such as {{state: observation.state}}")  # fmt: skip
-    for source in sources.values():
-        if source.file_key not in there:
-            raise RobodiffError(f"{path}: data/{source.file_key} is missing; it holds data/{', data/'.join(there)}")
+    absent = sorted({source.file_key for source in sources.values()} - {*there})
+    if absent:
+        it_holds = f"it holds data/{', data/'.join(there)}"
+        advice = "choose another layout or a key map"
+        raise RecordingError(
+            str(path),
+            [Finding("fatal", "keys", f"data/{k} is missing; {it_holds}", advice, f"data/{k}") for k in absent],
+        )
     return sources
 
 

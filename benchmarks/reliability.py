@@ -1,0 +1,74 @@
+"""Cause every fault of tests/faults and write what the user sees to docs/reliability.md.
+
+python -m benchmarks.reliability
+"""
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from tests.faults import broken, full, killed
+from tests.faults.catalogue import FAULTS, Fault, Place, prepare
+from tests.faults.processes import Seen
+
+from benchmarks.common import markdown
+
+PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
+HEAD = """# Reliability
+
+Every fault in these tables is caused for real, in a process of its own, and what is said to be kept is checked; the
+same is done by `make test`. The tables are made by `python -m benchmarks.reliability`. `RUN` is a run's folder, `OUT`
+what `--out` names, `DATA` a recording.
+
+How it is done: files are written beside their target, synced and renamed; folders, too, and a reader finds the last
+whole one even where a process was killed between two renames. What killed processes left is cleared up by the next that
+writes the same file. A run, an evaluation's folder and a recording are held by one process at a time, with a lock that
+the kernel gives back. Weights that are not finite are never saved. `config.json` holds the hash of the weights that
+were saved with it.
+"""
+
+
+def main() -> None:
+    parts = [HEAD]
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "finished").mkdir()
+        finished = prepare(Path(folder) / "finished")
+        for title, module in (("Killed, and two at one place", killed), ("Full disks", full), ("Broken", broken)):
+            faults = [fault for fault in FAULTS if fault.module == module.__name__]
+            rows = [row(fault, Path(folder) / str(FAULTS.index(fault)), finished) for fault in faults]
+            parts.append(f"## {title}\n\n{markdown(rows)}\n")
+    PAGE.write_text("\n".join(parts))
+
+
+def row(fault: Fault, folder: Path, finished: Path) -> dict[str, str]:
+    """Cause one fault."""
+    print(fault.name, flush=True)
+    folder.mkdir()
+    try:
+        seen = said(fault.happen(Place(folder, finished)), folder, finished)
+    except pytest.skip.Exception as reason:
+        seen = f"not caused: {reason}"
+    return {
+        "fault": fault.name,
+        "how it is caused": fault.cause,
+        "what the user sees": seen,
+        "what is kept": fault.kept,
+    }
+
+
+def said(seen: Seen, *folders: Path) -> str:
+    """What a process printed, without the paths and process ids of this machine."""
+    if seen.code < 0:
+        return "the process is gone"
+    if not seen.err:
+        return f"nothing (exit code {seen.code})"
+    text = seen.err.strip()
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    text = re.sub(r"process \d+", "process 12345", text).replace("|", "\\|").replace("\n", "`<br>`")
+    return f"`{text}` (exit code {seen.code})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""The data doctor: what is wrong with a recording, or unusual in it, and what to do about it. Imports no torch.
+
+Each check is a function from episodes to findings; ``CHECKS`` is the table of them. What makes a recording unreadable
+is found by its reader. Limits are set so that clean recordings, scripted or by hand, raise no warning.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
+from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
+from robodiff.data.windows import WindowShape
+from robodiff.errors import RobodiffError, UsageError
+
+STATE = "observation.state"
+SEVERITIES = ("fatal", "warning", "note")
+SPIKE = 100
+"""A value that is further out than so many times the range of the middle 98 % leaves the rest under 1 % of [-1, 1]."""
+BRIEF = 3
+"""Frames in an episode for which a glitch lasts; what stays longer may be a rare move of a joint that mostly rests."""
+JUMP = 8
+"""A step of so many times the largest usual one (the 95 % quantile of the steps that move at all) is a jump."""
+RARE = 0.1
+"""What happens in a larger share of the episodes belongs to the task."""
+FROZEN = 5
+"""Equal images in a row, while the robot moves, that a camera does not give by chance."""
+MOVES = 0.05
+"""Share of its range by which a dimension changes when something moves."""
+OUTLYING = 4
+"""Robust standard deviations of the logarithm of an episode's length."""
+SAMPLE = 50_000
+"""Frames that are enough to measure a quantile or a correlation."""
+
+
+def examine(source: DataModule, window: WindowShape) -> list[Finding]:
+    """Everything that is found in a recording, worst first.
+
+    Args:
+        source: where it is, and what its keys are.
+        window: the time steps of one training sample.
+
+    Raises:
+        UsageError: the file needs a layout, a key map or a rate that ``source`` does not give.
+    """
+    try:
+        episodes = source.read()
+    except RecordingError as error:
+        return list(error.findings)
+    except UsageError:
+        raise
+    except RobodiffError as error:
+        return [Finding("fatal", "readable", str(error), "check the path, or record or copy it again")]
+    return findings_in(episodes, window)
+
+
+def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
+    """Everything that is found in what could be read, worst first."""
+    findings = [finding for check in CHECKS for finding in check(episodes)]
+    findings += too_short(episodes, window)
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episodes:
+    """Read what is to be trained on.
+
+    Raises:
+        RobodiffError: nothing to read, or a recording with which training would fail or be harmed.
+    """
+    try:
+        episodes = source.read(observation_keys)
+        findings = [finding for check in FATAL_CHECKS for finding in check(episodes)]
+        chosen = source.chosen(episodes)
+        if fatal := [f for f in findings if f.severity == "fatal" and (f.episode is None or f.episode in chosen)]:
+            raise RecordingError(episodes.source, fatal)
+    except RecordingError as error:
+        raise RobodiffError("\n".join([str(error), *_how_to_see_all(source)])) from None
+    return episodes
+
+
+def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
+    """No actions, or actions that are no numbers or never change."""
+    fatal = partial(Finding, "fatal", "learnable")
+    if ACTION not in episodes.arrays:
+        yield fatal(f"no key is called {ACTION}; there is {', '.join(episodes.arrays)}", "name it in the key map")
+    elif episodes.features[ACTION].kind != "vector":
+        yield fatal(f"action holds {episodes.features[ACTION].kind}s", "name another key in the key map", key=ACTION)
+    elif not _moving(episodes.arrays[ACTION]).any():
+        yield fatal("action never changes in any dimension", "record what the robot was told to do", key=ACTION)
+
+
+def nothing_to_see(episodes: Episodes) -> Iterator[Finding]:
+    """No observations; ``fit`` refuses it where the policy is made."""
+    if not any(key.startswith("observation.") for key in episodes.arrays):
+        message = "no key starts with observation.; a policy must see something"
+        yield Finding("fatal", "learnable", message, "name one in the key map")
+
+
+def spikes(episodes: Episodes) -> Iterator[Finding]:
+    """Single values so far out that scaling the range to [-1, 1] leaves nothing of all others."""
+    for key, array in _vectors(episodes):
+        found: dict[int, Finding] = {}  # by episode: one value of a frame is enough to say
+        for dimension, column in enumerate(array.T):
+            some = _sample(column)
+            low, high = np.quantile(some, 0.01, method="higher"), np.quantile(some, 0.99, method="lower")
+            outside = np.flatnonzero(np.maximum(column - high, low - column) > SPIKE * (high - low))
+            where = _episodes_of(episodes, outside)
+            if high - low < SMALLEST_RANGE or not _rare(episodes, where) or np.bincount(where).max(initial=0) > BRIEF:
+                continue  # what rests nearly always, such as a switch, is far out whenever it moves
+            for episode, frame in zip(where.tolist(), outside.tolist(), strict=True):
+                message = (
+                    f"{_dimension(episodes, key, dimension)} is {column[frame]:.4g} at frame {frame} (episode "
+                    f"{episode}), where 98 % of all frames have {low:.4g} to {high:.4g}"
+                )
+                advice = "mend the value, or leave the episode out with data.episodes"
+                found.setdefault(episode, Finding("fatal", "spike", message, advice, key, episode, frame))
+        yield from found.values()
+
+
+def resting(episodes: Episodes) -> Iterator[Finding]:
+    """Dimensions that never change."""
+    for key, array in _vectors(episodes):
+        still = np.flatnonzero(~_moving(array))
+        if not still.size or (key == ACTION and len(still) == array.shape[1]):
+            continue  # no action at all is another finding
+        message = f"{', '.join(_dimension(episodes, key, d) for d in still.tolist())} never changes"
+        if key == ACTION:
+            yield Finding("warning", "constant", message, "no policy can learn to move it; is that meant?", key)
+        else:
+            yield Finding("note", "constant", message, "harmless; is the sensor connected?", key)
+
+
+def jumps(episodes: Episodes) -> Iterator[Finding]:
+    """Steps from a frame to the next that are far larger than usual; angles may wrap."""
+    for key, array in _vectors(episodes):
+        worst: dict[int, tuple[float, bool, str]] = {}  # by frame: how many times the usual step, is it rare, what
+        for dimension, column in enumerate(array.T):
+            far = steps(column, episodes.episode_ends)
+            moving = _sample(far[far > 0])
+            usual = max(np.quantile(moving, 0.95, method="lower") if moving.size else 0.0, SMALLEST_RANGE / JUMP)
+            frames = np.flatnonzero(far > JUMP * usual)
+            rare = _rare(episodes, _episodes_of(episodes, frames))
+            for frame in frames.tolist():
+                times = float(far[frame] / usual)
+                text = f"{_dimension(episodes, key, dimension)} jumps by {far[frame]:.4g}"
+                if times > worst.get(frame, (0.0,))[0]:
+                    worst[frame] = times, rare, f"{text}, {times:.0f} times the largest usual step"
+        for frame, (_, rare, text) in sorted(worst.items()):
+            episode = int(_episodes_of(episodes, frame))
+            message, severity = f"{text}, at frame {frame} (episode {episode})", "warning" if rare else "note"
+            advice = "look at it: a lost frame, a glitch of the sensor, two episodes joined, or an angle that wraps?"
+            yield Finding(severity, "jump", message, advice, key, episode, frame)
+
+
+def duplicates(episodes: Episodes) -> Iterator[Finding]:
+    """Episodes with the same numbers; images are compared only where no other observation is."""
+    keys = [key for key, _ in _vectors(episodes)]
+    keys = keys if any(key.startswith("observation.") for key in keys) else list(episodes.arrays)
+    seen: dict[bytes, int] = {}
+    for episode in range(len(episodes)):
+        digest = hashlib.blake2b()
+        for key in keys:
+            for _, block in blocks(episodes.arrays[key][episodes.slice(episode)]):
+                digest.update(block.tobytes())
+        first = seen.setdefault(digest.digest(), episode)
+        if first != episode:
+            message = f"episode {episode} is the same as episode {first}"
+            advice = "leave one out: it counts twice, and may be both trained on and held out"
+            frame = episodes.slice(episode).start
+            yield Finding("warning", "duplicate", message, advice, episode=episode, frame=frame)
+
+
+def dead_images(episodes: Episodes) -> Iterator[Finding]:
+    """Images of one colour, and images that stand still while the robot moves."""
+    vectors = [a for key, a in _vectors(episodes) if key != ACTION] or [a for _, a in _vectors(episodes)]
+    moves = [(array, np.maximum(MOVES * np.ptp(array, axis=0), SMALLEST_RANGE)) for array in vectors]
+    for key, feature in episodes.features.items():
+        if feature.kind != "image":
+            continue
+        blank, same = blank_and_same(episodes.arrays[key])
+        for episode in range(len(episodes)):
+            frames = episodes.slice(episode)
+            warning = partial(Finding, "warning", key=key, episode=episode)
+            if blank[frames].any():
+                frame, count = frames.start + int(np.argmax(blank[frames])), blank[frames].sum()
+                message = f"{key} shows a single colour at frame {frame} (episode {episode}), in all {count} times"
+                yield warning("blank", message, "cover off, light on, cable in? leave such frames out", frame=frame)
+            for start, stop in runs(same[frames] & ~blank[frames]):
+                first, end = frames.start + max(0, start - 1), frames.start + stop
+                moved = any((np.ptp(array[first:end], axis=0) > least).any() for array, least in moves)
+                if moved and end - first > FROZEN:
+                    message = f"{key} is the same from frame {first} to {end - 1} (episode {episode}); the robot moves"
+                    yield warning("frozen", message, "the camera hung; leave the episode out", frame=first)
+
+
+def misaligned(episodes: Episodes) -> Iterator[Finding]:
+    """Actions that explain the robot's moves best when they are taken from another frame."""
+    vectors = dict(_vectors(episodes))
+    if STATE not in vectors or ACTION not in vectors:
+        return
+    state, action = vectors[STATE], vectors[ACTION]
+    inner = [np.arange(s.start - LAGS[0], s.stop - LAGS[-1]) for s in map(episodes.slice, range(len(episodes)))]
+    usual = lag_of(state, action, _sample(np.concatenate(inner)))
+    if usual is None:
+        return
+    expected = "usual is the action of the same frame or, on real robots, of up to 3 frames before"
+    if usual > 0:
+        message = f"the move from frame t to t + 1 follows the action of frame t + {usual}: actions come too late"
+        advice = f"{expected}; shift the actions by {usual} towards the start of each episode"
+        yield Finding("warning", "lag", message, advice, ACTION)
+    elif usual < 0:
+        message = f"the move from frame t to t + 1 follows the action of frame t - {-usual}: the robot answers late"
+        advice = f"{expected}; if the robot is faster than that, shift the actions towards the end of each episode"
+        yield Finding("note", "lag", message, advice, ACTION)
+    for episode, frames in enumerate(inner):
+        own = lag_of(state, action, frames)
+        if own is not None and own != usual:
+            found, mend = ("late", "start") if own > usual else ("early", "end")
+            message = f"the actions of episode {episode} come too {found}, unlike those of the others"
+            advice = f"shift them by {abs(own - usual)} towards its {mend}, or leave it out"
+            yield Finding("warning", "lag", message, advice, ACTION, episode, episodes.slice(episode).start)
+
+
+def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
+    """Episodes far longer or shorter than the others."""
+    logarithms = np.log(episodes.lengths)
+    median = np.median(logarithms)
+    far = np.abs(logarithms - median)
+    # three times as long is no surprise where only a few episodes, by chance alike, tell how much lengths differ
+    least = max(OUTLYING * 1.4826 * float(np.median(far)), np.log(3))
+    for episode in np.flatnonzero(far > least).tolist():
+        message = f"episode {episode} has {episodes.lengths[episode]} frames; the median is {np.exp(median):.0f}"
+        advice = "look at it: was it stopped early, or not ended, or are two of them joined?"
+        frame = episodes.slice(episode).start
+        yield Finding("warning", "length", message, advice, episode=episode, frame=frame)
+
+
+def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
+    """Episodes in which a window must repeat their last frame."""
+    executed = (window.n_action_steps - 1) * window.frame_stride + 1
+    whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
+    for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
+        length, place = episodes.lengths[episode], (None, episode, episodes.slice(episode).start)
+        if length < executed:
+            message = f"episode {episode} has {length} frames, fewer than the {executed} that one chunk executes"
+            yield Finding("warning", "window", message, "leave it out, or lower n_action_steps", *place)
+        else:
+            message = f"episode {episode} has {length} frames, fewer than the {whole} that one window predicts"
+            yield Finding("note", "window", message, "its last action fills up: lower horizon, or let it be", *place)
+
+
+FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
+"""What can be read and would still harm training; ``fit`` runs them, too."""
+CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
+
+
+def _how_to_see_all(source: DataModule) -> list[str]:
+    words = ["robodiff", "data", "check"]
+    if isinstance(source, ZarrDataModule):
+        words += [source.path]
+        words += ["--layout", source.layout] if source.layout else []
+        words += ["--key_map", json.dumps(source.key_map)] if source.key_map else []
+        words += ["--fps", f"{source.fps:g}"] if source.fps else []
+    elif isinstance(source, LeRobotDataModule) and source.root is not None:
+        words += [source.root]
+    else:
+        return []
+    return [f"all that is wrong with it: {shlex.join(words)}"]
+
+
+def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:
+    return [(key, array) for key, array in episodes.arrays.items() if episodes.features[key].kind == "vector"]
+
+
+def _dimension(episodes: Episodes, key: str, dimension: int) -> str:
+    names = episodes.features[key].names
+    return f"{key}[{dimension}]" + (f" ({names[dimension]})" if names else "")
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    return values[:: 1 + len(values) // SAMPLE]
+
+
+def _episodes_of(episodes: Episodes, frames: np.ndarray | int) -> np.ndarray:
+    return np.searchsorted(episodes.episode_ends, frames, side="right")
+
+
+def _rare(episodes: Episodes, where: np.ndarray) -> bool:
+    return len(np.unique(where)) <= max(1, RARE * len(episodes))
+
+
+def _moving(array: np.ndarray) -> np.ndarray:
+    """Which dimensions of (N, D) change at all, (D,) bool."""
+    return array.max(axis=0) - array.min(axis=0) >= SMALLEST_RANGE

@@ -1,0 +1,28 @@
+"""HTML pages from the templates beside this file."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from robodiff import __version__
+from robodiff.files import replacing
+
+
+def write_page(path: Path, template: str, **context: Any) -> Path:
+    """Fill a template and write the page, whole or not at all; text is escaped, figures (``| svg``) are not."""
+    with replacing(path) as temporary:
+        temporary.write_text(_templates().get_template(template).render(version=__version__, **context))
+    return path
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Any:
+    import jinja2
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["svg"] = Markup
+    return environment

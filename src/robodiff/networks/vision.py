@@ -1,0 +1,285 @@
+"""Image encoders: from what cameras recorded to features that condition a denoiser.
+
+Images are resized, cropped, normalised, run through a torchvision ResNet without its head, and pooled: by a spatial
+softmax (Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al., 2023), or by the global average.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from robodiff.networks.images import Preparation, in_words
+
+STRIDE = 32
+"""Pixels from one cell of a ResNet's last feature map to the next; the first cell is centred on pixel 0."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue from 0 to 1, in the images that torchvision's weights were trained on."""
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """What the network sees of one camera."""
+
+    image: Tensor
+    """(B, To, 3, h, w) uint8, resized and cropped."""
+    keypoints: Tensor | None
+    """(B, To, K, 2), x and y of the spatial softmax in pixels of ``image``; None with the global average."""
+
+
+class CameraEncoders(nn.Module):
+    """The images of all cameras of a policy as features; with no camera, no parameter and no feature.
+
+    Args:
+        shapes: per camera (C, H, W) of its images.
+        preparation: what comes before the network.
+        backbone: resnet18, resnet34 or resnet50.
+        keypoints: of the spatial softmax; None takes the global average instead.
+        group_norm: group normalisation in place of batch normalisation.
+        pretrained: the ImageNet weights that ``load_pretrained`` reads; with them pixels are normalised by ImageNet's
+            statistics, else to [-1, 1].
+        freeze: the backbone is not trained.
+        separate: an encoder for each camera; else one for all, which must then see images of one size.
+
+    Raises:
+        ValueError: images that cannot be encoded so; the message names the camera.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        preparation: Preparation,
+        backbone: str = "resnet18",
+        keypoints: int | None = 32,
+        group_norm: bool = True,
+        pretrained: str | None = None,
+        freeze: bool = False,
+        separate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.preparation, self.backbone, self.pretrained = preparation, backbone, pretrained
+        sizes = {camera: preparation.size(camera, shape) for camera, shape in shapes.items()}
+        if not separate and len(set(sizes.values())) > 1:
+            seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
+            raise ValueError(f"one encoder for all cameras must see images of one size; found {seen} (height x width); "
+                             "set resize_shape, or use_separate_rgb_encoder_per_camera: true")  # fmt: skip
+        for camera, size in sizes.items():
+            if keypoints is not None and min(size) <= STRIDE:
+                raise ValueError(f"{camera}: of {in_words(size)} pixels a ResNet makes one row or column of cells, in "
+                                 f"which spatial softmax finds no place; show it more than {STRIDE} each way "
+                                 "(resize_shape, crop_shape), or set spatial_softmax_num_keypoints: null")  # fmt: skip
+        groups = {camera: [camera] for camera in sizes} if separate else {"shared": list(sizes)}
+        # A module's name may not hold a dot.
+        self.cameras = {name.replace(".", "/"): cameras for name, cameras in groups.items() if cameras}
+        self.encoders = nn.ModuleDict(
+            {
+                name: ImageEncoder(sizes[cameras[0]], backbone, keypoints, group_norm, pretrained is not None, freeze)
+                for name, cameras in self.cameras.items()
+            }
+        )
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Per camera the number of its features."""
+        return {camera: encoder.dim for encoder, cameras in self._encoders() for camera in cameras}
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Per camera (B, To, C, H, W) uint8 to (B, To, features); cameras that share an encoder in one call."""
+        features = {}
+        for encoder, cameras in self._encoders():
+            seen = torch.cat([self.preparation(images[camera], self.training) for camera in cameras])
+            encoded = encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # (cameras * B, To, features)
+            features.update(zip(cameras, encoded.chunk(len(cameras)), strict=True))
+        return features
+
+    def views(self, images: Mapping[str, Tensor]) -> dict[str, CameraView]:
+        """Per camera (B, To, C, H, W) uint8, what the network sees of it."""
+        views = {}
+        for encoder, cameras in self._encoders():
+            for camera in cameras:
+                seen = self.preparation(images[camera], self.training)
+                keypoints = encoder.keypoints(seen.flatten(0, 1))
+                keypoints = None if keypoints is None else keypoints.unflatten(0, seen.shape[:2])
+                views[camera] = CameraView(seen.round().to(torch.uint8), keypoints)
+        return views
+
+    def load_pretrained(self) -> None:
+        """Give every backbone the ImageNet weights named, if any are.
+
+        Raises:
+            ValueError: a name that torchvision does not know, or weights that do not fit the backbone.
+            OSError: a file that cannot be read, or no network.
+        """
+        if self.pretrained is None or not self.encoders:
+            return
+        weights = read_weights(self.backbone, self.pretrained)
+        for encoder, _ in self._encoders():
+            encoder.load_backbone(weights, self.pretrained)
+
+    def _encoders(self) -> "list[tuple[ImageEncoder, list[str]]]":
+        """Every encoder with its cameras."""
+        return [(self.encoders[name], cameras) for name, cameras in self.cameras.items()]  # pyright: ignore
+
+
+class ImageEncoder(nn.Module):
+    """One image as features: two a keypoint or, with the global average, one a channel of the backbone.
+
+    Args:
+        size: (h, w) of the images.
+        backbone, keypoints, group_norm, freeze: as in ``CameraEncoders``.
+        imagenet: normalise pixels by ImageNet's statistics, not to [-1, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        backbone: str,
+        keypoints: int | None,
+        group_norm: bool,
+        imagenet: bool,
+        freeze: bool,
+    ) -> None:
+        super().__init__()
+        self.freeze = freeze
+        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            channels = 255 * torch.tensor(value if imagenet else (0.5, 0.5, 0.5))
+            self.register_buffer(name, channels[:, None, None], persistent=False)
+        self.backbone, channels = resnet_body(backbone, group_norm)
+        self.backbone.requires_grad_(not freeze)
+        if keypoints is None:
+            self.dim = channels
+            self.pool, self.out = nn.AdaptiveAvgPool2d(1), nn.Identity()
+        else:
+            self.dim = 2 * keypoints
+            self.pool = SpatialSoftmax(channels, keypoints, (-(-size[0] // STRIDE), -(-size[1] // STRIDE)))
+            self.out = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU())
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """A frozen backbone stays in evaluation mode: batch normalisation keeps its statistics."""
+        super().train(mode)
+        if self.freeze:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, h, w) from 0 to 255 to (N, dim)."""
+        return self.out(self.pool(self._maps(images)).flatten(1))
+
+    def keypoints(self, images: Tensor) -> Tensor | None:
+        """(N, 3, h, w) from 0 to 255 to (N, K, 2), x and y in pixels; None with the global average."""
+        if not isinstance(self.pool, SpatialSoftmax):
+            return None
+        places = self.pool(self._maps(images))  # (N, K, 2) in [-1, 1]
+        height, width = self.pool.cells
+        return (places + 1) / 2 * STRIDE * (torch.tensor([width, height], device=places.device) - 1)
+
+    def load_backbone(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Take over the weights of a torchvision ResNet, but for its classifier.
+
+        Raises:
+            ValueError: they do not fit; the message names ``source`` and the first of them.
+        """
+        weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+        shapes = {key: tuple(value.shape) for key, value in weights.items()}
+        expected = {key: tuple(value.shape) for key, value in self.backbone.state_dict().items()}
+        wrong = [key for key in {**expected, **shapes} if shapes.get(key) != expected.get(key)]
+        wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]  # old files lack it, nothing reads it
+        if wrong:
+            first = "; ".join(f"{key} should be {expected.get(key, 'absent')}, is {shapes.get(key, 'absent')}"
+                              for key in wrong[:3])  # fmt: skip
+            raise ValueError(f"{source}: {len(wrong)} of its weights do not fit the backbone: {first}")
+        self.backbone.load_state_dict(weights, strict=False)
+
+    def _maps(self, images: Tensor) -> Tensor:
+        """(N, 3, h, w) from 0 to 255 to the backbone's last feature map, (N, C, ceil(h / 32), ceil(w / 32))."""
+        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            return self.backbone(normalised)
+
+
+class SpatialSoftmax(nn.Module):
+    """Where each of K learned maps is active: the expected x and y under the softmax of the map.
+
+    Args:
+        channels: of the feature map.
+        keypoints: K.
+        cells: (rows, columns) of the feature map; -1 is its first row or column, 1 its last.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, channels: int, keypoints: int, cells: tuple[int, int]) -> None:
+        super().__init__()
+        self.cells = cells
+        self.maps = nn.Conv2d(channels, keypoints, 1, bias=False)  # the softmax would cancel a bias
+        self.register_buffer("y", torch.linspace(-1, 1, cells[0]), persistent=False)
+        self.register_buffer("x", torch.linspace(-1, 1, cells[1]), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, rows, columns) to (N, K, 2), x and y in [-1, 1]."""
+        attention = self.maps(features).flatten(2).softmax(-1).unflatten(2, self.cells)  # (N, K, rows, columns)
+        # Sums, not matrix products: those would be rounded to half precision in mixed-precision training.
+        x = (attention.sum(2) * self.x).sum(-1)
+        y = (attention.sum(3) * self.y).sum(-1)
+        return torch.stack([x, y], dim=-1)
+
+
+def resnet_body(name: str, group_norm: bool) -> tuple[nn.Sequential, int]:
+    """A torchvision ResNet up to its last feature map, under torchvision's names, and the channels of that map.
+
+    Group normalisation has groups of 16 channels, as in real-stanford/diffusion_policy.
+    """
+    from torchvision import models  # takes seconds, which policies without cameras do not have to wait
+
+    norm = (lambda channels: nn.GroupNorm(channels // 16, channels)) if group_norm else nn.BatchNorm2d
+    resnet = getattr(models, name)(norm_layer=norm)
+    body = nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))  # without average and classifier
+    # Channels last train 4 to 8 % faster and encode batches 10 to 15 % faster on CPUs (ResNet-18, 84 to 224 px).
+    return body.to(memory_format=torch.channels_last), resnet.fc.in_features
+
+
+def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
+    """The weights of a backbone by torchvision's name for them, which may download them, or from a file.
+
+    Raises:
+        ValueError: a name that torchvision does not know, or a file that holds something else.
+        OSError: a file that cannot be opened, or a download that failed.
+    """
+    if name.endswith((".pth", ".pt", ".safetensors")):
+        return _read_file(Path(name).expanduser())
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(backbone)
+    short = name.removeprefix(f"{known.__name__}.")
+    if short not in known.__members__:
+        raise ValueError(f"torchvision has no weights {name!r} for {backbone}; there is "
+                         f"{', '.join(map(str, known))}, or give a .pth or .safetensors file")  # fmt: skip
+    try:
+        return known[short].get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
+        )
+    except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
+        url = known[short].url
+        raise OSError(f"{known[short]} could not be downloaded from {url}: {error}; download it where that works and "
+                      f"give the file: pretrained_backbone_weights: {Path(url).name}") from None  # fmt: skip
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # a broken or foreign file raises many kinds; nothing in it is run
+        weights = None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path}: is not a state dict, tensors alone, that torch.save or safetensors wrote")
+    return weights

@@ -1,0 +1,63 @@
+"""``robodiff eval --against``: two policies over the same seeds."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.diffusion import DiffusionPolicy
+
+Run = Callable[..., tuple[int, str, str]]
+SIZE = ("--env", "pusht", "--episodes", 2, "--num_envs", 2, "--videos", 0)
+
+
+@pytest.fixture
+def policies(small_policy: Callable[..., DiffusionPolicy], tmp_path: Path) -> tuple[Path, Path]:
+    """Two policies that act differently: the second executes half of each chunk."""
+    for name, changes in (("a", {}), ("b", {"n_action_steps": 4})):
+        save_policy(small_policy(**changes), tmp_path / name)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_against_another_policy(robodiff: Run, policies: tuple[Path, Path]) -> None:
+    a, b = policies
+    code, out, err = robodiff("eval", a, *SIZE, "--against", b)
+    assert code == 0, err
+    assert f"against {b}, over the same 2 seeds:" in out
+    assert "McNemar's exact test: p = 1" in out
+    ours, theirs = (next(p.parent.glob(f"eval/{p.name}-pusht*/metrics.json")) for p in policies)
+    found = json.loads((ours.parent / "comparison.json").read_text())
+    rewards = [[e["max_reward"] for e in json.loads(path.read_text())["episodes"]] for path in (ours, theirs)]
+    difference = sum(first - second for first, second in zip(*rewards, strict=True)) / 2
+    assert found["reward_difference"] == pytest.approx(difference)
+    assert found["conclusion"] in out
+    assert found["conclusion"].replace("'", "&#39;") in (ours.parent / "report.html").read_text()
+
+    # what was measured already is not measured again, and what it compared with may be named itself
+    written = theirs.stat().st_mtime_ns
+    code, _, err = robodiff("eval", a, *SIZE, "--against", b)
+    assert (code, theirs.stat().st_mtime_ns) == (0, written), err
+    code, out, err = robodiff("eval", a, *SIZE, "--against", theirs.parent)
+    assert code == 0, err
+    assert f"against {theirs.parent}, over the same 2 seeds:" in out
+    code, out, err = robodiff("eval", a, *SIZE)  # alone: the comparison would be with what is not there any more
+    assert code == 0, err
+    assert not (ours.parent / "comparison.json").exists()
+
+
+def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = policies
+    assert robodiff("eval", b, *SIZE)[0] == 0
+    measured = next(tmp_path.glob("eval/b-*"))
+    shutil.copytree(measured, tmp_path / "elsewhere")
+    for against, arguments, message in (
+        (tmp_path / "nowhere", (), "nowhere: no such folder"),
+        (measured, ("--seed", 5), "share no seed: 5 to 6 and 100000 to 100001"),
+    ):
+        code, _, err = robodiff("eval", a, *SIZE, "--against", against, *arguments)
+        assert (code, "Traceback" in err) == (2, False), err
+        assert message in err
+        assert not list(tmp_path.glob("eval/a-*"))

@@ -1,0 +1,113 @@
+"""Every ``robodiff`` command in the README and in docs/ works, run in order with a small budget."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from tests.conftest import write_recording
+
+from robodiff.cli.main import main
+from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.evaluation.statistics import episodes_to_decide, wilson_interval
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = {
+    "fit": ["--model.down_dims", "[8,16]", "--model.n_groups", "4", "--data.train_batch_size", "4",
+            "--rollout.episodes", "1", "--rollout.num_envs", "1"],
+    "eval": ["--episodes", "1", "--num_envs", "1", "--videos", "1"],
+    "collect": ["--episodes", "1", "--workers", "1"],
+}  # fmt: skip
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in a page's blocks of code; what follows two spaces is prose."""
+    text = page.read_text().replace("\\\n", "")
+    blocks = text.split("```")[1::2]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("robodiff ")]
+    found = [re.sub(r"(?<=\S) {2,}(?! *--).*", "", line).strip() for line in lines]
+    return [command for command in found if command != "robodiff demo"]  # tests/cli/test_demo.py runs it
+
+
+def small(command: str) -> list[str]:
+    """The same command with less work."""
+    arguments = shlex.split(command.replace("-n100", "-n1"))[1:]
+    name = arguments[0]
+    if name == "fit" and "--resume" in arguments:
+        return [*arguments, "--trainer.max_steps", "4"]
+    if "--minutes" in arguments:
+        arguments[arguments.index("--minutes") + 1] = "0.01"
+    elif name == "fit" and "--trainer.fast_dev_run" not in arguments and "--print_config" not in arguments:
+        arguments += ["--trainer.max_steps", "2"]
+    return arguments + SMALL.get(name, [])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, for pages that speak of one that was made before."""
+    folder = tmp_path_factory.mktemp("finished")
+    recording = write_recording(folder / "demos.zarr")
+    main(["fit", "--config", "pusht_keypoints", "--data.path", str(recording), "--run", str(folder / "run"),
+          "--trainer.max_steps", "2", *SMALL["fit"]])  # fmt: skip
+    return folder / "run"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.stem)
+def test_commands(
+    page: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    group = zarr.open_group("robot.zarr", mode="w")  # as docs/data.md has it
+    group.create_array("data/joints", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
+    group.create_array("data/command", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
+    group.create_array("meta/episode_ends", data=np.array([20, 40, 60]))
+    writer = LeRobotWriter(Path("my_dataset"), fps=10)  # as docs/lerobot.md has it
+    for _ in range(3):
+        walk = random.normal(size=(20, 3)).cumsum(0)
+        writer.append({"observation.state": walk, "action": walk}, task="walk")
+    for command in commands(page):
+        arguments = small(command)
+        if "demos.zarr" in command and "--out" not in command and not Path("demos.zarr").exists():
+            write_recording(Path("demos.zarr"))
+        for name in re.findall(r"runs/\w+", command):
+            if f"--run {name}" not in command and not Path(name).exists():
+                shutil.copytree(finished, name)
+        code: object = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        assert code in (0, None), f"{command}: {capsys.readouterr().err}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_lines_are_not_too_long(page: Path) -> None:
+    lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "!["))]
+    assert max(map(len, lines)) <= 140
+
+
+def test_the_tables_of_the_page_on_evaluation() -> None:
+    lines = (ROOT / "docs" / "evaluation.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \d", line)]
+    intervals = [row for row in rows if not row[0].endswith("%")]
+    needed = [row for row in rows if row[0].endswith("%")]
+    assert (len(intervals), len(needed)) == (7, 4)
+    for n, *found in intervals:
+        for share, text in zip((0.5, 0.8, 0.9), found, strict=True):
+            low, high = wilson_interval(round(share * int(n)), int(n))
+            assert text == f"{low:.2f} to {high:.2f}"
+    for difference, *found in needed:
+        for alone, text in zip((2, 5, 10), found, strict=True):
+            first = 10 * (alone + int(difference.removesuffix(" %")))
+            assert int(text) == episodes_to_decide(first, 10 * alone, 1000)

@@ -1,0 +1,152 @@
+"""What is fuzzed: for each reader how its valid files are made, how they are read, and what must hold of the result."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz import mutations as m
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader. Imports are within the functions, so that a configuration is parsed without torch and without zarr."""
+
+    base: Callable[[Path], None]
+    """Write valid files into a folder."""
+    load: Callable[[Path], None]
+    """Read the folder's files, and fail with AssertionError where what was read breaks its contract."""
+    mutators: tuple[m.Mutator, ...]
+
+
+def _zarr(zarr_format: int) -> Callable[[Path], None]:
+    """A recording that uses several codecs, and none."""
+
+    def base(folder: Path) -> None:
+        import numcodecs
+        import numpy as np
+        import zarr
+        from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+        random = np.random.default_rng(0)
+        group: Any = zarr.open_group(folder / "demos.zarr", mode="w", zarr_format=zarr_format)  # type: ignore[arg-type]
+        layout = "pusht" if zarr_format == 3 else None
+        group.attrs["robodiff"] = {
+            "layout": layout,
+            "fps": 10.0,
+            "recipe": {},
+            "complete": zarr_format == 3,
+            "units": {},
+        }
+        old = {"gzip": numcodecs.Zlib(), "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc()}
+        codecs = old if zarr_format == 2 else {"gzip": GzipCodec(), "zstd": ZstdCodec(), "blosc": BloscCodec()}
+        names = ("state", "img") if layout else ("observation.state", "observation.image")
+        arrays = (
+            ("data", names[0], random.uniform(0, 512, (7, 5)).astype(np.float32), codecs["gzip"]),
+            ("data", names[1], random.integers(0, 256, (7, 4, 6, 3)).astype(np.uint8), codecs["blosc"]),
+            ("data", "action", random.uniform(0, 512, (7, 2)), None),
+            ("meta", "episode_ends", np.array([3, 7]), None),
+            ("meta", "seed", np.array([1, 2]), codecs["zstd"]),
+        )
+        for where, name, array, codec in arrays:
+            group.create_array(f"{where}/{name}", data=array, chunks=(4, *array.shape[1:]), compressors=codec)
+
+    return base
+
+
+def _zip(folder: Path) -> None:
+    from robodiff.data.formats.zarr import pack_zip
+
+    _zarr(3)(folder)
+    pack_zip(folder / "demos.zarr", folder / "demos.zarr.zip")
+
+
+def _read_zarr(name: str) -> Callable[[Path], None]:
+    def load(folder: Path) -> None:
+        import numpy as np
+
+        from robodiff.data.formats.zarr import read_zarr
+
+        episodes = read_zarr(folder / name)
+        ends = episodes.episode_ends
+        assert ends.dtype == np.int64
+        assert len(ends) > 0
+        assert (np.diff(ends, prepend=0) > 0).all()
+        assert np.isfinite(episodes.fps)
+        assert episodes.fps > 0
+        assert all(len(column) == len(ends) for column in episodes.table.values())
+        assert episodes.features.keys() == episodes.arrays.keys()
+        for key, array in episodes.arrays.items():
+            feature = episodes.features[key]
+            assert array.shape == (ends[-1], *feature.shape)
+            assert 0 not in array.shape
+            assert (feature.kind, array.ndim, array.dtype) in (("image", 4, np.uint8), ("vector", 2, np.float32))
+            assert np.isfinite(array).all()
+
+    return load
+
+
+def _policy(folder: Path) -> None:
+    import numpy as np
+    import torch
+
+    from robodiff.data.episodes import Feature
+    from robodiff.data.normalize import Statistics
+    from robodiff.policies.checkpoint import save_policy
+    from robodiff.policies.config import DiffusionConfig
+    from robodiff.policies.diffusion import DiffusionPolicy
+
+    torch.manual_seed(0)
+    small = DiffusionConfig(
+        down_dims=(4, 8), n_groups=2, diffusion_step_embed_dim=4, kernel_size=3, num_train_timesteps=4, horizon=4,
+        n_action_steps=2, normalization={"action": {"0:1": "identity", "1:2": "limits"}},
+    )  # fmt: skip
+    features = {
+        "observation.state": Feature("vector", (3,), "float32", unit="px", names=("x", "y", "angle")),
+        "action": Feature("vector", (2,), "float32", unit="px"),
+    }
+    policy = DiffusionPolicy(small, features, fps=10.0)
+    dims = {key: feature.shape[0] for key, feature in features.items()}
+    policy.normalizer.fit({k: Statistics(np.zeros(d), np.ones(d), np.ones(d) / 2, np.ones(d)) for k, d in dims.items()})
+    save_policy(policy, folder / "policy")
+
+
+def _load_policy(folder: Path) -> None:
+    import torch
+
+    from robodiff.policies.checkpoint import load_policy
+
+    policy = load_policy(folder / "policy")
+    config, features = policy.config, policy.features
+    observation = {k: torch.zeros(1, config.n_obs_steps, *features[k].shape) for k in policy.observation_keys}
+    actions = policy.predict_chunk(observation).actions
+    assert actions.shape == (1, config.horizon, *features["action"].shape)
+    assert actions.dtype == torch.float32
+    assert torch.isfinite(torch.tensor(policy.fps))
+    assert policy.fps > 0
+
+
+def _preset(folder: Path) -> None:
+    from importlib.resources import files
+
+    (folder / "config.yaml").write_bytes((files("robodiff.configs") / "pusht_keypoints.yaml").read_bytes())
+
+
+def _parse(folder: Path) -> None:
+    from robodiff.cli import fit
+
+    fit.train = lambda parser, config, *_, **__: parser.instantiate(config)  # parse only
+    fit.run(["--config", str(folder / "config.yaml")])
+    assert "torch" not in sys.modules
+
+
+BYTES = (m.flip_bits, m.truncate, m.insert, m.overwrite_integer)
+FILES = (m.delete, m.swap, m.copy, m.link)
+TARGETS = {
+    "zarr2": Target(_zarr(2), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
+    "zarr3": Target(_zarr(3), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
+    "zip": Target(_zip, _read_zarr("demos.zarr.zip"), (*BYTES, m.link, m.overwrite_zip_record, *[m.edit_zip] * 9)),
+    "policy": Target(_policy, _load_policy, (*BYTES, *FILES, *[m.edit_document] * 9)),
+    "config": Target(_preset, _parse, (*BYTES, m.link, m.nest_aliases, *[m.edit_document] * 9)),
+}

@@ -1,0 +1,80 @@
+"""Whole files, whole lines, and folders that one process holds."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from robodiff.errors import RobodiffError
+from robodiff.files import locked, naming, read_rows, replacing, standing, write_json
+
+
+def folder_of(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text(text)
+
+
+def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    folder_of(tmp_path / "f", "old")
+    with pytest.raises(IsADirectoryError), replacing(tmp_path / "f") as temporary:
+        shutil.copytree(tmp_path, temporary / "within").write_text("a folder")
+    assert (tmp_path / "f" / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_what_killed_processes_left_is_cleared_up_and_what_others_write_is_not(tmp_path: Path) -> None:
+    dead = 2**22 + 1  # above the largest process id
+    left, others, anything = (tmp_path / f".f.{process}.tmp" for process in (dead, os.getppid(), "draft"))
+    for path in (left, others, anything):
+        path.write_text("half")
+    write_json(tmp_path / "f", {})
+    assert not left.exists()
+    assert others.exists()
+    assert anything.exists()
+
+
+def test_a_folder_whose_replacement_was_killed_halfway_still_stands(tmp_path: Path) -> None:
+    folder_of(tmp_path / "f", "old")
+    (tmp_path / "f").rename(tmp_path / ".f.old")  # where a process stops between the two renames
+    assert (standing(tmp_path / "f") / "a").read_text() == "old"
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "f"):
+        raise ZeroDivisionError
+    assert standing(tmp_path / "f") == tmp_path / "f"
+    assert (tmp_path / "f" / "a").read_text() == "old"
+    folder_of(tmp_path / "f", "new")
+    assert (tmp_path / "f" / "a").read_text() == "new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_errors_of_the_system_name_what_could_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device: 'inner'"), naming(Path("outer")), naming(Path("inner")):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match=f"{tmp_path}/full'") as caught, replacing(tmp_path / "full"):
+        Path("/dev/full").write_text("x")
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        with (
+            pytest.raises(RobodiffError, match=f"run: process {os.getpid()} is writing to it"),
+            locked(tmp_path / "run"),
+        ):
+            pass
+        with locked(tmp_path / "other"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_only_whole_lines_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    assert read_rows(file) == []
+    file.write_text("step,loss\n1,0.5\n2,0.")
+    assert read_rows(file) == [{"step": "1", "loss": "0.5"}]
+    file.write_text("step,loss\n1,0.5\n23,0.25\n3,0.1\n2,0.4,7\n4\n")
+    assert [row["step"] for row in read_rows(file)] == ["1", "23", "3"]
