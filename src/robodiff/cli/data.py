@@ -8,7 +8,7 @@ from typing import Any
 
 from robodiff.cli.parser import Parser
 from robodiff.data.check import examine, findings_in
-from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.config import DataModule, recording
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, nearest
@@ -119,9 +119,7 @@ def _parser(action: str, description: str) -> Parser:
 
 
 def _source(options: Any) -> DataModule:
-    if (Path(options.path) / "meta" / "info.json").is_file():
-        return LeRobotDataModule(root=options.path)
-    return ZarrDataModule(path=options.path, layout=options.layout, key_map=options.key_map, fps=options.fps)
+    return recording(options.path, options.layout, options.key_map, options.fps)
 
 
 def print_info(episodes: Episodes) -> None:

@@ -103,8 +103,8 @@ def _check_parts(config: Any) -> None:
             raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
         if not isinstance(values, Namespace):
             raise UsageError(f"{part}: expected options, each with its name; found {str(values)[:80]}")
-        name = values.get("class_path", kind.__name__).rpartition(".")[2]
-        kind = next(each for each in (kind, *kind.__subclasses__()) if each.__name__ == name)
+        name = str(values.get("class_path", "")).rpartition(".")[2]
+        kind = next((own for own in kind.__subclasses__() if own.__name__ == name), kind)
         values = values.get("init_args", values)
         for field in dataclasses.fields(kind):
             if values.get(field.name, field.default) is None and NoneType not in get_args(field.type):

@@ -78,11 +78,10 @@ def decoded(source: Path, key: str, array: Any, frames: int) -> np.ndarray:
         return np.asarray(array[:frames])
     step = max(1, array.chunks[0])  # whole chunks, each decoded once
 
-    def decode() -> Iterator[np.ndarray]:
-        for start in range(0, frames, step):
-            yield np.asarray(array[start : min(start + step, frames)])
+    def blocks() -> Iterator[np.ndarray]:
+        return (np.asarray(array[start : min(start + step, frames)]) for start in range(0, frames, step))
 
-    return assembled(f"{source}: {key}", [Part(source, frames, key, decode)], shape[1:], array.dtype)
+    return assembled(f"{source}: {key}", [Part(source, frames, key, blocks)], array.shape[1:], array.dtype)
 
 
 def assembled(
@@ -105,7 +104,7 @@ def assembled(
     shape = (sum(part.frames for part in parts), *shape)
     target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
     if not target.exists():
-        size = math.prod(shape) * dtype.itemsize
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _make(what, parts, shape, dtype, size, target)

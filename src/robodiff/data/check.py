@@ -5,14 +5,13 @@ is found by its reader. Limits are set so that clean recordings, scripted or by 
 """
 
 import hashlib
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
-from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.windows import WindowShape
@@ -79,7 +78,9 @@ def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episod
         if fatal := [f for f in findings if f.severity == "fatal" and (f.episode is None or f.episode in chosen)]:
             raise RecordingError(episodes.source, fatal)
     except RecordingError as error:
-        raise RobodiffError("\n".join([str(error), *_how_to_see_all(source)])) from None
+        raise RobodiffError(
+            f"{error}\nall that is wrong with it: {shlex.join(['robodiff', 'data', 'check', *source.arguments()])}"
+        ) from None
     return episodes
 
 
@@ -257,20 +258,6 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
 """What can be read and would still harm training; ``fit`` runs them, too."""
 CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
-
-
-def _how_to_see_all(source: DataModule) -> list[str]:
-    words = ["robodiff", "data", "check"]
-    if isinstance(source, ZarrDataModule):
-        words += [source.path]
-        words += ["--layout", source.layout] if source.layout else []
-        words += ["--key_map", json.dumps(source.key_map)] if source.key_map else []
-        words += ["--fps", f"{source.fps:g}"] if source.fps else []
-    elif isinstance(source, LeRobotDataModule) and source.root is not None:
-        words += [source.root]
-    else:
-        return []
-    return [f"all that is wrong with it: {shlex.join(words)}"]
 
 
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:

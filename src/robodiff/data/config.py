@@ -1,5 +1,6 @@
 """Which demonstrations to train on, and how they become batches. Imports no torch, so that help is instant."""
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,10 @@ class DataModule(ABC):
         """The sorted places in ``episodes`` of those to use."""
         return np.arange(len(episodes))
 
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """How ``robodiff data info`` and ``robodiff data check`` are told of this recording."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrDataModule(DataModule):
@@ -96,6 +101,12 @@ class ZarrDataModule(DataModule):
             raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to "
                              f"{len(episodes) - 1}; found {numbers[:8]}")  # fmt: skip
         return np.array(sorted(numbers))
+
+    def arguments(self) -> list[str]:  # noqa: D102
+        words = [self.path]
+        words += ["--layout", self.layout] if self.layout else []
+        words += ["--key_map", json.dumps(self.key_map)] if self.key_map else []
+        return words + (["--fps", f"{self.fps:g}"] if self.fps else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +158,10 @@ class LeRobotDataModule(DataModule):
         episodes = read_lerobot(root, keys, self.episodes, self.resize_shape, cache)
         return replace(episodes, source=self.root or self.repo_id)
 
+    def arguments(self) -> list[str]:  # noqa: D102
+        assert self.root or self.repo_id
+        return [self.root or str(self.repo_id)]
+
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """The policy's time steps, checked against ``delta_timestamps``.
 
@@ -174,6 +189,18 @@ class LeRobotDataModule(DataModule):
                 notice(f"data.delta_timestamps.{key} starts at 0.0; taken as from {steps[0] * stride / fps:g}, where "
                        f"the oldest of {shape.n_obs_steps} observations is")  # fmt: skip
         return replace(shape, frame_stride=stride)
+
+
+def recording(
+    path: str, layout: str | None = None, key_map: dict[str, str] | None = None, fps: float | None = None
+) -> DataModule:
+    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, or a zarr group."""
+    if (Path(path).expanduser() / "meta" / "info.json").is_file():
+        if layout or key_map or fps:
+            raise UsageError(f"{path}: is a LeRobot data set, which says its keys and rate itself; leave out layout, "
+                             "key_map and fps")  # fmt: skip
+        return LeRobotDataModule(root=path)
+    return ZarrDataModule(path=path, layout=layout, key_map=key_map, fps=fps)  # pyright: ignore[reportArgumentType]
 
 
 def resolve(path: str) -> Path:

@@ -185,7 +185,7 @@ def test_what_is_no_array_no_file_or_too_short(tmp_path: Path, arrays: dict[str,
     with pytest.raises(RobodiffError, match="meta/seed has 1 rows, but there are 2 episodes"):
         read_zarr(path, "pusht", fps=10.0)
     zarr.open_group(path).create_group("data/img", overwrite=True)
-    with pytest.raises(RobodiffError, match="data/img must be an array .* found a group"):
+    with pytest.raises(RobodiffError, match=r"data/img must be an array .* found a group"):
         read_zarr(path, "pusht", fps=10.0)
     zarr.open_group(path).attrs["robodiff"] = {"fps": -1.0}
     with pytest.raises(RobodiffError, match=r"its attributes say fps -1\.0; expected a number above 0"):
