@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from robodiff.cli.fit import presets
+from robodiff.data.formats.lerobot_writer import LeRobotWriter
 from robodiff.policies.checkpoint import load_policy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -79,13 +81,37 @@ def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording
     assert [row["epoch"] for row in rows(run) if row["val/loss"]] == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("preset", presets())
-def test_presets_run(robodiff: Run, recording: Path, tmp_path: Path, preset: str) -> None:
+FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4, "--trainer.accelerator", "cpu",
+        "--trainer.devices", 1, "--trainer.strategy", "auto", "--trainer.sync_batchnorm", "false",
+        "--model.down_dims", "[8,16,32]", "--model.num_inference_steps", 2)  # fmt: skip
+
+
+def test_the_keypoints_preset_runs(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    code, _, err = robodiff("fit", "--config", preset, "--data.path", recording, "--run", run,
-                            "--trainer.fast_dev_run", "true", "--data.train_batch_size", 4)  # fmt: skip
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--run", run, *FAST)
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("preset", [p for p in presets() if p != "pusht_keypoints"])
+def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
+    run, random = tmp_path / "run", np.random.default_rng(0)
+    arms = preset == "aloha"
+    writer = LeRobotWriter(tmp_path / "set", fps=50 if arms else 10, images="png")
+    images = {"observation.images.top": (3, 60, 80), "observation.images.wrist": (3, 48, 64)} if arms else {
+        "observation.image": (3, 96, 96)}  # fmt: skip
+    dim = 14 if arms else 2
+    for _ in range(6):
+        arrays = {key: random.integers(0, 256, (18, *shape), np.uint8) for key, shape in images.items()}
+        arrays |= {key: random.normal(0, 9, (18, dim)).astype(np.float32) for key in ("observation.state", "action")}
+        writer.append(arrays, task="try")
+    writer.close()
+    sizes = ("--model.resize_shape", "[48,48]", "--model.crop_shape", "[40,40]") if arms else ()
+    code, _, err = robodiff("fit", "--config", preset, "--data.root", tmp_path / "set", "--run", run, *FAST, *sizes)
+    assert code == 0, err
+    assert (run / "policy" / "config.json").is_file()
+    page = (run / "report.html").read_text()
+    assert "action 5" in page if arms else "After step 2 of 2" in page
 
 
 def test_a_time_budget_becomes_a_number_of_steps(robodiff: Run, recording: Path, tmp_path: Path) -> None:
@@ -100,7 +126,7 @@ def test_a_time_budget_becomes_a_number_of_steps(robodiff: Run, recording: Path,
 
 
 MISTAKES = [
-    (["--config", "pusht_keypoint"], 2, "no such file, and no preset; there is pusht_keypoints. Did you mean"),
+    (["--config", "pusht_keypoint"], 2, "no such file, and no preset; there is aloha, pusht_"),
     (["--model.horizn", "32"], 2, "unknown option model.horizn. Did you mean 'model.horizon'?"),
     (["--trainer.max_stps", "3"], 2, "unknown option --trainer.max_stps. Did you mean 'trainer.max_steps'?"),
     (["--model.horizon", "abc"], 2, "model.horizon: expected int; found abc"),
@@ -143,7 +169,8 @@ def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[
         (b"seed_everything: " + b"9" * 400, "line 1 holds a number of more than 30 digits"),
         (b"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
          b"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]", "more than 10000 values"),
-        (b"model: {}\ndata: {path: x}\nrollout: null", "rollout: expected options, each with its name; found None"),
+        (b"model: {}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\nrollout: null",
+         "rollout: expected options, each with its name; found None"),
     ],
     ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null"],
 )  # fmt: skip

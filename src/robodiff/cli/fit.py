@@ -107,8 +107,12 @@ def _check_parts(config: Any) -> None:
         kind = next((own for own in kind.__subclasses__() if own.__name__ == name), kind)
         values = values.get("init_args", values)
         for field in dataclasses.fields(kind):
-            if values.get(field.name, field.default) is None and NoneType not in get_args(field.type):
+            if values.get(field.name, field.default) is None and not _takes_null(field.type):
                 raise UsageError(f"{part}.{field.name}: expected a value; found null")
+
+
+def _takes_null(kind: Any) -> bool:
+    return kind is Any or NoneType in get_args(kind)
 
 
 def _find_config(name: str) -> str:
