@@ -30,6 +30,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.time_to_skill
 	$(BIN)/python -m benchmarks.reliability

@@ -10,6 +10,7 @@ README = Path(__file__).parent.parent / "README.md"
 TITLES = {
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
     "windows": "Training windows gathered per second",
+    "video": "Training windows from a camera's video per second, and decoding it for the first time",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
 

@@ -11,6 +11,7 @@ import zarr
 from tests.conftest import write_recording
 
 from robodiff.cli.main import main
+from robodiff.data.formats.lerobot_writer import LeRobotWriter
 from robodiff.evaluation.statistics import episodes_to_decide, wilson_interval
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,10 @@ def test_commands(
     group.create_array("data/joints", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
     group.create_array("data/command", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
     group.create_array("meta/episode_ends", data=np.array([20, 40, 60]))
+    writer = LeRobotWriter(Path("my_dataset"), fps=10)  # as docs/lerobot.md has it
+    for _ in range(3):
+        walk = random.normal(size=(20, 3)).cumsum(0)
+        writer.append({"observation.state": walk, "action": walk}, task="walk")
     for command in commands(page):
         arguments = small(command)
         if "demos.zarr" in command and "--out" not in command and not Path("demos.zarr").exists():

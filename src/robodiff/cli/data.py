@@ -138,9 +138,7 @@ def print_info(episodes: Episodes) -> None:
         highlight=False,
     )
     for name, values in episodes.table.items():
-        numbers = np.asarray(values)
-        console.print(f"{name}: {numbers.min()} to {numbers.max()}" if numbers.dtype != bool else
-                      f"{name}: {numbers.sum()} of {len(numbers)}", highlight=False)  # fmt: skip
+        console.print(f"{name}: {_summary(np.asarray(values))}", highlight=False, soft_wrap=True)
     table = Table(Column("key", no_wrap=True), "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
     for key, array in episodes.arrays.items():
         feature = episodes.features[key]
@@ -148,6 +146,16 @@ def print_info(episodes: Episodes) -> None:
         low, high = np.min(array, axis=axes), np.max(array, axis=axes)
         table.add_row(key, str(tuple(feature.shape)), feature.dtype, feature.unit or "", _numbers(low), _numbers(high))
     console.print(table)
+
+
+def _summary(column: Any) -> str:
+    """Of a column of the table: how many are true, the range of numbers, or the first texts."""
+    if column.dtype.kind == "b":
+        return f"{column.sum()} of {len(column)}"
+    if column.dtype.kind in "iuf":
+        return f"{column.min()} to {column.max()}"
+    texts = list(dict.fromkeys(map(str, column)))
+    return ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
 
 
 def _numbers(values: Any) -> str:

@@ -67,6 +67,9 @@ def shorten(message: str, known: list[str]) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if unknown := re.search(r"Option '([^']+)' is not accepted", message):
         path = ".".join([*keys, unknown[1]])
+        if path in known:
+            part = path.partition(".")[0]
+            return f"{path} is an option of another class than that of {part} here; set the class with --{part} CLASS"
         return f"unknown option {path}.{nearest(path, known)}"
     if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
         path = unknown[1].lstrip("-").partition("=")[0]

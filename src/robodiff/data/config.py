@@ -127,9 +127,9 @@ class LeRobotDataModule(DataModule):
     delta_timestamps: dict[str, list[float]] | None = None
     """Seconds from now of the frames in a sample, per key, as LeRobot has them; checked against the policy, which
     says it all: its spacing becomes frame_stride."""
-    image_transforms: Any = None
+    image_transforms: Any | None = None
     """Only null: images are cropped and changed by the policy, on its device."""
-    num_workers: Any = None
+    num_workers: Any | None = None
     """Accepted and not used: batches are gathered from memory, no worker decodes."""
 
     def __post_init__(self) -> None:

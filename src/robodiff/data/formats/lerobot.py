@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from robodiff.data.cache import Part, assembled
-from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite, check_lengths
+from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
 from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, open_parquet, read_meta, reading
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
@@ -54,7 +54,6 @@ def read_lerobot(
         tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
     found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
     ends = np.cumsum([episode.length for episode in chosen])
-    check_lengths(str(root), {key: len(array) for key, array in found.items()}, ends)
     check_finite(str(root), found, ends)
     arrays = {key: as_vectors(str(root), key, array) for key, array in found.items()}
     for key, feature in features.items():
@@ -169,7 +168,18 @@ def _video_part(
     times = np.concatenate([e.videos[key][1] + np.arange(e.length) / meta.fps for e in episodes])
     path = meta.root / episodes[0].videos[key][0]
     recipe = f"{hashlib.sha256(times.tobytes()).hexdigest()} {resize}"
-    return Part(path, len(times), recipe, partial(decode_frames, path, times, meta.fps, size, resize))
+
+    def decode() -> Iterator[np.ndarray]:
+        done = 0
+        try:
+            for image in decode_frames(path, times, meta.fps, size, resize):
+                yield image
+                done += 1
+        except RobodiffError as error:
+            place = np.searchsorted(np.cumsum([episode.length for episode in episodes]), done, side="right")
+            raise RobodiffError(f"{error} (episode {episodes[place].number})") from None
+
+    return Part(path, len(times), recipe, decode)
 
 
 def _pngs(

@@ -111,7 +111,7 @@ def read_meta(root: Path) -> Meta:
         if total < 1 or not fps > 0:
             raise RobodiffError(f"{path}: must have episodes and an fps above 0; found {total} episodes, fps {fps:g}")
         for feature in features.values():
-            _ = feature["dtype"], feature["shape"]
+            feature["dtype"], feature["shape"] = str(feature["dtype"]), [int(size) for size in feature["shape"]]
         cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
         for name in ("chunks_size", "data_path", *(["video_path"] if cameras else [])):
             _ = info[name]
