@@ -67,13 +67,13 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     objects = parser.instantiate(config)
     whole = FitConfig(objects.model, objects.data, objects.trainer, objects.rollout, objects.seed_everything)
     console = Console()
-    console.print(f"run: {folder}", highlight=False, soft_wrap=True)
     try:
-        fit(whole, folder, parser.dump(config, skip_none=False), resume, resume and new_length, console)
+        primary = fit(whole, folder, parser.dump(config, skip_none=False), resume, resume and new_length, console)
     except Interrupted:
         console.print(f"stopped and saved; go on with: robodiff fit --resume {folder}", highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
-    console.print(f"policy: {folder / 'policy'}\nreport: {report(folder)}", highlight=False, soft_wrap=True)
+    if primary:
+        console.print(f"policy: {folder / 'policy'}\nreport: {report(folder)}", highlight=False, soft_wrap=True)
 
 
 def configuration(run: Path) -> Any:

@@ -1,6 +1,5 @@
 """Batches for the trainer: windows gathered by index from arrays in memory, memory-mapped, or on the GPU."""
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -121,8 +120,7 @@ class WindowLoader:
         size = self.batch_size * self.world_size
         for batch in range(first, len(self)):
             everyones = order[batch * size : (batch + 1) * size]
-            share = math.ceil(len(everyones) / self.world_size)
-            yield self.gather(everyones[self.rank * share : (self.rank + 1) * share])
+            yield self.gather(everyones[self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
         """The chosen windows: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""

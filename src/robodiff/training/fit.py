@@ -49,7 +49,7 @@ def fit(
     resume: bool = False,
     new_length: bool = False,
     console: Console | None = None,
-) -> None:
+) -> bool:
     """Train, and fill the folder of the run.
 
     Args:
@@ -60,17 +60,21 @@ def fit(
         new_length: a resumed run takes its length from ``config``, not from its checkpoint.
         console: where progress is shown.
 
+    Returns:
+        Whether this is the process that writes, of those that train together; the others are silent.
+
     Raises:
         RobodiffError: data that cannot be read or does not fit, or a run that cannot be resumed.
         Interrupted: Ctrl-C was pressed; the run was saved.
     """
-    console = console or Console()
     _quiet()
     if config.trainer.endless:
         raise UsageError("nothing says how long to train; set trainer.max_epochs, max_steps or max_time")
-    primary = rank_zero_only.rank == 0  # of the processes that train together
+    primary = rank_zero_only.rank == 0
+    console = (console or Console()) if primary else Console(quiet=True)
     if primary:
         _check_folder(run, resume)
+    console.print(f"run: {run}", highlight=False, soft_wrap=True)
     seed_everything(config.seed_everything, verbose=False)
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
     model = replace(config.model, frame_stride=data.shape.frame_stride)
@@ -105,6 +109,7 @@ def fit(
             machine = describe_machine(str(trainer.strategy.root_device))
             facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
             write_json(run / RUN_FILE, facts)
+    return primary
 
 
 def _check_folder(run: Path, resume: bool) -> None:

@@ -161,7 +161,7 @@ class PolicyTraining(LightningModule):
         rows = max(self.batch_size, len(like))
         noise = torch.randn((world_size * rows, *like.shape[1:]), generator=generator)
         uniform = torch.rand(world_size * rows, generator=generator)
-        mine = slice(rank * rows, rank * rows + len(like))
+        mine = slice(rank, rank + world_size * len(like), world_size)  # as the loader divides windows
         timesteps = self.policy.schedule.timesteps_from_uniform(uniform[mine])
         return noise[mine].to(like), timesteps.to(like.device)
 
