@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
+from robodiff.data.formats.lerobot_writer import LeRobotWriter
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -104,3 +106,20 @@ def test_fit_refuses_what_is_fatal_and_says_how_to_see_all(
     assert message in err
     assert err.splitlines()[-1] == f"all that is wrong with it: robodiff data check {recording}"
     assert not run.exists()
+
+
+def test_lerobot_sets_are_told_from_zarr_by_what_is_there(robodiff: Run, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    writer = LeRobotWriter(tmp_path / "set", fps=10)
+    for episode in range(4):
+        walk = random.normal(size=(30, 2)).cumsum(axis=0)
+        writer.append({"observation.state": walk, "action": walk}, task=f"task {episode}", success=episode > 0)
+    code, out, err = robodiff("data", "info", tmp_path / "set")
+    assert code == 0, err
+    for line in ("4 episodes, 120 frames at 10 Hz", "task: task 0, task 1, task 2, ...", "success: 3 of 4"):
+        assert line in out
+    assert robodiff("data", "check", tmp_path / "set")[0] == 0
+    (tmp_path / "set/data/chunk-000/file-000.parquet").unlink()
+    code, out, _ = robodiff("data", "check", tmp_path / "set")
+    assert code == 1
+    assert "file-000.parquet: is missing; copy or download the data set again" in out
