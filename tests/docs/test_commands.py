@@ -72,7 +72,7 @@ def test_commands(
         writer.append({"observation.state": walk, "action": walk}, task="walk")
     for command in commands(page):
         arguments = small(command)
-        if "demos.zarr" in command and "--out" not in command and not Path("demos.zarr").exists():
+        if "demos.zarr" in command and "--out demos.zarr" not in command and not Path("demos.zarr").exists():
             write_recording(Path("demos.zarr"))
         for name in re.findall(r"runs/\w+", command):
             if f"--run {name}" not in command and not Path(name).exists():
