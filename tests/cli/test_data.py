@@ -35,7 +35,7 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "robodiff data info|check|view PATH"),
+        ([], 2, "robodiff data info|check|view|convert PATH"),
         (["inf", "x"], 2, "Did you mean 'info'?"),
         (["info"], 2, "path"),
         (["info", "nowhere.zarr"], 1, "nowhere.zarr: no such file"),

@@ -4,14 +4,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robodiff.cli.parser import Parser
 from robodiff.data.check import examine, findings_in
 from robodiff.data.config import DataModule, recording
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.data.windows import WindowShape
-from robodiff.errors import UsageError, nearest
+from robodiff.errors import UsageError, nearest, notice
 from robodiff.policies.config import DiffusionConfig
 
 INFO = """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges.
@@ -32,12 +32,18 @@ Examples:
   robodiff data view builtin:pusht
   robodiff data view demos.zarr.zip --layout pusht --out demos.html"""
 
+CONVERT = """Write a recording in the other format: zarr as a LeRobot v3.0 data set, or a LeRobot data set as zarr.
+
+Examples:
+  robodiff data convert demos.zarr demos_lerobot
+  robodiff data convert demos_lerobot demos_again.zarr.zip"""
+
 
 def run(arguments: list[str]) -> None:
     """Find the action and run it."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n{VIEW}\n\n"
+        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n{VIEW}\n\n{CONVERT}\n\n"
               "robodiff data info --help, and so on, tells the options of each.")  # fmt: skip
     elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
@@ -85,7 +91,29 @@ def view(arguments: list[str]) -> None:
     print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
 
 
-ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view}
+def convert(arguments: list[str]) -> None:
+    """Parse, read, write in the other format."""
+    from rich.console import Console
+
+    from robodiff.data.formats.convert import convert as write
+    from robodiff.data.formats.convert import lost
+    from robodiff.progress import bar
+
+    parser = _parser("convert", CONVERT, "PATH OUT [options]")
+    parser.add_argument("out", type=str, help="A .zarr folder or .zip, else the folder of a LeRobot v3.0 data set.")
+    parser.add_argument("--images", type=Literal["av1", "h264", "png"] | None,
+                        help="How LeRobot's format stores images; av1 when not given. png loses nothing.")  # fmt: skip
+    options = parser.parse_args(arguments)
+    episodes, out, console = _source(options).read(), Path(options.out), Console()
+    with bar(console, "episodes", len(episodes)) as advance:
+        write(episodes, out, options.images, advance)
+    if names := lost(episodes, out):
+        notice(f"zarr has no place for {', '.join(names)} of each episode; left out")
+    console.print(f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+
+
+ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view, "convert": convert}
 
 
 def print_findings(path: str, findings: list[Finding]) -> None:
@@ -109,8 +137,8 @@ def print_findings(path: str, findings: list[Finding]) -> None:
         print("Nothing found that speaks against training on it.")
 
 
-def _parser(action: str, description: str) -> Parser:
-    parser = Parser(f"data {action}", "PATH [options]", description)
+def _parser(action: str, description: str, usage: str = "PATH [options]") -> Parser:
+    parser = Parser(f"data {action}", usage, description)
     parser.add_argument("path", type=str, help="A recording; builtin:pusht is the one inside the package.")
     parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
     parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")

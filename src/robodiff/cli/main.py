@@ -14,7 +14,7 @@ COMMANDS = {
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy in an environment: success with its interval, and videos.",
     "report": "One page about a run, or one that compares several.",
-    "data": "Look into a recording, or check it: info, check, view.",
+    "data": "Look into a recording, or check it: info, check, view, convert.",
 }
 """Each is a module of this package with ``run(arguments)``."""
 

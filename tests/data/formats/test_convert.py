@@ -1,0 +1,93 @@
+"""Conversion between zarr and LeRobot, both ways, and what it cannot take along."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robodiff.data.config import recording as read_any
+from robodiff.data.episodes import Episodes, Feature
+from robodiff.data.formats.convert import convert
+from robodiff.errors import UsageError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def episodes() -> Episodes:
+    random = np.random.default_rng(0)
+    smooth = np.linspace(0, 255, 64, dtype=np.uint8)
+    arrays = {
+        "observation.images.front": np.broadcast_to(smooth, (23, 3, 64, 64)).copy(),
+        "observation.state": random.normal(size=(23, 3)).astype(np.float32),
+        "action": random.normal(size=(23, 2)).astype(np.float32),
+    }
+    table = {"task": ["push", "pull", "push"], "success": [True, False, True], "seed": [4, 5, 9]}
+    features = {key: Feature.of(array) for key, array in arrays.items()}
+    return Episodes("made up", arrays, np.array([8, 15, 23]), 10.0, features, table)
+
+
+@pytest.mark.parametrize("target", ["set", "demos.zarr", "demos.zarr.zip"])
+def test_there_and_back_is_the_same(episodes: Episodes, tmp_path: Path, target: str) -> None:
+    lerobot = target == "set"
+    convert(episodes, tmp_path / target, "png" if lerobot else None)
+    there = read_any(str(tmp_path / target)).read()
+    convert(there, tmp_path / "back.zarr" if lerobot else tmp_path / "back", None if lerobot else "png")
+    back = read_any(str(tmp_path / ("back.zarr" if lerobot else "back"))).read()
+    for found in (there, back):
+        assert (found.episode_ends.tolist(), found.fps) == ([8, 15, 23], 10.0)
+        assert set(found.arrays) == set(episodes.arrays)
+        for key, array in episodes.arrays.items():
+            np.testing.assert_array_equal(found.arrays[key], array)
+        assert (found.table["success"], found.table["seed"]) == ([True, False, True], [4, 5, 9])
+    assert (there if lerobot else back).table["task"] == (["push", "pull", "push"] if lerobot else [""] * 3)
+
+
+def test_videos_lose_little(episodes: Episodes, tmp_path: Path) -> None:
+    convert(episodes, tmp_path / "set", "h264")
+    key = "observation.images.front"
+    found = read_any(str(tmp_path / "set")).read().arrays[key].astype(int)
+    assert np.abs(found - episodes.arrays[key]).mean() < 6
+
+
+@pytest.mark.parametrize("target", ["set", "demos.zarr"])
+def test_a_stopped_conversion_goes_on(episodes: Episodes, tmp_path: Path, target: str) -> None:
+    def stop(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    images = "png" if target == "set" else None
+    with pytest.raises(KeyboardInterrupt):
+        convert(episodes, tmp_path / target, images, stop)
+    done: list[int] = []
+    convert(episodes, tmp_path / target, images, done.append)
+    assert done == [3]
+    found = read_any(str(tmp_path / target)).read()
+    np.testing.assert_array_equal(found.arrays["action"], episodes.arrays["action"])
+
+
+def test_refused(episodes: Episodes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="zarr stores images as they are; leave out --images png"):
+        convert(episodes, tmp_path / "demos.zarr", "png")
+    (tmp_path / "demos.zip").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        convert(episodes, tmp_path / "demos.zip")
+    with pytest.raises(UsageError, match=r"fps is a whole number; found 12\.5"):
+        convert(dataclasses.replace(episodes, fps=12.5), tmp_path / "set")
+
+
+def test_the_command(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    code, out, err = robodiff("data", "convert", recording, tmp_path / "set")
+    assert (code, err) == (0, "")
+    assert "6 episodes, 135 frames" in out
+    code, out, err = robodiff("data", "convert", tmp_path / "set", tmp_path / "again.zarr")
+    assert (code, "zarr has no place for task of each episode" in err) == (0, True), err
+    first, again = (read_any(str(path)).read() for path in (recording, tmp_path / "again.zarr"))
+    assert first.arrays.keys() == again.arrays.keys()
+    for key, array in first.arrays.items():
+        np.testing.assert_array_equal(again.arrays[key], array)
+    assert robodiff("data", "info", tmp_path / "set")[0] == 0
+    code, _, err = robodiff("data", "convert", recording, tmp_path / "other", "--images", "gif")
+    assert (code, "Traceback" in err) == (2, False)
