@@ -13,7 +13,7 @@ import torch
 
 from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
-from robodiff.data.formats.zarr import ZarrWriter
+from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy

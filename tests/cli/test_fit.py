@@ -121,6 +121,8 @@ def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     assert (run / "policy" / "config.json").is_file()
     page = (run / "report.html").read_text()
     assert "action 5" in page if arms else "After step 2 of 2" in page
+    assert ("wrist: Episode" in page) is arms
+    assert "What the policy sees" in page
 
 
 def test_the_advanced_preset_is_the_basic_one_with_every_option() -> None:

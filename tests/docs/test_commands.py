@@ -94,7 +94,7 @@ def test_links_lead_somewhere() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_lines_are_not_too_long(page: Path) -> None:
     lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "!["))]
-    assert max(map(len, lines)) <= 140
+    assert max(map(len, lines)) <= 135
 
 
 def test_the_tables_of_the_page_on_evaluation() -> None:

@@ -56,7 +56,7 @@ def _zarr(zarr_format: int) -> Callable[[Path], None]:
 
 
 def _zip(folder: Path) -> None:
-    from robodiff.data.formats.zarr import pack_zip
+    from robodiff.data.formats.zarr_writer import pack_zip
 
     _zarr(3)(folder)
     pack_zip(folder / "demos.zarr", folder / "demos.zarr.zip")

@@ -34,7 +34,7 @@ def record(options: Any, out: Path) -> None:
     """Collect episode by episode."""
     from rich.console import Console
 
-    from robodiff.data.formats.zarr import ZarrWriter, pack_zip
+    from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
     from robodiff.envs.collect import collect
     from robodiff.envs.registry import get_env_spec
     from robodiff.files import locked, naming

@@ -42,9 +42,7 @@ def run(arguments: list[str]) -> None:
     name = _value(arguments, "--config")
     configs = [place + 1 for place, argument in enumerate(arguments) if argument == "--config"]
     for place in configs:
-        arguments[place] = _find_config(arguments[place])
-        check_yaml(Path(arguments[place]))
-        arguments[place] = read_configuration(Path(arguments[place]))
+        arguments[place] = _read(_find_config(arguments[place]))
     for part in OURS:
         for option in (f"--{part}", f"--{part}.class_path"):
             if (given := _value(arguments, option)) is not None and not given.startswith("{"):
@@ -79,7 +77,7 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
 def configuration(run: Path) -> Any:
     """What a run was configured with: ``model``, ``data``, ``trainer`` and ``rollout`` as objects."""
     parser = _parser()
-    return parser.instantiate(parser.parse_args(["--config", str(run / "config.yaml")]))
+    return parser.instantiate(parser.parse_args(["--config", _read(str(run / "config.yaml"))]))
 
 
 def presets() -> list[str]:
@@ -119,6 +117,12 @@ def _check_parts(config: Any) -> None:
 
 def _takes_null(kind: Any) -> bool:
     return kind is Any or NoneType in get_args(kind)
+
+
+def _read(config: str) -> str:
+    """A configuration file that may be parsed: no more than a configuration, and no class but those that are known."""
+    check_yaml(Path(config))
+    return read_configuration(Path(config))
 
 
 def _find_config(name: str) -> str:

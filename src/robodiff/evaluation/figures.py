@@ -201,6 +201,18 @@ def chunk_over_scene(
     return panel(draw, title, (3.0, 3.2), frame=False)
 
 
+def camera_view(image: np.ndarray, keypoints: np.ndarray | None, title: str) -> str:
+    """What the network sees of a camera, (H, W, 3) uint8, with the places (K, 2) in pixels that it looks at."""
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(image)
+        if keypoints is not None:
+            axes.scatter(*keypoints.T, s=9, c=COLOURS[1], edgecolors="#222222", linewidths=0.4)
+        axes.set_axis_off()
+
+    return panel(draw, title, (3.0, 3.2), frame=False)
+
+
 def _zoom(axes: Axes, places: np.ndarray) -> None:
     """Show a square around the places (N, 2) and what is near, within the picture."""
     low, high = places.min(0), places.max(0)

@@ -18,8 +18,8 @@ _OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS = 6, 6, 6
 
 def draw_predictions(
     policy_folder: Path, episodes: Episodes, chosen: Sequence[int], env: str | None, samples: int
-) -> tuple[list[str], list[str]]:
-    """Draw sampled chunks beside the recorded ones, and how the first of them come about.
+) -> tuple[list[str], list[str], list[str]]:
+    """Draw sampled chunks beside the recorded ones, how the first of them come about, and what the cameras see.
 
     Over the scene where the environment can draw it, else as curves over time, one a dimension.
 
@@ -31,7 +31,7 @@ def draw_predictions(
         samples: chunks sampled for each observation.
 
     Returns:
-        The SVG panels of the chunks, and those of the denoising.
+        The SVG panels of the chunks, those of the denoising, and those of the cameras, after resize and crop.
     """
     policy = load_policy(policy_folder)
     shape = policy.config.window
@@ -67,7 +67,18 @@ def draw_predictions(
     for row in rows:
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
         denoising += _panels(policy, episodes, int(frames[0, now]), scene, None, watched[row][:, now:], title)
-    return chunks, denoising
+    with torch.no_grad():
+        views = policy.views({key: values[::samples] for key, values in observation.items()})
+    cameras = [
+        figures.camera_view(
+            view.image[place, -1].permute(1, 2, 0).numpy(),
+            None if view.keypoints is None else view.keypoints[place, -1].numpy(),
+            title if len(views) == 1 else f"{camera.rpartition('.')[2]}: {title}",
+        )
+        for camera, view in views.items()
+        for place, title in enumerate(titles)
+    ]
+    return chunks, denoising, cameras
 
 
 def _panels(

@@ -52,10 +52,10 @@ def write_report(
     """
     answer = _answer(run.evaluations[0]) if run.evaluations else None
     env = run.evaluations[0].metrics["evaluated"]["environment"] if env is None and run.evaluations else env
-    chunks, denoising = [], []
+    chunks, denoising, cameras = [], [], []
     if episodes is not None and (run.folder / "policy" / "config.json").is_file():
         chosen = list(held_out) or list(range(len(episodes)))
-        chunks, denoising = draw_predictions(run.folder / "policy", episodes, chosen, env, SAMPLES)
+        chunks, denoising, cameras = draw_predictions(run.folder / "policy", episodes, chosen, env, SAMPLES)
     return write_page(
         run.folder / REPORT_FILE,
         "report.html",
@@ -68,6 +68,7 @@ def write_report(
         curves=figures.curves({run.name: run.curves}),
         chunks=chunks,
         denoising=denoising,
+        cameras=cameras,
         samples=SAMPLES,
         data=_data(episodes) if episodes is not None else None,
         findings=findings_in(episodes, window) if episodes is not None and window is not None else [],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from robodiff.data.formats.zarr import ZarrWriter, pack_zip, read_zarr
+from robodiff.data.formats.zarr import read_zarr
+from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from robodiff.data.episodes import Episodes
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
-from robodiff.data.formats.zarr import ZarrWriter, pack_zip
+from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
 from robodiff.errors import UsageError
 from robodiff.files import locked, naming
 

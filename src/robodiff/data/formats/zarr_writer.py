@@ -1,0 +1,97 @@
+"""Write zarr recordings, episode by episode, and pack them."""
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from robodiff.data.formats.zarr import ATTRIBUTE, written_ends
+from robodiff.errors import RobodiffError
+from robodiff.files import LOCK_FILE, replacing
+
+FRAMES_PER_CHUNK = 1024
+_UNFINISHED = ".partial"  # how zarr names a file until it is whole
+
+
+class ZarrWriter:
+    """Append episodes to a zarr folder; each is durable when ``append`` returns, and a stopped writer goes on.
+
+    Args:
+        path: the folder; an existing recording with the same attributes is continued after its last whole episode.
+        fps: frames per second.
+        layout: what the keys of the file are called here; None where they are robodiff's own names.
+        recipe: how the episodes are made; a recording is continued only by the recipe that began it.
+        zarr_format: 2 or 3.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        layout: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        zarr_format: int = 3,
+    ) -> None:
+        attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
+        for unfinished in path.rglob(f"*{_UNFINISHED}"):  # left by a writer that was killed
+            unfinished.unlink()
+        self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
+        found = self.group.attrs.get(ATTRIBUTE, attributes)
+        if {**found, "complete": False} != attributes:
+            raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
+        self.group.attrs[ATTRIBUTE] = attributes
+        self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
+        ends = written_ends(self._meta["episode_ends"][:]) if "episode_ends" in self._meta else np.zeros(0, np.int64)
+        self.episodes, self.frames = len(ends), int(ends[-1]) if len(ends) else 0
+
+    def column(self, name: str) -> np.ndarray:
+        """What the episodes so far have in one column of the table; empty when there are none."""
+        return np.asarray(self._meta[name][: self.episodes]) if name in self._meta else np.zeros(0)
+
+    def append(self, arrays: Mapping[str, np.ndarray], **row: Any) -> None:
+        """Add one episode: per key of the file (L, ...), and its row of the table."""
+        lengths = {len(array) for array in arrays.values()}
+        if len(lengths) != 1:
+            raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
+        for key, array in arrays.items():
+            self._extend(self._data, key, self.frames, array)
+        for key, value in row.items():
+            self._extend(self._meta, key, self.episodes, np.asarray([value]))
+        self.frames += lengths.pop()
+        self._extend(self._meta, "episode_ends", self.episodes, np.asarray([self.frames]))  # last: it makes it count
+        self.episodes += 1
+
+    def close(self) -> None:
+        """Mark the recording as whole."""
+        self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}
+
+    def _extend(self, group: Any, key: str, start: int, values: np.ndarray) -> None:
+        if key not in group:
+            chunks = (FRAMES_PER_CHUNK if values.ndim < 3 else 64, *values.shape[1:])
+            codec: dict[str, Any] = {}
+            if self.group.metadata.zarr_format == 3:
+                codec = {"compressors": BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle")}
+            group.create_array(key, shape=(start, *values.shape[1:]), chunks=chunks, dtype=values.dtype, **codec)
+        array = group[key]
+        array.resize((start, *values.shape[1:]))  # drops what a stopped writer left behind
+        array.append(values)
+
+
+def pack_zip(folder: Path, target: Path) -> None:
+    """Pack a zarr folder into one .zip, byte for byte the same for the same content, and remove the folder."""
+    # The chunks are compressed already.
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not _left_out(path)):
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, file.read_bytes())
+    shutil.rmtree(folder)
+
+
+def _left_out(path: Path) -> bool:
+    return path.suffix == _UNFINISHED or path.name == LOCK_FILE
