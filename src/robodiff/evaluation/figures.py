@@ -112,8 +112,8 @@ def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str],
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
-        axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
     if keys[0] == "rollout/success_rate":
         axes.set_ylim(0, 1.03)
     axes.set_xlabel("optimizer steps")
