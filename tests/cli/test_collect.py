@@ -89,6 +89,22 @@ def test_refused(robodiff: Run, tmp_path: Path) -> None:
     assert "holds another recording" in err
 
 
+def test_what_others_wrote_is_not_touched(robodiff: Run, tmp_path: Path) -> None:
+    others = tmp_path / "stuff"
+    others.mkdir()
+    (others / "notes.txt").write_text("mine")
+    (others / "movie.partial").write_text("half")
+    code, _, err = robodiff("collect", "pusht", "--episodes", 1, "--out", others)
+    assert (code, "holds something that robodiff did not write" in err) == (1, True), err
+    assert robodiff("collect", "pusht", "--episodes", 1, "--out", tmp_path / "stuff.zip")[0] == 0
+    assert sorted(path.name for path in others.iterdir()) == ["movie.partial", "notes.txt"]
+    whole = tmp_path / "whole.zarr"
+    assert robodiff("collect", "pusht", "--episodes", 1, "--out", whole)[0] == 0
+    before = (whole / "zarr.json").read_bytes()
+    assert robodiff("collect", "pusht", "--episodes", 1, "--out", whole, "--seed", 9)[0] == 1
+    assert (whole / "zarr.json").read_bytes() == before
+
+
 def test_the_demonstrations_in_the_package_can_be_made_again() -> None:
     path = BUILTIN["pusht"]
     assert path.stat().st_size < 1_000_000

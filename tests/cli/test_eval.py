@@ -54,6 +54,10 @@ def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path
     measured = next(tmp_path.glob("eval/b-*"))
     shutil.copytree(measured, tmp_path / "elsewhere")
     for against, arguments, message in (
+        (a, (), "is the evaluation that would be written"),
+        (measured, ("--episodes", 0), "--episodes must be at least 1; found 0"),
+        (measured, ("--videos", -1), "--videos must be at least 0; found -1"),
+        (measured, ("--device", "gpu"), "device gpu: "),
         (tmp_path / "nowhere", (), "nowhere: no such folder"),
         (measured, ("--seed", 5), "share no seed: 5 to 6 and 100000 to 100001"),
     ):

@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.conftest import Tags, write_recording
 
 from robodiff.cli.main import main
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.figures import histogram
 from robodiff.evaluation.report import write_comparison
 from robodiff.evaluation.runs import read_curves, read_run
 
@@ -83,6 +85,18 @@ def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
     assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
     with pytest.raises(UsageError, match="given twice"):
         write_comparison([run, run], tmp_path / "page.html")
+
+
+def test_an_evaluation_of_an_earlier_policy_is_not_the_answer(run: Path, robodiff: Run) -> None:
+    assert robodiff("fit", "--resume", run, "--trainer.max_steps", 6)[0] == 0
+    page = (run / "report.html").read_text()
+    assert "not evaluated" in page
+    assert "The evaluations below are of an earlier or another policy." in page
+
+
+def test_constants_and_names_that_mean_something_elsewhere() -> None:
+    for value in (1.7e18, 0.0, -3.0):
+        assert histogram(np.full(9, value), r"left\dx a$_{$ <b>", "$").startswith("<svg ")
 
 
 def test_names_are_escaped(run: Path, robodiff: Run, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def record(options: Any, out: Path) -> None:
     """Collect episode by episode."""
     from rich.console import Console
 
-    from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
+    from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
     from robodiff.envs.collect import collect
     from robodiff.envs.registry import get_env_spec
     from robodiff.files import locked, naming
@@ -45,7 +45,7 @@ def record(options: Any, out: Path) -> None:
     corrections, images = options.corrections, options.images
     # Refuses what cannot be collected, before anything is made on disk; the generator itself is not started.
     collect(spec.name, options.episodes, options.seed, options.workers, corrections=corrections, images=images)
-    folder = out.with_suffix("") if out.suffix == ".zip" else out
+    folder = building(out) if out.suffix == ".zip" else out
     console = Console()
     with locked(folder):
         with naming(folder):

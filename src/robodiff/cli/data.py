@@ -1,4 +1,4 @@
-"""``robodiff data``: look into a recording, and check it."""
+"""``robodiff data``: look into a recording, check it, and write it in the other format."""
 
 import dataclasses
 import json

@@ -3,6 +3,7 @@
 import time
 
 from robodiff.cli.parser import Parser
+from robodiff.errors import UsageError
 
 DESCRIPTION = """Train a policy for Push-T on the demonstrations inside the package, then measure it on unseen seeds.
 
@@ -22,6 +23,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--run", type=str | None, help="Folder of the run; runs/demo-<date>-<time> when not given.")
     parser.add_argument("--episodes", type=int, default=100, help="Episodes to measure.")
     options = parser.parse_args(arguments)
+    if options.episodes < 1:
+        raise UsageError(f"--episodes must be at least 1; found {options.episodes}")
     folder = options.run or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
     fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
     measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])

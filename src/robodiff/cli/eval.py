@@ -40,7 +40,11 @@ def run(arguments: list[str]) -> Path:
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
     out = Path(options.out) if options.out else default_folder(options.policy, options)
+    if options.episodes < 1:
+        raise UsageError(f"--episodes must be at least 1; found {options.episodes}")
     other = _against(options) if options.against else None
+    if other is not None and other.resolve() == out.resolve():
+        raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
     console = Console()
     metrics = measure(options.policy, options, out, console)
     _print(options, metrics, out, console)
@@ -63,7 +67,10 @@ def default_folder(policy: str, options: Any) -> Path:
     """``eval/<what was measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
     if not folder.is_dir():
-        raise UsageError(f"{policy}: no such folder; for a policy from the hub say where to write, with --out")
+        raise UsageError(f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared "
+                         "with by the folder of its evaluation")  # fmt: skip
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
     run = folder.parent if (folder / "config.json").is_file() else folder
     parts = [options.env, f"seed{options.seed}", f"n{options.episodes}", options.sampler, options.steps]
     if folder != run and folder.name != "policy":

@@ -35,7 +35,7 @@ PARTS = {"model": DiffusionConfig, "data": DataModule, "trainer": TrainerConfig,
 def run(arguments: list[str]) -> None:
     """Parse, train, and say where the policy is."""
     parser = _parser()
-    arguments = _split(arguments)
+    typed = arguments = _split(arguments)
     resumed = _value(arguments, "--resume")
     if resumed is not None:
         arguments = _resume(arguments, resumed)
@@ -49,6 +49,10 @@ def run(arguments: list[str]) -> None:
                 known_class(part, given)
     config = parser.parse_args(_with_length(arguments))
     _check_parts(config)
+    for option in ("resume", "minutes"):
+        if config[option] is not None and f"--{option}" not in typed:
+            raise UsageError(f"{option} is given on the command line, not in a configuration; the length of a run is "
+                             "trainer.max_time there")  # fmt: skip
     folder = Path(resumed or config.run or f"runs/{Path(name or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     train(parser, config, folder, resume=resumed is not None, new_length=len(arguments) > 2)
 

@@ -85,8 +85,11 @@ def _adapt(part: str, given: dict[str, Any], not_needed: set[str]) -> None:
             given[ours] = given.pop(theirs)
     if part == "model" and "drop_n_last_frames" in given:
         given_frames = given.pop("drop_n_last_frames")
-        sizes = {"n_obs_steps": 2, "horizon": 16, "n_action_steps": 8} | given
-        derived = sizes["horizon"] - sizes["n_action_steps"] - sizes["n_obs_steps"] + 1
+        defaults = {"horizon": 16, "n_action_steps": 8, "n_obs_steps": 2}
+        horizon, executed, observed = (given.get(name, default) for name, default in defaults.items())
+        if not all(isinstance(size, int) for size in (horizon, executed, observed)):
+            return  # the parser says what is wrong with it
+        derived = horizon - executed - observed + 1
         if given_frames != derived:
             raise UsageError(
                 f"model.drop_n_last_frames follows from horizon, n_action_steps and n_obs_steps: {derived}; "

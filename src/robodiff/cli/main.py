@@ -14,7 +14,7 @@ COMMANDS = {
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy in an environment: success with its interval, and videos.",
     "report": "One page about a run, or one that compares several.",
-    "data": "Look into a recording, or check it: info, check, view, convert.",
+    "data": "Look into a recording, check or convert it: info, check, view, convert.",
 }
 """Each is a module of this package with ``run(arguments)``."""
 
@@ -26,6 +26,8 @@ UNWRITABLE = {
     errno.EACCES: "get the permission or choose another place",
     errno.EPERM: "get the permission or choose another place",
     errno.ENOTDIR: "name a folder whose parents are folders",
+    errno.EEXIST: "choose another path: something else is there",
+    errno.EISDIR: "choose another path: a folder is there",
     errno.EIO: "look after that disk (the system's log tells more)",
 }
 """What to do where the operating system refuses to write."""

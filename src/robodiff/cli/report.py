@@ -49,5 +49,5 @@ def report_evaluation(out: Path) -> Path:
 
     run = out.resolve().parent.parent
     if out.resolve().parent.name == "eval" and (run / "config.yaml").is_file():
-        return report(out.parent.parent)
+        return report(run)
     return write_report(Run.of_evaluation(out), no_data="Of a policy without its run they are not known.")

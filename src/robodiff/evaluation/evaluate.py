@@ -10,7 +10,7 @@ from robodiff.envs.pool import useful_workers
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, write_json
 from robodiff.machine import describe_machine
@@ -53,7 +53,12 @@ def evaluate(
     Returns:
         What was written to ``metrics.json``.
     """
-    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
+    for name, value, least in (
+        ("episodes", episodes, 1),
+        ("seed", seed, 0),
+        ("num_envs", num_envs, 1),
+        ("videos", videos, 0),
+    ):
         if value < least:
             raise UsageError(f"--{name} must be at least {least}; found {value}")
     spec = get_env_spec(env)
@@ -109,7 +114,7 @@ def write_videos(spec: EnvSpec, records: list[EpisodeRecord], folder: Path, coun
     """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed."""
     from robodiff.evaluation.video import replay, write_video
 
-    for old in folder.glob("*.mp4"):
+    for old in video_files(folder):
         old.unlink()
     written = []
     for success, name in ((True, "success"), (False, "failure")):

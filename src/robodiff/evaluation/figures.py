@@ -23,6 +23,7 @@ COLOURS = ("#3b82f6", "#f08c00", "#22a06b", "#e5484d", "#a855f7", "#06b6d4", "#d
 GOOD, BAD = COLOURS[2], COLOURS[3]
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of data may hold a dollar
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.edgecolor": INK,
@@ -73,7 +74,10 @@ def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame:
     prefix = f"f{zlib.crc32(svg.encode()):08x}-"
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     return re.sub(
-        r'<svg [^>]*?(viewBox="[^"]+")[^>]*>', rf'<svg \1 role="img" aria-label="{escape(title)}">', svg, count=1
+        r'<svg [^>]*?(viewBox="[^"]+")[^>]*>',
+        lambda head: f'<svg {head[1]} role="img" aria-label="{escape(title)}">',
+        svg,
+        count=1,
     )
 
 
@@ -145,7 +149,10 @@ def histogram(values: np.ndarray, title: str, label: str) -> str:
     """How often which value occurs; ``values`` (N,)."""
 
     def draw(axes: Axes) -> None:
-        axes.hist(values, bins=min(40, max(5, len(np.unique(values[:1000])))), color=COLOURS[0])
+        low, high = float(values.min()), float(values.max())
+        room = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(high) else 0.0  # a constant needs some
+        bins = min(40, max(5, len(np.unique(values[:1000]))))
+        axes.hist(values, bins, range=(low - room, high + room), color=COLOURS[0])
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

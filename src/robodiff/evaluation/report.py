@@ -5,6 +5,7 @@ evaluation, its demonstrations) is left out, and the page says so.
 """
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
 from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_json, read_run
 from robodiff.evaluation.view import describe, histograms
+from robodiff.policies.checkpoint import policy_hash
 
 REPORT_FILE = "report.html"
 SAMPLES = 8
@@ -50,7 +52,8 @@ def write_report(
     Returns:
         The file.
     """
-    answer = _answer(run.evaluations[0]) if run.evaluations else None
+    measured = _of_this_policy(run)
+    answer = _answer(measured[0], run.folder) if measured else None
     env = run.evaluations[0].metrics["evaluated"]["environment"] if env is None and run.evaluations else env
     chunks, denoising, cameras = [], [], []
     if episodes is not None and (run.folder / "policy" / "config.json").is_file():
@@ -64,6 +67,7 @@ def write_report(
         answer=answer,
         training=_training(run),
         rollouts=_last_rollouts(run),
+        others=len(run.evaluations) - len(measured),
         comparisons=_comparisons(run),
         curves=figures.curves({run.name: run.curves}),
         chunks=chunks,
@@ -88,7 +92,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     rows: list[dict[str, Any]] = []
     disagreements = ""
     for name, run in zip(names, runs, strict=True):
-        evaluation = max(run.evaluations, key=lambda e: len(e.metrics["episodes"]), default=None)  # the latest of those
+        evaluation = _like(run.evaluations, rows[0]["evaluation"] if rows else None)
         row = {"name": name, "folder": run.folder, "evaluation": evaluation, "paired": None, "sentence": ""}
         row["why_not"] = "the first" if not rows else f"{names[0]} was not evaluated"
         if evaluation is not None:
@@ -113,7 +117,15 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     )
 
 
-def _answer(evaluation: Evaluation) -> dict[str, Any]:
+def _of_this_policy(run: Run) -> list[Evaluation]:
+    """The evaluations of the policy that the run holds now: it may have been trained on, or another been measured."""
+    if not (run.folder / "policy" / "config.json").is_file():
+        return run.evaluations
+    current = policy_hash(run.folder / "policy")
+    return [evaluation for evaluation in run.evaluations if evaluation.metrics["evaluated"]["policy"] == current]
+
+
+def _answer(evaluation: Evaluation, page: Path) -> dict[str, Any]:
     episodes = evaluation.metrics["episodes"]
     failures = sorted((e for e in episodes if not e["success"]), key=lambda e: -e["max_reward"])
     seeds = [e["seed"] for e in episodes]
@@ -124,11 +136,11 @@ def _answer(evaluation: Evaluation) -> dict[str, Any]:
         "scores": figures.scores(episodes),
         "failures": failures,
         "median_failed": float(np.median([e["max_reward"] for e in failures])) if failures else 0.0,
-        "videos": _videos(evaluation),
+        "videos": _videos(evaluation, page),
     }
 
 
-def _videos(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
     """Inside the page while they are small, else as links to the files beside it."""
     by_seed = {e["seed"]: e for e in evaluation.metrics["episodes"]}
     videos, inside = [], sum(path.stat().st_size for path in evaluation.videos) <= _MOST_VIDEO_BYTES
@@ -137,7 +149,7 @@ def _videos(evaluation: Evaluation) -> list[dict[str, Any]]:
         episode = by_seed.get(int(seed)) if seed.isdigit() else None
         about = f": maximum reward {episode['max_reward']:.3f}, {episode['length']} steps" if episode else ""
         content = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode() if inside else None
-        source = content or f"eval/{evaluation.folder.name}/videos/{path.name}"
+        source = content or os.path.relpath(path, page)
         videos.append({"source": source, "success": outcome == "success", "seed": seed, "about": about})
     return videos
 
@@ -166,6 +178,17 @@ def _data(episodes: Episodes) -> dict[str, Any]:
     for key, feature in episodes.features.items():
         panels += histograms(episodes, key, _MOST_HISTOGRAMS) if feature.kind == "vector" else []
     return {**describe(episodes), "histograms": panels}
+
+
+def _like(evaluations: Sequence[Evaluation], other: Evaluation | None) -> Evaluation | None:
+    """The largest evaluation, the latest of those; one done as ``other`` was comes before all others."""
+
+    def alike(evaluation: Evaluation) -> bool:
+        said = [each.metrics["evaluated"] for each in (evaluation, other) if each is not None]
+        same = ("environment", "first_seed", "sampler", "steps")
+        return len(said) == 2 and all(said[0].get(key) == said[1].get(key) for key in same)
+
+    return max(evaluations, key=lambda e: (alike(e), len(e.metrics["episodes"])), default=None)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Evaluation:
     @property
     def videos(self) -> list[Path]:
         """Successes first."""
-        return sorted((self.folder / "videos").glob("*.mp4"), key=lambda p: (p.name.startswith("failure"), p.name))
+        return sorted(video_files(self.folder / "videos"), key=lambda p: (p.name.startswith("failure"), p.name))
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def read_evaluation(folder: Path) -> Evaluation:
     if missing := [key for key in needed if key not in metrics]:
         raise RobodiffError(f"{folder / 'metrics.json'}: has no {missing[0]!r}; evaluate again with robodiff eval")
     return Evaluation(folder, metrics)
+
+
+def video_files(folder: Path) -> list[Path]:
+    """The videos that ``eval`` wrote there; others' are not its own."""
+    return [path for path in folder.glob("*.mp4") if re.fullmatch(r"(success|failure)-\d+", path.stem)]
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -97,7 +97,10 @@ def load_policy(
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes:
         policy.set_sampler(dataclasses.replace(config, **changes))
-    return policy.to(device).eval()
+    try:
+        return policy.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # of a device that is unknown, or not here
+        raise UsageError(f"device {device!s}: {(str(error).splitlines() or ['cannot be used'])[0]}") from None
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:

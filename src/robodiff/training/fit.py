@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -98,11 +99,12 @@ def fit(
             raise UsageError(
                 f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
             )
+        trainer = _trainer(config.trainer, [c for c in callbacks if c is not None])
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
         console.print(_describe(policy, data), highlight=False, soft_wrap=True)
-        trainer = _trainer(config.trainer, [c for c in callbacks if c is not None], _loggers(config.trainer, run, step))
+        trainer.loggers = _loggers(config.trainer, run, step)
         with naming(run):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if primary:
@@ -145,30 +147,34 @@ def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger
     return loggers
 
 
-def _trainer(config: TrainerConfig, callbacks: list, loggers: list[Logger]) -> Trainer:
+def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
     fast = config.fast_dev_run
-    return Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        sync_batchnorm=config.sync_batchnorm,
-        precision=config.precision,  # pyright: ignore[reportArgumentType]
-        accumulate_grad_batches=config.accumulate_grad_batches,
-        check_val_every_n_epoch=config.check_val_every_n_epoch,
-        limit_train_batches=1 if fast else None,
-        limit_val_batches=1 if fast else config.limit_val_batches,
-        log_every_n_steps=1 if fast else config.log_every_n_steps,
-        max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+    try:
+        return Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            sync_batchnorm=config.sync_batchnorm,
+            precision=config.precision,  # pyright: ignore[reportArgumentType]
+            accumulate_grad_batches=config.accumulate_grad_batches,
+            check_val_every_n_epoch=config.check_val_every_n_epoch,
+            limit_train_batches=1 if fast else None,
+            limit_val_batches=1 if fast else config.limit_val_batches,
+            log_every_n_steps=1 if fast else config.log_every_n_steps,
+            max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
+            callbacks=callbacks,
+            logger=False,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"trainer: this machine cannot train so: {reason}") from None
 
 
 def _describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:

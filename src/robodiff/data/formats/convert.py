@@ -8,7 +8,7 @@ import numpy as np
 
 from robodiff.data.episodes import Episodes
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
-from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
+from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
 from robodiff.errors import UsageError
 from robodiff.files import locked, naming
 
@@ -36,7 +36,9 @@ def convert(
         raise UsageError(f"{out}: zarr stores images as they are; leave out --images {images}")
     if packed and out.exists():
         raise UsageError(f"{out}: exists already; choose another path")
-    folder = out.with_suffix("") if packed else out
+    folder = building(out) if packed else out
+    if not to_zarr and episodes.fps != int(episodes.fps):
+        raise UsageError(f"{out}: LeRobot's fps is a whole number; found {episodes.fps:g}")
     with locked(folder), naming(folder):
         writer = _zarr(episodes, folder) if to_zarr else _lerobot(episodes, folder, images or "av1")
         if writer.episodes > len(episodes):

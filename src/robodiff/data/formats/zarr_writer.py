@@ -38,13 +38,16 @@ class ZarrWriter:
         zarr_format: int = 3,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
+        _check_ours(path)
         for unfinished in path.rglob(f"*{_UNFINISHED}"):  # left by a writer that was killed
             unfinished.unlink()
         self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
         found = self.group.attrs.get(ATTRIBUTE, attributes)
         if {**found, "complete": False} != attributes:
             raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
-        self.group.attrs[ATTRIBUTE] = attributes
+        self._unfinished = attributes
+        if ATTRIBUTE not in self.group.attrs:
+            self.group.attrs[ATTRIBUTE] = attributes
         self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
         ends = written_ends(self._meta["episode_ends"][:]) if "episode_ends" in self._meta else np.zeros(0, np.int64)
         self.episodes, self.frames = len(ends), int(ends[-1]) if len(ends) else 0
@@ -58,6 +61,8 @@ class ZarrWriter:
         lengths = {len(array) for array in arrays.values()}
         if len(lengths) != 1:
             raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
+        if self.group.attrs[ATTRIBUTE] != self._unfinished:
+            self.group.attrs[ATTRIBUTE] = self._unfinished
         for key, array in arrays.items():
             self._extend(self._data, key, self.frames, array)
         for key, value in row.items():
@@ -91,6 +96,24 @@ def pack_zip(folder: Path, target: Path) -> None:
             info.external_attr = 0o644 << 16
             archive.writestr(info, file.read_bytes())
     shutil.rmtree(folder)
+
+
+def building(target: Path) -> Path:
+    """The folder in which a .zip is made, beside it, until it is whole."""
+    return target.with_name(f".{target.name}.building")
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a folder that holds anything but a recording that robodiff writes: nothing of others is touched."""
+    there = {file.name for file in path.iterdir() if not _left_out(file)} if path.is_dir() else set()
+    if there <= {"zarr.json", ".zgroup", ".zattrs"}:  # nothing, or a group in which nothing was written yet
+        return
+    try:
+        ours = ATTRIBUTE in zarr.open_group(path, mode="r").attrs
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise RobodiffError(f"{path}: holds something that robodiff did not write; choose another path")
 
 
 def _left_out(path: Path) -> bool:
