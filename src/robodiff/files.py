@@ -25,6 +25,8 @@ def replacing(target: Path) -> Iterator[Path]:
     A rename cannot replace a folder that holds something, so an earlier one is moved aside first. A process killed
     between the two renames leaves no target: those who read folders ask ``standing`` where the last whole one is.
     """
+    if target.name in ("", ".."):
+        raise RobodiffError(f"{target}: is not the name of a file; choose another path")
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_up(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
