@@ -109,7 +109,7 @@ def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> No
         f"mean maximum reward {metrics['mean_max_reward']:.3f}, mean length {metrics['mean_episode_length']:.0f} steps",
         f"one chunk takes {latency['p50']:.1f} ms (p95 {latency['p95']:.1f} ms) on {evaluated['device']} "
         f"with {evaluated['sampler']}, {evaluated['steps']} steps",
-        f"written: {out / METRICS_FILE}, and videos/ beside it",
+        f"written: {out / METRICS_FILE}" + (", and videos/ beside it" if options.videos else ""),
     ):
         console.print(line, highlight=False, soft_wrap=True)
 

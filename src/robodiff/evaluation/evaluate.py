@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.envs.pool import useful_workers
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
@@ -80,9 +79,8 @@ def evaluate(
         earlier = read_evaluation(out).metrics
         if earlier["evaluated"] == evaluated and len(earlier["episodes"]) == episodes:
             return earlier
-    workers = useful_workers(spec, policy.observation_keys, min(num_envs, episodes))
     with locked(out):
-        records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step, workers)
+        records = rollout(policy, spec, range(seed, seed + episodes), num_envs, on_step)
         latency = chunk_latency(policy, spec, seed)
         metrics = {
             **summary(records),

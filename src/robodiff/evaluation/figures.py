@@ -57,7 +57,7 @@ def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame:
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=size)
-        # Fixed margins, in inches: to measure the labels first takes three times as long as to draw them.
+        # Fixed margins, in inches: to measure the labels first takes longer than to draw them.
         width, height = size
         left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
         axes = figure.add_axes(

@@ -68,7 +68,7 @@ def write_report(
         training=_training(run),
         rollouts=_last_rollouts(run),
         others=len(run.evaluations) - len(measured),
-        comparisons=_comparisons(run),
+        comparisons=_comparisons(measured),
         curves=figures.curves({run.name: run.curves}),
         chunks=chunks,
         denoising=denoising,
@@ -82,7 +82,9 @@ def write_report(
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Write a page that compares the largest evaluations of several runs, the first being what others are held against.
+    """Write a page that compares the policies of several runs, the first being what others are held against.
+
+    Of a run's evaluations the largest counts; of the others' one that was done in the same way, if there is one.
 
     Raises:
         UsageError: one of the folders is not a run, or two are the same.
@@ -92,7 +94,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     rows: list[dict[str, Any]] = []
     disagreements = ""
     for name, run in zip(names, runs, strict=True):
-        evaluation = _like(run.evaluations, rows[0]["evaluation"] if rows else None)
+        evaluation = _like(_of_this_policy(run), rows[0]["evaluation"] if rows else None)
         row = {"name": name, "folder": run.folder, "evaluation": evaluation, "paired": None, "sentence": ""}
         row["why_not"] = "the first" if not rows else f"{names[0]} was not evaluated"
         if evaluation is not None:
@@ -168,8 +170,8 @@ def _last_rollouts(run: Run) -> str:
     return f"The last rollouts of training gave success {success:.2f} and mean maximum reward {reward:.3f}."
 
 
-def _comparisons(run: Run) -> list[str]:
-    files = [evaluation.folder / COMPARISON_FILE for evaluation in run.evaluations]
+def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:
+    files = [evaluation.folder / COMPARISON_FILE for evaluation in evaluations]
     return [read_json(file).get("conclusion", "") for file in files if file.is_file()]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from robodiff.data.episodes import ACTION
-from robodiff.envs.pool import EnvPool
+from robodiff.envs.pool import EnvPool, useful_workers
 from robodiff.envs.registry import EnvSpec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -32,7 +32,6 @@ def rollout(
     seeds: Sequence[int],
     num_envs: int,
     on_step: Callable[[int, int], None] | None = None,
-    workers: int = 0,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -46,7 +45,6 @@ def rollout(
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
         on_step: called after every step with (episodes finished, episodes running).
-        workers: processes that step the environments, 0 for this one; the records do not depend on it.
 
     Returns:
         One record a seed, in their order.
@@ -65,7 +63,8 @@ def rollout(
             waves.append(wave := {})
         wave[row] = record
     rows = sorted({row for wave in waves for row in wave})
-    environments = EnvPool(spec, policy.observation_keys, rows, workers)
+    keys = policy.observation_keys
+    environments = EnvPool(spec, keys, rows, useful_workers(spec, keys, len(rows)))
     runner = PolicyRunner(policy, rows=num_envs)
     finished = 0
     try:
