@@ -15,6 +15,7 @@ from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
+from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -26,6 +27,7 @@ PUSHT_FEATURES = {
     "action": Feature("vector", (2,), "float32", unit="px"),
 }
 SMALL_MODEL = {"down_dims": (8, 16), "n_groups": 4, "diffusion_step_embed_dim": 8, "kernel_size": 3}
+SMALL_TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 32}
 
 
 @pytest.fixture
@@ -54,9 +56,10 @@ def write_recording(path: Path, episodes: int = 6) -> Path:
 def small_policy() -> Callable[..., DiffusionPolicy]:
     """A function that makes a small Push-T policy with some of its configuration changed."""
 
-    def make(**changes: object) -> DiffusionPolicy:
+    def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
         torch.manual_seed(0)
-        config = DiffusionConfig(**{**SMALL_MODEL, "num_train_timesteps": 20, **changes})  # type: ignore[arg-type]
+        small = SMALL_MODEL if kind is DiffusionConfig else SMALL_TRANSFORMER
+        config = kind(**{**small, "num_train_timesteps": 20, **changes})  # type: ignore[arg-type]
         policy = DiffusionPolicy(config, PUSHT_FEATURES, fps=10.0)
         ranges = {key: feature.shape[0] for key, feature in policy.features.items()}
         policy.normalizer.fit(

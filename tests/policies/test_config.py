@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, config_from_dict, config_to_dict
+from robodiff.policies.base import PolicyConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, config_from_dict, config_to_dict
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,33 @@ def test_refused(changes: dict, message: str) -> None:
         DiffusionConfig(**changes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (DiffusionConfig, {"conditioning": "local"}, "conditioning must be global or inpaint; found 'local'"),
+        (DiffusionConfig, {"conditioning": "inpaint", "pred_action_steps_only": True}, "leaves out .* there is"),
+        (DiffusionConfig, {"n_action_steps": 6, "pred_action_steps_only": True}, "n_action_steps must be divisible by 4"),
+        (DiffusionTransformerConfig, {"conditioning": "inpaint", "pred_action_steps_only": True}, "there is cond"),
+        (DiffusionTransformerConfig, {"time_as_cond": False}, "time_as_cond false .* with inpaint$"),
+        (DiffusionTransformerConfig, {"n_emb": 30}, "divisible by n_head 4; found 30"),
+        (DiffusionTransformerConfig, {"n_layer": 0}, "n_layer must be at least 1"),
+        (DiffusionTransformerConfig, {"n_cond_layers": -1}, "n_cond_layers must not be negative"),
+        (DiffusionTransformerConfig, {"p_drop_attn": 1.0}, r"p_drop_attn must lie in \[0, 1\)"),
+        (DiffusionTransformerConfig, {"transformer_weight_decay": -1.0}, "transformer_weight_decay must not be neg"),
+    ],
+)
+def test_refused_of_one_denoiser(kind: type[PolicyConfig], changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        kind(**changes)
+
+
+def test_what_a_transformer_may_be() -> None:
+    for changes in ({"horizon": 10}, {"pred_action_steps_only": True, "n_action_steps": 7}, {"conditioning": "inpaint"},
+                    {"conditioning": "inpaint", "time_as_cond": False}):  # fmt: skip
+        config = DiffusionTransformerConfig(**changes)  # type: ignore[arg-type]
+        assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
 def test_round_trip_through_plain_values() -> None:
     config = DiffusionConfig(
         down_dims=(8, 16),
@@ -75,10 +103,11 @@ def test_every_option_is_documented() -> None:
     import dataclasses
     import inspect
 
-    source = inspect.getsource(DiffusionConfig)
-    for field in dataclasses.fields(DiffusionConfig):
-        after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1].lstrip()
-        assert after.startswith('"""'), f"{field.name} has no docstring"
+    for kind in (DiffusionConfig, DiffusionTransformerConfig):
+        source = inspect.getsource(kind) + inspect.getsource(PolicyConfig)
+        for field in dataclasses.fields(kind):
+            after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1].lstrip()
+            assert after.startswith('"""'), f"{field.name} has no docstring"
 
 
 def test_no_torch() -> None:

@@ -13,7 +13,7 @@ from robodiff.cli.foreign import OURS, known_class, read_configuration
 from robodiff.cli.parser import Parser, check_yaml
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.base import PolicyConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
@@ -29,7 +29,7 @@ Examples:
       --model.observation_keys '[observation.state]' --rollout.env null
   robodiff fit --resume runs/pusht_keypoints-20260131-120000"""
 
-PARTS = {"model": DiffusionConfig, "data": DataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
+PARTS = {"model": PolicyConfig, "data": DataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
 
 
 def run(arguments: list[str]) -> None:
@@ -95,7 +95,7 @@ def _parser() -> Parser:
     parser.add_argument("--run", type=str | None, help="Folder of the run; runs/<config>-<date>-<time> when not given.")
     parser.add_argument("--resume", type=str | None, help="Go on with this run; only --trainer.max_* may be changed.")
     parser.add_argument("--minutes", type=float | None, help="Train for about so long; short for --trainer.max_time.")
-    parser.add_argument("--model", type=DiffusionConfig, help="The policy.")
+    parser.add_argument("--model", type=PolicyConfig, help="The policy.")
     parser.add_argument("--data", type=DataModule, help="The demonstrations.")
     parser.add_argument("--trainer", type=TrainerConfig, default=TrainerConfig())
     parser.add_argument("--rollout", type=RolloutConfig, default=RolloutConfig())

@@ -11,7 +11,10 @@ import yaml
 from robodiff.errors import UsageError, nearest, notice
 
 OURS = {
-    "model": {"DiffusionConfig": "robodiff.policies.config.DiffusionConfig"},
+    "model": {
+        "DiffusionConfig": "robodiff.policies.config.DiffusionConfig",
+        "DiffusionTransformerConfig": "robodiff.policies.config.DiffusionTransformerConfig",
+    },
     "data": {
         "ZarrDataModule": "robodiff.data.config.ZarrDataModule",
         "LeRobotDataModule": "robodiff.data.config.LeRobotDataModule",

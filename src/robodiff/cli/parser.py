@@ -11,9 +11,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.base import PolicyConfig
 
-set_parsing_settings(subclasses_enabled=[DiffusionConfig, DataModule], docstring_parse_attribute_docstrings=True)
+set_parsing_settings(subclasses_enabled=[PolicyConfig, DataModule], docstring_parse_attribute_docstrings=True)
 
 MOST_VALUES = 10_000
 DEEPEST = 20
@@ -56,7 +56,7 @@ class Parser(ArgumentParser):
         known = [option.lstrip("-") for action in self._actions for option in action.option_strings]
         for action in self._actions:
             kind = getattr(action, "_typehint", None)
-            if kind in (DiffusionConfig, DataModule):
+            if kind in (PolicyConfig, DataModule):
                 classes = [kind, *kind.__subclasses__()]
                 known += [f"{action.dest}.{field.name}" for each in classes for field in dataclasses.fields(each)]
         return known

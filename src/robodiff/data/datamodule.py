@@ -123,11 +123,11 @@ class WindowLoader:
             yield self.gather(everyones[self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """The chosen windows: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
+        """The chosen windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
         frames, is_pad = self.windows.frames(chosen)
         device = self.tensors[ACTION].device
         every = torch.from_numpy(frames).to(device)  # (B, T)
-        observed = every[:, : self.windows.shape.n_obs_steps]  # (B, To)
+        observed = every[:, : self.windows.shape.obs_steps_in_batch]  # (B, To), or (B, T)
         batch = {key: _take(tensor, every if key == ACTION else observed) for key, tensor in self.tensors.items()}
         return {**batch, "action_is_pad": torch.from_numpy(is_pad).to(device)}
 

@@ -13,13 +13,15 @@ class WindowShape:
 
     A window at time t covers ``horizon`` frames, ``frame_stride`` apart, from ``n_obs_steps - 1`` steps before t. Its
     first ``n_obs_steps`` frames are observed; its actions start at the same frame, so the action for t is the one at
-    index ``n_obs_steps - 1``.
+    index ``n_obs_steps - 1``. ``observes_all``: a batch has the observations of all its frames, for a policy that
+    learns to predict those, too.
     """
 
     n_obs_steps: int
     horizon: int
     n_action_steps: int
     frame_stride: int = 1
+    observes_all: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_obs_steps", "horizon", "n_action_steps", "frame_stride"):
@@ -31,6 +33,11 @@ class WindowShape:
                 f"the executed actions do not fit the horizon: n_obs_steps {self.n_obs_steps} + n_action_steps "
                 f"{self.n_action_steps} - 1 = {last}, horizon {self.horizon}; raise horizon or lower n_action_steps"
             )
+
+    @property
+    def obs_steps_in_batch(self) -> int:
+        """How many of a window's frames have their observations in a batch."""
+        return self.horizon if self.observes_all else self.n_obs_steps
 
     @property
     def drop_n_last_frames(self) -> int:

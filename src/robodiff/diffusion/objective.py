@@ -86,12 +86,12 @@ def conversion(prediction_type: str, alpha: float, sigma: float) -> Conversion:
 
 
 def diffusion_loss(prediction: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean squared error over all elements, or over the elements of the valid steps.
+    """Mean squared error over all elements, or over the valid ones.
 
     Args:
         prediction: (B, T, ...).
         target: (B, T, ...).
-        valid_mask: (B, T) bool, False for the steps to leave out (padding).
+        valid_mask: bool, False for what to leave out: (B, T) for whole steps (padding), or one for each element.
 
     Returns:
         The loss, a scalar in which every valid element weighs the same whichever sample it belongs to, and the mean
@@ -105,10 +105,14 @@ def diffusion_loss(prediction: Tensor, target: Tensor, valid_mask: Tensor | None
     if valid_mask is None:
         per_sample = (prediction - target).square().flatten(1).mean(dim=1)  # (B, T, ...) -> (B,)
         return per_sample.mean(), per_sample
-    if valid_mask.shape != prediction.shape[:2]:
-        raise ValueError(f"valid_mask must be {tuple(prediction.shape[:2])} (B, T), got {tuple(valid_mask.shape)}.")
+    if valid_mask.shape not in (prediction.shape[:2], prediction.shape):
+        raise ValueError(
+            f"valid_mask must be {tuple(prediction.shape[:2])} (B, T) or {tuple(prediction.shape)}, "
+            f"got {tuple(valid_mask.shape)}."
+        )
+    valid = expand_like(valid_mask, prediction).expand_as(prediction)  # (B, T, ...)
     # Masking the error and not its square keeps what is in the padding, NaN included, out of the gradients as well.
-    error = torch.where(expand_like(valid_mask, prediction), prediction - target, 0.0)
+    error = torch.where(valid, prediction - target, 0.0)
     sums = error.square().flatten(1).sum(dim=1)  # (B, T, ...) -> (B,)
-    counts = valid_mask.sum(dim=1) * prediction[0, 0].numel()  # (B,) elements
+    counts = valid.flatten(1).sum(dim=1)  # (B,) elements
     return sums.sum() / counts.sum().clamp(min=1), sums / counts.clamp(min=1)

@@ -74,7 +74,7 @@ def denoise(
     table: SamplerTable,
     denoiser: Callable[[Tensor, Tensor], Tensor],
     noise: Tensor,
-    clip_range: float | None = None,
+    clip_range: float | Tensor | None = None,
     known: tuple[Tensor, Tensor] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
@@ -86,7 +86,8 @@ def denoise(
             it is float32 (float64 if x is).
         noise: Standard normal, (1 + R, B, ...): the start, then the fresh noise of each row. A table that is not
             stochastic reads the start alone and takes (1, B, ...) as well.
-        clip_range: The x0 of every row is clipped to [-clip_range, clip_range]; None leaves it alone.
+        clip_range: The x0 of every row is clipped to [-clip_range, clip_range], which broadcasts to (B, ...); None
+            leaves it alone.
         known: Inpainting: clean values and a bool mask, both broadcastable to (B, ...). Where the mask is True, x is
             overwritten before every evaluation and at the end, as in the original diffusion_policy
             (``DiffusionUnetLowdimPolicy.conditional_sample``).

@@ -15,7 +15,7 @@ class ConditionalUnet1d(nn.Module):
 
     Args:
         action_dim: numbers per time step of the trajectory.
-        condition_dim: numbers that describe the observation.
+        condition_dim: numbers that describe the observation, of all its time steps together; 0 for none.
         down_dims: channels of each level; each level but the last halves the trajectory's length.
         kernel_size: of the convolutions over time; odd.
         n_groups: groups of the group normalisations.
@@ -58,29 +58,31 @@ class ConditionalUnet1d(nn.Module):
             ConvNormMish(down_dims[0], down_dims[0], kernel_size, n_groups), nn.Conv1d(down_dims[0], action_dim, 1)
         )
 
-    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
         """Predict the denoising target.
 
         Args:
             trajectory: (B, T, action_dim), T divisible by 2^(levels - 1).
             timestep: (B,), as the noise schedule counts.
-            condition: (B, condition_dim).
+            condition: what was observed, (B, To, condition_dim / To); None if there is none.
 
         Returns:
             (B, T, action_dim).
         """
-        condition = torch.cat([self.step_embedding(timestep), condition], dim=-1)  # (B, step_embed_dim + condition_dim)
+        film = self.step_embedding(timestep)  # (B, step_embed_dim)
+        if condition is not None:
+            film = torch.cat([film, condition.flatten(1)], dim=-1)  # (B, step_embed_dim + condition_dim)
         x = trajectory.transpose(1, 2)  # (B, action_dim, T)
         skips = []
         for first, second, shrink in self.down:  # pyright: ignore[reportGeneralTypeIssues]
-            x = second(first(x, condition), condition)
+            x = second(first(x, film), film)
             skips.append(x)
             x = shrink(x)  # (B, C, T / 2), but at the last level
         for block in self.middle:
-            x = block(x, condition)
+            x = block(x, film)
         for first, second, grow in self.up:  # pyright: ignore[reportGeneralTypeIssues]
             x = torch.cat([x, skips.pop()], dim=1)  # (B, 2 C, T)
-            x = grow(second(first(x, condition), condition))  # (B, C', 2 T)
+            x = grow(second(first(x, film), film))  # (B, C', 2 T)
         return self.final(x).transpose(1, 2)
 
 

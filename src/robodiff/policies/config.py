@@ -1,71 +1,24 @@
-"""What a policy is made of: the single definition of every option. Imports no torch, so that help is instant."""
+"""The policies that there are: the single definition of every option. Imports no torch, so that help is instant."""
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
-from operator import gt
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from robodiff.data.windows import WindowShape
-from robodiff.diffusion.combinations import check_combination, check_options, check_steps
 from robodiff.errors import UsageError
+from robodiff.policies.base import COMBINATIONS, PolicyConfig
 from robodiff.policies.plain import from_plain
 
-Backbone = Literal["resnet18", "resnet34", "resnet50"]
-
-LARGEST = {"horizon": 4096, "down_dims": 16_384, "n_groups": 16_384, "diffusion_step_embed_dim": 16_384,
-           "num_train_timesteps": 10_000, "num_inference_steps": 10_000}  # fmt: skip
-"""What some fields can be at most, far above what is of use."""
-LARGEST_NUMBER = 10**9
-"""What all others can be at most."""
+if TYPE_CHECKING:
+    from robodiff.networks.transformer import ConditionalTransformer
+    from robodiff.networks.unet import ConditionalUnet1d
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """A diffusion policy: a conditional U-Net that denoises a chunk of actions, given the last observations.
+class DiffusionConfig(PolicyConfig):
+    """A conditional U-Net over time denoises; the observation scales and shifts its channels (FiLM).
 
-    Field names are LeRobot's where it has the field.
+    ``horizon``, or ``n_action_steps`` with ``pred_action_steps_only``, is divisible by 2^(levels - 1).
     """
-
-    observation_keys: list[str] | None = None
-    """What the policy observes, such as observation.state or observation.images.top; all that was recorded when
-    null."""
-
-    n_obs_steps: int = 2
-    """Observations that the policy sees, the newest included."""
-    horizon: int = 16
-    """Actions that are denoised together, from the oldest observation's on; divisible by 2^(levels - 1)."""
-    n_action_steps: int = 8
-    """Actions that are executed before the policy is asked again."""
-    frame_stride: int = 1
-    """Recorded frames from one step of the policy to its next."""
-    normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
-    """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
-    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
-    to [-1, 1]."""
-
-    vision_backbone: Backbone = "resnet18"
-    """Network that encodes images."""
-    pretrained_backbone_weights: str | None = None
-    """Weights that the backbone starts from: torchvision's name for some, such as ResNet18_Weights.IMAGENET1K_V1 or
-    IMAGENET1K_V1, or a .pth or .safetensors file of them; random when null."""
-    freeze_backbone: bool = False
-    """Leave the pretrained weights as they are, and train only what follows."""
-    use_group_norm: bool = True
-    """Normalise groups of channels in the backbone, each image for itself; with pretrained weights false, for they were
-    trained with batch normalisation."""
-    resize_shape: tuple[int, int] | None = None
-    """Height and width that images are resized to; as recorded when null."""
-    crop_shape: tuple[int, int] | None = None
-    """Height and width that are then cut out and shown to the network; all when null."""
-    crop_is_random: bool = True
-    """In training cut at a random place, one for all frames of a sample; else, and always when acting, the centre."""
-    color_jitter: float = 0.0
-    """In training change brightness, contrast and saturation by up to this share of them; 0 not at all, at most 1."""
-    spatial_softmax_num_keypoints: int | None = 32
-    """Points in the image at which each encoder learns to look; the average over the image instead when null."""
-    use_separate_rgb_encoder_per_camera: bool = False
-    """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
 
     down_dims: tuple[int, ...] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
@@ -78,117 +31,35 @@ class DiffusionConfig:
     use_film_scale_modulation: bool = True
     """The observation scales and shifts the channels; else it shifts them only."""
 
-    noise_scheduler_type: Literal["DDPM", "DDIM", "DPMSolver++", "Flow", "FlowHeun"] = "DDPM"
-    """The sampler; it can be changed when a policy is loaded. Flow is Euler's method, FlowHeun Heun's."""
-    num_train_timesteps: int = 100
-    """Noise levels of the diffusion; for flow matching the scale of the time that the network sees."""
-    num_inference_steps: int | None = None
-    """Denoising steps of the sampler; num_train_timesteps when null."""
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = "squaredcos_cap_v2"
-    """How noise grows with the timestep; flow is the straight line of flow matching."""
-    beta_start: float = 1e-4
-    """First beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
-    beta_end: float = 0.02
-    """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
-    prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
-    """What the network predicts."""
-    timestep_spacing: Literal["leading", "trailing"] | None = None
-    """Where fewer steps than trained lie; leading for DDPM and DDIM, trailing for DPMSolver++ when null."""
-    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
-    """Variance of the noise that DDPM adds back."""
-    ddim_eta: float = 0.0
-    """Noise that DDIM adds back: 0 none (deterministic), 1 as much as DDPM."""
-    clip_sample: bool = True
-    """Clip the predicted clean actions at every step; needs actions normalised by limits."""
-    clip_sample_range: float = 1.0
-    """To plus and minus this."""
-
-    do_mask_loss_for_padding: bool = False
-    """Leave actions beyond the end of an episode (copies of its last) out of the loss."""
-    learning_rate: float = 1e-4
-    """Of the optimizer, after warm-up."""
-    optimizer_type: Literal["adam", "adamw"] = "adamw"
-    """adam couples weight decay with the gradient, adamw does not."""
-    optimizer_betas: tuple[float, float] = (0.95, 0.999)
-    """Decay of the averages of the gradient and of its square."""
-    optimizer_eps: float = 1e-8
-    """Keeps the optimizer's division finite."""
     optimizer_weight_decay: float = 1e-6
     """Weight decay."""
-    scheduler_name: Literal["cosine", "constant", "linear"] = "cosine"
-    """Learning rate after warm-up: to zero along a half cosine, unchanged, or to zero along a line."""
-    scheduler_warmup_steps: int = 500
-    """Optimizer steps in which the learning rate rises from zero; never more than a tenth of all steps."""
-    ema_inv_gamma: float = 1.0
-    """The average of the weights, which is what acts, has decay 1 - (1 + n / ema_inv_gamma)^-ema_power at step n."""
-    ema_power: float = 0.75
-    """See ema_inv_gamma."""
-    ema_min_value: float = 0.0
-    """Smallest decay of the average."""
-    ema_max_value: float = 0.9999
-    """Largest decay of the average."""
 
-    def __post_init__(self) -> None:
-        _ = self.window  # checks To + Ta - 1 <= T
-        self._check_sizes()
-        self._check_vision()
-        self._check_network()
-        self._check_process()
-        self._check_training()
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalUnet1d":  # noqa: D102
+        from robodiff.networks.unet import ConditionalUnet1d
 
-    @property
-    def window(self) -> WindowShape:
-        """The time steps of one training sample."""
-        return WindowShape(self.n_obs_steps, self.horizon, self.n_action_steps, self.frame_stride)
+        return ConditionalUnet1d(
+            trajectory_dim,
+            self.n_obs_steps * condition_dim,
+            self.down_dims,
+            self.kernel_size,
+            self.n_groups,
+            self.diffusion_step_embed_dim,
+            self.use_film_scale_modulation,
+        )
 
-    @property
-    def inference_steps(self) -> int:
-        """Denoising steps of the sampler."""
-        return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps
-
-    def _check_vision(self) -> None:
-        if self.vision_backbone not in get_args(Backbone):
-            raise UsageError(f"vision_backbone must be one of {', '.join(get_args(Backbone))}; "
-                             f"found {self.vision_backbone!r}")  # fmt: skip
-        if self.pretrained_backbone_weights is not None and self.use_group_norm:
-            raise UsageError(
-                "pretrained_backbone_weights were trained with batch normalisation and are worth nothing without it; "
-                "set use_group_norm: false, or pretrained_backbone_weights: null"
-            )
-        if self.freeze_backbone and self.pretrained_backbone_weights is None:
-            raise UsageError("freeze_backbone would keep random weights; name pretrained_backbone_weights")
-        for name in ("resize_shape", "crop_shape"):
-            shape = getattr(self, name)
-            if shape is not None and (len(shape) != 2 or min(shape) < 1):
-                raise UsageError(f"{name} must be a height and a width of at least 1; found {list(shape)}")
-        if self.resize_shape and self.crop_shape and any(map(gt, self.crop_shape, self.resize_shape)):
-            raise UsageError(
-                f"crop_shape {list(self.crop_shape)} is larger than the image, which is resized to resize_shape "
-                f"{list(self.resize_shape)} before"
-            )
-        if not 0 <= self.color_jitter <= 1:
-            raise UsageError(f"color_jitter must lie in [0, 1]; found {self.color_jitter}")
-        if self.spatial_softmax_num_keypoints is not None and self.spatial_softmax_num_keypoints < 1:
-            raise UsageError(
-                f"spatial_softmax_num_keypoints must be at least 1, or null; found {self.spatial_softmax_num_keypoints}"
-            )
-
-    def _check_sizes(self) -> None:
-        """Refuse numbers that nothing can be made of, before anything is."""
-        for name, value in vars(self).items():
-            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
-            if not all(abs(n) <= LARGEST.get(name, LARGEST_NUMBER) for n in numbers):
-                raise UsageError(f"{name} must be at most {LARGEST.get(name, LARGEST_NUMBER)}; found {str(value)[:80]}")
+    def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
+        return self.optimizer_weight_decay
 
     def _check_network(self) -> None:
+        self._check_not_negative("optimizer_weight_decay")
         if not self.down_dims:
             raise UsageError("down_dims must name at least one level, such as [256, 512, 1024]; found none")
-        factor = 2 ** (len(self.down_dims) - 1)
-        if self.horizon % factor:
-            near = max(factor, round(self.horizon / factor) * factor)
+        factor, steps = 2 ** (len(self.down_dims) - 1), self.denoised_steps
+        if steps % factor:
+            name = "n_action_steps" if self.pred_action_steps_only else "horizon"
             raise UsageError(
-                f"horizon must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
-                f"{list(self.down_dims)}); found {self.horizon}, nearest {near}"
+                f"{name} must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
+                f"{list(self.down_dims)}); found {steps}, nearest {max(factor, round(steps / factor) * factor)}"
             )
         if self.kernel_size not in (3, 5):
             raise UsageError(f"kernel_size must be 3 or 5; found {self.kernel_size}")
@@ -199,48 +70,84 @@ class DiffusionConfig:
                 f"diffusion_step_embed_dim must be even and at least 4; found {self.diffusion_step_embed_dim}"
             )
 
-    def _check_process(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise UsageError(f"num_train_timesteps must be at least 1; found {self.num_train_timesteps}")
-        try:
-            check_combination(self.noise_scheduler_type, self.beta_schedule, self.prediction_type)
-            check_steps(self.noise_scheduler_type, self.inference_steps, self.num_train_timesteps)
-            check_options(self.noise_scheduler_type, self.timestep_spacing, self.ddim_eta, self.variance_type)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise UsageError(f"betas must rise within (0, 1); found beta_start {self.beta_start}, "
-                             f"beta_end {self.beta_end}")  # fmt: skip
-        if self.clip_sample and not self.clip_sample_range > 0:
-            raise UsageError(f"clip_sample_range must be above 0; found {self.clip_sample_range}")
-        action_mode = self.normalization.get("action", "limits")
-        modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())
-        if self.clip_sample and "mean_std" in modes:
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTransformerConfig(PolicyConfig):
+    """A transformer denoises; its tokens are time steps, which attend to the observation. Any horizon will do."""
+
+    n_layer: int = 8
+    """Layers that denoise."""
+    n_head: int = 4
+    """Heads of each attention."""
+    n_emb: int = 256
+    """Size of a token; divisible by n_head."""
+    n_cond_layers: int = 0
+    """Layers that encode the condition first; two linear layers when 0."""
+    p_drop_emb: float = 0.0
+    """Share of the embedded tokens' numbers that training drops."""
+    p_drop_attn: float = 0.3
+    """Share that training drops in each layer."""
+    causal_attn: bool = True
+    """A time step attends to itself and earlier ones, and to observations up to its own; else to all."""
+    time_as_cond: bool = True
+    """The timestep of the diffusion is attended to beside the observation; else it is one more token of the sequence,
+    with conditioning inpaint."""
+
+    optimizer_betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the averages of the gradient and of its square."""
+    transformer_weight_decay: float = 1e-3
+    """Weight decay of the transformer's matrices; its biases, norms and positions have none."""
+    obs_encoder_weight_decay: float = 1e-6
+    """Weight decay of the image encoders."""
+
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalTransformer":  # noqa: D102
+        from robodiff.networks.transformer import ConditionalTransformer
+
+        return ConditionalTransformer(
+            trajectory_dim,
+            condition_dim,
+            self.denoised_steps,
+            self.n_obs_steps,
+            self.n_layer,
+            self.n_head,
+            self.n_emb,
+            self.n_cond_layers,
+            self.p_drop_emb,
+            self.p_drop_attn,
+            self.causal_attn,
+            self.time_as_cond,
+        )
+
+    def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
+        if not name.startswith("denoiser."):
+            return self.obs_encoder_weight_decay
+        return self.transformer_weight_decay if ndim == 2 else 0.0
+
+    def _check_network(self) -> None:
+        for name in ("transformer_weight_decay", "obs_encoder_weight_decay", "n_cond_layers"):
+            self._check_not_negative(name)
+        for name in ("n_layer", "n_head"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
+        if self.n_emb < 4 or self.n_emb % 2 or self.n_emb % self.n_head:
+            raise UsageError(f"n_emb must be even, at least 4 and divisible by n_head {self.n_head}; "
+                             f"found {self.n_emb}")  # fmt: skip
+        for name in ("p_drop_emb", "p_drop_attn"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} must lie in [0, 1); found {getattr(self, name)}")
+        if not self.time_as_cond and self.conditioning != "inpaint":
             raise UsageError(
-                "clip_sample would cut actions normalised by mean_std, which have no bound; "
-                "set clip_sample: false or normalise action by limits"
+                "time_as_cond false leaves the transformer without a condition to attend to, and conditioning global "
+                "is one; " + COMBINATIONS
             )
 
-    def _check_training(self) -> None:
-        for name in ("learning_rate", "optimizer_eps", "ema_inv_gamma"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise UsageError(f"{name} must be above 0; found {getattr(self, name)}")
-        for name in ("optimizer_weight_decay", "scheduler_warmup_steps", "ema_power"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative; found {getattr(self, name)}")
-        if not all(0 <= beta < 1 for beta in self.optimizer_betas):
-            raise UsageError(f"optimizer_betas must lie in [0, 1); found {list(self.optimizer_betas)}")
-        if not 0 <= self.ema_min_value <= self.ema_max_value <= 1:
-            raise UsageError(f"0 <= ema_min_value <= ema_max_value <= 1 must hold; found {self.ema_min_value} and "
-                             f"{self.ema_max_value}")  # fmt: skip
 
-
-def config_to_dict(config: DiffusionConfig) -> dict[str, Any]:
+def config_to_dict(config: PolicyConfig) -> dict[str, Any]:
     """A configuration as plain values, for JSON."""
     return {"class": type(config).__name__, **dataclasses.asdict(config)}
 
 
-def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
+def config_from_dict(values: dict[str, Any]) -> PolicyConfig:
     """The configuration that ``config_to_dict`` wrote.
 
     Raises:
@@ -248,6 +155,7 @@ def config_from_dict(values: dict[str, Any]) -> DiffusionConfig:
     """
     values = dict(values)
     name = values.pop("class", None)
-    if name != DiffusionConfig.__name__:
-        raise UsageError(f"unknown configuration class {name!r}; this version knows {DiffusionConfig.__name__}")
-    return from_plain(DiffusionConfig, values, name)
+    known = {kind.__name__: kind for kind in PolicyConfig.__subclasses__()}
+    if name not in known:
+        raise UsageError(f"unknown configuration class {name!r}; this version knows {', '.join(known)}")
+    return from_plain(known[name], values, name)

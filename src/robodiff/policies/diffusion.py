@@ -1,4 +1,4 @@
-"""The diffusion policy: encoded observations condition a denoiser that makes a chunk of actions out of noise."""
+"""The diffusion policy: a denoiser that knows what was observed makes a chunk of actions out of noise."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,10 +13,9 @@ from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
 from robodiff.diffusion.schedule import expand_like, make_schedule
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.networks.images import Preparation
-from robodiff.networks.unet import ConditionalUnet1d
-from robodiff.networks.vision import CameraEncoders, CameraView
-from robodiff.policies.config import DiffusionConfig
+from robodiff.networks.vision import CameraView
+from robodiff.policies.base import PolicyConfig
+from robodiff.policies.features import make_cameras, observed, policy_features
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,9 @@ class DiffusionPolicy(nn.Module):
     It is made with random weights. One that is to be trained still needs its normalizer fitted and
     ``load_pretrained_backbones``; one that is loaded needs neither, for both are in its file.
 
+    What is denoised is the trajectory (B, n, W): n of the window's steps, and of each the normalised action (Da
+    numbers), with ``conditioning: inpaint`` followed by what describes its observation (D numbers).
+
     Args:
         config: what the policy is made of.
         features: what was recorded; the policy keeps what it observes and ``action``.
@@ -44,7 +46,9 @@ class DiffusionPolicy(nn.Module):
         UsageError: the features lack a key, or hold one that this policy cannot observe; no rate.
     """
 
-    def __init__(self, config: DiffusionConfig, features: Mapping[str, Feature], fps: float) -> None:
+    _seen: Tensor
+
+    def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
         if not 0 < fps < math.inf:
             raise UsageError(f"fps must be above 0; found {fps}")
@@ -53,17 +57,15 @@ class DiffusionPolicy(nn.Module):
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
-        self.cameras = self._make_cameras()
+        self.cameras = make_cameras(config, self.features)
         widths = {**dims, **self.cameras.dims}
-        self.denoiser = ConditionalUnet1d(
-            dims[ACTION],
-            config.n_obs_steps * sum(widths[key] for key in self.observation_keys),
-            config.down_dims,
-            config.kernel_size,
-            config.n_groups,
-            config.diffusion_step_embed_dim,
-            config.use_film_scale_modulation,
-        )
+        self.action_dim, described = dims[ACTION], sum(widths[key] for key in self.observation_keys)
+        self.inpaints = config.conditioning == "inpaint"
+        self.trajectory_dim = self.action_dim + (described if self.inpaints else 0)
+        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else described)
+        seen = torch.zeros(config.denoised_steps, self.trajectory_dim, dtype=torch.bool)
+        seen[: config.n_obs_steps, self.action_dim :] = True
+        self.register_buffer("_seen", seen, persistent=False)  # (n, W) what of a trajectory the observation says
         self.schedule = make_schedule(
             config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end
         )
@@ -99,24 +101,32 @@ class DiffusionPolicy(nn.Module):
         """The training objective on one batch of windows.
 
         Args:
-            batch: observations (B, To, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T).
-            noise: (B, T, Da); standard normal when None.
+            batch: observations (B, To, ...), with inpainting (B, T, ...); ``action`` (B, T, Da), ``action_is_pad``
+                (B, T).
+            noise: (B, n, W); standard normal when None.
             timesteps: (B,); drawn uniformly when None.
 
         Returns:
-            The mean squared error of the prediction, and its spread over the samples of the batch.
+            The mean squared error of the prediction, over all that was not known beforehand, and its spread over the
+            samples of the batch.
         """
-        actions = self.normalizer.normalize(ACTION, batch[ACTION])
+        steps = slice(self.config.first_step, self.config.first_step + self.config.denoised_steps)
+        trajectory = self.normalizer.normalize(ACTION, batch[ACTION][:, steps])  # (B, n, Da)
+        condition = self.describe(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
+        if self.inpaints:
+            # What is seen trains its encoder. What comes later is there to be predicted: with a gradient, an encoder
+            # that says nothing would be the best.
+            trajectory = torch.cat([trajectory, torch.where(self._seen_features, condition, condition.detach())], -1)
+            condition = None
         if noise is None:
-            noise = torch.randn_like(actions)
+            noise = torch.randn_like(trajectory)
         if timesteps is None:
-            timesteps = self.schedule.timesteps_from_uniform(torch.rand(len(actions), device=actions.device))
-        alpha, sigma = self.schedule.coefficients(timesteps, actions.dtype)  # (B,) each
-        noisy = expand_like(alpha, actions) * actions + expand_like(sigma, noise) * noise
-        prediction = self.denoiser(noisy, timesteps, self.condition(batch))
-        wanted = target(self.config.prediction_type, actions, noise, alpha, sigma)
-        valid = ~batch["action_is_pad"] if self.config.do_mask_loss_for_padding else None
-        loss, per_sample = diffusion_loss(prediction, wanted, valid)
+            timesteps = self.schedule.timesteps_from_uniform(torch.rand(len(trajectory), device=trajectory.device))
+        alpha, sigma = self.schedule.coefficients(timesteps, trajectory.dtype)  # (B,) each
+        noisy = expand_like(alpha, trajectory) * trajectory + expand_like(sigma, noise) * noise
+        prediction = self.denoiser(torch.where(self._seen, trajectory, noisy), timesteps, condition)
+        wanted = target(self.config.prediction_type, trajectory, noise, alpha, sigma)
+        loss, per_sample = diffusion_loss(prediction, wanted, self._counts(batch["action_is_pad"][:, steps]))
         per_sample = per_sample.detach()
         spread = {"loss_std": per_sample.std(correction=0), "loss_min": per_sample.min(), "loss_max": per_sample.max()}
         return loss, spread
@@ -133,38 +143,43 @@ class DiffusionPolicy(nn.Module):
         """Sample the actions of one window.
 
         Args:
-            observation: per key (B, To, ...), oldest first, in the units of the recording.
-            noise: (1 + sampler steps, B, T, Da) standard normal, of which a deterministic sampler needs the first
+            observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
+            noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
-            known: (values, mask), each (B, T, Da): where the mask is true the actions are given, in recorded units.
-            on_row: called with (sampler rows done, the window so far (B, T, Da) in recorded units), the noise first.
+            known: (values, mask), each (B, n, Da): where the mask is true the actions are given, in recorded units.
+            on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
-            The whole window, (B, T, Da).
+            The n steps that are denoised: the window, or the executed ones with ``pred_action_steps_only``.
         """
-        condition = self.condition(observation)
+        described = self.describe(observation, self.config.n_obs_steps)  # (B, To, D)
         if noise is None:
-            noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
+            noise = torch.randn(self.noise_shape(len(described)), device=described.device)
         if known is not None:
             known = self.normalizer.normalize(ACTION, known[0]), known[1]
         clip = self.config.clip_sample_range if self.config.clip_sample else None
-        watch = None if on_row is None else lambda row, x: on_row(row, self.normalizer.unnormalize(ACTION, x))
-        actions = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(self.normalizer.unnormalize(ACTION, actions), first_step=0)
+        condition = described
+        if self.inpaints:
+            known, condition = self._inpainting(described, known), None
+            if clip is not None:  # what encoders say has no bound
+                clip = torch.where(torch.arange(self.trajectory_dim, device=self.device) < self.action_dim, clip, math.inf)
+        watch = None if on_row is None else lambda row, x: on_row(row, self._actions(x))
+        trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
+        return Chunk(self._actions(trajectory), self.config.first_step)
 
-    def condition(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """What the denoiser is told of the observation: (B, To * D).
+    def describe(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
+        """What the denoiser is told of the first ``steps`` observations: (B, steps, D).
 
-        Of each step, oldest first, what ``observation_keys`` name, in their order: the normalised numbers of a vector,
-        the encoder's features of a camera.
+        Of each step what ``observation_keys`` name, in their order: the normalised numbers of a vector, the encoder's
+        features of a camera.
         """
-        observed = self._observed(observation, self.observation_keys)
-        features = self.cameras({key: observed[key] for key in self.cameras.dims})
+        taken = observed(observation, self.features, self.observation_keys, steps, self.device)
+        features = self.cameras({key: taken[key] for key in self.cameras.dims})
         parts = [
-            features[key] if key in features else self.normalizer.normalize(key, observed[key])
+            features[key] if key in features else self.normalizer.normalize(key, taken[key])
             for key in self.observation_keys
         ]
-        return torch.cat(parts, dim=-1).flatten(start_dim=1)  # (B, To, D) to (B, To * D)
+        return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
     def views(self, observation: Mapping[str, Tensor]) -> dict[str, CameraView]:
@@ -173,48 +188,45 @@ class DiffusionPolicy(nn.Module):
         Args:
             observation: per camera (B, To, C, H, W) uint8; other keys are left alone.
         """
-        return self.cameras.views(self._observed(observation, list(self.cameras.dims)))
+        steps = self.config.n_obs_steps
+        return self.cameras.views(observed(observation, self.features, list(self.cameras.dims), steps, self.device))
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
-        """The shape of the noise that one chunk is made of: (1 + sampler steps if it adds noise, B, T, Da)."""
-        return self.sampler.noise_rows, batch_size, self.config.horizon, self.features[ACTION].shape[0]
+        """The shape of the noise that one chunk is made of: (1 + sampler steps if it adds noise, B, n, W)."""
+        return self.sampler.noise_rows, batch_size, self.config.denoised_steps, self.trajectory_dim
 
-    def set_sampler(self, config: DiffusionConfig) -> None:
+    def set_sampler(self, config: PolicyConfig) -> None:
         """Sample as ``config`` says from now on; the weights stay as they are."""
         self.config = config
         self.sampler = self._table()
 
-    def _observed(self, observation: Mapping[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
-        """The observations ``keys`` on the policy's device, each (B, To, ...): vectors float32, images uint8."""
-        observed = {}
-        for key in keys:
-            if key not in observation:
-                raise UsageError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
-            value, feature = observation[key], self.features[key]
-            if feature.kind == "vector":
-                observed[key] = value.to(self.device, torch.float32)
-                continue
-            if value.dtype != torch.uint8 or value.shape[2:] != feature.shape:
-                raise RobodiffError(f"{key}: expected torch.uint8 images (B, To, {str(feature.shape)[1:]}, "
-                                    f"found {value.dtype} {tuple(value.shape)}")  # fmt: skip
-            observed[key] = value.to(self.device)
-        return observed
+    @property
+    def _seen_features(self) -> Tensor:
+        return self._seen[:, self.action_dim :]  # (n, D)
 
-    def _make_cameras(self) -> CameraEncoders:
-        c = self.config
-        try:
-            return CameraEncoders(
-                {key: feature.shape for key, feature in self.features.items() if feature.kind == "image"},
-                Preparation(c.resize_shape, c.crop_shape, c.crop_is_random, c.color_jitter),
-                c.vision_backbone,
-                c.spatial_softmax_num_keypoints,
-                c.use_group_norm,
-                c.pretrained_backbone_weights,
-                c.freeze_backbone,
-                c.use_separate_rgb_encoder_per_camera,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+    def _counts(self, is_pad: Tensor) -> Tensor | None:
+        """What counts in the loss, (B, n) or (B, n, W), True where it does; None where everything does."""
+        valid = ~is_pad if self.config.do_mask_loss_for_padding else None  # (B, n)
+        if not self.inpaints:
+            return valid
+        unknown = (~self._seen).expand(len(is_pad), -1, -1)  # (B, n, W)
+        return unknown if valid is None else unknown & valid.unsqueeze(-1)
+
+    def _inpainting(self, described: Tensor, actions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """What is known of a trajectory, values and mask (B, n, W): the observation, and actions that are given."""
+        size, steps, _ = described.shape
+        n = self.config.denoised_steps
+        values = described.new_zeros(size, n, self.trajectory_dim)
+        values[:, :steps, self.action_dim :] = described
+        mask = self._seen.expand(size, -1, -1)
+        if actions is not None:
+            values[..., : self.action_dim] = actions[0]
+            mask = torch.cat([actions[1].expand(size, -1, self.action_dim), mask[..., self.action_dim :]], dim=-1)
+        return values, mask
+
+    def _actions(self, trajectory: Tensor) -> Tensor:
+        """The actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
+        return self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
 
     def _table(self) -> SamplerTable:
         c = self.config
@@ -227,23 +239,3 @@ class DiffusionPolicy(nn.Module):
             eta=c.ddim_eta,
             variance=c.variance_type,
         )
-
-
-def policy_features(config: DiffusionConfig, features: Mapping[str, Feature]) -> dict[str, Feature]:
-    """What a policy observes, in the order in which it is told, and ``action``.
-
-    Raises:
-        UsageError: a key that is not among the features, or a normalisation of images.
-    """
-    keys = config.observation_keys
-    if keys is None:
-        keys = [key for key in features if key.startswith("observation.")]
-    if not keys:
-        raise UsageError("a policy must observe something; observation_keys names nothing, or nothing was recorded")
-    for key in [*keys, ACTION]:
-        if key not in features:
-            raise UsageError(f"the policy needs {key!r}; there is {', '.join(features)}")
-        if features[key].kind == "image" and key in config.normalization:
-            raise UsageError(f"normalization is for vectors, and {key} holds images; with pretrained weights they are "
-                             "normalised by ImageNet's statistics, else to [-1, 1]")  # fmt: skip
-    return {key: features[key] for key in [*keys, ACTION]}

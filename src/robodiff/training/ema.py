@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.base import PolicyConfig
 
 
-def ema_decay(update: int, config: DiffusionConfig) -> float:
+def ema_decay(update: int, config: PolicyConfig) -> float:
     """Decay at update n = 1, 2, ...: 1 - (1 + max(0, n - 1) / inv_gamma)^-power, within its bounds.
 
     The warm-up of diffusers' ``EMAModel``; the first update takes the weights as they are (unless min_value forbids).

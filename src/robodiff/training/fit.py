@@ -22,7 +22,7 @@ from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import RUN_FILE
 from robodiff.files import locked, naming, replacing, write_json
 from robodiff.machine import describe_machine
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.base import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, ProgressLine, Rollouts, RunLength
 from robodiff.training.config import RolloutConfig, TrainerConfig
@@ -36,7 +36,7 @@ CONFIG_FILE = "config.yaml"
 class FitConfig:
     """Everything that a run is made of."""
 
-    model: DiffusionConfig
+    model: PolicyConfig
     data: DataModule
     trainer: TrainerConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

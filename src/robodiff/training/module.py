@@ -53,16 +53,15 @@ class PolicyTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
-        return make_optimizer(parameters, self.policy.config, fused)
+        return make_optimizer(self.policy, fused)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch, with noise drawn for the whole batch of all ranks, of which each keeps its rows."""
         step = self.micro_batches
         torch.manual_seed(_mix(self.seed, step, self.trainer.global_rank, 1))  # dropout, crops
         noise, timesteps = self._draw(
-            batch[ACTION], self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
+            len(batch[ACTION]), self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
         )
         loss, spread = self.policy.loss(batch, noise=noise, timesteps=timesteps)
         self.micro_batches += 1
@@ -124,17 +123,16 @@ class PolicyTraining(LightningModule):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """The averaged policy on held-out windows, with the same noise every time."""
         self.average.eval()
-        draws = self.average.sampler.noise_rows
-        noise, timesteps = self._draw(batch[ACTION], 1, 0, _mix(self.seed, batch_idx, 2))
-        loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
-        sampled = torch.stack(
-            [self._draw(batch[ACTION], 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)]
-        )
-        chunk = self.average.predict_chunk(batch, noise=sampled)
-        error = (chunk.actions - batch[ACTION][:, chunk.first_step :]).square().mean(-1)  # (B, T)
-        valid = ~batch["action_is_pad"][:, chunk.first_step :]
         size = len(batch[ACTION])
+        noise, timesteps = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2))
+        loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        draws = self.average.sampler.noise_rows
+        sampled = torch.stack([self._draw(size, 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)])
+        chunk = self.average.predict_chunk(batch, noise=sampled)
+        steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
+        error = (chunk.actions - batch[ACTION][:, steps]).square().mean(-1)  # (B, n)
+        valid = ~batch["action_is_pad"][:, steps]
         self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -155,15 +153,15 @@ class PolicyTraining(LightningModule):
         """Whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
 
-    def _draw(self, like: Tensor, world_size: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Noise like ``like`` (B, T, Da) and timesteps (B,): the rows of one rank out of those of all."""
+    def _draw(self, size: int, world_size: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Noise (B, n, W) and timesteps (B,) for ``size`` windows: the rows of one rank out of those of all."""
         generator = torch.Generator().manual_seed(seed)
-        rows = max(self.batch_size, len(like))
-        noise = torch.randn((world_size * rows, *like.shape[1:]), generator=generator)
-        uniform = torch.rand(world_size * rows, generator=generator)
-        mine = slice(rank, rank + world_size * len(like), world_size)  # as the loader divides windows
+        rows = world_size * max(self.batch_size, size)
+        noise = torch.randn(self.policy.noise_shape(rows)[1:], generator=generator)
+        uniform = torch.rand(rows, generator=generator)
+        mine = slice(rank, rank + world_size * size, world_size)  # as the loader divides windows
         timesteps = self.policy.schedule.timesteps_from_uniform(uniform[mine])
-        return noise[mine].to(like), timesteps.to(like.device)
+        return noise[mine].to(self.device), timesteps.to(self.device)
 
 
 def _mix(*numbers: int) -> int:

@@ -1,28 +1,36 @@
 """The optimizer, and the learning rate as a function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
 
 import torch
 from torch import nn
 
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.base import PolicyConfig
+from robodiff.policies.diffusion import DiffusionPolicy
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: DiffusionConfig, fused: bool) -> torch.optim.Optimizer:
-    """Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the configuration says."""
+def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimizer:
+    """Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the policy's configuration says.
+
+    The parameters that are trained form one group for each weight decay.
+    """
+    config = policy.config
+    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in policy.named_parameters():
+        if parameter.requires_grad:
+            groups[config.weight_decay(name, parameter.ndim)].append(parameter)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer_type]
     return kind(
-        parameters,
+        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
         lr=config.learning_rate,
         betas=config.optimizer_betas,
         eps=config.optimizer_eps,
-        weight_decay=config.optimizer_weight_decay,
         fused=fused,
     )
 
 
-def learning_rate(step: int, total_steps: int | None, config: DiffusionConfig) -> float:
+def learning_rate(step: int, total_steps: int | None, config: PolicyConfig) -> float:
     """The learning rate of optimizer step 0, 1, ...
 
     Args:
