@@ -48,6 +48,11 @@ def test_only_chosen_episodes_are_used() -> None:
     assert {0, 60} <= set(windows.now.tolist())
 
 
+def test_episode_frames_are_all_of_the_chosen_episodes() -> None:
+    windows = Windows(np.array([5, 25, 26]), WindowShape(2, 16, 8, frame_stride=3), np.array([2, 0]))
+    assert windows.episode_frames.tolist() == [0, 1, 2, 3, 4, 25]  # 1 and 2 are in no window
+
+
 def test_executed_actions_are_never_padding() -> None:
     shape = WindowShape(2, 16, 8)
     windows = Windows(np.array([40, 100]), shape)

@@ -38,8 +38,7 @@ class WindowDataModule(LightningDataModule):
 
     def statistics(self) -> dict[str, Statistics]:
         """What the frames of the training episodes hold, per vector key."""
-        all_frames = np.arange(self.episodes.episode_ends[-1])
-        frames = np.concatenate([all_frames[self.episodes.slice(e)] for e in self.train_episodes])
+        frames = self.train_windows.episode_frames
         vectors = {k: a for k, a in self.episodes.arrays.items() if self.episodes.features[k].kind == "vector"}
         return {key: Statistics.of(array, frames) for key, array in vectors.items()}
 

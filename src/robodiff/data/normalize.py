@@ -105,10 +105,7 @@ def spans(key: str, dim: int, mode: Mode) -> Iterator[tuple[int, int, str]]:
     for text, name in ranges.items():
         if name not in MODES:
             raise UsageError(f"normalization of {key}: {name!r} is not one of {', '.join(MODES)}")
-        try:
-            start, stop = (int(part) for part in text.split(":"))
-        except ValueError:
-            raise UsageError(f"normalization of {key}: a range is written '0:3'; found {text!r}") from None
+        start, stop = parse_range(text, f"normalization of {key}")
         covered.append((start, stop))
         yield start, stop, name
     covered.sort()
@@ -118,6 +115,20 @@ def spans(key: str, dim: int, mode: Mode) -> Iterator[tuple[int, int, str]]:
     ):
         raise UsageError(f"normalization of {key}: the ranges {', '.join(ranges)} must cover each of its {dim} "
                          "dimensions once")  # fmt: skip
+
+
+def parse_range(text: str, where: str) -> tuple[int, int]:
+    """Read a range of dimensions, ``"0:3"``: from its first number to before its second.
+
+    Raises:
+        UsageError: it is not two whole numbers; ``where`` begins the message.
+    """
+    try:
+        start, stop = (int(part) for part in str(text).split(":"))
+    except ValueError:
+        # YAML reads 3:6 without quotes as 3 * 60 + 6.
+        raise UsageError(f"{where}: a range is written '0:3', in a YAML file with its quotes; found {text!r}") from None
+    return start, stop
 
 
 def _module_name(key: str) -> str:

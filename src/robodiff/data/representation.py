@@ -1,0 +1,293 @@
+"""What the network sees of an action, and back: rotations as six numbers, poses relative to the current state.
+
+A recording holds a rotation as axis-angle: three numbers, whose direction is the axis and whose length is the angle in
+radians. Rotations that are close to one another can have distant axis-angles (at an angle of pi the axis flips), which
+no smooth network can follow. The first two rows of the rotation matrix change as smoothly as the rotation does, and any
+six numbers that a network puts out give a rotation back: "On the Continuity of Rotation Representations in Neural
+Networks", Zhou et al. 2019, arXiv:1812.07035. The rows follow one another (x, y, z of the first, then of the second),
+as in pytorch3d and thereby in the original diffusion_policy; the paper itself writes columns.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robodiff.data.normalize import Statistics, parse_range
+from robodiff.data.windows import Windows
+from robodiff.errors import UsageError, nearest
+
+TINY_ANGLE = 1e-12
+"""Radians. From here down sin(x) / x is 1 in float64, too."""
+
+
+class ActionRepresentation:
+    """A map from recorded actions to those that are learnt, and back; it has no parameters.
+
+    Every range of dimensions is encoded where it stands, so (position, axis-angle, gripper) of 3 + 3 + 1 numbers become
+    3 + 6 + 1. A normalizer of encoded actions counts these dimensions: ``{"0:3": "limits", "3:9": "identity", "9:10":
+    "identity"}``; the six numbers lie within [-1, 1] and are best left as they are.
+
+    Args:
+        dim: dimensions of a recorded action.
+        rotations: ranges of it that hold axis-angle in radians, as ``"3:6"``.
+        relative_to: ranges of it that are taken relative to the current observation, each with the observation,
+            ``{"0:3": "observation.robot0_eef_pos"}`` or ``{"0:3": "observation.state[0:3]"}``. A range of numbers
+            becomes action - observation. A range of ``rotations`` becomes the action's rotation as seen from the
+            observed one, R_observation^T R_action, the observation being axis-angle (3 numbers) or a quaternion
+            x, y, z, w (4 numbers of any length above 0, as robosuite and robomimic write it).
+        observations: dimensions of every vector that is observed.
+
+    Raises:
+        UsageError: a range that is not one, is outside of the action or overlaps another; a rotation that is not 3
+            numbers; an observation that there is not, or of the wrong number of dimensions.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        rotations: Sequence[str] = (),
+        relative_to: Mapping[str, str] | None = None,
+        observations: Mapping[str, int] | None = None,
+    ) -> None:
+        rotated = [_range(text, dim, "rotations") for text in rotations]
+        for start, stop in rotated:
+            if stop - start != 3:
+                raise UsageError(f"rotations: axis-angle is 3 numbers; the range {start}:{stop} has {stop - start}")
+        relative = [(_range(text, dim, "relative_to"), source) for text, source in (relative_to or {}).items()]
+        ranges = sorted(rotated + [range_ for range_, _ in relative if range_ not in rotated])
+        for (a, b), (c, d) in pairwise(ranges):
+            if c < b:
+                raise UsageError(f"rotations and relative_to: the ranges {a}:{b} and {c}:{d} overlap; "
+                                 "a relative range is one whole rotation or holds none")  # fmt: skip
+        references = {
+            range_: _reference(source, range_, range_ in rotated, observations or {}) for range_, source in relative
+        }
+        edges = sorted({0, dim, *(edge for range_ in ranges for edge in range_)})
+        self._parts = [_Part(*range_, range_ in rotated, references.get(range_)) for range_ in pairwise(edges)]
+        self.dim = dim
+        self.encoded_dim = sum(part.encoded_dim for part in self._parts)
+        self.reference_keys = sorted({reference.key for reference in references.values()})
+        """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
+
+    def encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """Recorded actions to what is learnt.
+
+        Args:
+            actions: (B, T, dim) as recorded.
+            reference: per key of ``reference_keys`` the current observation as recorded, (B, D): that of step
+                n_obs_steps - 1 of the window. All T steps are taken relative to it.
+
+        Returns:
+            (B, T, encoded_dim), not normalised.
+        """
+        return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
+
+    def decode(self, encoded: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of ``encode``, (B, T, encoded_dim) to (B, T, dim).
+
+        Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi].
+        """
+        pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
+        return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Dimensions of one observation: numbers, axis-angle or a quaternion."""
+
+    key: str
+    start: int
+    stop: int
+
+    def numbers(self, observations: Mapping[str, Tensor]) -> Tensor:
+        return observations[self.key][:, None, self.start : self.stop]  # (B, 1, d): the same for every step
+
+    def matrix(self, observations: Mapping[str, Tensor]) -> Tensor:
+        to_matrix = quaternion_to_matrix if self.stop - self.start == 4 else axis_angle_to_matrix
+        return to_matrix(self.numbers(observations))  # (B, 1, 3, 3)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A range of the recorded action that is encoded as one."""
+
+    start: int
+    stop: int
+    is_rotation: bool
+    reference: _Reference | None
+
+    @property
+    def encoded_dim(self) -> int:
+        return 6 if self.is_rotation else self.stop - self.start
+
+    def encode(self, action: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
+        if not self.is_rotation:
+            return action - self.reference.numbers(observations) if self.reference else action
+        matrix = axis_angle_to_matrix(action)  # (B, T, 3, 3)
+        if self.reference:
+            matrix = _product(self.reference.matrix(observations).mT, matrix)
+        return matrix_to_rotation_6d(matrix)
+
+    def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
+        if not self.is_rotation:
+            return encoded + self.reference.numbers(observations) if self.reference else encoded
+        matrix = rotation_6d_to_matrix(encoded)  # (B, T, 3, 3)
+        if self.reference:
+            matrix = _product(self.reference.matrix(observations), matrix)
+        return matrix_to_axis_angle(matrix)
+
+
+def encoded_statistics(
+    representation: ActionRepresentation,
+    actions: np.ndarray,
+    references: Mapping[str, np.ndarray],
+    windows: Windows,
+    chunk: int = 4096,
+) -> Statistics:
+    """What the encoded actions of the training episodes hold, for the normalizer.
+
+    Absolute actions count once a frame. What a relative one is depends on the window, so these count as training sees
+    them: every step of every window, edge frames that pad it included.
+
+    Args:
+        representation: how actions are encoded.
+        actions: (N, dim) of all frames.
+        references: per key of ``reference_keys`` (N, D) of all frames.
+        windows: of the training episodes.
+        chunk: windows (or frames) that are encoded at a time; it bounds the memory.
+
+    Returns:
+        Four arrays (encoded_dim,) float64.
+    """
+    low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
+    count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
+    for frames, now in _training_steps(windows, chunk, relative=bool(representation.reference_keys)):
+        current = {key: torch.from_numpy(references[key][now]) for key in representation.reference_keys}
+        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, T, encoded_dim)
+        values = encoded.flatten(0, 1).numpy().astype(np.float64)
+        low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
+        # Moments of blocks are merged around their means (Chan, Golub and LeVeque 1983): sums of squares would cancel.
+        total, shift = count + len(values), values.mean(0) - mean
+        squares += values.var(0) * len(values) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    return Statistics(low, high, mean, np.sqrt(squares / count))
+
+
+def _training_steps(windows: Windows, chunk: int, relative: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the frames of actions (B, T) and the current frame of each row (B,)."""
+    if not relative:
+        every = windows.episode_frames
+        for first in range(0, len(every), chunk):
+            frames = every[first : first + chunk]
+            yield frames[:, None], frames
+        return
+    for first in range(0, len(windows), chunk):
+        chosen = np.arange(first, min(first + chunk, len(windows)))
+        yield windows.frames(chosen)[0], windows.now[chosen]
+
+
+def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+    """(..., 3) axis times angle, radians, to rotation matrices (..., 3, 3); the gradient at zero is exact."""
+    half = _length(axis_angle) / 2
+    quaternion = torch.cat([axis_angle * (half.sin() / (2 * half)), half.cos()], -1)
+    return quaternion_to_matrix(quaternion)
+
+
+def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) to (..., 3) axis times angle, radians, the angle in [0, pi].
+
+    By way of the quaternion, whose half angle is well defined at 0 and at pi, where the arc cosine of the trace is not.
+    """
+    quaternion = _matrix_to_quaternion(matrix)
+    quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)  # the shorter way round
+    sine = _length(quaternion[..., :3])
+    return quaternion[..., :3] * (2 * torch.atan2(sine, quaternion[..., 3:]) / sine)
+
+
+def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
+    """(..., 4) x, y, z, w of any length above 0 to rotation matrices (..., 3, 3)."""
+    x, y, z, w = F.normalize(quaternion, dim=-1).unbind(-1)
+    elements = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(elements, -1).unflatten(-1, (3, 3))
+
+
+def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) to unit quaternions x, y, z, w (..., 4) of either sign.
+
+    The elements of the matrix add up to 4 q q^T, every row of which is q times a number. The row with the largest
+    diagonal element is the farthest from zero: its length is at least 2.
+    """
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrix.unbind(-2))
+    outer = [
+        1 + xx - yy - zz, xy + yx, xz + zx, zy - yz,
+        xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx,
+        xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy,
+        zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz,
+    ]  # fmt: skip
+    rows = torch.stack(outer, -1).unflatten(-1, (4, 4))
+    largest = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]  # (..., 1, 1)
+    row = rows.gather(-2, largest.expand(*largest.shape[:-1], 4)).squeeze(-2)  # (..., 4)
+    return F.normalize(row, dim=-1)
+
+
+def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) to their first two rows (..., 6)."""
+    return matrix[..., :2, :].flatten(-2)
+
+
+def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
+    """Any (..., 6) to rotation matrices (..., 3, 3), by Gram and Schmidt (Zhou et al. 2019, section B).
+
+    The first three numbers give the direction of the first row, the second three that of the second as far as it is
+    perpendicular. Where either has none, what comes out is finite and no rotation.
+    """
+    first = F.normalize(rotation_6d[..., :3], dim=-1)
+    second = rotation_6d[..., 3:]
+    second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 3, 3) times (..., 3, 3), in full: autocast and TF32 would leave a matmul 3 digits."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
+
+
+def _length(vector: Tensor) -> Tensor:
+    """(..., n) to (..., 1), at least TINY_ANGLE: it can be divided by, and its gradient is finite."""
+    return vector.square().sum(-1, keepdim=True).clamp_min(TINY_ANGLE**2).sqrt()
+
+
+def _range(text: str, dim: int, where: str) -> tuple[int, int]:
+    start, stop = parse_range(text, where)
+    if not 0 <= start < stop <= dim:
+        raise UsageError(f"{where}: the range {text} is not within the dimensions 0:{dim}")
+    return start, stop
+
+
+def _reference(text: str, range_: tuple[int, int], is_rotation: bool, observations: Mapping[str, int]) -> _Reference:
+    """Read ``observation.state`` or ``observation.state[0:3]``, what a range of the action is relative to."""
+    where = f"relative_to {range_[0]}:{range_[1]}"
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", text)
+    key, dims = match.groups() if match else (text, None)
+    if key not in observations:
+        known = ", ".join(observations) or "none"
+        raise UsageError(f"{where}: {key} is no observed vector; there are: {known}.{nearest(key, list(observations))}")
+    whole = observations[key]
+    start, stop = (0, whole) if dims is None else _range(dims, whole, f"{where}: {key}")
+    size = range_[1] - range_[0]
+    if stop - start not in ((3, 4) if is_rotation else (size,)):
+        wanted = "3 numbers (axis-angle) or 4 (quaternion x, y, z, w)" if is_rotation else f"{size} numbers"
+        raise UsageError(f"{where}: expected {wanted}; {text} has {stop - start}, "
+                         f"and a part of it is written '{key}[0:3]'")  # fmt: skip
+    return _Reference(key, start, stop)

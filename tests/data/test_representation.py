@@ -1,0 +1,253 @@
+"""Representations of actions: rotations against the matrix exponential, round trips, what is relative to what."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robodiff.data.normalize import Statistics
+from robodiff.data.representation import (
+    ActionRepresentation,
+    axis_angle_to_matrix,
+    encoded_statistics,
+    matrix_to_axis_angle,
+    matrix_to_rotation_6d,
+    quaternion_to_matrix,
+    rotation_6d_to_matrix,
+)
+from robodiff.data.windows import Windows, WindowShape
+from robodiff.errors import UsageError
+
+OBSERVATIONS = {"observation.state": 7, "observation.eef_pos": 3, "observation.eef_quat": 4}
+POSE = {"0:3": "observation.eef_pos", "3:6": "observation.eef_quat"}
+ROUND_TRIP = {torch.float64: 1e-14, torch.float32: 2e-6}
+
+
+def exponential(axis_angle: Tensor) -> Tensor:
+    """The rotation by its definition: the exponential of the cross product's matrix."""
+    x, y, z = axis_angle.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.linalg.matrix_exp(torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).unflatten(-1, (3, 3)))
+
+
+def axes() -> Tensor:
+    """Coordinate axes, their diagonals, and others: (A, 3) unit length."""
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 3)
+    random = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return nn.functional.normalize(torch.cat([corners[corners.any(1)], random]), dim=-1)
+
+
+def random_actions(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def random_state(batch: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return {key: torch.randn(batch, dim, generator=generator, dtype=torch.float64) for key, dim in OBSERVATIONS.items()}
+
+
+ANGLES = [0, 1e-15, 1e-12, 1e-8, 1e-4, 0.5, 2, 3, math.pi - 1e-4, math.pi - 1e-8, math.pi - 1e-12, math.pi]
+
+
+@pytest.mark.parametrize("angle", [*ANGLES, math.pi + 1e-6, 4, 6])
+def test_axis_angle_is_the_exponential_of_the_cross_product(angle: float) -> None:
+    torch.testing.assert_close(axis_angle_to_matrix(angle * axes()), exponential(angle * axes()), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("angle", ANGLES)
+def test_rotations_come_back_at_every_angle(angle: float, dtype: torch.dtype) -> None:
+    there = (angle * axes()).to(dtype)
+    matrix = axis_angle_to_matrix(there)
+    back = matrix_to_axis_angle(rotation_6d_to_matrix(matrix_to_rotation_6d(matrix)))
+    assert back.dtype == dtype
+    assert back.double().norm(dim=-1).max() <= math.pi + 1e-6
+    torch.testing.assert_close(exponential(back.double()), exponential(there.double()), atol=ROUND_TRIP[dtype], rtol=0)
+    if angle < 3.1:  # near pi, the axis and its opposite are the same rotation
+        torch.testing.assert_close(back, there, atol=ROUND_TRIP[dtype], rtol=0)
+
+
+def test_six_numbers_are_the_first_two_rows() -> None:
+    quarter_turn = axis_angle_to_matrix(torch.tensor([0.0, 0.0, math.pi / 2], dtype=torch.float64))
+    rows = torch.tensor([0.0, -1, 0, 1, 0, 0], dtype=torch.float64)  # columns would be 0 1 0 -1 0 0
+    torch.testing.assert_close(matrix_to_rotation_6d(quarter_turn), rows, atol=1e-15, rtol=0)
+
+
+def test_any_six_numbers_give_a_rotation() -> None:
+    numbers = random_actions(500, 6)
+    matrix = rotation_6d_to_matrix(numbers)
+    torch.testing.assert_close(matrix @ matrix.mT, torch.eye(3).double().expand(500, 3, 3), atol=1e-12, rtol=0)
+    torch.testing.assert_close(matrix.det(), torch.ones(500).double())
+    along_first = (matrix[:, 0] * numbers[:, :3]).sum(-1)
+    torch.testing.assert_close(along_first, numbers[:, :3].norm(dim=-1))
+    assert ((matrix[:, 1] * numbers[:, 3:]).sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("length", [1.0, -0.01, 30.0])
+def test_quaternions_are_xyzw_of_any_length_and_sign(length: float) -> None:
+    angle = 2.5
+    quaternion = torch.cat([axes() * math.sin(angle / 2), torch.full((len(axes()), 1), math.cos(angle / 2))], -1)
+    torch.testing.assert_close(quaternion_to_matrix(length * quaternion), exponential(angle * axes()))
+
+
+def test_dimensions_are_encoded_where_they_stand() -> None:
+    two_arms = ActionRepresentation(14, ["3:6", "10:13"])
+    assert (two_arms.dim, two_arms.encoded_dim, list(two_arms.reference_keys)) == (14, 20, [])
+    actions = random_actions(2, 5, 14)
+    encoded = two_arms.encode(actions, {})
+    assert encoded.shape == (2, 5, 20)
+    kept = [0, 1, 2, 9, 10, 11, 12, 19]
+    assert encoded[..., kept].equal(actions[..., [0, 1, 2, 6, 7, 8, 9, 13]])
+    torch.testing.assert_close(encoded[..., 13:19], matrix_to_rotation_6d(exponential(actions[..., 10:13])))
+    torch.testing.assert_close(two_arms.decode(encoded, {}), actions)
+
+
+@pytest.mark.parametrize(
+    "relative_to",
+    [
+        {"0:3": "observation.eef_pos"},
+        {"3:6": "observation.eef_quat"},
+        POSE,
+        {"0:2": "observation.state[4:6]", "3:6": "observation.state[0:3]", "6:7": "observation.state[6:7]"},
+    ],
+)
+def test_relative_actions_come_back(relative_to: dict[str, str]) -> None:
+    representation = ActionRepresentation(7, ["3:6"], relative_to, OBSERVATIONS)
+    actions, state = random_actions(4, 6, 7), random_state(4)
+    needed = {key: state[key] for key in representation.reference_keys}
+    encoded = representation.encode(actions, needed)
+    assert encoded.shape == (4, 6, representation.encoded_dim)
+    torch.testing.assert_close(representation.decode(encoded, needed), actions)
+
+
+def test_an_action_that_is_the_current_state_is_nothing() -> None:
+    by_vector = {"0:3": "observation.eef_pos", "3:6": "observation.state[0:3]"}
+    representation = ActionRepresentation(6, ["3:6"], by_vector, OBSERVATIONS)
+    state = random_state(3)
+    actions = torch.cat([state["observation.eef_pos"], state["observation.state"][:, :3]], -1)[:, None].expand(3, 4, 6)
+    nothing = torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 1, 0], dtype=torch.float64).expand(3, 4, 9)
+    torch.testing.assert_close(representation.encode(actions, state), nothing)
+
+
+def test_relative_is_how_the_action_looks_from_the_state() -> None:
+    """Turned together with the state, an action looks the same; axis-angle and quaternion of a state are one."""
+    state, action, turn = (exponential(v) for v in random_actions(3, 8, 3))
+    by_vector = ActionRepresentation(3, ["0:3"], {"0:3": "observation.eef_pos"}, OBSERVATIONS)
+
+    def encode(action: Tensor, state: Tensor) -> Tensor:
+        reference = {"observation.eef_pos": matrix_to_axis_angle(state)}
+        return by_vector.encode(matrix_to_axis_angle(action)[:, None], reference)[:, 0]
+
+    torch.testing.assert_close(encode(action, state), matrix_to_rotation_6d(state.mT @ action))
+    torch.testing.assert_close(encode(turn @ action, turn @ state), encode(action, state))
+    by_quaternion = ActionRepresentation(3, ["0:3"], {"0:3": "observation.eef_quat"}, OBSERVATIONS)
+    vector = matrix_to_axis_angle(state)
+    half = vector.norm(dim=-1, keepdim=True) / 2
+    quaternion = torch.cat([nn.functional.normalize(vector, dim=-1) * half.sin(), half.cos()], -1)
+    relative = by_quaternion.encode(matrix_to_axis_angle(action)[:, None], {"observation.eef_quat": quaternion})
+    torch.testing.assert_close(relative[:, 0], encode(action, state))
+
+
+def test_gradients_are_those_of_the_map_also_at_no_rotation() -> None:
+    representation = ActionRepresentation(7, ["3:6"], POSE, OBSERVATIONS)
+    actions, state = random_actions(1, 3, 7), random_state(1)
+    assert torch.autograd.gradcheck(lambda a: representation.encode(a, state), actions.requires_grad_())
+    encoded = representation.encode(actions, state).detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: representation.decode(e, state), encoded)
+
+    absolute = ActionRepresentation(3, ["0:3"])
+    for angle in (0.0, 1e-13, 1e-6):
+        at = torch.full((1, 1, 3), angle, dtype=torch.float64)
+        jacobian = torch.autograd.functional.jacobian(lambda a: absolute.decode(absolute.encode(a, {}), {}), at)
+        torch.testing.assert_close(jacobian.reshape(3, 3), torch.eye(3).double(), atol=1e-6, rtol=0)
+    half_turn = torch.tensor([[[math.pi, 0, 0]]], requires_grad=True)
+    absolute.decode(absolute.encode(half_turn, {}), {}).sum().backward()
+    assert half_turn.grad is not None
+    assert half_turn.grad.isfinite().all()
+
+
+def test_autocast_does_not_round_rotations() -> None:
+    representation = ActionRepresentation(7, ["3:6"], POSE, OBSERVATIONS)
+    actions = random_actions(2, 3, 7).float()
+    state = {key: value.float() for key, value in random_state(2).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        back = representation.decode(representation.encode(actions, state), state)
+    torch.testing.assert_close(back, actions, atol=1e-5, rtol=0)
+
+
+def test_nothing_branches_on_values() -> None:
+    """What exports and captures into a CUDA graph also maps over a batch, and vmap refuses a branch at once."""
+    representation = ActionRepresentation(7, ["3:6"], POSE, OBSERVATIONS)
+    actions, state = random_actions(5, 1, 4, 7), {key: value[:, None] for key, value in random_state(5).items()}
+    encoded = torch.vmap(representation.encode)(actions, state)
+    torch.testing.assert_close(torch.vmap(representation.decode)(encoded, state), actions)
+
+
+@pytest.mark.parametrize(
+    ("rotations", "relative_to", "message"),
+    [
+        (["3-6"], {}, "rotations: a range is written '0:3'.*found '3-6'"),
+        ([186], {}, "in a YAML file with its quotes; found 186"),
+        (["5:8"], {}, "rotations: the range 5:8 is not within the dimensions 0:7"),
+        (["-3:0"], {}, "not within"),
+        (["3:5"], {}, "axis-angle is 3 numbers; the range 3:5 has 2"),
+        (["2:5", "3:6"], {}, "2:5 and 3:6 overlap"),
+        (["3:6", "3:6"], {}, "3:6 and 3:6 overlap"),
+        (["3:6"], {"0:6": "observation.state[0:6]"}, "0:6 and 3:6 overlap"),
+        (["3:6"], {"3:5": "observation.state[0:2]"}, "3:5 and 3:6 overlap"),
+        ([], {"0:3": "observation.eef_pos", "2:4": "observation.state[0:2]"}, "0:3 and 2:4 overlap"),
+        ([], {"3:3": "observation.state[0:3]"}, "relative_to: the range 3:3"),
+        ([], {"0:3": "observation.eef_po"}, "relative_to 0:3: .* Did you mean 'observation.eef_pos'"),
+        ([], {"0:3": "observation.state[0:3"}, r"observation.state\[0:3 is no observed vector"),
+        ([], {"0:3": "observation.state"}, "expected 3 numbers; observation.state has 7"),
+        ([], {"0:3": "observation.state[0:2]"}, "expected 3 numbers"),
+        ([], {"0:3": "observation.state[5:8]"}, "observation.state: the range 5:8 is not within"),
+        ([], {"0:3": "observation.state[]"}, "a range is written"),
+        (["3:6"], {"3:6": "observation.state[0:6]"}, "3 numbers .axis-angle. or 4 .quaternion x, y, z, w.; .* has 6"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(rotations: list, relative_to: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        ActionRepresentation(7, rotations, relative_to, OBSERVATIONS)
+    assert len(str(error.value)) < 240
+
+
+@pytest.fixture
+def training() -> tuple[np.ndarray, dict[str, np.ndarray], Windows, np.ndarray]:
+    """Actions, references, windows of the first and the last of three episodes, and the frames of the two."""
+    random = np.random.default_rng(0)
+    actions = random.normal([1e3, 0, 0, 0, 0, 0, 1], [1, 1, 10, 1, 1, 1, 0], (90, 7)).astype(np.float32)
+    actions[30:50] += 100  # held out
+    references = {key: random.normal(size=(90, dim)).astype(np.float32) for key, dim in OBSERVATIONS.items()}
+    windows = Windows(np.array([30, 50, 90]), WindowShape(2, 8, 4, frame_stride=2), np.array([0, 2]))
+    return actions, references, windows, np.r_[0:30, 50:90]
+
+
+def assert_same(found: Statistics, wanted: Statistics) -> None:
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [7, 4096])
+def test_statistics_of_absolute_actions_count_every_training_frame_once(training: tuple, chunk: int) -> None:
+    actions, _, windows, frames = training
+    representation = ActionRepresentation(7, ["3:6"])
+    encoded = representation.encode(torch.from_numpy(actions)[None], {})[0].numpy()
+    assert_same(encoded_statistics(representation, actions, {}, windows, chunk), Statistics.of(encoded, frames))
+
+
+@pytest.mark.parametrize("chunk", [7, 4096])
+def test_statistics_of_relative_actions_are_of_what_training_sees(training: tuple, chunk: int) -> None:
+    actions, references, windows, _ = training
+    representation = ActionRepresentation(7, ["3:6"], POSE, OBSERVATIONS)
+    seen = []
+    for window in range(len(windows)):
+        frames, _ = windows.frames(np.array([window]))
+        current = {key: torch.from_numpy(array[windows.now[[window]]]) for key, array in references.items()}
+        seen.append(representation.encode(torch.from_numpy(actions[frames]), current)[0].numpy())
+    every = np.concatenate(seen)
+    found = encoded_statistics(representation, actions, references, windows, chunk)
+    assert_same(found, Statistics.of(every, np.arange(len(every))))
+    assert found.max[0] < 1010  # the held-out episode is not among them
