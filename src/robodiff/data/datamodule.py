@@ -12,6 +12,7 @@ from robodiff.data.check import read_sound
 from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics
+from robodiff.data.representation import ActionRepresentation, encoded_statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
 
@@ -36,11 +37,12 @@ class WindowDataModule(LightningDataModule):
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
         self._tensors: dict[str, Tensor] | None = None
 
-    def statistics(self) -> dict[str, Statistics]:
-        """What the frames of the training episodes hold, per vector key."""
-        frames = self.train_windows.episode_frames
-        vectors = {k: a for k, a in self.episodes.arrays.items() if self.episodes.features[k].kind == "vector"}
-        return {key: Statistics.of(array, frames) for key, array in vectors.items()}
+    def statistics(self, representation: ActionRepresentation) -> dict[str, Statistics]:
+        """What the frames of the training episodes hold, per vector key; actions as they are represented."""
+        frames, arrays = self.train_windows.episode_frames, self.episodes.arrays
+        observed = [key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION]
+        actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows)
+        return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
 
     def train_dataloader(self) -> "WindowLoader":
         """Every training window once an epoch, in an order that (seed, epoch) decide."""

@@ -96,6 +96,10 @@ class ActionRepresentation:
         pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
         return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
 
+    def encode_mask(self, mask: Tensor) -> Tensor:
+        """Which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""
+        return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
+
 
 @dataclass(frozen=True)
 class _Reference:
@@ -133,6 +137,9 @@ class _Part:
         if self.reference:
             matrix = _product(self.reference.matrix(observations).mT, matrix)
         return matrix_to_rotation_6d(matrix)
+
+    def encode_mask(self, mask: Tensor) -> Tensor:
+        return mask.all(-1, keepdim=True).expand(*mask.shape[:-1], 6) if self.is_rotation else mask
 
     def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
         if not self.is_rotation:

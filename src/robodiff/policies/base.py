@@ -54,8 +54,15 @@ class PolicyConfig(ABC):
     what it denoises, actions and observations together."""
     pred_action_steps_only: bool = False
     """Denoise the n_action_steps that are executed, and not the whole window; with conditioning global."""
+    action_rotations: list[str] = field(default_factory=list)
+    """Ranges of the recorded action that are rotations as axis-angle, in radians, such as ["3:6"]; the network sees six
+    numbers of each, the first two rows of its matrix."""
+    action_relative_to: dict[str, str] = field(default_factory=dict)
+    """Ranges of the action that the network sees relative to the newest observation of a vector, such as {"0:3":
+    observation.robot0_eef_pos} or {"0:2": "observation.state[0:2]"}; all are absolute when empty."""
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
-    """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}.
+    """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
+    the action as the network sees it.
     Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
     to [-1, 1]."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.normalize import Normalizer
+from robodiff.data.representation import ActionRepresentation
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
 from robodiff.diffusion.schedule import expand_like, make_schedule
@@ -34,8 +35,8 @@ class DiffusionPolicy(nn.Module):
     It is made with random weights. One that is to be trained still needs its normalizer fitted and
     ``load_pretrained_backbones``; one that is loaded needs neither, for both are in its file.
 
-    What is denoised is the trajectory (B, n, W): n of the window's steps, and of each the normalised action (Da
-    numbers), with ``conditioning: inpaint`` followed by what describes its observation (D numbers).
+    What is denoised is the trajectory (B, n, W): n of the window's steps, and of each the action as it is represented
+    and normalised, with ``conditioning: inpaint`` followed by what describes its observation (D numbers).
 
     Args:
         config: what the policy is made of.
@@ -56,6 +57,10 @@ class DiffusionPolicy(nn.Module):
         self.fps = fps
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
+        self.representation = ActionRepresentation(
+            dims.pop(ACTION), config.action_rotations, config.action_relative_to, observations=dims
+        )
+        dims[ACTION] = self.representation.encoded_dim
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
         self.cameras = make_cameras(config, self.features)
         widths = {**dims, **self.cameras.dims}
@@ -111,7 +116,7 @@ class DiffusionPolicy(nn.Module):
             samples of the batch.
         """
         steps = slice(self.config.first_step, self.config.first_step + self.config.denoised_steps)
-        trajectory = self.normalizer.normalize(ACTION, batch[ACTION][:, steps])  # (B, n, Da)
+        trajectory = self._encode(batch[ACTION][:, steps], batch)  # (B, n, W without observations)
         condition = self.describe(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
         if self.inpaints:
             # What is seen trains its encoder. What comes later is there to be predicted: with a gradient, an encoder
@@ -156,16 +161,24 @@ class DiffusionPolicy(nn.Module):
         if noise is None:
             noise = torch.randn(self.noise_shape(len(described)), device=described.device)
         if known is not None:
-            known = self.normalizer.normalize(ACTION, known[0]), known[1]
+            known = self._encode(known[0], observation), self.representation.encode_mask(known[1])
         clip = self.config.clip_sample_range if self.config.clip_sample else None
         condition = described
         if self.inpaints:
             known, condition = self._inpainting(described, known), None
             if clip is not None:  # what encoders say has no bound
                 clip = torch.where(torch.arange(self.trajectory_dim, device=self.device) < self.action_dim, clip, math.inf)
-        watch = None if on_row is None else lambda row, x: on_row(row, self._actions(x))
+        watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, observation))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(self._actions(trajectory), self.config.first_step)
+        return Chunk(self._decode(trajectory, observation), self.config.first_step)
+
+    def action_error(self, actions: Tensor, recorded: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
+        """How far actions (B, n, Da) are from recorded ones, in the units of the recording.
+
+        Rotations, of which one may be written as two different axis-angles, are compared as six numbers.
+        """
+        reference = self._reference(observation)
+        return self.representation.encode(actions, reference) - self.representation.encode(recorded, reference)
 
     def describe(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
         """What the denoiser is told of the first ``steps`` observations: (B, steps, D).
@@ -224,9 +237,19 @@ class DiffusionPolicy(nn.Module):
             mask = torch.cat([actions[1].expand(size, -1, self.action_dim), mask[..., self.action_dim :]], dim=-1)
         return values, mask
 
-    def _actions(self, trajectory: Tensor) -> Tensor:
+    def _reference(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What relative actions are relative to: the newest observation, per key (B, D)."""
+        newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
+        return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
+
+    def _encode(self, actions: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
+        """Recorded actions (B, n, Da) as they are learnt."""
+        return self.normalizer.normalize(ACTION, self.representation.encode(actions, self._reference(observation)))
+
+    def _decode(self, trajectory: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
         """The actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
-        return self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
+        encoded = self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
+        return self.representation.decode(encoded, self._reference(observation))
 
     def _table(self) -> SamplerTable:
         c = self.config

@@ -80,7 +80,7 @@ def fit(
     data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
-    policy.normalizer.fit(data.statistics())
+    policy.normalizer.fit(data.statistics(policy.representation))
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:
         policy.load_pretrained_backbones()

@@ -131,7 +131,7 @@ class PolicyTraining(LightningModule):
         sampled = torch.stack([self._draw(size, 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)])
         chunk = self.average.predict_chunk(batch, noise=sampled)
         steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
-        error = (chunk.actions - batch[ACTION][:, steps]).square().mean(-1)  # (B, n)
+        error = self.average.action_error(chunk.actions, batch[ACTION][:, steps], batch).square().mean(-1)  # (B, n)
         valid = ~batch["action_is_pad"][:, steps]
         self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
 
