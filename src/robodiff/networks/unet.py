@@ -4,10 +4,10 @@ The structure is that of ``ConditionalUnet1D`` in real-stanford/diffusion_policy
 parameters, so that published weights fit.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from robodiff.networks.layers import SinusoidalEmbedding
 
 
 class ConditionalUnet1d(nn.Module):
@@ -121,21 +121,3 @@ class ConvNormMish(nn.Sequential):
         super().__init__(
             nn.Conv1d(c_in, c_out, kernel_size, padding=kernel_size // 2), nn.GroupNorm(n_groups, c_out), nn.Mish()
         )
-
-
-class SinusoidalEmbedding(nn.Module):
-    """Sines, then cosines, of a number at frequencies from 1 down to 1/10,000 (Vaswani et al., 2017)."""
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        half = dim // 2
-        self.register_buffer(
-            "frequencies", torch.exp(torch.arange(half) * (-math.log(10_000) / (half - 1))), persistent=False
-        )
-
-    def forward(self, timestep: Tensor) -> Tensor:
-        """(B,) to (B, dim)."""
-        angles = timestep.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies  # (B, dim / 2)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -1,0 +1,24 @@
+"""What several denoisers are built of."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Sines, then cosines, of a number at frequencies from 1 down to 1/10,000 (Vaswani et al., 2017)."""
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.register_buffer(
+            "frequencies", torch.exp(torch.arange(half) * (-math.log(10_000) / (half - 1))), persistent=False
+        )
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """(B,) to (B, dim)."""
+        angles = timestep.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies  # (B, dim / 2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
