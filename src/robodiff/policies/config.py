@@ -82,7 +82,8 @@ class DiffusionTransformerConfig(PolicyConfig):
     n_emb: int = 256
     """Size of a token; divisible by n_head."""
     n_cond_layers: int = 0
-    """Layers that encode the condition first; two linear layers when 0."""
+    """Layers that encode the condition first; two linear layers when 0. Through more, early time steps see later
+    observations."""
     p_drop_emb: float = 0.0
     """Share of the embedded tokens' numbers that training drops."""
     p_drop_attn: float = 0.3
@@ -135,6 +136,9 @@ class DiffusionTransformerConfig(PolicyConfig):
         for name in ("p_drop_emb", "p_drop_attn"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must lie in [0, 1); found {getattr(self, name)}")
+        if not self.time_as_cond and self.n_cond_layers:
+            raise UsageError(f"n_cond_layers encode a condition, and time_as_cond false has none; set n_cond_layers 0, "
+                             f"found {self.n_cond_layers}")  # fmt: skip
         if not self.time_as_cond and self.conditioning != "inpaint":
             raise UsageError(
                 "time_as_cond false leaves the transformer without a condition to attend to, and conditioning global "
