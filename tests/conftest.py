@@ -28,6 +28,14 @@ PUSHT_FEATURES = {
 }
 SMALL_MODEL = {"down_dims": (8, 16), "n_groups": 4, "diffusion_step_embed_dim": 8, "kernel_size": 3}
 SMALL_TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 32}
+TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
+CAMERAS = {
+    TOP: Feature("image", (3, 48, 40), "uint8"),
+    STATE: Feature("vector", (2,), "float32"),
+    WRIST: Feature("image", (3, 40, 48), "uint8"),
+    "action": Feature("vector", (2,), "float32"),
+}
+VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
 
 
 @pytest.fixture
@@ -68,6 +76,22 @@ def small_policy() -> Callable[..., DiffusionPolicy]:
                 for key, d in ranges.items()
             }
         )
+        return policy.eval()
+
+    return make
+
+
+@pytest.fixture
+def seeing_policy() -> Callable[..., DiffusionPolicy]:
+    """A function that makes a small policy that observes two cameras and a vector."""
+
+    def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
+        torch.manual_seed(0)
+        small = SMALL_MODEL if kind is DiffusionConfig else SMALL_TRANSFORMER
+        config = kind(**{**small, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
+        policy = DiffusionPolicy(config, CAMERAS, fps=10.0)
+        ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
+        policy.normalizer.fit({STATE: ends, "action": ends})
         return policy.eval()
 
     return make

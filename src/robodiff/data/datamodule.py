@@ -40,7 +40,9 @@ class WindowDataModule(LightningDataModule):
     def statistics(self, representation: ActionRepresentation) -> dict[str, Statistics]:
         """What the frames of the training episodes hold, per vector key; actions as they are represented."""
         frames, arrays = self.train_windows.episode_frames, self.episodes.arrays
-        observed = [key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION]
+        observed = [
+            key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION
+        ]
         actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows)
         return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
 
