@@ -24,12 +24,21 @@ class WindowDataModule(LightningDataModule):
         shape: the time steps of one window.
         observation_keys: what to read; all when None.
         seed: of the order of the training windows.
+        limit_train_batches: how many batches, or which share of all, make an epoch; all when None.
     """
 
-    def __init__(self, config: DataModule, shape: WindowShape, observation_keys: list[str] | None, seed: int) -> None:
+    def __init__(
+        self,
+        config: DataModule,
+        shape: WindowShape,
+        observation_keys: list[str] | None,
+        seed: int,
+        limit_train_batches: int | float | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
+        self.limit = limit_train_batches
         self.episodes = read_sound(config, observation_keys)
         self.shape = config.window(shape, self.episodes.fps)
         self.train_episodes, held_out = config.split(self.episodes)
@@ -58,6 +67,7 @@ class WindowDataModule(LightningDataModule):
             position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore[reportArgumentType]
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            limit=self.limit,
         )
 
     def val_dataloader(self) -> "WindowLoader | list":
@@ -96,6 +106,7 @@ class WindowLoader:
         position: how many batches have been taken in all epochs so far.
         rank: of this process.
         world_size: how many processes share each epoch.
+        limit: how many batches, or which share of all, an epoch has; all when None.
     """
 
     def __init__(
@@ -107,7 +118,9 @@ class WindowLoader:
         position: Callable[[], int],
         rank: int = 0,
         world_size: int = 1,
+        limit: int | float | None = None,
     ) -> None:
+        self.limit = limit
         self.tensors, self.windows, self.batch_size = tensors, windows, batch_size
         self.order, self.position = order, position
         self.rank, self.world_size = rank, world_size
@@ -115,7 +128,10 @@ class WindowLoader:
     def __len__(self) -> int:
         """Batches in an epoch; a rest of fewer windows than ranks is left to other epochs."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
-        return whole + (rest >= self.world_size)
+        batches = whole + (rest >= self.world_size)
+        if self.limit is None:
+            return batches
+        return min(batches, self.limit if isinstance(self.limit, int) else max(1, round(self.limit * batches)))
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, first = divmod(self.position(), len(self))

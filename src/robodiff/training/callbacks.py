@@ -152,7 +152,7 @@ class Keeper(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
-        score = self._score(trainer)
+        score = self._score(trainer, pl_module)
         if score is not None and math.isfinite(score) and (self.best is None or score > self.best):
             self.best, self.worse_in_a_row = score, 0
             self._save_policy(trainer, pl_module, "policy")
@@ -173,13 +173,13 @@ class Keeper(Callback):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
 
-    def _score(self, trainer: Trainer) -> float | None:
+    def _score(self, trainer: Trainer, module: PolicyTraining) -> float | None:
         if self.rollouts is not None:
             latest = self.rollouts.latest
             return None if latest is None else latest["rollout/mean_max_reward"]
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         error = trainer.callback_metrics.get("val/action_mse")
-        return -float(error) if error is not None and validated else None
+        return -float(error) if error is not None and validated and module.samples_chunks else None
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
         """The policies come first: what is not finite they refuse, and then no checkpoint is made of it, either."""

@@ -34,6 +34,10 @@ class TrainerConfig:
     """Batches whose gradients make one optimizer step."""
     check_val_every_n_epoch: int = 1
     """Epochs from one validation to the next."""
+    sample_every_n_epochs: int = 1
+    """Epochs from one validation that also samples chunks of actions, for val/action_mse, to the next."""
+    limit_train_batches: int | float | None = None
+    """Batches, or share, of the training windows that make an epoch; all when null."""
     limit_val_batches: int | float | None = None
     """Batches, or share, of the held-out windows that a validation uses; all when null."""
     log_every_n_steps: int = 20
@@ -56,9 +60,16 @@ class TrainerConfig:
         if len(given) > 1:
             raise UsageError(f"set one of trainer.max_epochs, max_steps, max_time; found {', '.join(given)}")
         for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes",
-                     "log_every_n_steps", "keep_every_n_epochs", "early_stopping_patience"):  # fmt: skip
+                     "sample_every_n_epochs", "log_every_n_steps", "keep_every_n_epochs", "early_stopping_patience"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1; found {getattr(self, name)}")
+        for name in ("limit_train_batches", "limit_val_batches"):
+            limit = getattr(self, name)
+            if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
+                raise UsageError(f"trainer.{name} must be a number of batches, a share from 0.0 to 1.0, or null; "
+                                 f"found {limit}")  # fmt: skip
+        if self.limit_train_batches == 0:
+            raise UsageError("trainer.limit_train_batches 0 leaves nothing to train on; null takes all")
         if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
             raise UsageError(f"trainer.gradient_clip_val must be above 0, or null; found {self.gradient_clip_val}")
         if self.max_time is not None:

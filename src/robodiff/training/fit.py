@@ -77,7 +77,10 @@ def fit(
         _check_folder(run, resume)
     console.print(f"run: {run}", highlight=False, soft_wrap=True)
     seed_everything(config.seed_everything, verbose=False)
-    data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
+    limit = 1 if config.trainer.fast_dev_run else config.trainer.limit_train_batches
+    data = WindowDataModule(
+        config.data, config.model.window, config.model.observation_keys, config.seed_everything, limit
+    )
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics(policy.representation))
@@ -89,7 +92,11 @@ def fit(
         check_fit(policy, get_env_spec(config.rollout.env))
         rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
     module = PolicyTraining(
-        policy, config.seed_everything, config.trainer.gradient_clip_val, config.data.train_batch_size
+        policy,
+        config.seed_everything,
+        config.trainer.gradient_clip_val,
+        config.data.train_batch_size,
+        config.trainer.sample_every_n_epochs,
     )
     callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
                  Keeper(run, config.trainer, rollouts)]  # fmt: skip
@@ -159,7 +166,6 @@ def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
             precision=config.precision,  # pyright: ignore[reportArgumentType]
             accumulate_grad_batches=config.accumulate_grad_batches,
             check_val_every_n_epoch=config.check_val_every_n_epoch,
-            limit_train_batches=1 if fast else None,
             limit_val_batches=1 if fast else config.limit_val_batches,
             log_every_n_steps=1 if fast else config.log_every_n_steps,
             max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
