@@ -75,6 +75,14 @@ def test_the_noise_of_a_row_is_its_seeds_and_chunks(spy: Spy) -> None:
     assert spy.asked[-1]["noise"][:, 0].equal(second[:, 1])
 
 
+def test_an_observation_that_is_written_over_is_remembered_as_it_was(spy: Spy) -> None:
+    runner, observation = PolicyRunner(spy, rows=1), seen(0, 1)
+    for t in range(9):
+        observation["observation.state"][:] = t
+        runner.act(observation)
+    assert spy.asked[-1]["observation.state"][0, :, 0].tolist() == [7, 8]
+
+
 def test_timestamps_pick_the_history(spy: Spy) -> None:
     spy.config = type(spy.config)(**{**spy.config.__dict__, "n_action_steps": 1})
     runner = PolicyRunner(spy)  # 10 Hz; observed at 40 Hz

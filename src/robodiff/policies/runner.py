@@ -75,7 +75,8 @@ class PolicyRunner:
         for key in self.policy.observation_keys:
             if key not in observation:
                 raise RobodiffError(f"the policy observes {key!r}; it was given {', '.join(observation) or 'nothing'}")
-            value = np.asarray(observation[key])[None] if self.single else np.asarray(observation[key])
+            value = np.array(observation[key])  # a copy: callers may write their next observation into the same array
+            value = value[None] if self.single else value
             expected = (len(self.seeds), *self.policy.features[key].shape)
             if value.shape != expected:
                 raise RobodiffError(f"{key}: expected shape {expected[self.single :]}, "
