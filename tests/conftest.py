@@ -1,11 +1,13 @@
 """What tests share: small recordings, small policies, the command line in this process and in another."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
+from robodiff.envs import registry
+from robodiff.envs.pusht import PushTEnv
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -136,6 +140,33 @@ def recorded_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ROBODIFF_TEST_DATA does not name a folder of recorded data")
     return Path(folder)
+
+
+class BrokenSensor(PushTEnv):
+    """Push-T of at most 30 steps, in which the agent is nowhere to be found at step 8 of every seed in ``broken``."""
+
+    broken = (103,)
+
+    def reset(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.seed = options["seed"]
+        return super().reset(**options)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        assert np.isfinite(action).all()
+        observation, *rest = super().step(action)
+        if self.seed in self.broken and self._steps == 8 and observation:  # nothing is observed to draw a video
+            observation["observation.state"][1] = np.nan
+        return observation, *rest
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes of at most 30 steps, in ``pusht`` and in ``broken``, whose sensor fails."""
+    for name, kind in (("pusht", PushTEnv), ("broken", BrokenSensor)):
+        spec = dataclasses.replace(
+            registry.ENVIRONMENTS["pusht"], name=name, make=lambda keys, kind=kind: kind(keys, max_steps=30)
+        )
+        monkeypatch.setitem(registry.ENVIRONMENTS, name, spec)
 
 
 class Tags(HTMLParser):

@@ -79,6 +79,21 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert int(rows(run)[-1]["global_step"]) == len(steps) // 2 * 3
 
 
+def test_past_actions_are_observed_without_having_been_recorded(robodiff: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = robodiff("fit", *SMALL, "--data.path", "builtin:pusht", "--data.episodes", "[0,1,2,3,4]", "--run",
+                              run, "--trainer.max_steps", 2, "--model.observation_keys",
+                              "[observation.state,observation.past_action]", "--rollout.env", "null")  # fmt: skip
+    assert code == 0, err
+    assert "policy: observes observation.state, observation.past_action" in out
+    assert "After step 10 of 10" in (run / "report.html").read_text()
+    statistics = load_policy(run).normalizer.maps["observation/past_action"]
+    assert statistics.min.tolist() == [0, 0]  # before the first action of an episode
+    assert statistics.max.min() > 100
+    code, _, err = robodiff("eval", run, "--env", "pusht", "--episodes", 1, "--num_envs", 1, "--videos", 0)
+    assert code == 0, err
+
+
 def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # a learning rate of nearly nothing: no validation is better than the first

@@ -10,7 +10,7 @@ from robodiff.cli.parser import Parser
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
 from robodiff.evaluation.compare import compare, shared_seeds
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation
 from robodiff.files import write_json
 
 DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed.
@@ -23,8 +23,12 @@ Examples:
   robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
 
 
-def run(arguments: list[str]) -> Path:
-    """Parse, measure, print; returns the folder that was written to."""
+def parse(arguments: list[str]) -> Any:
+    """The options, checked as far as they can be before anything is read.
+
+    Raises:
+        UsageError: one that is unknown, or out of its range.
+    """
     parser = Parser("eval", "RUN_OR_POLICY --env ENV [options]", DESCRIPTION)
     parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
     parser.add_argument("--env", type=str, required=True, help="The environment, such as pusht.")
@@ -39,9 +43,16 @@ def run(arguments: list[str]) -> Path:
                         "the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
+    for name, least in (("episodes", 1), ("seed", 0), ("num_envs", 1), ("videos", 0)):
+        if options[name] < least:
+            raise UsageError(f"--{name} must be at least {least}; found {options[name]}")
+    return options
+
+
+def run(arguments: list[str]) -> Path:
+    """Parse, measure, print; returns the folder that was written to."""
+    options = parse(arguments)
     out = Path(options.out) if options.out else default_folder(options.policy, options)
-    if options.episodes < 1:
-        raise UsageError(f"--episodes must be at least 1; found {options.episodes}")
     other = _against(options) if options.against else None
     if other is not None and other.resolve() == out.resolve():
         raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
@@ -103,6 +114,7 @@ def measure(policy: str, options: Any, out: Path, console: Any, again: bool = Tr
 def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> None:
     low, high = metrics["success_rate_ci95"]
     latency, evaluated = metrics["latency_ms"], metrics["evaluated"]
+    _warn(Evaluation(out, metrics), console)
     for line in (
         f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}) in {options.episodes} episodes "
         f"of {options.env} from seed {options.seed}",
@@ -114,10 +126,16 @@ def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> No
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def _warn(evaluation: Evaluation, console: Any) -> None:
+    if evaluation.stopped:
+        console.print(evaluation.stopped, style="bold red", highlight=False, soft_wrap=True)
+
+
 def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, console: Any) -> None:
     """Compare with the other evaluation, which is made first where there is none yet."""
     given = Path(options.against) == other
     theirs = read_evaluation(other).metrics if given else measure(options.against, options, other, console, again=False)
+    _warn(Evaluation(other, theirs), console)
     result = compare(metrics, theirs)
     conclusion = result.conclusion(options.policy, options.against)
     write_json(

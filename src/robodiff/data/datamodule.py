@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robodiff.data.check import read_sound
 from robodiff.data.config import DataModule
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.normalize import Statistics
 from robodiff.data.representation import ActionRepresentation, encoded_statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -39,8 +39,9 @@ class WindowDataModule(LightningDataModule):
         self.config = config
         self.seed = seed
         self.limit = limit_train_batches
-        self.episodes = read_sound(config, observation_keys)
-        self.shape = config.window(shape, self.episodes.fps)
+        recorded = read_sound(config, observation_keys)
+        self.shape = config.window(shape, recorded.fps)
+        self.episodes = with_past_action(recorded, observation_keys, self.shape.frame_stride)
         self.train_episodes, held_out = config.split(self.episodes)
         self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)

@@ -1,7 +1,7 @@
 """``Feature`` and ``Episodes``: the one form that every recorded format is read into."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ import numpy as np
 from robodiff.errors import RobodiffError, UsageError
 
 ACTION = "action"
+PAST_ACTION = "observation.past_action"
+"""The action that was executed one step of the policy before, zeros at the start of an episode. Where it was not
+recorded it is derived: for training from the actions (``with_past_action``), when acting by ``PolicyRunner``."""
 SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
@@ -75,12 +78,6 @@ class Episodes:
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
-    def require(self, keys: list[str]) -> None:
-        """Raise ``RobodiffError`` unless every one of ``keys`` was recorded."""
-        for key in keys:
-            if key not in self.arrays:
-                raise RobodiffError(f"{self.source}: has no {key!r}; it has {', '.join(self.arrays)}")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -108,6 +105,42 @@ class RecordingError(RobodiffError):
     def __init__(self, source: str, findings: Sequence[Finding]) -> None:
         super().__init__(f"{source}: {findings[0].message}; {findings[0].advice}")
         self.findings = findings
+
+
+def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None, stride: int) -> Episodes:
+    """Add ``observation.past_action`` where it is among the keys and was not recorded itself.
+
+    Args:
+        episodes: with ``action``.
+        observation_keys: what a policy observes; None is all that was recorded.
+        stride: frames from one step of the policy to its next.
+
+    Returns:
+        The episodes in which it is, at each frame, the action ``stride`` frames before in the same episode, and zeros,
+        in the units of the recording, where there is none.
+    """
+    if PAST_ACTION not in (observation_keys or ()) or PAST_ACTION in episodes.arrays:
+        return episodes
+    action = episodes.arrays[ACTION]
+    past = np.zeros_like(action)
+    for frames in map(episodes.slice, range(len(episodes))):
+        past[frames][stride:] = action[frames][:-stride]
+    return replace(
+        episodes,
+        arrays={**episodes.arrays, PAST_ACTION: past},
+        features={**episodes.features, PAST_ACTION: episodes.features[ACTION]},
+    )
+
+
+def recorded_keys(source: str, keys: Sequence[str], there: Collection[str]) -> list[str]:
+    """Those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
+
+    Raises:
+        RobodiffError: another key is not there.
+    """
+    if missing := [key for key in keys if key not in there and key != PAST_ACTION]:
+        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {', '.join(there)}")
+    return [key for key in keys if key in there]
 
 
 def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:

@@ -17,6 +17,9 @@ METRICS_FILE = "metrics.json"
 COMPARISON_FILE = "comparison.json"
 """The evaluation beside it against another; written by ``eval --against``."""
 
+NON_FINITE_FOLDER = "non_finite"
+"""What the policy observed where an action was not finite, beside it; written by ``eval``."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -29,6 +32,17 @@ class Evaluation:
     def videos(self) -> list[Path]:
         """Successes first."""
         return sorted(video_files(self.folder / "videos"), key=lambda p: (p.name.startswith("failure"), p.name))
+
+    @property
+    def stopped(self) -> str:
+        """In a sentence, how many episodes were stopped by an action that is not finite; empty where none was."""
+        count, of = self.metrics["non_finite_actions"], len(self.metrics["episodes"])
+        if count == 0:
+            return ""
+        return (
+            f"{count} of {of} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite, "
+            f"before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,17 +92,22 @@ def read_run(folder: Path) -> Run:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``metrics.json`` and check that it holds what a reader needs."""
+    """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
     metrics = read_json(folder / METRICS_FILE)
     needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
     if missing := [key for key in needed if key not in metrics]:
         raise RobodiffError(f"{folder / 'metrics.json'}: has no {missing[0]!r}; evaluate again with robodiff eval")
-    return Evaluation(folder, metrics)
+    return Evaluation(folder, {"non_finite_actions": 0, **metrics})
 
 
 def video_files(folder: Path) -> list[Path]:
     """The videos that ``eval`` wrote there; others' are not its own."""
     return [path for path in folder.glob("*.mp4") if re.fullmatch(r"(success|failure)-\d+", path.stem)]
+
+
+def non_finite_files(folder: Path) -> list[Path]:
+    """The observations that ``eval`` wrote there."""
+    return [path for path in folder.glob("*.npz") if re.fullmatch(r"seed-\d+", path.stem)]
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

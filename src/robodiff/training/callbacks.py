@@ -20,6 +20,8 @@ from robodiff.training.config import RolloutConfig, TrainerConfig
 from robodiff.training.module import PolicyTraining
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
+"""What is logged of rollouts; the last is the number of episodes that an action which is not finite stopped."""
 
 
 class Interrupted(Exception):
@@ -88,12 +90,12 @@ class Rollouts(Callback):
         pl_module.average.eval()
         seeds = range(self.config.seed, self.config.seed + self.episodes)
         num_envs = min(self.config.num_envs, self.episodes)
-        figures = torch.zeros(2)
+        figures = torch.zeros(len(ROLLED))
         if trainer.is_global_zero:
             result = summary(rollout(pl_module.average, get_env_spec(self.config.env), seeds, num_envs))
-            figures = torch.tensor([result["success_rate"], result["mean_max_reward"]])
-        success, reward = trainer.strategy.broadcast(figures).tolist()
-        self.latest = {"rollout/success_rate": success, "rollout/mean_max_reward": reward}
+            figures = torch.tensor([float(result[name]) for name in ROLLED])
+        values = trainer.strategy.broadcast(figures).tolist()
+        self.latest = {f"rollout/{name}": value for name, value in zip(ROLLED, values, strict=True)}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 
@@ -248,10 +250,12 @@ class ProgressLine(Callback):
         metrics = trainer.callback_metrics
         rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
         if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
+            stopped = rolled.latest["rollout/non_finite_actions"]
             self.console.print(
                 f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
                 f"success {rolled.latest['rollout/success_rate']:.2f}, "
                 f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
+                + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
                 + (f"  val/action_mse {float(metrics['val/action_mse']):.4g}" if "val/action_mse" in metrics else ""),
                 highlight=False,
             )

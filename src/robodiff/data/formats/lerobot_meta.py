@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, Feature, recorded_keys
 from robodiff.errors import RobodiffError, UsageError
 
 VERSIONS = ("v2.1", "v3.0")
@@ -59,12 +59,11 @@ class Meta:
         Raises:
             RobodiffError: a key that was not recorded, or one that is neither numbers nor colour images.
         """
-        if missing := [key for key in keys or [ACTION] if key not in self.features]:
-            raise RobodiffError(f"{self.root}: has no {missing[0]!r}; it has {', '.join(self.features)}")
+        there = recorded_keys(str(self.root), keys or [ACTION], self.features)
         if keys is None:
             keys = [key for key in self.features if key == ACTION or key.startswith("observation.")]
             return {key: feature for key in keys if (feature := self._feature(key)) is not None}
-        features = {key: self._feature(key) for key in keys}
+        features = {key: self._feature(key) for key in there}
         for key, feature in features.items():
             if feature is None:
                 raise RobodiffError(f"{self.root}: {key} is neither numbers nor colour images; meta/info.json says "
