@@ -107,18 +107,28 @@ def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording
 CONFIGS = Path(str(files("robodiff.configs")))
 FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4, "--trainer.accelerator", "cpu",
         "--trainer.devices", 1, "--trainer.strategy", "auto", "--trainer.sync_batchnorm", "false",
-        "--model.down_dims", "[8,16,32]", "--model.num_inference_steps", 2)  # fmt: skip
+        "--model.num_inference_steps", 2)  # fmt: skip
+KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
+ROBOMIMIC = ["transformer_hybrid_image"]
 
 
-def test_the_keypoints_preset_runs(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+def small(preset: str) -> tuple[object, ...]:
+    if "transformer" in preset:
+        return *FAST, "--model.n_layer", 1, "--model.n_emb", 32
+    return *FAST, "--model.down_dims", "[8,16,32]"
+
+
+@pytest.mark.parametrize("preset", KEYPOINTS)
+def test_keypoints_presets_run(robodiff: Run, recording: Path, tmp_path: Path, preset: str) -> None:
     run = tmp_path / "run"
-    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--run", run, *FAST)
+    code, _, err = robodiff("fit", "--config", preset, "--data.path", recording, "--run", run, *small(preset))
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
+    assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("preset", [p for p in presets() if p != "pusht_keypoints"])
-def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize("preset", [p for p in presets() if p not in KEYPOINTS + ROBOMIMIC])
+def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)
     arms = preset == "aloha"
     writer = LeRobotWriter(tmp_path / "set", fps=50 if arms else 10, images="png")
@@ -131,7 +141,8 @@ def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
         writer.append(arrays, task="try")
     writer.close()
     sizes = ("--model.resize_shape", "[48,48]", "--model.crop_shape", "[40,40]") if arms else ()
-    code, _, err = robodiff("fit", "--config", preset, "--data.root", tmp_path / "set", "--run", run, *FAST, *sizes)
+    code, _, err = robodiff("fit", "--config", preset, "--data.root", tmp_path / "set", "--run", run, *small(preset),
+                            *sizes)  # fmt: skip
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
     page = (run / "report.html").read_text()
@@ -208,10 +219,12 @@ def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[
         (b"seed_everything: " + b"9" * 400, "line 1 holds a number of more than 30 digits"),
         (b"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
          b"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]", "more than 10000 values"),
-        (b"model: {}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\nrollout: null",
+        (b"model: {class_path: DiffusionConfig}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\n"
+         b"rollout: null",
          "rollout: expected options, each with its name; found None"),
+        (b"model: {horizon: 8}", "of which class it is; there is DiffusionConfig, DiffusionTransformerConfig"),
     ],
-    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null"],
+    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null", "no class"],
 )  # fmt: skip
 def test_files_that_are_no_configuration(robodiff: Run, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)

@@ -79,7 +79,8 @@ def shorten(message: str, known: list[str]) -> str:
         found = wrong[2].strip().splitlines()[0]
         return f"{'.'.join(keys)}: expected {' '.join(expected.split())}; found {found[:80]}"
     if "is abstract" in message:
-        classes = ", ".join(each.__name__ for each in DataModule.__subclasses__())
+        kind = PolicyConfig if keys[:1] == ["model"] else DataModule
+        classes = ", ".join(each.__name__ for each in kind.__subclasses__())
         return f"{'.'.join(keys)}: nothing says of which class it is; there is {classes}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]

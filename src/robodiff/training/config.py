@@ -59,8 +59,9 @@ class TrainerConfig:
         given = [n for n in ("max_epochs", "max_steps", "max_time") if getattr(self, n) is not None]
         if len(given) > 1:
             raise UsageError(f"set one of trainer.max_epochs, max_steps, max_time; found {', '.join(given)}")
-        for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes",
-                     "sample_every_n_epochs", "log_every_n_steps", "keep_every_n_epochs", "early_stopping_patience"):  # fmt: skip
+        for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch",
+                     "sample_every_n_epochs", "num_nodes", "log_every_n_steps", "keep_every_n_epochs",
+                     "early_stopping_patience"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1; found {getattr(self, name)}")
         for name in ("limit_train_batches", "limit_val_batches"):
