@@ -13,7 +13,7 @@ from robodiff.cli.foreign import OURS, known_class, read_configuration
 from robodiff.cli.parser import Parser, check_yaml
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.base import PolicyConfig
+from robodiff.policies.config import PolicyConfig  # and with it every policy, which can then be named
 from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
