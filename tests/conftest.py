@@ -1,6 +1,7 @@
 """What tests share: small recordings, small policies, the command line in this process and in another."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,29 @@ def write_recording(path: Path, episodes: int = 6) -> Path:
             success=True,
         )
     writer.close()
+    return path
+
+
+def write_robomimic_file(path: Path, demos: int = 12, size: int = 40) -> Path:
+    """What robomimic's own scripts make of demonstrations, 8 to 10 frames each: two cameras, one of them compressed."""
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        environment = {"env_name": "NutAssemblySquare", "type": 1, "env_kwargs": {"control_freq": 20}}
+        data.attrs.update({"env_args": json.dumps(environment), "total": sum(8 + n % 3 for n in range(demos))})
+        for number in range(demos):
+            length, demo = 8 + number % 3, data.create_group(f"demo_{number}")
+            demo.attrs.update({"num_samples": length, "model_file": "<mujoco/>"})
+            walk = random.normal(size=(length, 10)).cumsum(0)
+            vectors = {"obs/robot0_eef_pos": walk[:, :3], "obs/object": walk, "actions": walk[:, :7] + 1,
+                       "states": walk, "rewards": walk[:, 0], "next_obs/object": walk}  # fmt: skip
+            for key, values in vectors.items():
+                demo[key] = values
+            images = random.integers(0, 256, (2, length, size, size, 3), np.uint8)
+            demo.create_dataset("obs/agentview_image", data=images[0], compression="gzip", chunks=(3, size, size, 1))
+            demo["obs/robot0_eye_in_hand_image"] = images[1]
+        file["mask/valid"] = np.array(["demo_2", "demo_10"][: demos // 6], "S")
+        file["mask/train"] = np.array([f"demo_{n}" for n in range(demos) if n not in (2, 10)], "S")
     return path
 
 

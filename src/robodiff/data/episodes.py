@@ -17,6 +17,10 @@ SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
 """The most that one dimension of a feature can have."""
+WHERE = ("episode_index", "demo")
+"""Columns of a table that say which episode of its source one is; a new recording counts for itself."""
+MASK = "mask."
+"""Before the name of a group of episodes: the column of a table that says of each whether it is in the group."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Episodes:
         """The frames of one episode."""
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
+
+    def row(self, episode: int, *types: type) -> dict[str, Any]:
+        """What the table says of one episode in values of these types, but for which of its source it is."""
+        said = {name: column[episode] for name, column in self.table.items() if name not in WHERE}
+        return {name: value for name, value in said.items() if isinstance(value, types)}
 
 
 @dataclass(frozen=True)
@@ -154,14 +163,36 @@ def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndar
         raise RecordingError(source, faults)
 
 
-def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
+def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[int]:
+    """Which of ``count`` episodes are chosen by ``data.episodes``, rising; all when None.
+
+    Raises:
+        UsageError: numbers that no episode has, or the same twice.
+    """
+    if numbers is None:
+        return list(range(count))
+    if not numbers or not set(numbers) <= set(range(count)) or len(set(numbers)) != len(numbers):
+        raise UsageError(f"{source}: data.episodes must be different numbers from 0 to {count - 1}; "
+                         f"found {numbers[:8]}")  # fmt: skip
+    return sorted(numbers)
+
+
+def check_finite(
+    source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray, names: Sequence[str] = ()
+) -> None:
     """Check what a file holds, under the file's own names, before anything is made of it.
+
+    Args:
+        source: the file, for messages.
+        arrays: per key (N, ...).
+        episode_ends: (E,) the frame after each episode's last.
+        names: what the file calls each episode, if it does.
 
     Raises:
         RecordingError: values that are not finite as float32; it holds all episodes with some, and its message names
             the file, the key and the first bad frame.
     """
-    if faults := list(_faults_of_values(arrays, episode_ends)):
+    if faults := list(_faults_of_values(arrays, episode_ends, names)):
         raise RecordingError(source, faults)
 
 
@@ -226,12 +257,16 @@ def _unequal(lengths: Mapping[str, int], episode_ends: np.ndarray) -> Iterator[F
             )
 
 
-def _faults_of_values(arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[Finding]:
+def _faults_of_values(
+    arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray, names: Sequence[str]
+) -> Iterator[Finding]:
     for key, array in arrays.items():
         bad = _not_finite(array)
         episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
         for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
-            message = f"{key} is not finite at frame {frame} (episode {episode})"
+            start = int(episode_ends[episode - 1]) if episode else 0
+            where = f": frame {frame - start} of {names[episode]}" if names else ""
+            message = f"{key} is not finite at frame {frame} (episode {episode}{where})"
             yield Finding("fatal", "finite", message, "mend or drop it", key, episode, frame)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robodiff.data.episodes import ACTION, Feature, recorded_keys
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.data.episodes import ACTION, Feature, episode_numbers, recorded_keys
+from robodiff.errors import RobodiffError
 
 VERSIONS = ("v2.1", "v3.0")
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
@@ -46,12 +46,7 @@ class Meta:
 
     def choose(self, numbers: list[int] | None) -> list[Episode]:
         """The episodes of these numbers in rising order, or all; raises ``UsageError`` for a number that is none."""
-        if numbers is None:
-            return self.episodes
-        if not numbers or not set(numbers) <= set(range(len(self.episodes))) or len(set(numbers)) != len(numbers):
-            raise UsageError(f"{self.root}: episodes must be different numbers from 0 to {len(self.episodes) - 1}; "
-                             f"found {numbers[:8]}")  # fmt: skip
-        return [self.episodes[number] for number in sorted(numbers)]
+        return [self.episodes[number] for number in episode_numbers(str(self.root), numbers, len(self.episodes))]
 
     def wanted(self, keys: list[str] | None) -> dict[str, Feature]:
         """What robodiff makes of these keys, or of all observations and the action.
