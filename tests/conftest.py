@@ -77,7 +77,8 @@ def write_robomimic_file(path: Path, demos: int = 12, size: int = 40) -> Path:
             length, demo = 8 + number % 3, data.create_group(f"demo_{number}")
             demo.attrs.update({"num_samples": length, "model_file": "<mujoco/>"})
             walk = random.normal(size=(length, 10)).cumsum(0)
-            vectors = {"obs/robot0_eef_pos": walk[:, :3], "obs/object": walk, "actions": walk[:, :7] + 1,
+            vectors = {"obs/robot0_eef_pos": walk[:, :3], "obs/robot0_eef_quat": np.sin(walk[:, 3:7]),
+                       "obs/robot0_gripper_qpos": walk[:, 7:9], "obs/object": walk, "actions": walk[:, :7] + 1,
                        "states": walk, "rewards": walk[:, 0], "next_obs/object": walk}  # fmt: skip
             for key, values in vectors.items():
                 demo[key] = values

@@ -17,6 +17,8 @@ obs:
   agentview_image: {shape: [3, 40, 40], type: rgb}
   robot0_eye_in_hand_image: {shape: [3, 40, 40], type: rgb}
   robot0_eef_pos: {shape: [3]}
+  robot0_eef_quat: {shape: [4]}
+  robot0_gripper_qpos: {shape: [2]}
 action: {shape: [7]}
 """
 
@@ -28,21 +30,22 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -> None:
-    data = {"path": str(file), "filter_key": "train", "val_filter_key": "valid", "train_batch_size": 4,
-            "shape_meta": yaml.safe_load(SHAPE_META)}  # fmt: skip
-    small = {"horizon": 8, "n_action_steps": 4, "down_dims": [8, 16], "n_groups": 4, "diffusion_step_embed_dim": 8,
-             "num_train_timesteps": 4, "spatial_softmax_num_keypoints": 4}  # fmt: skip
-    config = {"model": {"class_path": "DiffusionConfig", "init_args": small},
-              "data": {"class_path": "RobomimicDataModule", "init_args": data},
-              "trainer": {"fast_dev_run": True}, "rollout": {"env": None}}  # fmt: skip
-    (tmp_path / "square.yaml").write_text(yaml.safe_dump(config))
     run = tmp_path / "run"
-    code, out, err = robodiff("fit", "--config", tmp_path / "square.yaml", "--run", run)
+    code, out, err = robodiff(
+        "fit", "--config", "transformer_hybrid_image", "--data.path", file, "--run", run, "--data.filter_key", "train",
+        "--data.val_filter_key", "valid", "--data.train_batch_size", 4, "--data.shape_meta", SHAPE_META,
+        "--model.n_layer", 1, "--model.n_emb", 16, "--model.num_inference_steps", 2, "--model.crop_shape", "[36,36]",
+        "--model.action_rotations", "['3:6']", "--model.normalization.action",
+        "{'0:3': limits, '3:9': identity, '9:10': limits}", "--trainer.max_steps", 2, "--trainer.accelerator", "cpu",
+    )  # fmt: skip
     assert code == 0, err
     assert f"{file}: 10 episodes" in out  # to train on
-    policy, keys = load_policy(run), ("images.agentview", "images.robot0_eye_in_hand", "robot0_eef_pos")
-    assert (policy.fps, set(policy.observation_keys)) == (20.0, {f"observation.{key}" for key in keys})
+    policy = load_policy(run)
+    assert policy.fps == 20.0
     assert policy.features["observation.images.agentview"].shape == (3, 40, 40)
+    assert policy.noise_shape(1)[2:] == (10, 10)  # horizon 10; position, rotation as six numbers, gripper
+    code, _, err = robodiff("fit", "--resume", run, "--trainer.max_steps", 3)
+    assert code == 0, err
     page = (run / "report.html").read_text()
     assert "agentview: Episode" in page
     assert "robot0_eye_in_hand: Episode" in page
