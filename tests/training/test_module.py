@@ -57,6 +57,7 @@ def test_diverging_names_what_checks_the_data(robodiff: Run, tmp_path: Path) -> 
     writer.close()
     code, _, err = robodiff("fit", *SMALL, "--data", "LeRobotDataModule", "--data.root", root, "--data.val_split", 0,
                             "--data.train_batch_size", 8, "--model.observation_keys", "[observation.state]",
-                            "--trainer.max_steps", 8, "--model.learning_rate", 1e9, "--run", tmp_path / "run")  # fmt: skip
+                            "--trainer.max_steps", 8, "--model.learning_rate", 1e9,
+                            "--run", tmp_path / "run")  # fmt: skip
     assert (code, "training diverged" in err) == (1, True), err
     assert err.endswith(f"look for outliers with: robodiff data check '{root}'\n")

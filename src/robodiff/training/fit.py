@@ -180,11 +180,15 @@ def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"trainer: this machine cannot train so: {reason}") from None
     if trainer.precision != config.precision:  # Lightning took another in its place
-        raise UsageError(f"trainer.precision {config.precision} needs a GPU; on this machine take bf16-mixed or 32-true")
+        raise UsageError(
+            f"trainer.precision {config.precision} needs a GPU; on this machine take bf16-mixed or 32-true"
+        )
     processes = trainer.num_devices * trainer.num_nodes
     if torch.distributed.is_torchelastic_launched() and processes != int(os.environ["WORLD_SIZE"]):
-        raise UsageError(f"torchrun started {os.environ['WORLD_SIZE']} processes, trainer.devices and num_nodes say "
-                         f"{processes}; give --trainer.strategy ddp and as many --trainer.devices as --nproc_per_node")
+        raise UsageError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, trainer.devices and num_nodes say "
+            f"{processes}; give --trainer.strategy ddp and as many --trainer.devices as --nproc_per_node"
+        )
     return trainer
 
 

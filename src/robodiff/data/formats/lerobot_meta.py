@@ -150,8 +150,8 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
         except HFValidationError as error:
             reason = str(error).splitlines()[0]
         except Exception as error:  # requests' or httpx's, by the version of huggingface_hub; offline; a full disk
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            reason = f"cannot be fetched from the hub; without a network, give its folder as root. {first[:160]}"
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
+            reason = f"cannot be fetched from the hub: {first[:160]}; without a network, give the path of its folder"
         raise RobodiffError(f"{repo_id}: {reason}")
 
     meta = read_meta(fetch(["meta/*"]))
