@@ -11,6 +11,7 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
+from robodiff.files import is_repository
 
 BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
 """Demonstrations inside the package, by the name in ``builtin:<name>``."""
@@ -159,8 +160,10 @@ class LeRobotDataModule(DataModule):
         return replace(episodes, source=self.root or self.repo_id)
 
     def arguments(self) -> list[str]:  # noqa: D102
-        assert self.root or self.repo_id
-        return [self.root or str(self.repo_id)]
+        if self.root is not None:
+            return [self.root]
+        assert self.repo_id is not None
+        return [self.repo_id, *(["--revision", self.revision] if self.revision else [])]
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """The policy's time steps, checked against ``delta_timestamps``.
@@ -192,14 +195,27 @@ class LeRobotDataModule(DataModule):
 
 
 def recording(
-    path: str, layout: str | None = None, key_map: dict[str, str] | None = None, fps: float | None = None
+    path: str,
+    layout: str | None = None,
+    key_map: dict[str, str] | None = None,
+    fps: float | None = None,
+    revision: str | None = None,
 ) -> DataModule:
-    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, or a zarr group."""
-    if (Path(path).expanduser() / "meta" / "info.json").is_file():
+    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, or a zarr group.
+
+    Where nothing is, owner/name is a LeRobot data set of the Hugging Face hub, of which ``revision`` is one state.
+    """
+    on_hub = is_repository(path) and Path(path).suffix not in (".zarr", ".zip")
+    if revision is not None and not on_hub:
+        raise UsageError(f"{path}: is no data set of the Hugging Face hub, written owner/name; leave out revision")
+    if on_hub or (Path(path).expanduser() / "meta" / "info.json").is_file():
         if layout or key_map or fps:
             raise UsageError(f"{path}: is a LeRobot data set, which says its keys and rate itself; leave out layout, "
                              "key_map and fps")  # fmt: skip
-        return LeRobotDataModule(root=path)
+        if not on_hub:
+            return LeRobotDataModule(root=path)
+        notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
+        return LeRobotDataModule(repo_id=path, revision=revision)
     return ZarrDataModule(path=path, layout=layout, key_map=key_map, fps=fps)  # pyright: ignore[reportArgumentType]
 
 

@@ -118,6 +118,8 @@ def fit(
 
 
 def _check_folder(run: Path, resume: bool) -> None:
+    if run.is_file():
+        raise UsageError(f"{run}: is a file; a run is a folder, choose another --run")
     if not resume and run.exists() and not all(path.name.startswith(".") for path in run.iterdir()):
         raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
     if resume and not (run / CONFIG_FILE).is_file():
