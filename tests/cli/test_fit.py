@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 from robodiff.cli.fit import presets
 from robodiff.data.config import LeRobotDataModule
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.evaluation.runs import read_run
 from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
@@ -44,9 +46,6 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
                                                "policy-last", "report.html", "run.json", "tensorboard"}  # fmt: skip
     assert sorted(p.name for p in (run / "policies").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert any((run / "tensorboard").iterdir())
-    for policy in (run, run / "policy-last", run / "policies" / "epoch-0001"):
-        load_policy(policy)
-
     metrics = rows(run)
     steps = [row for row in metrics if row["train/loss"]]
     assert [int(row["global_step"]) for row in steps] == list(range(1, len(steps) + 1))
@@ -60,6 +59,10 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in measured] == ["0", "1"]
     assert all(float(row["val/action_mse"]) > 0 for row in measured)
     assert len([row for row in metrics if row["rollout/mean_max_reward"]]) == 2
+    best = read_run(run).best
+    assert best is not None
+    kept = load_policy(run / "policies" / f"epoch-000{best[0] * 2 // len(steps)}")
+    torch.testing.assert_close(load_policy(run).state_dict(), kept.state_dict(), rtol=0, atol=0)
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert set(config) == {"model", "data", "trainer", "rollout", "seed_everything"}
@@ -195,7 +198,14 @@ MISTAKES = [
     (["--minutes", "soon"], 2, "--minutes must be a number; found 'soon'"),
     (["--model.horizon", "null"], 2, "model.horizon: expected a value; found null"),
     (["--run", "."], 2, ".: exists already"),
+    (["--run", "README.md"], 2, "README.md: is a file; a run is a folder, choose another --run"),
     (["--resume", "nowhere"], 2, "only --trainer.max_* may change"),
+    (
+        ["--trainer.precision", "bf16-true"],
+        2,
+        "trainer.precision: expected Literal['32-true', 'bf16-mixed', '16-mixed']",
+    ),
+    (["--print_config=everything"], 2, 'Invalid option "everything" for --print_config'),
 ]
 
 
@@ -231,6 +241,28 @@ def test_files_that_are_no_configuration(robodiff: Run, tmp_path: Path, content:
     code, _, err = robodiff("fit", "--config", tmp_path / "config.yaml")
     assert code == 2
     assert message in err
+
+
+def test_a_file_is_no_run(robodiff: Run, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {}\n")
+    code, _, err = robodiff("fit", "--resume", file)
+    assert (code, err) == (2, f"robodiff fit: error: --resume {file}: is a file; give the folder of the run that is to "
+                              f"go on, or begin a new one with --config {file}\n")  # fmt: skip
+
+
+def test_printed_configurations(robodiff: Run, tmp_path: Path) -> None:
+    code, whole, _ = robodiff("fit", "--config", "pusht_keypoints", "--model.horizon", 32, "--print_config")
+    assert (code, yaml.safe_load(whole)["model"]["init_args"]["horizon"]) == (0, 32)
+    code, short, _ = robodiff("fit", "--config", "pusht_keypoints", "--print_config=skip_null")
+    assert (code, "null" in short, "null" in whole) == (0, False, True)
+    (tmp_path / "printed.yaml").write_text(whole)
+    assert robodiff("fit", "--config", tmp_path / "printed.yaml", "--print_config") == (0, whole, "")
+    code, commented, err = robodiff("fit", "--config", "pusht_keypoints", "--print_config=comments")
+    if find_spec("ruamel") is None:
+        assert (code, "--print_config=comments needs ruamel.yaml: pip install" in err) == (2, True)
+    else:
+        assert (code, "# Actions that are denoised together" in commented) == (0, True)
 
 
 def test_an_observation_that_the_environment_lacks(robodiff: Run, recording: Path, tmp_path: Path) -> None:

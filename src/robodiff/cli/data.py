@@ -143,15 +143,18 @@ def print_findings(path: str, findings: list[Finding]) -> None:
 
 def _parser(action: str, description: str, usage: str = "PATH [options]") -> Parser:
     parser = Parser(f"data {action}", usage, description)
-    parser.add_argument("path", type=str, help="A recording; builtin:pusht is the one inside the package.")
+    parser.add_argument("path", type=str, help="A recording, or a LeRobot data set of the Hugging Face hub, such as "
+                        "lerobot/pusht; builtin:pusht is the one inside the package.")  # fmt: skip
     parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
     parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")
     parser.add_argument("--fps", type=float | None, help="Frames per second, if the file does not say it itself.")
+    parser.add_argument("--revision", type=str | None, help="Branch, tag or commit on the hub.")
     return parser
 
 
 def _source(options: Any) -> DataModule:
-    return recording(options.path, layout=options.layout, key_map=options.key_map, fps=options.fps)
+    names = ("layout", "key_map", "fps", "revision")
+    return recording(options.path, **{name: options[name] for name in names})
 
 
 def print_info(episodes: Episodes) -> None:

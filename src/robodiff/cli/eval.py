@@ -77,6 +77,8 @@ def _against(options: Any) -> Path:
 def default_folder(policy: str, options: Any) -> Path:
     """``eval/<what was measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
+    if folder.is_file():
+        raise UsageError(f"{policy}: is a file; give the folder of a run or of a policy")
     if not folder.is_dir():
         raise UsageError(f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared "
                          "with by the folder of its evaluation")  # fmt: skip

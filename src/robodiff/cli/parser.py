@@ -78,6 +78,8 @@ def shorten(message: str, known: list[str]) -> str:
         expected = re.sub(r"<class '(\w+)'>|typing\.", lambda m: m[1] or "", wrong[1])
         found = wrong[2].strip().splitlines()[0]
         return f"{'.'.join(keys)}: expected {' '.join(expected.split())}; found {found[:80]}"
+    if 'Invalid option "comments"' in message:
+        return "--print_config=comments needs ruamel.yaml: pip install ruamel.yaml"
     if "is abstract" in message:
         kind = PolicyConfig if keys[:1] == ["model"] else DataModule
         classes = ", ".join(each.__name__ for each in kind.__subclasses__())

@@ -12,6 +12,7 @@ from robodiff.data.episodes import ACTION, MASK, Episodes, episode_numbers
 from robodiff.data.formats.shape_meta import check_form
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
+from robodiff.files import is_repository
 
 BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
 """Demonstrations inside the package, by the name in ``builtin:<name>``."""
@@ -153,8 +154,10 @@ class LeRobotDataModule(DataModule):
         return replace(episodes, source=self.root or self.repo_id)
 
     def arguments(self) -> list[str]:  # noqa: D102
-        assert self.root or self.repo_id
-        return [self.root or str(self.repo_id)]
+        if self.root is not None:
+            return [self.root]
+        assert self.repo_id is not None
+        return [self.repo_id, *(["--revision", self.revision] if self.revision else [])]
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """The policy's time steps, checked against ``delta_timestamps``.
@@ -236,10 +239,10 @@ class RobomimicDataModule(DataModule):
 
 def recording(path: str, **options: Any) -> DataModule:
     """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, robomimic's HDF5, which its
-    name tells, or a zarr group.
+    name tells, or a zarr group. Where nothing is, owner/name is a LeRobot data set of the Hugging Face hub.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, or the data set's name.
         options: further fields of its data module, such as ``fps``; None is not given.
 
     Raises:
@@ -251,8 +254,13 @@ def recording(path: str, **options: Any) -> DataModule:
         kind, what, given["root"] = LeRobotDataModule, "a LeRobot data set", path
     elif where.suffix in HDF5:
         kind, what, given["path"] = RobomimicDataModule, "an HDF5 file of robomimic", path
+    elif is_repository(path) and where.suffix not in (".zarr", ".zip"):
+        notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
+        kind, what, given["repo_id"] = LeRobotDataModule, "a LeRobot data set", path
     else:
         kind, what, given["path"] = ZarrDataModule, "a zarr group", path
+    if "revision" in given and "repo_id" not in given:
+        raise UsageError(f"{path}: is no data set of the Hugging Face hub, written owner/name; leave out revision")
     if unknown := sorted(given.keys() - {field.name for field in fields(kind)}):
         raise UsageError(f"{path}: is {what}, which says itself what its {', '.join(unknown)} is; leave it out")
     return kind(**given)

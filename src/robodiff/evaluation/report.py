@@ -161,7 +161,11 @@ def _training(run: Run) -> str:
     facts = run.facts
     if not facts:
         return ""
-    return f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps) on {facts['machine']}."
+    trained = f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps) on {facts['machine']}."
+    if run.best is None:
+        return f"{trained} The policy is that of the last step."
+    step, measured, value = run.best
+    return f"{trained} The policy was kept at step {step:,}, the best by {measured} ({value:.4g})."
 
 
 def _last_rollouts(run: Run) -> str:

@@ -137,7 +137,8 @@ def check_fit(policy: DiffusionPolicy, spec: EnvSpec) -> None:
             offered = ", ".join(k for k in spec.features if k != ACTION)
             raise UsageError(f"the policy observes {key!r}, which the environment {spec.name} lacks; it has {offered}")
         if there.shape != feature.shape:
-            raise UsageError(f"{key} is {feature.shape} for the policy and {there.shape} in {spec.name}")
+            raise UsageError(f"{key} is {feature.shape} for the policy and {there.shape} in {spec.name}; "
+                             "a policy must be trained on what the environment gives")  # fmt: skip
     rate = policy.fps / policy.config.frame_stride
     if abs(rate - spec.fps) > 1e-6:
         raise UsageError(

@@ -65,6 +65,19 @@ class Run:
         return cls(folder, "", {}, {}, [read_evaluation(folder)])
 
     @property
+    def best(self) -> tuple[int, str, float] | None:
+        """The optimizer step that ``policy/`` was kept at, what was measured then, and its value; None: the last step.
+
+        It is what ``fit`` keeps: the highest reward in rollouts or, where there are none, the smallest error.
+        """
+        for measured, pick in (("rollout/mean_max_reward", max), ("val/action_mse", min)):
+            if measured in self.curves:
+                steps, values = self.curves[measured]
+                value = pick(values)
+                return int(steps[values.index(value)]), measured, value
+        return None
+
+    @property
     def name(self) -> str:
         """The folder's own name."""
         return self.folder.resolve().name
@@ -79,7 +92,7 @@ def read_run(folder: Path) -> Run:
     """
     config = folder / "config.yaml"
     if not config.is_file():
-        raise UsageError(f"{folder}: is not a run (it has no config.yaml)")
+        raise UsageError(f"{folder}: is not the folder of a run (it has no config.yaml)")
     facts = folder / RUN_FILE
     found = sorted(folder.glob(f"eval/*/{METRICS_FILE}"), key=lambda path: (-path.stat().st_mtime, path))
     return Run(

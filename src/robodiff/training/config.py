@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from robodiff.errors import UsageError
 
@@ -26,8 +27,8 @@ class TrainerConfig:
     """How devices share the work, such as ddp."""
     sync_batchnorm: bool = False
     """Batch normalisation over all devices together."""
-    precision: str = "32-true"
-    """32-true, bf16-mixed or 16-mixed."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of training; 16-mixed needs a GPU. Weights are kept, and policies measured and saved, in 32 bits."""
     gradient_clip_val: float | None = 1.0
     """Largest norm of the gradient; not clipped when null."""
     accumulate_grad_batches: int = 1

@@ -1,6 +1,7 @@
 """``PolicyTraining``: one training step and one validation step of a policy, repeatable to the bit."""
 
 import copy
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -117,7 +118,7 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
-        recording = self.trainer.datamodule.config.path  # pyright: ignore
+        recording = shlex.join(self.trainer.datamodule.config.arguments())  # pyright: ignore
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
             f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
@@ -130,17 +131,19 @@ class PolicyTraining(LightningModule):
         self._broken = torch.where(value.isfinite(), broken, broken.clamp(max=self.micro_batches - 1))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """The averaged policy on held-out windows, with the same noise every time."""
+        """The averaged policy on held-out windows, with the same noise every time, and in 32 bits, as it acts."""
         self.average.eval()
         size = len(batch[ACTION])
         noise, timesteps = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2))
-        loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
+        with torch.autocast(self.device.type, enabled=False):
+            loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
         if not self.samples_chunks:
             return
         draws = self.average.sampler.noise_rows
         sampled = torch.stack([self._draw(size, 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)])
-        chunk = self.average.predict_chunk(batch, noise=sampled)
+        with torch.autocast(self.device.type, enabled=False):
+            chunk = self.average.predict_chunk(batch, noise=sampled)
         steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
         error = self.average.action_error(chunk.actions, batch[ACTION][:, steps], batch).square().mean(-1)  # (B, n)
         valid = ~batch["action_is_pad"][:, steps]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robodiff.data.episodes import ACTION, Feature, episode_numbers, recorded_keys
-from robodiff.errors import RobodiffError
+from robodiff.errors import NotFetched, RobodiffError
 
 VERSIONS = ("v2.1", "v3.0")
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
@@ -127,7 +127,7 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
     """Fetch what of a data set on the Hugging Face hub is needed, once, and return its folder.
 
     Raises:
-        RobodiffError: no network, no such repository or revision, or no access to it.
+        NotFetched: no network, no such repository or revision, or no access to it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -144,9 +144,9 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
         except HFValidationError as error:
             reason = str(error).splitlines()[0]
         except Exception as error:  # requests' or httpx's, by the version of huggingface_hub; offline; a full disk
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            reason = f"cannot be fetched from the hub; without a network, give its folder as root. {first[:160]}"
-        raise RobodiffError(f"{repo_id}: {reason}")
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("Got: ").split(". ")[0]
+            reason = f"cannot be fetched from the hub: {said[:160]}; without a network, give the path of its folder"
+        raise NotFetched(f"{repo_id}: {reason}")
 
     meta = read_meta(fetch(["meta/*"]))
     cameras = {key for key, feature in meta.wanted(keys).items() if feature.kind == "image"}
