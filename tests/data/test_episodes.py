@@ -9,6 +9,7 @@ from robodiff.data import config
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, with_past_action
 from robodiff.data.formats.convert import convert
+from robodiff.data.representation import ActionRepresentation
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
 
@@ -54,7 +55,7 @@ def test_they_are_trained_on_whatever_the_format(recording: Path, tmp_path: Path
     assert set(data.episodes.arrays) == {*KEYS, "action"}
     expected = with_past_action(source.read(), KEYS, 3).arrays[PAST_ACTION]
     np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], expected)
-    assert data.statistics()[PAST_ACTION].max.min() > 0
+    assert data.statistics(ActionRepresentation(2))[PAST_ACTION].max.min() > 0
 
 
 def test_past_actions_that_were_recorded_are_read(recording: Path, tmp_path: Path) -> None:
