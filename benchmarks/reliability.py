@@ -67,7 +67,11 @@ def said(seen: Seen, *folders: Path) -> str:
     text = seen.err.strip()
     for folder in folders:
         text = text.replace(f"{folder}/", "")
-    text = re.sub(r"process \d+", "process 12345", text).replace("|", "\\|").replace("\n", "`<br>`")
+    text = (
+        re.sub(r"process \d+", "process 12345", re.sub(r"\w+\.npy", "FILE.npy", text))
+        .replace("|", "\\|")
+        .replace("\n", "`<br>`")
+    )
     return f"`{text}` (exit code {seen.code})"
 
 

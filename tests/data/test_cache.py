@@ -98,23 +98,26 @@ def test_a_full_disk_is_told_beforehand(source: Source, tmp_path: Path, monkeypa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
     with pytest.raises(RobodiffError, match=r"^the camera: takes 0 MB decoded, and .*\.npy cannot be written: the disk "
-                                            r"has 0 MB free; free some space, or set ROBODIFF_CACHE"):  # fmt: skip
+                                            r"has 0 MB free; free some space there, or set data\.cache_d"):  # fmt: skip
         make(source, tmp_path / "cache")
     assert source.decoded == [0, 0, 0]
 
 
 def test_a_disk_that_fills_up_meanwhile_loses_nothing(source: Source, tmp_path: Path) -> None:
     source.fail = (2, OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(RobodiffError, match=r"cannot be written: No space left on device; free some space"):
+    with pytest.raises(RobodiffError, match=r"cannot be written: No space left on device; free some space there"):
         make(source, tmp_path / "cache")
     source.fail = None
     check(make(source, tmp_path / "cache"))
     assert source.decoded == [1, 1, 2]
 
 
-def test_a_folder_that_cannot_be_written(source: Source, tmp_path: Path) -> None:
-    with pytest.raises(RobodiffError, match=r"cannot be written: Not a directory; .* set ROBODIFF_CACHE"):
+def test_a_folder_that_cannot_be_written(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RobodiffError, match=r"cannot be written: Not a directory; .* set data\.cache_dir"):
         make(source, source.file / "cache")
+    monkeypatch.setenv("ROBODIFF_CACHE", str(source.file / "cache"))
+    with pytest.raises(RobodiffError, match=r"cannot be written: Not a directory; .* set ROBODIFF_CACHE to a folder"):
+        assembled("the camera", source.parts(), (3, 2), UINT8)
 
 
 def test_those_who_start_together_decode_once(source: Source, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def large_crop(folder: Path) -> None:
 
 
 @unusable("no place for decoded images", "data.cache_dir is a file", 1, "CACHE", "cannot be written",
-          "set ROBODIFF_CACHE to a folder that has it")  # fmt: skip
+          "set data.cache_dir to a folder that can take it")  # fmt: skip
 def cache_is_a_file(folder: Path) -> None:
     (folder / "CACHE").write_text("")
 
@@ -162,7 +162,7 @@ def full_while_images_are_decoded(place: Place) -> Seen:
     write_set(place.folder / "SET")
     small = ("--model.crop_shape", "[40, 40]", "--data.train_batch_size", 2, "--data.val_split", 0)
     seen = fit(place, *small, trouble=full_disk(300_000))
-    seen.refused(1, "cannot be written: File too large; free some space, or set ROBODIFF_CACHE")
+    seen.refused(1, "cannot be written: File too large; free some space there")
     assert not place.run.exists()
     fit(place, *small).done()
     no_traces(place.folder / "CACHE")

@@ -100,7 +100,7 @@ def assembled(
         RobodiffError: the folder cannot take it (told before decoding where the disk lacks the room), or a source
             cannot be decoded.
     """
-    folder = folder or cache_folder()
+    place, folder = ("ROBODIFF_CACHE", cache_folder()) if folder is None else ("data.cache_dir", folder)
     shape = (sum(part.frames for part in parts), *shape)
     target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
     if not target.exists():
@@ -111,7 +111,7 @@ def assembled(
         except OSError as error:
             raise RobodiffError(
                 f"{what}: takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}; "
-                "free some space, or set ROBODIFF_CACHE to a folder that has it"
+                f"free some space there, or set {place} to a folder that can take it"
             ) from None
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
