@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.base import PolicyConfig
+from robodiff.policies.config import PolicyConfig  # from there, so that its subclasses are known
 
 set_parsing_settings(subclasses_enabled=[PolicyConfig, DataModule], docstring_parse_attribute_docstrings=True)
 
