@@ -33,4 +33,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.time_to_skill
+	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.reliability

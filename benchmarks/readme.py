@@ -1,4 +1,4 @@
-"""Write the tables of ``results/`` into the README, between its marks."""
+"""Write the tables of ``results/`` into the README and the docs, between their marks."""
 
 import json
 import re
@@ -6,8 +6,13 @@ from pathlib import Path
 
 from benchmarks.common import RESULTS, markdown
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    "README.md": ("time_to_skill", "windows", "video", "samplers"),
+    "docs/concepts.md": ("denoisers",),
+}
 TITLES = {
+    "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
     "windows": "Training windows gathered per second",
     "video": "Training windows from a camera's video per second, and decoding it for the first time",
@@ -15,10 +20,10 @@ TITLES = {
 }
 
 
-def tables() -> str:
+def tables(names: tuple[str, ...]) -> str:
     parts = []
-    for name, title in TITLES.items():
-        path = RESULTS / f"{name}.json"
+    for name in names:
+        path, title = RESULTS / f"{name}.json", TITLES[name]
         if path.exists():
             kept = json.loads(path.read_text())
             machine = kept["hardware"]
@@ -28,9 +33,10 @@ def tables() -> str:
 
 
 def main() -> None:
-    text = README.read_text()
     marks = re.compile(r"(<!-- measured: .*? -->\n).*?(<!-- /measured -->)", re.DOTALL)
-    README.write_text(marks.sub(lambda m: f"{m[1]}\n{tables()}\n{m[2]}", text))
+    for page, names in PAGES.items():
+        text = (ROOT / page).read_text()
+        (ROOT / page).write_text(marks.sub(lambda m, names=names: f"{m[1]}\n{tables(names)}\n{m[2]}", text))
 
 
 if __name__ == "__main__":

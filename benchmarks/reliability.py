@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from tests.faults import broken, full, killed
+from tests.faults import broken, full, inputs, killed
 from tests.faults.catalogue import FAULTS, Fault, Place, prepare
 from tests.faults.processes import Seen
 
@@ -27,6 +27,7 @@ writes the same file. A run, an evaluation's folder and a recording are held by 
 the kernel gives back. Weights that are not finite are never saved. `config.json` holds the hash of the weights that
 were saved with it.
 """
+TABLES = {"Killed, and two at one place": killed, "Full disks": full, "Broken": broken, "Bad input": inputs}
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "finished").mkdir()
         finished = prepare(Path(folder) / "finished")
-        for title, module in (("Killed, and two at one place", killed), ("Full disks", full), ("Broken", broken)):
+        for title, module in TABLES.items():
             faults = [fault for fault in FAULTS if fault.module == module.__name__]
             rows = [row(fault, Path(folder) / str(FAULTS.index(fault)), finished) for fault in faults]
             parts.append(f"## {title}\n\n{markdown(rows)}\n")

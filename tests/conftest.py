@@ -1,12 +1,16 @@
 """What tests share: small recordings, small policies, the command line in this process and in another."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,8 @@ from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
+from robodiff.envs import registry
+from robodiff.envs.pusht import PushTEnv
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -28,6 +34,14 @@ PUSHT_FEATURES = {
 }
 SMALL_MODEL = {"down_dims": (8, 16), "n_groups": 4, "diffusion_step_embed_dim": 8, "kernel_size": 3}
 SMALL_TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 32}
+TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
+CAMERAS = {
+    TOP: Feature("image", (3, 48, 40), "uint8"),
+    STATE: Feature("vector", (2,), "float32"),
+    WRIST: Feature("image", (3, 40, 48), "uint8"),
+    "action": Feature("vector", (2,), "float32"),
+}
+VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
 
 
 @pytest.fixture
@@ -52,6 +66,30 @@ def write_recording(path: Path, episodes: int = 6) -> Path:
     return path
 
 
+def write_robomimic_file(path: Path, demos: int = 12, size: int = 40) -> Path:
+    """What robomimic's own scripts make of demonstrations, 8 to 10 frames each: two cameras, one of them compressed."""
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        environment = {"env_name": "NutAssemblySquare", "type": 1, "env_kwargs": {"control_freq": 20}}
+        data.attrs.update({"env_args": json.dumps(environment), "total": sum(8 + n % 3 for n in range(demos))})
+        for number in range(demos):
+            length, demo = 8 + number % 3, data.create_group(f"demo_{number}")
+            demo.attrs.update({"num_samples": length, "model_file": "<mujoco/>"})
+            walk = random.normal(size=(length, 10)).cumsum(0)
+            vectors = {"obs/robot0_eef_pos": walk[:, :3], "obs/robot0_eef_quat": np.sin(walk[:, 3:7]),
+                       "obs/robot0_gripper_qpos": walk[:, 7:9], "obs/object": walk, "actions": walk[:, :7] + 1,
+                       "states": walk, "rewards": walk[:, 0], "next_obs/object": walk}  # fmt: skip
+            for key, values in vectors.items():
+                demo[key] = values
+            images = random.integers(0, 256, (2, length, size, size, 3), np.uint8)
+            demo.create_dataset("obs/agentview_image", data=images[0], compression="gzip", chunks=(3, size, size, 1))
+            demo["obs/robot0_eye_in_hand_image"] = images[1]
+        file["mask/valid"] = np.array(["demo_2", "demo_10"][: demos // 6], "S")
+        file["mask/train"] = np.array([f"demo_{n}" for n in range(demos) if n not in (2, 10)], "S")
+    return path
+
+
 @pytest.fixture
 def small_policy() -> Callable[..., DiffusionPolicy]:
     """A function that makes a small Push-T policy with some of its configuration changed."""
@@ -68,6 +106,22 @@ def small_policy() -> Callable[..., DiffusionPolicy]:
                 for key, d in ranges.items()
             }
         )
+        return policy.eval()
+
+    return make
+
+
+@pytest.fixture
+def seeing_policy() -> Callable[..., DiffusionPolicy]:
+    """A function that makes a small policy that observes two cameras and a vector."""
+
+    def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
+        torch.manual_seed(0)
+        small = SMALL_MODEL if kind is DiffusionConfig else SMALL_TRANSFORMER
+        config = kind(**{**small, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
+        policy = DiffusionPolicy(config, CAMERAS, fps=10.0)
+        ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
+        policy.normalizer.fit({STATE: ends, "action": ends})
         return policy.eval()
 
     return make
@@ -112,6 +166,33 @@ def recorded_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ROBODIFF_TEST_DATA does not name a folder of recorded data")
     return Path(folder)
+
+
+class BrokenSensor(PushTEnv):
+    """Push-T of at most 30 steps, in which the agent is nowhere to be found at step 8 of every seed in ``broken``."""
+
+    broken = (103,)
+
+    def reset(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.seed = options["seed"]
+        return super().reset(**options)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        assert np.isfinite(action).all()
+        observation, *rest = super().step(action)
+        if self.seed in self.broken and self._steps == 8 and observation:  # nothing is observed to draw a video
+            observation["observation.state"][1] = np.nan
+        return observation, *rest
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes of at most 30 steps, in ``pusht`` and in ``broken``, whose sensor fails."""
+    for name, kind in (("pusht", PushTEnv), ("broken", BrokenSensor)):
+        spec = dataclasses.replace(
+            registry.ENVIRONMENTS["pusht"], name=name, make=lambda keys, kind=kind: kind(keys, max_steps=30)
+        )
+        monkeypatch.setitem(registry.ENVIRONMENTS, name, spec)
 
 
 class Tags(HTMLParser):

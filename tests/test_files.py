@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import locked, naming, read_rows, replacing, standing, write_json
 
 
@@ -69,6 +69,9 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         pass
     assert os.listdir(tmp_path / "run") == []
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UsageError, match="file: is a file, which stays as it is"), locked(tmp_path / "file"):
+        pass
 
 
 def test_only_whole_lines_are_read(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 """The errors that a user can cause: one or two lines that say what was expected, what was found, and what to do."""
 
 import functools
+import os
 import sys
 
 
 class RobodiffError(Exception):
     """Work could not be done with what was found (a file, a value, an environment). The command line exits with 1."""
+
+
+class NotFetched(RobodiffError):
+    """The Hugging Face hub does not give what was asked for: no network, no such repository, no access to it."""
 
 
 class UsageError(RobodiffError):
@@ -22,5 +27,9 @@ def nearest(name: str, known: list[str]) -> str:
 
 @functools.cache
 def notice(message: str) -> None:
-    """Tell on standard error what a user should know and need not act upon, each message once."""
-    print(f"robodiff: note: {message}", file=sys.stderr)
+    """Tell on standard error what a user should know and need not act upon, each message once.
+
+    Of processes that train together only the first tells it.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print(f"robodiff: note: {message}", file=sys.stderr)

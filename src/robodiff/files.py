@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
 
@@ -62,6 +62,11 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+def is_repository(path: str) -> bool:
+    """Whether a path names a repository of the Hugging Face hub: it is written owner/name, and nothing is there."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make ``folder``, if need be, and hold it for this process alone.
@@ -71,7 +76,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         RobodiffError: another process holds it.
+        UsageError: it is a file.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file, which stays as it is; name a folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     with path.open("a+") as file:

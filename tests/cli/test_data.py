@@ -1,6 +1,7 @@
 """``robodiff data info`` and ``robodiff data check``."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
         (["check", "builtin:push"], 2, "Did you mean 'pusht'?"),
         (["check", "builtin:pusht", "--horizon", "8"], 2, "n_obs_steps 2 + n_action_steps 8 - 1 = 9, horizon 8"),
         (["check", "builtin:pusht", "--horizn", "8"], 2, "Did you mean 'horizon'?"),
+        (["info", "builtin:pusht", "--revision", "main"], 2, "is no data set of the Hugging Face hub"),
+        (["view", "builtin:pusht", "--out", "."], 2, ".: is a folder; name the page to write, such as view.html"),
     ],
 )
 def test_refused(robodiff: Run, arguments: list[str], code: int, message: str) -> None:
@@ -123,3 +126,48 @@ def test_lerobot_sets_are_told_from_zarr_by_what_is_there(robodiff: Run, tmp_pat
     code, out, _ = robodiff("data", "check", tmp_path / "set")
     assert code == 1
     assert "file-000.parquet: is missing; copy or download the data set again" in out
+
+
+def test_data_sets_of_the_hub(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, fetched = np.random.default_rng(0), tmp_path / "fetched"
+    writer = LeRobotWriter(tmp_path / "hub", fps=10)
+    for _ in range(3):
+        walk = random.normal(size=(30, 2)).cumsum(axis=0)
+        writer.append({"observation.state": walk, "action": walk}, task="walk")
+    writer.close()
+
+    def fetch(repo_id: str, repo_type: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (repo_id, repo_type, revision) == ("someone/set", "dataset", "v3.0")
+        return str(shutil.copytree(tmp_path / "hub", fetched, dirs_exist_ok=True))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    code, out, err = robodiff("data", "info", "someone/set", "--revision", "v3.0")
+    assert (code, out.splitlines()[0]) == (0, "someone/set"), err
+    assert "3 episodes, 90 frames at 10 Hz" in out
+    assert robodiff("data", "check", "someone/set", "--revision", "v3.0")[0] == 0
+    page = tmp_path / "data.html"
+    assert robodiff("data", "view", "someone/set", "--revision", "v3.0", "--out", page)[0] == 0
+    assert page.is_file()
+
+    writer = LeRobotWriter(tmp_path / "hub", fps=10)
+    walk[10] = 1e9
+    writer.append({"observation.state": walk, "action": walk}, task="walk")
+    writer.close()
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "LeRobotDataModule", "--data.repo_id",
+                            "someone/set", "--data.revision", "v3.0", "--rollout.env", "null", "--run",
+                            tmp_path / "run", "--model.observation_keys", "[observation.state]",
+                            "--trainer.max_steps", 1)  # fmt: skip
+    assert (code, err.splitlines()[-1]) == (
+        1, "all that is wrong with it: robodiff data check someone/set --revision v3.0")  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ["info", "check", "view"])
+def test_without_a_network(robodiff: Run, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    code, out, err = robodiff("data", action, "someone/set")
+    assert (code, out) == (1, "")
+    assert "data: error: someone/set: cannot be fetched from the hub: ConnectError" in err.splitlines()[-1]
+    code, _, err = robodiff("data", action, "someone/demos.zarr")
+    assert "hub" not in err  # what looks like a file is not looked for there

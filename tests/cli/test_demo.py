@@ -23,6 +23,15 @@ def test_demo(robodiff_process: Process, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_measuring_refuses_is_refused_before_training(
+    robodiff: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, err = robodiff("demo", "--episodes", 0, "--run", tmp_path / "demo")
+    assert code == 2
+    assert "--episodes must be at least 1; found 0" in err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(robodiff_process: Process, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "robodiff", "fit", "--config", "pusht_keypoints", "--data.path", recording,

@@ -60,6 +60,7 @@ def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path
         (measured, ("--device", "gpu"), "device gpu: "),
         (tmp_path / "nowhere", (), "nowhere: no such folder"),
         (measured, ("--seed", 5), "share no seed: 5 to 6 and 100000 to 100001"),
+        (measured, ("--out", a / "config.json"), "config.json: is a file, which stays as it is; name a folder"),
     ):
         code, _, err = robodiff("eval", a, *SIZE, "--against", against, *arguments)
         assert (code, "Traceback" in err) == (2, False), err

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 from robodiff.cli.fit import presets
 from robodiff.data.config import LeRobotDataModule
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.evaluation.runs import read_run
 from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
@@ -44,9 +46,6 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
                                                "policy-last", "report.html", "run.json", "tensorboard"}  # fmt: skip
     assert sorted(p.name for p in (run / "policies").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert any((run / "tensorboard").iterdir())
-    for policy in (run, run / "policy-last", run / "policies" / "epoch-0001"):
-        load_policy(policy)
-
     metrics = rows(run)
     steps = [row for row in metrics if row["train/loss"]]
     assert [int(row["global_step"]) for row in steps] == list(range(1, len(steps) + 1))
@@ -60,6 +59,10 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in measured] == ["0", "1"]
     assert all(float(row["val/action_mse"]) > 0 for row in measured)
     assert len([row for row in metrics if row["rollout/mean_max_reward"]]) == 2
+    best = read_run(run).best
+    assert best is not None
+    kept = load_policy(run / "policies" / f"epoch-000{best[0] * 2 // len(steps)}")
+    torch.testing.assert_close(load_policy(run).state_dict(), kept.state_dict(), rtol=0, atol=0)
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert set(config) == {"model", "data", "trainer", "rollout", "seed_everything"}
@@ -79,6 +82,21 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert int(rows(run)[-1]["global_step"]) == len(steps) // 2 * 3
 
 
+def test_past_actions_are_observed_without_having_been_recorded(robodiff: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = robodiff("fit", *SMALL, "--data.path", "builtin:pusht", "--data.episodes", "[0,1,2,3,4]", "--run",
+                              run, "--trainer.max_steps", 2, "--model.observation_keys",
+                              "[observation.state,observation.past_action]", "--rollout.env", "null")  # fmt: skip
+    assert code == 0, err
+    assert "policy: observes observation.state, observation.past_action" in out
+    assert "After step 10 of 10" in (run / "report.html").read_text()
+    statistics = load_policy(run).normalizer.maps["observation/past_action"]
+    assert statistics.min.tolist() == [0, 0]  # before the first action of an episode
+    assert statistics.max.min() > 100
+    code, _, err = robodiff("eval", run, "--env", "pusht", "--episodes", 1, "--num_envs", 1, "--videos", 0)
+    assert code == 0, err
+
+
 def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # a learning rate of nearly nothing: no validation is better than the first
@@ -92,18 +110,28 @@ def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording
 CONFIGS = Path(str(files("robodiff.configs")))
 FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4, "--trainer.accelerator", "cpu",
         "--trainer.devices", 1, "--trainer.strategy", "auto", "--trainer.sync_batchnorm", "false",
-        "--model.down_dims", "[8,16,32]", "--model.num_inference_steps", 2)  # fmt: skip
+        "--model.num_inference_steps", 2)  # fmt: skip
+KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
+ROBOMIMIC = ["transformer_hybrid_image"]
 
 
-def test_the_keypoints_preset_runs(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+def small(preset: str) -> tuple[object, ...]:
+    if "transformer" in preset:
+        return *FAST, "--model.n_layer", 1, "--model.n_emb", 32
+    return *FAST, "--model.down_dims", "[8,16,32]"
+
+
+@pytest.mark.parametrize("preset", KEYPOINTS)
+def test_keypoints_presets_run(robodiff: Run, recording: Path, tmp_path: Path, preset: str) -> None:
     run = tmp_path / "run"
-    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--run", run, *FAST)
+    code, _, err = robodiff("fit", "--config", preset, "--data.path", recording, "--run", run, *small(preset))
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
+    assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("preset", [p for p in presets() if p != "pusht_keypoints"])
-def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize("preset", [p for p in presets() if p not in KEYPOINTS + ROBOMIMIC])
+def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)
     arms = preset == "aloha"
     writer = LeRobotWriter(tmp_path / "set", fps=50 if arms else 10, images="png")
@@ -116,7 +144,8 @@ def test_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
         writer.append(arrays, task="try")
     writer.close()
     sizes = ("--model.resize_shape", "[48,48]", "--model.crop_shape", "[40,40]") if arms else ()
-    code, _, err = robodiff("fit", "--config", preset, "--data.root", tmp_path / "set", "--run", run, *FAST, *sizes)
+    code, _, err = robodiff("fit", "--config", preset, "--data.root", tmp_path / "set", "--run", run, *small(preset),
+                            *sizes)  # fmt: skip
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
     page = (run / "report.html").read_text()
@@ -169,7 +198,14 @@ MISTAKES = [
     (["--minutes", "soon"], 2, "--minutes must be a number; found 'soon'"),
     (["--model.horizon", "null"], 2, "model.horizon: expected a value; found null"),
     (["--run", "."], 2, ".: exists already"),
+    (["--run", "README.md"], 2, "README.md: is a file; a run is a folder, choose another --run"),
     (["--resume", "nowhere"], 2, "only --trainer.max_* may change"),
+    (
+        ["--trainer.precision", "bf16-true"],
+        2,
+        "trainer.precision: expected Literal['32-true', 'bf16-mixed', '16-mixed']",
+    ),
+    (["--print_config=everything"], 2, 'Invalid option "everything" for --print_config'),
 ]
 
 
@@ -193,16 +229,40 @@ def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[
         (b"seed_everything: " + b"9" * 400, "line 1 holds a number of more than 30 digits"),
         (b"a: &a [0,0,0,0,0,0,0,0,0,0]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
          b"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]", "more than 10000 values"),
-        (b"model: {}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\nrollout: null",
+        (b"model: {class_path: DiffusionConfig}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\n"
+         b"rollout: null",
          "rollout: expected options, each with its name; found None"),
+        (b"model: {horizon: 8}", "of which class it is; there is DiffusionConfig, DiffusionTransformerConfig"),
     ],
-    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null"],
+    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null", "no class"],
 )  # fmt: skip
 def test_files_that_are_no_configuration(robodiff: Run, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     code, _, err = robodiff("fit", "--config", tmp_path / "config.yaml")
     assert code == 2
     assert message in err
+
+
+def test_a_file_is_no_run(robodiff: Run, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {}\n")
+    code, _, err = robodiff("fit", "--resume", file)
+    assert (code, err) == (2, f"robodiff fit: error: --resume {file}: is a file; give the folder of the run that is to "
+                              f"go on, or begin a new one with --config {file}\n")  # fmt: skip
+
+
+def test_printed_configurations(robodiff: Run, tmp_path: Path) -> None:
+    code, whole, _ = robodiff("fit", "--config", "pusht_keypoints", "--model.horizon", 32, "--print_config")
+    assert (code, yaml.safe_load(whole)["model"]["init_args"]["horizon"]) == (0, 32)
+    code, short, _ = robodiff("fit", "--config", "pusht_keypoints", "--print_config=skip_null")
+    assert (code, "null" in short, "null" in whole) == (0, False, True)
+    (tmp_path / "printed.yaml").write_text(whole)
+    assert robodiff("fit", "--config", tmp_path / "printed.yaml", "--print_config") == (0, whole, "")
+    code, commented, err = robodiff("fit", "--config", "pusht_keypoints", "--print_config=comments")
+    if find_spec("ruamel") is None:
+        assert (code, "--print_config=comments needs ruamel.yaml: pip install" in err) == (2, True)
+    else:
+        assert (code, "# Actions that are denoised together" in commented) == (0, True)
 
 
 def test_an_observation_that_the_environment_lacks(robodiff: Run, recording: Path, tmp_path: Path) -> None:

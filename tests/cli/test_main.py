@@ -33,6 +33,7 @@ def test_help_of_model_and_data_lists_their_options(robodiff: Run) -> None:
     assert "--data.help LeRobotDataModule" in " ".join(robodiff("fit", "--data.help")[1].split())
     assert "--data.layout" in robodiff("fit", "--data.help", "ZarrDataModule")[1]
     assert "--data.repo_id" in robodiff("fit", "--data.help", "LeRobotDataModule")[1]
+    assert "--data.val_filter_key" in robodiff("fit", "--data.help", "RobomimicDataModule")[1]
 
 
 def test_no_command_and_unknown_commands(robodiff: Run) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robodiff.data.config import DataModule, LeRobotDataModule, ZarrDataModule
+from robodiff.data.config import DataModule, LeRobotDataModule, RobomimicDataModule, ZarrDataModule
+from robodiff.data.config import recording as read_any
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, notice
 
@@ -95,9 +97,40 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
         LeRobotDataModule(**options)
 
 
-def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lerobot_set: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 0.0}, "fps must be above 0"),
+        ({"resize_shape": (5, 0)}, "resize_shape must be a height and a width above 0"),
+        ({"shape_meta": {"action": {"shape": [7]}}}, r"shape_meta must be \{obs: .*; found \{'action'"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "acton": {}}}, "shape_meta must be .*; found 'acton'"),
+        ({"shape_meta": {"obs": {"a": {"shape": []}}}}, r"shape_meta must be .*; found obs/a: \{'shape': \[\]\}"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": "depth"}}}}, "shape_meta must be .*; found obs/a"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": ["rgb"]}}}}, "shape_meta must be .*; found obs/a"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "rotation": 6}}}}, "shape_meta must be .*; found obs/a"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "action": [7]}}, r"shape_meta must be .*; found actions: \[7\]"),
+    ],
+)
+def test_options_of_robomimic_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        RobomimicDataModule(path="x", **options)
+
+
+def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path) -> None:
+    assert read_any(str(lerobot_set)) == LeRobotDataModule(root=str(lerobot_set))
+    assert read_any("x/demos.h5", fps=20.0, layout=None) == RobomimicDataModule(path="x/demos.h5", fps=20.0)
+    assert read_any(str(recording), layout="img") == ZarrDataModule(path=str(recording), layout="img")
+    with pytest.raises(UsageError, match="set: is a LeRobot data set, which says itself what its fps, layout is"):
+        read_any(str(lerobot_set), layout="pusht", fps=10.0)
+    with pytest.raises(UsageError, match=r"demos.hdf5: is an HDF5 file of robomimic, which .* its key_map is"):
+        read_any("demos.hdf5", key_map={"a": "action"})
+
+
+def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lerobot_set: Path, tmp_path: Path) -> None:
+    write_robomimic(tmp_path / "demos.hdf5", ZarrDataModule(path=str(recording)).read())
     modules: list[DataModule] = [
         ZarrDataModule(path=str(recording), episodes=[4, 1, 3], val_split=0.4),
+        RobomimicDataModule(path=str(tmp_path / "demos.hdf5"), episodes=[4, 1, 3], val_split=0.4),
         LeRobotDataModule(root=str(lerobot_set), episodes=[4, 1, 3], val_split=0.4),
     ]
     for module in modules:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from tests.conftest import write_recording
+from tests.conftest import write_recording, write_robomimic_file
 
 from robodiff.cli.main import main
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
@@ -69,6 +69,7 @@ def test_commands(
     group.create_array("data/joints", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
     group.create_array("data/command", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
     group.create_array("meta/episode_ends", data=np.array([20, 40, 60]))
+    write_robomimic_file(Path("can.hdf5"))  # likewise
     writer = LeRobotWriter(Path("my_dataset"), fps=10)  # as docs/lerobot.md has it
     for _ in range(3):
         walk = random.normal(size=(20, 3)).cumsum(0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.policies.test_diffusion import FLOW
 
+from robodiff.evaluation.runs import read_curves, read_evaluation
 from robodiff.evaluation.video import write_video
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -30,12 +31,14 @@ def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
     folder = saved / "eval" / "pusht-seed7-n2"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"success_rate", "success_rate_ci95", "mean_max_reward", "mean_episode_length", "episodes",
-                            "latency_ms", "extra", "evaluated"}  # fmt: skip
+                            "non_finite_actions", "latency_ms", "extra", "evaluated"}  # fmt: skip
     assert [e["seed"] for e in metrics["episodes"]] == [7, 8]
     assert metrics["success_rate"] == np.mean([e["success"] for e in metrics["episodes"]])
     assert metrics["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in metrics["episodes"]]))
     assert set(metrics["latency_ms"]) == {"p50", "p95"}
     assert metrics["evaluated"]["sampler"] == "Flow"
+    assert metrics["non_finite_actions"] == 0
+    assert "not finite" not in out + (folder / "report.html").read_text()
     assert "95 % interval" in out
     assert str(folder / "metrics.json") in out
 
@@ -49,6 +52,51 @@ def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
     assert robodiff(*command, "--out", tmp_path / "again")[0] == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert {**again, "latency_ms": 0} == {**metrics, "latency_ms": 0}
+
+
+@pytest.mark.usefixtures("quick")
+def test_actions_that_are_not_finite_are_told(robodiff: Run, saved: Path) -> None:
+    command = ("eval", saved, "--env", "broken", "--num_envs", 2, "--videos", 1)
+    code, out, err = robodiff(*command, "--episodes", 2, "--seed", 103)
+    assert (code, err) == (0, "")
+    folder = saved / "eval" / "broken-seed103-n2"
+    told = f"1 of 2 episodes was stopped by an action that is not finite, before it was executed; what the policy \
+observed there is in {folder / 'non_finite'}"
+    assert told in out
+    assert told in (folder / "report.html").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["non_finite_actions"] == 1
+    assert [e["length"] for e in metrics["episodes"]] == [8, 30]
+    assert [e["non_finite"] for e in metrics["episodes"]] == [True, False]
+    (file,) = (folder / "non_finite").iterdir()
+    with np.load(file, allow_pickle=False) as kept:
+        assert file.name == "seed-103.npz"
+        assert kept["step"] == 8
+        assert np.isnan(kept["observation.state"]).tolist() == [[False, False], [False, True]]
+        assert kept["observation.environment_state"].shape == (2, 16)
+        assert np.isnan(kept["action"]).any()
+
+    # where no episode is stopped any more nothing says so, and metrics.json of before counted none
+    (folder / "non_finite" / "notes.npz").touch()
+    assert robodiff(*command, "--episodes", 2, "--seed", 104, "--out", folder)[0] == 0
+    assert [path.name for path in (folder / "non_finite").iterdir()] == ["notes.npz"]
+    del metrics["non_finite_actions"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert read_evaluation(folder).stopped == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_training_goes_on_when_an_action_is_not_finite(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    code, out, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--run", tmp_path / "run",
+                              "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--data.train_batch_size", 16,
+                              "--trainer.max_epochs", 2, "--rollout.every_n_epochs", 1, "--rollout.env", "broken",
+                              "--rollout.seed", 102, "--rollout.episodes", 2, "--rollout.num_envs", 2)  # fmt: skip
+    assert code == 0, err
+    curves = read_curves(tmp_path / "run" / "metrics.csv")
+    assert curves["rollout/non_finite_actions"][1] == [1, 1]
+    assert "1 stopped by an action that is not finite" in " ".join(out.split())
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "An action that is not finite stopped 1 of their episodes." in page
 
 
 def test_a_sampler_can_be_chosen(robodiff: Run, saved: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.policies.test_diffusion import FLOW
 from torch import Tensor
 
 from robodiff.data.config import ZarrDataModule
-from robodiff.data.episodes import ACTION, Episodes, Feature
+from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.chunks import sample_chunks, window_shape
@@ -226,6 +226,17 @@ def test_where_no_episode_was_held_out(run: Path) -> None:
     source = ZarrDataModule(path=str(run.parent / "demos.zarr"), val_split=0, episodes=[1, 4])
     evaluated = evaluate_offline(run, source, run.parent / "out", own=True, windows=2)["evaluated"]
     assert (evaluated["episodes"], evaluated["which"]) == ([1, 4], TRAINED_ON)
+
+
+def test_past_actions_need_not_be_recorded(recording: Path, tmp_path: Path) -> None:
+    config = DiffusionConfig(**SMALL_MODEL, observation_keys=["observation.state", PAST_ACTION])  # type: ignore[arg-type]
+    policy = DiffusionPolicy(config, {**PUSHT_FEATURES, PAST_ACTION: PUSHT_FEATURES[ACTION]}, 10.0)
+    save_policy(policy, tmp_path / "policy")
+    source = ZarrDataModule(path=str(recording))
+    found = evaluate_offline(
+        tmp_path / "policy", source, tmp_path / "out", own=False, windows=2, sampler="ddim", steps=2
+    )
+    assert found["evaluated"]["windows"] == 2
 
 
 def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -> None:

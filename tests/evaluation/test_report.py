@@ -68,6 +68,19 @@ def test_report_of_a_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
     assert page.count("<video ") == 2
 
 
+def test_the_step_that_the_policy_was_kept_at(run: Path, robodiff: Run) -> None:
+    metrics = run / "metrics.csv"
+    columns = "epoch,global_step,val/action_mse,rollout/mean_max_reward\n"
+    for rows, sentence in (
+        ("0,10,5,\n1,20,3.25,\n2,30,3.25,\n", "kept at step 20, the best by val/action_mse (3.25)."),
+        ("0,10,5,0.5\n1,20,3,0.75\n2,30,2,0.25\n", "kept at step 20, the best by rollout/mean_max_reward (0.75)."),
+        ("", "The policy is that of the last step."),
+    ):
+        metrics.write_text(columns + rows)
+        assert robodiff("report", run)[0] == 0
+        assert sentence in (run / "report.html").read_text()
+
+
 def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(run, second)
@@ -83,6 +96,8 @@ def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
     assert "+0.00 (" in page
     assert f"not evaluated: robodiff eval {tmp_path / 'third'}" in page
     assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
+    code, _, err = robodiff("report", run, second, "--out", tmp_path)
+    assert (code, "is a folder; name the page to write, such as" in err) == (2, True)
     with pytest.raises(UsageError, match="given twice"):
         write_comparison([run, run], tmp_path / "page.html")
 
@@ -120,8 +135,8 @@ def test_evaluation_of_a_policy_without_its_run(run: Path, robodiff: Run, tmp_pa
 
 def test_broken_files(run: Path, robodiff: Run, tmp_path: Path) -> None:
     for arguments, code, message in (
-        ((tmp_path,), 2, "is not a run (it has no config.yaml)"),
-        ((run, tmp_path), 2, "is not a run (it has no config.yaml)"),
+        ((tmp_path,), 2, "is not the folder of a run (it has no config.yaml)"),
+        ((run, tmp_path), 2, "is not the folder of a run (it has no config.yaml)"),
         ((), 2, "runs"),
     ):
         got, _, err = robodiff("report", *arguments)

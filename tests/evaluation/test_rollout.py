@@ -1,34 +1,26 @@
-"""Episodes depend on their seeds alone; policies that do not fit are refused."""
+"""Episodes depend on their seeds alone; what is not finite never reaches the environment."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import PUSHT_FEATURES
 from tests.policies.test_diffusion import FLOW
 
+from robodiff.data.episodes import PAST_ACTION
 from robodiff.envs.registry import get_env_spec
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runner import PolicyRunner
 
 Make = Callable[..., DiffusionPolicy]
 
 
 def plain(records: list[EpisodeRecord]) -> list[tuple]:
     return [(r.seed, r.success, r.max_reward, r.length, np.stack(r.actions).tolist()) for r in records]
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Episodes of at most 30 steps."""
-    import dataclasses
-
-    from robodiff.envs import registry
-    from robodiff.envs.pusht import PushTEnv
-
-    short = dataclasses.replace(registry.ENVIRONMENTS["pusht"], make=lambda keys: PushTEnv(keys, max_steps=30))
-    monkeypatch.setitem(registry.ENVIRONMENTS, "pusht", short)
 
 
 @pytest.mark.usefixtures("quick")
@@ -56,9 +48,25 @@ def test_more_episodes_than_rows_run_in_waves(small_policy: Make) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_policy_that_does_not_fit_is_refused(small_policy: Make) -> None:
-    import dataclasses
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("past", [False, True])
+def test_an_episode_is_what_a_runner_does_in_a_plain_loop(small_policy: Make, past: bool) -> None:
+    policy, spec = small_policy(**FLOW), get_env_spec("pusht")
+    if past:
+        features = {**PUSHT_FEATURES, PAST_ACTION: PUSHT_FEATURES["action"]}
+        policy = DiffusionPolicy(policy.config, features, fps=10.0).eval()
+    environment, runner = spec.make(list(spec.features)[:2]), PolicyRunner(policy, seeds=[7])
+    observation, _ = environment.reset(seed=7)
+    ended, actions = False, []
+    while not ended:
+        actions.append(runner.act(observation))
+        observation, _, terminated, truncated, _ = environment.step(actions[-1])
+        ended = terminated or truncated
+    (record,) = rollout(policy, spec, [7], num_envs=1)
+    np.testing.assert_array_equal(record.actions, actions)
 
+
+def test_a_policy_that_does_not_fit_is_refused(small_policy: Make) -> None:
     policy, spec = small_policy(), get_env_spec("pusht")
     lacking = {k: f for k, f in spec.features.items() if k != "observation.environment_state"}
     with pytest.raises(UsageError, match=r"observes 'observation\.environment_state', which .* pusht lacks"):
@@ -67,12 +75,38 @@ def test_a_policy_that_does_not_fit_is_refused(small_policy: Make) -> None:
         check_fit(policy, dataclasses.replace(spec, fps=20.0))
 
 
-def test_actions_that_are_not_finite_never_reach_the_environment(small_policy: Make) -> None:
-    policy = small_policy(**FLOW)
+@pytest.mark.usefixtures("quick")
+def test_an_action_that_is_not_finite_stops_its_episode_alone(small_policy: Make) -> None:
+    policy, seeds = small_policy(**FLOW), range(100, 106)  # two waves
+    sound = rollout(policy, get_env_spec("pusht"), seeds, num_envs=4)
+    records = rollout(policy, get_env_spec("broken"), seeds, num_envs=4)
+    stopped, undisturbed = records.pop(3), sound.pop(3)
+    assert plain(records) == plain(sound)
+    assert all(record.non_finite is None for record in records)
+    assert stopped.seed == 103
+    assert stopped.length == 8  # the second chunk was made from what step 8 gave
+    np.testing.assert_array_equal(stopped.actions, undisturbed.actions[:8])
+    assert stopped.non_finite is not None
+    assert "what was observed is not finite in observation.state" in str(stopped.non_finite)
+    assert stopped.non_finite.actions.shape == (8, 2)
+    assert not np.isfinite(stopped.non_finite.actions).all()
+    observed = stopped.non_finite.observation
+    assert {key: value.shape for key, value in observed.items()} == {
+        "observation.state": (2, 2),
+        "observation.environment_state": (2, 16),
+    }
+    assert np.isnan(observed["observation.state"]).tolist() == [[False, False], [False, True]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_policy_without_a_finite_action_does_nothing(small_policy: Make) -> None:
+    policy, spec = small_policy(**FLOW), get_env_spec("pusht")
     with torch.no_grad():
         policy.denoiser.final[1].bias.fill_(float("nan"))
-    with pytest.raises(RobodiffError, match="not finite in episode 7, step 0"):
-        rollout(policy, get_env_spec("pusht"), [7], 1)
+    (record,) = rollout(policy, spec, [7], 1)
+    assert (record.length, record.max_reward, record.success) == (0, 0.0, False)
+    assert "all that was observed is finite" in str(record.non_finite)
+    assert len(chunk_latency(policy, spec, seed=0, chunks=2)) == 2
 
 
 def test_latency_is_measured_chunk_by_chunk(small_policy: Make) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.faults import broken, full, killed  # noqa: F401 - they fill the catalogue
+from tests.faults import broken, full, inputs, killed  # noqa: F401 - they fill the catalogue
 from tests.faults.catalogue import FAULTS, Fault, Place, prepare
 
 

@@ -64,27 +64,42 @@ def _zip(folder: Path) -> None:
 
 def _read_zarr(name: str) -> Callable[[Path], None]:
     def load(folder: Path) -> None:
-        import numpy as np
-
         from robodiff.data.formats.zarr import read_zarr
 
-        episodes = read_zarr(folder / name)
-        ends = episodes.episode_ends
-        assert ends.dtype == np.int64
-        assert len(ends) > 0
-        assert (np.diff(ends, prepend=0) > 0).all()
-        assert np.isfinite(episodes.fps)
-        assert episodes.fps > 0
-        assert all(len(column) == len(ends) for column in episodes.table.values())
-        assert episodes.features.keys() == episodes.arrays.keys()
-        for key, array in episodes.arrays.items():
-            feature = episodes.features[key]
-            assert array.shape == (ends[-1], *feature.shape)
-            assert 0 not in array.shape
-            assert (feature.kind, array.ndim, array.dtype) in (("image", 4, np.uint8), ("vector", 2, np.float32))
-            assert np.isfinite(array).all()
+        _check_episodes(read_zarr(folder / name))
 
     return load
+
+
+def _robomimic(folder: Path) -> None:
+    from tests.conftest import write_robomimic_file
+
+    write_robomimic_file(folder / "demos.hdf5", demos=2, size=4)
+
+
+def _read_robomimic(folder: Path) -> None:
+    from robodiff.data.formats.robomimic import read_robomimic
+
+    _check_episodes(read_robomimic(folder / "demos.hdf5"))
+
+
+def _check_episodes(episodes: Any) -> None:
+    import numpy as np
+
+    ends = episodes.episode_ends
+    assert ends.dtype == np.int64
+    assert len(ends) > 0
+    assert (np.diff(ends, prepend=0) > 0).all()
+    assert np.isfinite(episodes.fps)
+    assert episodes.fps > 0
+    assert all(len(column) == len(ends) for column in episodes.table.values())
+    assert episodes.features.keys() == episodes.arrays.keys()
+    for key, array in episodes.arrays.items():
+        feature = episodes.features[key]
+        assert array.shape == (ends[-1], *feature.shape)
+        assert 0 not in array.shape
+        assert (feature.kind, array.ndim, array.dtype) in (("image", 4, np.uint8), ("vector", 2, np.float32))
+        assert np.isfinite(array).all()
 
 
 def _policy(folder: Path) -> None:
@@ -147,6 +162,7 @@ TARGETS = {
     "zarr2": Target(_zarr(2), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
     "zarr3": Target(_zarr(3), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
     "zip": Target(_zip, _read_zarr("demos.zarr.zip"), (*BYTES, m.link, m.overwrite_zip_record, *[m.edit_zip] * 9)),
+    "hdf5": Target(_robomimic, _read_robomimic, (*BYTES, *FILES)),
     "policy": Target(_policy, _load_policy, (*BYTES, *FILES, *[m.edit_document] * 9)),
     "config": Target(_preset, _parse, (*BYTES, m.link, m.nest_aliases, *[m.edit_document] * 9)),
 }

@@ -51,11 +51,18 @@ def test_refused(changes: dict, message: str) -> None:
     [
         (DiffusionConfig, {"conditioning": "local"}, "conditioning must be global or inpaint; found 'local'"),
         (DiffusionConfig, {"conditioning": "inpaint", "pred_action_steps_only": True}, "leaves out .* there is"),
-        (DiffusionConfig, {"n_action_steps": 6, "pred_action_steps_only": True}, "n_action_steps must be divisible by 4"),
+        (
+            DiffusionConfig,
+            {"n_action_steps": 6, "pred_action_steps_only": True},
+            "n_action_steps must be divisible by 4",
+        ),
         (DiffusionTransformerConfig, {"conditioning": "inpaint", "pred_action_steps_only": True}, "there is cond"),
         (DiffusionTransformerConfig, {"time_as_cond": False}, "time_as_cond false .* with inpaint$"),
-        (DiffusionTransformerConfig, {"time_as_cond": False, "conditioning": "inpaint", "n_cond_layers": 2},
-         "time_as_cond false has none"),
+        (
+            DiffusionTransformerConfig,
+            {"time_as_cond": False, "conditioning": "inpaint", "n_cond_layers": 2},
+            "time_as_cond false has none",
+        ),
         (DiffusionTransformerConfig, {"n_emb": 30}, "divisible by n_head 4; found 30"),
         (DiffusionTransformerConfig, {"n_layer": 0}, "n_layer must be at least 1"),
         (DiffusionTransformerConfig, {"n_cond_layers": -1}, "n_cond_layers must not be negative"),

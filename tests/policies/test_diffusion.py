@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import SMALL_MODEL
+from tests.conftest import CAMERAS, SMALL_MODEL, STATE, TOP, WRIST
 from torch import Tensor
 from torchvision.models import resnet18
 
@@ -134,31 +134,6 @@ def test_features_that_do_not_fit_are_refused() -> None:
         DiffusionPolicy(DiffusionConfig(observation_keys=["observation.depth"]), features, 10.0)
     with pytest.raises(UsageError, match="must observe something"):
         DiffusionPolicy(DiffusionConfig(), {"action": vector}, 10.0)
-
-
-TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
-CAMERAS = {
-    TOP: Feature("image", (3, 48, 40), "uint8"),
-    STATE: Feature("vector", (2,), "float32"),
-    WRIST: Feature("image", (3, 40, 48), "uint8"),
-    "action": Feature("vector", (2,), "float32"),
-}
-VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
-
-
-@pytest.fixture
-def seeing_policy() -> Make:
-    """A function that makes a small policy that observes two cameras and a vector."""
-
-    def make(**changes: object) -> DiffusionPolicy:
-        torch.manual_seed(0)
-        config = DiffusionConfig(**{**SMALL_MODEL, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
-        policy = DiffusionPolicy(config, CAMERAS, fps=10.0)
-        ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
-        policy.normalizer.fit({STATE: ends, "action": ends})
-        return policy.eval()
-
-    return make
 
 
 def seeing_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from robodiff.data.episodes import PAST_ACTION, Episodes, with_past_action
+from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
-from robodiff.policies.runner import PolicyRunner
+from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 
 Make = Callable[..., DiffusionPolicy]
 
@@ -32,6 +34,14 @@ def spy(small_policy: Make) -> Spy:
     policy.__class__ = Spy
     policy.asked = []
     return policy  # type: ignore[return-value]
+
+
+@pytest.fixture
+def remembering(spy: Spy) -> Spy:
+    """A spy that observes past actions, too, and is asked at every step."""
+    spy.features = {**spy.features, PAST_ACTION: spy.features["action"]}
+    spy.config = type(spy.config)(**{**spy.config.__dict__, "n_action_steps": 1})
+    return spy
 
 
 def seen(time: float, rows: int | None = None) -> dict[str, np.ndarray]:
@@ -75,6 +85,14 @@ def test_the_noise_of_a_row_is_its_seeds_and_chunks(spy: Spy) -> None:
     assert spy.asked[-1]["noise"][:, 0].equal(second[:, 1])
 
 
+def test_an_observation_that_is_written_over_is_remembered_as_it_was(spy: Spy) -> None:
+    runner, observation = PolicyRunner(spy, rows=1), seen(0, 1)
+    for t in range(9):
+        observation["observation.state"][:] = t
+        runner.act(observation)
+    assert spy.asked[-1]["observation.state"][0, :, 0].tolist() == [7, 8]
+
+
 def test_timestamps_pick_the_history(spy: Spy) -> None:
     spy.config = type(spy.config)(**{**spy.config.__dict__, "n_action_steps": 1})
     runner = PolicyRunner(spy)  # 10 Hz; observed at 40 Hz
@@ -92,6 +110,71 @@ def test_frame_stride_spaces_the_history(spy: Spy) -> None:
     for t in (0.0, 0.1, 0.2, 0.3):
         runner.act(seen(t), timestamp=t)
     np.testing.assert_allclose(spy.asked[-1]["observation.state"][0, :, 0], [0.1, 0.3], atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_past_actions_are_those_of_training(remembering: Spy, stride: int) -> None:
+    """A recording of what the spy does, as training sees it, is what the spy sees when it does it."""
+    remembering.config = type(remembering.config)(**{**remembering.config.__dict__, "frame_stride": stride})
+    frames = np.arange(20)
+    action = np.stack([np.ones(20), frames], axis=1).astype(np.float32)  # the spy's step, and the number it observed
+    recorded = Episodes("", {"action": action}, np.array([20]), 10.0, {"action": remembering.features["action"]})
+    past = with_past_action(recorded, [PAST_ACTION], stride).arrays[PAST_ACTION]
+    runner = PolicyRunner(remembering)
+    for frame in frames[::stride]:
+        np.testing.assert_array_equal(runner.act(seen(frame)), action[frame])
+    windows = Windows(recorded.episode_ends, remembering.config.window)
+    expected = past[windows.frames(np.arange(len(windows)))[0][::stride, :2]]  # (W, To, Da)
+    found = np.concatenate([asked[PAST_ACTION] for asked in remembering.asked])
+    np.testing.assert_array_equal(found[: len(expected)], expected)
+    assert found[0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_row_that_is_reset_has_no_past_action(remembering: Spy) -> None:
+    runner = PolicyRunner(remembering, rows=2)
+    for t in range(3):
+        runner.act(seen(t, 2))
+    runner.reset(rows=[1])
+    runner.act(seen(3, 2))
+    assert remembering.asked[-1][PAST_ACTION].tolist() == [[[1, 1], [1, 2]], [[0, 0], [0, 0]]]
+
+
+def test_past_actions_are_remembered_with_what_was_observed_then(remembering: Spy) -> None:
+    runner = PolicyRunner(remembering)  # 10 Hz; observed at 40 Hz
+    for t in np.arange(0, 1.01, 0.025):
+        runner.act(seen(t), timestamp=float(t))
+    np.testing.assert_allclose(remembering.asked[-1][PAST_ACTION][0, :, 1], [0.875, 0.975], atol=1e-6)
+
+
+def test_who_knows_what_was_executed_is_believed(remembering: Spy) -> None:
+    runner = PolicyRunner(remembering)
+    runner.act(seen(0))[:] = 99  # what a caller does with the action that it got changes nothing
+    runner.act(seen(1))
+    runner.act({**seen(2), PAST_ACTION: np.full(2, 5.0)})
+    found = [asked[PAST_ACTION][0, -1].tolist() for asked in remembering.asked]
+    assert found == [[0, 0], [1, 0], [5, 5]]
+
+
+def test_nothing_of_a_chunk_that_is_not_finite_is_handed_out(spy: Spy) -> None:
+    runner = PolicyRunner(spy, rows=2)
+    blind = seen(0, 2)
+    blind["observation.state"][1, 0] = np.nan
+    for t in range(8):
+        with pytest.raises(NonFiniteActions, match=r"row 1: action\[1\] is not finite at step 0 .* observation\.state"):
+            runner.act(blind if t == 0 else seen(t, 2))
+    chunk_for_row_0 = PolicyRunner(spy).act(seen(0))
+    with pytest.raises(NonFiniteActions) as caught:
+        PolicyRunner(spy, rows=2).act(blind)
+    assert caught.value.actions[0].tolist() == chunk_for_row_0.tolist()
+    assert np.isnan(caught.value.actions[1]).all()
+    assert np.isnan(caught.value.chunks[1].observation["observation.state"]).tolist() == [[True, False]] * 2
+    assert runner.act(seen(8, 2)).tolist() == [[1, 8], [1, 8]]  # the next chunk is made of what is seen by then
+
+    alone = PolicyRunner(spy)
+    with pytest.raises(NonFiniteActions, match=r"^action\[1\] is not finite"):
+        alone.act({key: value[1] for key, value in blind.items()})
+    alone.reset()
+    assert alone.act(seen(3)).tolist() == [1, 3]
 
 
 def test_wrong_observations_are_refused(spy: Spy) -> None:

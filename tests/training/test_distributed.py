@@ -1,14 +1,31 @@
-"""Two processes that train together do what one does with batches twice as large."""
+"""Two processes that train together do what one does with batches twice as large, whoever starts them."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from tests.faults.catalogue import SMALL
 
+from robodiff.evaluation.runs import read_curves
 from robodiff.policies.checkpoint import load_policy
+from robodiff.policies.config import DiffusionConfig
+from robodiff.training.optim import learning_rate
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
+TWO = ("--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", 2)
+
+
+def torchrun(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """``robodiff`` in two processes; torchrun would take --run for one of its own options but for the --."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "--",
+               "robodiff", *arguments]  # fmt: skip
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
 
 def test_two_processes_are_one_with_the_double_batch(
@@ -31,3 +48,23 @@ def test_two_processes_are_one_with_the_double_batch(
         torch.testing.assert_close(runs["two"][key], value, rtol=1e-4, atol=1e-6)
     columns = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in runs]
     assert len(columns[0]) == len(columns[1])
+
+
+def test_torchrun(recording: Path, tmp_path: Path) -> None:
+    fit = ("fit", *SMALL, *TWO, "--data.path", recording, "--data.episodes", "[0, 1, 3]", "--data.val_split", 0,
+           "--trainer.max_epochs", 2, "--trainer.accumulate_grad_batches", 2)  # fmt: skip
+    done = torchrun(*fit, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for line in ("run: ", "43 windows to train on", "policy: observes", "policy: /", "report: "):
+        assert done.stdout.count(line) == 1, done.stdout
+    assert [path.name for path in tmp_path.iterdir() if path != recording] == ["run"]
+    # An epoch is batches of 8 and 8, 8 and 8, 6 and 5 windows: a step of two batches, and one of what is left.
+    steps, rates = read_curves(tmp_path / "run" / "metrics.csv")["train/learning_rate"]
+    assert steps == [1, 2, 3, 4]
+    config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
+    assert rates == pytest.approx([learning_rate(step, 4, config) for step in range(4)])
+
+    done = torchrun(*fit, "--run", tmp_path / "other", "--data.path", "nowhere.zarr")
+    assert done.returncode == 1
+    assert done.stderr.count("robodiff fit: error: nowhere.zarr: no such file or folder") == 1  # and not by each
+    assert "robodiff/cli/main.py" not in done.stderr  # torchrun has a traceback of its own

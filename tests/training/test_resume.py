@@ -38,13 +38,14 @@ def outcome(run: Path) -> tuple[dict, str]:
     return load_file(run / "policy-last" / "model.safetensors"), (run / "metrics.csv").read_text()
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["every-batch", "accumulated"])
+@pytest.fixture(scope="module", params=[(1, "32-true"), (2, "bf16-mixed")], ids=["every-batch", "accumulated-bf16"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """The arguments of a run and its folder, finished without a stop."""
     folder = tmp_path_factory.mktemp("whole")
     data = write_recording(folder / "demos.zarr")
-    arguments = [*ARGUMENTS, "--data.path", str(data), "--trainer.max_epochs", "3",
-                 "--trainer.accumulate_grad_batches", str(request.param)]  # fmt: skip
+    accumulated, precision = request.param
+    arguments = [*ARGUMENTS, "--data.path", str(data), "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
+                 "--trainer.accumulate_grad_batches", str(accumulated), "--trainer.precision", precision]  # fmt: skip
     run("fit", *arguments, "--run", folder / "run").done()
     return arguments, folder / "run"
 

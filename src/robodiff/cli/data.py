@@ -1,4 +1,4 @@
-"""``robodiff data``: look into a recording, check it, and write it in the other format."""
+"""``robodiff data``: look into a recording, check it, and write it in another format."""
 
 import dataclasses
 import json
@@ -32,11 +32,13 @@ Examples:
   robodiff data view builtin:pusht
   robodiff data view demos.zarr.zip --layout pusht --out demos.html"""
 
-CONVERT = """Write a recording in the other format: zarr as a LeRobot v3.0 data set, or a LeRobot data set as zarr.
+CONVERT = """Write a recording in another format: as a zarr group, as an HDF5 file of robomimic, or as a LeRobot v3.0
+data set. The name of OUT tells which.
 
 Examples:
   robodiff data convert demos.zarr demos_lerobot
-  robodiff data convert demos_lerobot demos_again.zarr.zip"""
+  robodiff data convert demos_lerobot demos_again.zarr.zip
+  robodiff data convert demos.hdf5 demos_from_robomimic.zarr"""
 
 
 def run(arguments: list[str]) -> None:
@@ -92,7 +94,7 @@ def view(arguments: list[str]) -> None:
 
 
 def convert(arguments: list[str]) -> None:
-    """Parse, read, write in the other format."""
+    """Parse, read, write in another format."""
     from rich.console import Console
 
     from robodiff.data.formats.convert import convert as write
@@ -100,7 +102,9 @@ def convert(arguments: list[str]) -> None:
     from robodiff.progress import bar
 
     parser = _parser("convert", CONVERT, "PATH OUT [options]")
-    parser.add_argument("out", type=str, help="A .zarr folder or .zip, else the folder of a LeRobot v3.0 data set.")
+    parser.add_argument(
+        "out", type=str, help="A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder."
+    )
     parser.add_argument("--images", type=Literal["av1", "h264", "png"] | None,
                         help="How LeRobot's format stores images; av1 when not given. png loses nothing.")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -108,7 +112,7 @@ def convert(arguments: list[str]) -> None:
     with bar(console, "episodes", len(episodes)) as advance:
         write(episodes, out, options.images, advance)
     if names := lost(episodes, out):
-        notice(f"zarr has no place for {', '.join(names)} of each episode; left out")
+        notice(f"{out} has no place for {', '.join(names)}; left out")
     console.print(f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}",
                   highlight=False, soft_wrap=True)  # fmt: skip
 
@@ -139,15 +143,18 @@ def print_findings(path: str, findings: list[Finding]) -> None:
 
 def _parser(action: str, description: str, usage: str = "PATH [options]") -> Parser:
     parser = Parser(f"data {action}", usage, description)
-    parser.add_argument("path", type=str, help="A recording; builtin:pusht is the one inside the package.")
+    parser.add_argument("path", type=str, help="A recording, or a LeRobot data set of the Hugging Face hub, such as "
+                        "lerobot/pusht; builtin:pusht is the one inside the package.")  # fmt: skip
     parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
     parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")
     parser.add_argument("--fps", type=float | None, help="Frames per second, if the file does not say it itself.")
+    parser.add_argument("--revision", type=str | None, help="Branch, tag or commit on the hub.")
     return parser
 
 
 def _source(options: Any) -> DataModule:
-    return recording(options.path, options.layout, options.key_map, options.fps)
+    names = ("layout", "key_map", "fps", "revision")
+    return recording(options.path, **{name: options[name] for name in names})
 
 
 def print_info(episodes: Episodes) -> None:

@@ -3,7 +3,6 @@
 import time
 
 from robodiff.cli.parser import Parser
-from robodiff.errors import UsageError
 
 DESCRIPTION = """Train a policy for Push-T on the demonstrations inside the package, then measure it on unseen seeds.
 
@@ -23,11 +22,11 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--run", type=str | None, help="Folder of the run; runs/demo-<date>-<time> when not given.")
     parser.add_argument("--episodes", type=int, default=100, help="Episodes to measure.")
     options = parser.parse_args(arguments)
-    if options.episodes < 1:
-        raise UsageError(f"--episodes must be at least 1; found {options.episodes}")
     folder = options.run or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    measuring = [folder, "--env", "pusht", "--episodes", str(options.episodes)]
+    evaluation.parse(measuring)  # what it refuses is refused before the training
     fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
-    measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
+    measured = evaluation.run(measuring)
     print(
         f"\nopen {folder}/report.html: the answer, videos, what the policy would do, and what it learned from\n"
         f"videos of the first successes and failures: {measured / 'videos'}\n"

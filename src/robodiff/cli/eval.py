@@ -12,7 +12,7 @@ from robodiff.cli.parser import Parser
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
 from robodiff.evaluation.compare import compare, shared_seeds
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation
 from robodiff.files import write_json
 
 DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its
@@ -31,8 +31,12 @@ OFFLINE: dict[str, Any] = {"data": None, "windows": 2000}
 """Options that have a meaning only with --env, and only without, and what they are when not given."""
 
 
-def run(arguments: list[str]) -> Path:
-    """Parse, measure, print; returns the folder that was written to."""
+def parse(arguments: list[str]) -> Any:
+    """The options, checked as far as they can be before anything is read.
+
+    Raises:
+        UsageError: one that is unknown, or out of its range.
+    """
     parser = Parser("eval", "RUN_OR_POLICY [--env ENV] [options]", DESCRIPTION)
     parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
     parser.add_argument("--env", type=str | None, help="The environment, such as pusht. Without one, the policy's "
@@ -56,14 +60,10 @@ def run(arguments: list[str]) -> Path:
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
     _fill(options)
-    out = Path(options.out) if options.out else default_folder(options.policy, options)
-    console = Console()
-    if options.env is None:
-        run_offline(options, out, console)
-    else:
-        _run_episodes(options, out, console)
-    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
-    return out
+    for name, least in (("episodes", 1), ("seed", 0), ("num_envs", 1), ("videos", 0), ("windows", 1)):
+        if options[name] is not None and options[name] < least:
+            raise UsageError(f"--{name} must be at least {least}; found {options[name]}")
+    return options
 
 
 def _fill(options: Any) -> None:
@@ -84,10 +84,21 @@ def _fill(options: Any) -> None:
         options[name] = default if options[name] is None else options[name]
 
 
+def run(arguments: list[str]) -> Path:
+    """Parse, measure, print; returns the folder that was written to."""
+    options = parse(arguments)
+    out = Path(options.out) if options.out else default_folder(options.policy, options)
+    console = Console()
+    if options.env is None:
+        run_offline(options, out, console)
+    else:
+        _run_episodes(options, out, console)
+    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
+    return out
+
+
 def _run_episodes(options: Any, out: Path, console: Any) -> None:
     """Measure in the environment, compare if that was asked for, print what was found."""
-    if options.episodes < 1:
-        raise UsageError(f"--episodes must be at least 1; found {options.episodes}")
     other = _against(options) if options.against else None
     if other is not None and other.resolve() == out.resolve():
         raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
@@ -109,6 +120,8 @@ def _against(options: Any) -> Path:
 def default_folder(policy: str, options: Any) -> Path:
     """``eval/<what was measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
+    if folder.is_file():
+        raise UsageError(f"{policy}: is a file; give the folder of a run or of a policy")
     if not folder.is_dir():
         raise UsageError(f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared "
                          "with by the folder of its evaluation")  # fmt: skip
@@ -151,6 +164,7 @@ def measure(policy: str, options: Any, out: Path, console: Any, again: bool = Tr
 def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> None:
     low, high = metrics["success_rate_ci95"]
     latency, evaluated = metrics["latency_ms"], metrics["evaluated"]
+    _warn(Evaluation(out, metrics), console)
     for line in (
         f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}) in {options.episodes} episodes "
         f"of {options.env} from seed {options.seed}",
@@ -162,10 +176,16 @@ def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> No
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def _warn(evaluation: Evaluation, console: Any) -> None:
+    if evaluation.stopped:
+        console.print(evaluation.stopped, style="bold red", highlight=False, soft_wrap=True)
+
+
 def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, console: Any) -> None:
     """Compare with the other evaluation, which is made first where there is none yet."""
     given = Path(options.against) == other
     theirs = read_evaluation(other).metrics if given else measure(options.against, options, other, console, again=False)
+    _warn(Evaluation(other, theirs), console)
     result = compare(metrics, theirs)
     conclusion = result.conclusion(options.policy, options.against)
     write_json(

@@ -13,14 +13,14 @@ from robodiff.cli.foreign import OURS, known_class, read_configuration
 from robodiff.cli.parser import Parser, check_yaml
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.base import PolicyConfig
+from robodiff.policies.config import PolicyConfig  # and with it every policy, which can then be named
 from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
 
 Any option of the configuration can be given on the command line, too; --model.help lists those of the policy,
---data.help ZarrDataModule and --data.help LeRobotDataModule those of the data. A --trainer.max_* there replaces every
-max_* of the configuration.
+--data.help ZarrDataModule (LeRobotDataModule, RobomimicDataModule) those of the data. A --trainer.max_* there replaces
+every max_* of the configuration.
 
 Examples:
   robodiff fit --config pusht_keypoints
@@ -145,6 +145,9 @@ def _resume(arguments: list[str], run: str) -> list[str]:
         if not option.startswith("--trainer.max_") and option != "--minutes":
             raise UsageError(f"--resume goes on with the run as it was begun; of its options only --trainer.max_* "
                              f"may change, found {option}")  # fmt: skip
+    if Path(run).is_file():
+        raise UsageError(f"--resume {run}: is a file; give the folder of the run that is to go on, or begin a new one "
+                         f"with --config {run}")  # fmt: skip
     if not (Path(run) / "config.yaml").is_file():
         raise UsageError(f"--resume {run}: no run there (it has no config.yaml)")
     return ["--config", str(Path(run) / "config.yaml"), *rest]
@@ -168,8 +171,12 @@ def _with_length(arguments: list[str]) -> list[str]:
 
 
 def _split(arguments: list[str]) -> list[str]:
-    """--option=value as two arguments."""
-    return [part for a in arguments for part in (a.split("=", 1) if a.startswith("--") else [a])]
+    """--option=value as two arguments; only the flags of --print_config are written with it alone."""
+    return [
+        part
+        for a in arguments
+        for part in (a.split("=", 1) if a.startswith("--") and not a.startswith("--print_config=") else [a])
+    ]
 
 
 def _value(arguments: list[str], option: str) -> str | None:

@@ -18,6 +18,7 @@ OURS = {
     "data": {
         "ZarrDataModule": "robodiff.data.config.ZarrDataModule",
         "LeRobotDataModule": "robodiff.data.config.LeRobotDataModule",
+        "RobomimicDataModule": "robodiff.data.config.RobomimicDataModule",
     },
 }
 """Per part of a configuration the classes that there are, by their short names."""

@@ -4,6 +4,8 @@ import errno
 import importlib
 import os
 import sys
+import time
+from typing import NoReturn
 
 from robodiff import __version__
 from robodiff.errors import RobodiffError, UsageError, nearest
@@ -32,6 +34,9 @@ UNWRITABLE = {
 }
 """What to do where the operating system refuses to write."""
 
+ALONE_AFTER = 5.0
+"""Seconds after which a process that trains with others takes itself for the only one that fails."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point; exits with 0, with 1 for a failure, with 2 for a usage that cannot be meant."""
@@ -49,14 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
                              f"{nearest(command, list(COMMANDS))}")  # fmt: skip
         importlib.import_module(f"robodiff.cli.{command}").run(arguments[1:])
     except RobodiffError as error:
-        print(f"robodiff {command}: error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        _fail(f"robodiff {command}: error: {error}", 2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "robodiff":
             raise
-        print(f"robodiff {command}: error: needs {error.name}, which is not installed: "
-              "pip install 'robodiff[train]'", file=sys.stderr)  # fmt: skip
-        sys.exit(1)
+        _fail(f"robodiff {command}: error: needs {error.name}, which is not installed: pip install 'robodiff[train]'")
     except KeyboardInterrupt:
         print(f"robodiff {command}: stopped", file=sys.stderr)
         sys.exit(130)
@@ -66,9 +68,21 @@ def main(arguments: list[str] | None = None) -> None:
         if error.errno not in UNWRITABLE:
             raise
         again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"
-        print(f"robodiff {command}: error: {error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished "
-              f"before stays\n{UNWRITABLE[error.errno]}, then go on with {again}", file=sys.stderr)  # fmt: skip
-        sys.exit(1)
+        _fail(f"robodiff {command}: error: {error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished "
+              f"before stays\n{UNWRITABLE[error.errno]}, then go on with {again}")  # fmt: skip
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    """Say what went wrong and exit; of processes that train together only one says it."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        # The first of them mostly fails in the same way. Then torchrun ends this one, or its parent is the first.
+        parent, end = os.getppid(), time.monotonic() + ALONE_AFTER
+        while os.getppid() == parent and time.monotonic() < end:
+            time.sleep(0.1)
+        message = message if os.getppid() == parent else ""
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def _help() -> str:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.config import PolicyConfig  # from there, so that its subclasses are known
+from robodiff.policies.config import PolicyConfig  # and with it every policy, which can then be named
 
 set_parsing_settings(subclasses_enabled=[PolicyConfig, DataModule], docstring_parse_attribute_docstrings=True)
 
@@ -78,8 +78,11 @@ def shorten(message: str, known: list[str]) -> str:
         expected = re.sub(r"<class '(\w+)'>|typing\.", lambda m: m[1] or "", wrong[1])
         found = wrong[2].strip().splitlines()[0]
         return f"{'.'.join(keys)}: expected {' '.join(expected.split())}; found {found[:80]}"
+    if 'Invalid option "comments"' in message:
+        return "--print_config=comments needs ruamel.yaml: pip install ruamel.yaml"
     if "is abstract" in message:
-        classes = ", ".join(each.__name__ for each in DataModule.__subclasses__())
+        kind = PolicyConfig if keys[:1] == ["model"] else DataModule
+        classes = ", ".join(each.__name__ for each in kind.__subclasses__())
         return f"{'.'.join(keys)}: nothing says of which class it is; there is {classes}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]

@@ -15,7 +15,7 @@ from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.windows import WindowShape
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import NotFetched, RobodiffError, UsageError
 
 STATE = "observation.state"
 SEVERITIES = ("fatal", "warning", "note")
@@ -46,12 +46,13 @@ def examine(source: DataModule, window: WindowShape) -> list[Finding]:
 
     Raises:
         UsageError: the file needs a layout, a key map or a rate that ``source`` does not give.
+        NotFetched: it cannot be had from the hub.
     """
     try:
         episodes = source.read()
     except RecordingError as error:
         return list(error.findings)
-    except UsageError:
+    except (UsageError, NotFetched):
         raise
     except RobodiffError as error:
         return [Finding("fatal", "readable", str(error), "check the path, or record or copy it again")]

@@ -2,24 +2,28 @@
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.episodes import ACTION, MASK, Episodes, episode_numbers
+from robodiff.data.formats.shape_meta import check_form
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
+from robodiff.files import is_repository
 
 BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
 """Demonstrations inside the package, by the name in ``builtin:<name>``."""
+HDF5 = (".hdf5", ".h5")
+"""How the name of a robomimic file ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataModule(ABC):
-    """Demonstrations and how they become batches; --data.help LeRobotDataModule and --data.help ZarrDataModule tell
-    what each format needs."""
+    """Demonstrations and how they become batches; --data.help LeRobotDataModule, --data.help ZarrDataModule and
+    --data.help RobomimicDataModule tell what each format needs."""
 
     episodes: list[int] | None = None
     """Which episodes to use, by number; all when null."""
@@ -81,8 +85,7 @@ class ZarrDataModule(DataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.fps is not None and not self.fps > 0:
-            raise UsageError(f"fps must be above 0; found {self.fps}")
+        _check_fps(self.fps)
         if self.key_map is not None and self.layout is not None:
             raise UsageError("layout and key_map both say what the file's keys are; give one of them")
 
@@ -94,13 +97,7 @@ class ZarrDataModule(DataModule):
         return replace(read_zarr(resolve(self.path), self.layout, self.key_map, keys, fps), source=self.path)
 
     def chosen(self, episodes: Episodes) -> np.ndarray:  # noqa: D102
-        if self.episodes is None:
-            return np.arange(len(episodes))
-        numbers = self.episodes
-        if not numbers or not set(numbers) <= set(range(len(episodes))) or len(set(numbers)) != len(numbers):
-            raise UsageError(f"{episodes.source}: data.episodes must be different numbers from 0 to "
-                             f"{len(episodes) - 1}; found {numbers[:8]}")  # fmt: skip
-        return np.array(sorted(numbers))
+        return np.array(episode_numbers(episodes.source, self.episodes, len(episodes)))
 
     def arguments(self) -> list[str]:  # noqa: D102
         words = [self.path]
@@ -136,8 +133,7 @@ class LeRobotDataModule(DataModule):
         super().__post_init__()
         if self.repo_id is None and self.root is None:
             raise UsageError("nothing says where the demonstrations are; set data.root (a folder) or data.repo_id")
-        if self.resize_shape is not None and min(self.resize_shape) < 1:
-            raise UsageError(f"resize_shape must be a height and a width above 0; found {list(self.resize_shape)}")
+        _check_size(self.resize_shape)
         if self.image_transforms is not None:
             raise UsageError("image_transforms must be null; the policy crops and changes images on its device, "
                              "see robodiff fit --model.help")  # fmt: skip
@@ -154,13 +150,14 @@ class LeRobotDataModule(DataModule):
         else:
             assert self.repo_id is not None
             root = download(self.repo_id, self.revision, keys, self.episodes)
-        cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-        episodes = read_lerobot(root, keys, self.episodes, self.resize_shape, cache)
+        episodes = read_lerobot(root, keys, self.episodes, self.resize_shape, _folder(self.cache_dir))
         return replace(episodes, source=self.root or self.repo_id)
 
     def arguments(self) -> list[str]:  # noqa: D102
-        assert self.root or self.repo_id
-        return [self.root or str(self.repo_id)]
+        if self.root is not None:
+            return [self.root]
+        assert self.repo_id is not None
+        return [self.repo_id, *(["--revision", self.revision] if self.revision else [])]
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """The policy's time steps, checked against ``delta_timestamps``.
@@ -191,16 +188,82 @@ class LeRobotDataModule(DataModule):
         return replace(shape, frame_stride=stride)
 
 
-def recording(
-    path: str, layout: str | None = None, key_map: dict[str, str] | None = None, fps: float | None = None
-) -> DataModule:
-    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, or a zarr group."""
-    if (Path(path).expanduser() / "meta" / "info.json").is_file():
-        if layout or key_map or fps:
-            raise UsageError(f"{path}: is a LeRobot data set, which says its keys and rate itself; leave out layout, "
-                             "key_map and fps")  # fmt: skip
-        return LeRobotDataModule(root=path)
-    return ZarrDataModule(path=path, layout=layout, key_map=key_map, fps=fps)  # pyright: ignore[reportArgumentType]
+@dataclass(frozen=True, kw_only=True)
+class RobomimicDataModule(DataModule):
+    """Demonstrations in an HDF5 file of robomimic."""
+
+    path: str
+    """The file, which has data/demo_0 and so on."""
+    filter_key: str | None = None
+    """Train only on the demonstrations that mask/<filter_key> of the file names, such as train; on all when null."""
+    val_filter_key: str | None = None
+    """Hold out the demonstrations that mask/<val_filter_key> names, such as valid; val_split of them when null."""
+    shape_meta: dict[str, Any] | None = None
+    """Diffusion Policy's description of what to read, which is compared with the file:
+    {obs: {<key>: {shape: [3, 84, 84], type: rgb}, ...}, action: {shape: [7]}}; the type is low_dim when left out."""
+    fps: float | None = None
+    """Frames per second; control_freq of the file's env_args when null."""
+    resize_shape: tuple[int, int] | None = None
+    """Height and width to which images are brought once; as recorded when null. The policy then expects images of this
+    size."""
+    cache_dir: str | None = None
+    """Folder of the images as raw arrays; ROBODIFF_CACHE, or ~/.cache/robodiff, when null."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fps(self.fps)
+        _check_size(self.resize_shape)
+        if self.shape_meta is not None:
+            check_form(self.shape_meta)
+
+    def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
+        from robodiff.data.formats.robomimic import read_robomimic
+
+        keys = None if observation_keys is None else [*observation_keys, ACTION]
+        episodes = read_robomimic(
+            resolve(self.path), keys, self.episodes, self.filter_key, self.val_filter_key, self.shape_meta, self.fps,
+            self.resize_shape, _folder(self.cache_dir),
+        )  # fmt: skip
+        return replace(episodes, source=self.path)
+
+    def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+        """As ``val_filter_key`` says, where it is given."""
+        if self.val_filter_key is None:
+            return super().split(episodes)
+        held_out = np.array(episodes.table[MASK + self.val_filter_key])
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def arguments(self) -> list[str]:  # noqa: D102
+        return [self.path, *(["--fps", f"{self.fps:g}"] if self.fps else [])]
+
+
+def recording(path: str, **options: Any) -> DataModule:
+    """What reads the recording at a path: a LeRobot data set, which has ``meta/info.json``, robomimic's HDF5, which its
+    name tells, or a zarr group. Where nothing is, owner/name is a LeRobot data set of the Hugging Face hub.
+
+    Args:
+        path: the file or folder, or the data set's name.
+        options: further fields of its data module, such as ``fps``; None is not given.
+
+    Raises:
+        UsageError: an option that recordings of this format do not have.
+    """
+    where = Path(path).expanduser()
+    given = {name: value for name, value in options.items() if value is not None}
+    if (where / "meta" / "info.json").is_file():
+        kind, what, given["root"] = LeRobotDataModule, "a LeRobot data set", path
+    elif where.suffix in HDF5:
+        kind, what, given["path"] = RobomimicDataModule, "an HDF5 file of robomimic", path
+    elif is_repository(path) and where.suffix not in (".zarr", ".zip"):
+        notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
+        kind, what, given["repo_id"] = LeRobotDataModule, "a LeRobot data set", path
+    else:
+        kind, what, given["path"] = ZarrDataModule, "a zarr group", path
+    if "revision" in given and "repo_id" not in given:
+        raise UsageError(f"{path}: is no data set of the Hugging Face hub, written owner/name; leave out revision")
+    if unknown := sorted(given.keys() - {field.name for field in fields(kind)}):
+        raise UsageError(f"{path}: is {what}, which says itself what its {', '.join(unknown)} is; leave it out")
+    return kind(**given)
 
 
 def resolve(path: str) -> Path:
@@ -213,3 +276,17 @@ def resolve(path: str) -> Path:
     if not BUILTIN[name].exists():
         raise RobodiffError(f"{path}: {BUILTIN[name]} is missing; install robodiff again")
     return BUILTIN[name]
+
+
+def _check_fps(fps: float | None) -> None:
+    if fps is not None and not fps > 0:
+        raise UsageError(f"fps must be above 0; found {fps}")
+
+
+def _check_size(size: tuple[int, int] | None) -> None:
+    if size is not None and min(size) < 1:
+        raise UsageError(f"resize_shape must be a height and a width above 0; found {list(size)}")
+
+
+def _folder(name: str | None) -> Path | None:
+    return None if name is None else Path(name).expanduser()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robodiff.data.check import read_sound
 from robodiff.data.config import DataModule
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.normalize import Statistics
 from robodiff.data.representation import ActionRepresentation, encoded_statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -24,14 +24,24 @@ class WindowDataModule(LightningDataModule):
         shape: the time steps of one window.
         observation_keys: what to read; all when None.
         seed: of the order of the training windows.
+        limit_train_batches: how many batches, or which share of all, make an epoch; all when None.
     """
 
-    def __init__(self, config: DataModule, shape: WindowShape, observation_keys: list[str] | None, seed: int) -> None:
+    def __init__(
+        self,
+        config: DataModule,
+        shape: WindowShape,
+        observation_keys: list[str] | None,
+        seed: int,
+        limit_train_batches: int | float | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
-        self.episodes = read_sound(config, observation_keys)
-        self.shape = config.window(shape, self.episodes.fps)
+        self.limit = limit_train_batches
+        recorded = read_sound(config, observation_keys)
+        self.shape = config.window(shape, recorded.fps)
+        self.episodes = with_past_action(recorded, observation_keys, self.shape.frame_stride)
         self.train_episodes, held_out = config.split(self.episodes)
         self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
@@ -40,7 +50,9 @@ class WindowDataModule(LightningDataModule):
     def statistics(self, representation: ActionRepresentation) -> dict[str, Statistics]:
         """What the frames of the training episodes hold, per vector key; actions as they are represented."""
         frames, arrays = self.train_windows.episode_frames, self.episodes.arrays
-        observed = [key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION]
+        observed = [
+            key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION
+        ]
         actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows)
         return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
 
@@ -56,6 +68,7 @@ class WindowDataModule(LightningDataModule):
             position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore[reportArgumentType]
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            limit=self.limit,
         )
 
     def val_dataloader(self) -> "WindowLoader | list":
@@ -94,6 +107,7 @@ class WindowLoader:
         position: how many batches have been taken in all epochs so far.
         rank: of this process.
         world_size: how many processes share each epoch.
+        limit: how many batches, or which share of all, an epoch has; all when None.
     """
 
     def __init__(
@@ -105,7 +119,9 @@ class WindowLoader:
         position: Callable[[], int],
         rank: int = 0,
         world_size: int = 1,
+        limit: int | float | None = None,
     ) -> None:
+        self.limit = limit
         self.tensors, self.windows, self.batch_size = tensors, windows, batch_size
         self.order, self.position = order, position
         self.rank, self.world_size = rank, world_size
@@ -113,7 +129,10 @@ class WindowLoader:
     def __len__(self) -> int:
         """Batches in an epoch; a rest of fewer windows than ranks is left to other epochs."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
-        return whole + (rest >= self.world_size)
+        batches = whole + (rest >= self.world_size)
+        if self.limit is None:
+            return batches
+        return min(batches, self.limit if isinstance(self.limit, int) else max(1, round(self.limit * batches)))
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, first = divmod(self.position(), len(self))

@@ -1,7 +1,7 @@
 """``Feature`` and ``Episodes``: the one form that every recorded format is read into."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -10,10 +10,17 @@ import numpy as np
 from robodiff.errors import RobodiffError, UsageError
 
 ACTION = "action"
+PAST_ACTION = "observation.past_action"
+"""The action that was executed one step of the policy before, zeros at the start of an episode. Where it was not
+recorded it is derived: for training from the actions (``with_past_action``), when acting by ``PolicyRunner``."""
 SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
 """The most that one dimension of a feature can have."""
+WHERE = ("episode_index", "demo")
+"""Columns of a table that say which episode of its source one is; a new recording counts for itself."""
+MASK = "mask."
+"""Before the name of a group of episodes: the column of a table that says of each whether it is in the group."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,10 @@ class Episodes:
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
-    def require(self, keys: list[str]) -> None:
-        """Raise ``RobodiffError`` unless every one of ``keys`` was recorded."""
-        for key in keys:
-            if key not in self.arrays:
-                raise RobodiffError(f"{self.source}: has no {key!r}; it has {', '.join(self.arrays)}")
+    def row(self, episode: int, *types: type) -> dict[str, Any]:
+        """What the table says of one episode in values of these types, but for which of its source it is."""
+        said = {name: column[episode] for name, column in self.table.items() if name not in WHERE}
+        return {name: value for name, value in said.items() if isinstance(value, types)}
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,42 @@ class RecordingError(RobodiffError):
         self.findings = findings
 
 
+def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None, stride: int) -> Episodes:
+    """Add ``observation.past_action`` where it is among the keys and was not recorded itself.
+
+    Args:
+        episodes: with ``action``.
+        observation_keys: what a policy observes; None is all that was recorded.
+        stride: frames from one step of the policy to its next.
+
+    Returns:
+        The episodes in which it is, at each frame, the action ``stride`` frames before in the same episode, and zeros,
+        in the units of the recording, where there is none.
+    """
+    if PAST_ACTION not in (observation_keys or ()) or PAST_ACTION in episodes.arrays:
+        return episodes
+    action = episodes.arrays[ACTION]
+    past = np.zeros_like(action)
+    for frames in map(episodes.slice, range(len(episodes))):
+        past[frames][stride:] = action[frames][:-stride]
+    return replace(
+        episodes,
+        arrays={**episodes.arrays, PAST_ACTION: past},
+        features={**episodes.features, PAST_ACTION: episodes.features[ACTION]},
+    )
+
+
+def recorded_keys(source: str, keys: Sequence[str], there: Collection[str]) -> list[str]:
+    """Those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
+
+    Raises:
+        RobodiffError: another key is not there.
+    """
+    if missing := [key for key in keys if key not in there and key != PAST_ACTION]:
+        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {', '.join(there)}")
+    return [key for key in keys if key in there]
+
+
 def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:
     """Check where episodes end, and how many frames each key has: all that can be known before anything is decoded.
 
@@ -121,14 +163,36 @@ def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndar
         raise RecordingError(source, faults)
 
 
-def check_finite(source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> None:
+def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[int]:
+    """Which of ``count`` episodes are chosen by ``data.episodes``, rising; all when None.
+
+    Raises:
+        UsageError: numbers that no episode has, or the same twice.
+    """
+    if numbers is None:
+        return list(range(count))
+    if not numbers or not set(numbers) <= set(range(count)) or len(set(numbers)) != len(numbers):
+        raise UsageError(f"{source}: data.episodes must be different numbers from 0 to {count - 1}; "
+                         f"found {numbers[:8]}")  # fmt: skip
+    return sorted(numbers)
+
+
+def check_finite(
+    source: str, arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray, names: Sequence[str] = ()
+) -> None:
     """Check what a file holds, under the file's own names, before anything is made of it.
+
+    Args:
+        source: the file, for messages.
+        arrays: per key (N, ...).
+        episode_ends: (E,) the frame after each episode's last.
+        names: what the file calls each episode, if it does.
 
     Raises:
         RecordingError: values that are not finite as float32; it holds all episodes with some, and its message names
             the file, the key and the first bad frame.
     """
-    if faults := list(_faults_of_values(arrays, episode_ends)):
+    if faults := list(_faults_of_values(arrays, episode_ends, names)):
         raise RecordingError(source, faults)
 
 
@@ -193,12 +257,16 @@ def _unequal(lengths: Mapping[str, int], episode_ends: np.ndarray) -> Iterator[F
             )
 
 
-def _faults_of_values(arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray) -> Iterator[Finding]:
+def _faults_of_values(
+    arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray, names: Sequence[str]
+) -> Iterator[Finding]:
     for key, array in arrays.items():
         bad = _not_finite(array)
         episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
         for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
-            message = f"{key} is not finite at frame {frame} (episode {episode})"
+            start = int(episode_ends[episode - 1]) if episode else 0
+            where = f": frame {frame - start} of {names[episode]}" if names else ""
+            message = f"{key} is not finite at frame {frame} (episode {episode}{where})"
             yield Finding("fatal", "finite", message, "mend or drop it", key, episode, frame)
 
 

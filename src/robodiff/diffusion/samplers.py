@@ -117,7 +117,7 @@ def denoise(
         x0 = convert.x0_from_x * x + convert.x0_from_prediction * prediction
         eps = convert.eps_from_x * x + convert.eps_from_prediction * prediction
         if clip_range is not None:
-            x0 = x0.clamp(-clip_range, clip_range)
+            x0 = x0.clamp(-clip_range, clip_range)  # pyright: ignore[reportCallIssue, reportArgumentType]
         x = row.a * x + row.b * x0 + row.c * eps
         if row.d != 0.0:
             x = x + row.d * noise[1 + index]

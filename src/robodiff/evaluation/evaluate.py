@@ -7,11 +7,17 @@ from typing import Any
 import numpy as np
 
 from robodiff.envs.registry import EnvSpec, get_env_spec
-from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, read_evaluation, video_files
+from robodiff.evaluation.runs import (
+    COMPARISON_FILE,
+    METRICS_FILE,
+    NON_FINITE_FOLDER,
+    non_finite_files,
+    read_evaluation,
+    video_files,
+)
 from robodiff.evaluation.statistics import wilson_interval
-from robodiff.files import locked, write_json
+from robodiff.files import locked, replacing, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 
@@ -30,7 +36,7 @@ def evaluate(
     on_step: Callable[[int, int], None] | None = None,
     again: bool = True,
 ) -> dict[str, Any]:
-    """Run episodes of a policy and write ``metrics.json`` and videos to ``out``.
+    """Run episodes of a policy; write ``metrics.json``, videos, and what made actions that are not finite to ``out``.
 
     Everything in the file but ``latency_ms`` is the same at every call with the same arguments. A comparison that an
     earlier evaluation left in ``out`` is removed.
@@ -39,9 +45,9 @@ def evaluate(
         policy_path: a policy, a run, or a repository of the hub.
         env: name of the environment.
         out: folder to write to.
-        episodes: how many.
-        seed: of the first; the others follow.
-        num_envs: episodes stepped together, and rows of every call of the policy.
+        episodes: how many, at least 1.
+        seed: of the first, at least 0; the others follow.
+        num_envs: episodes stepped together, and rows of every call of the policy, at least 1.
         sampler: in place of the policy's own.
         steps: denoising steps in place of the policy's own.
         device: where the policy runs.
@@ -52,14 +58,6 @@ def evaluate(
     Returns:
         What was written to ``metrics.json``.
     """
-    for name, value, least in (
-        ("episodes", episodes, 1),
-        ("seed", seed, 0),
-        ("num_envs", num_envs, 1),
-        ("videos", videos, 0),
-    ):
-        if value < least:
-            raise UsageError(f"--{name} must be at least {least}; found {value}")
     spec = get_env_spec(env)
     folder = find_policy(policy_path)
     policy = load_policy(folder, device, sampler=sampler, steps=steps)
@@ -85,7 +83,14 @@ def evaluate(
         metrics = {
             **summary(records),
             "episodes": [
-                {"seed": r.seed, "success": r.success, "max_reward": r.max_reward, "length": r.length} for r in records
+                {
+                    "seed": r.seed,
+                    "success": r.success,
+                    "max_reward": r.max_reward,
+                    "length": r.length,
+                    "non_finite": r.non_finite is not None,
+                }
+                for r in records
             ],
             "extra": {},
             "evaluated": evaluated,
@@ -93,6 +98,7 @@ def evaluate(
         }
         (out / COMPARISON_FILE).unlink(missing_ok=True)
         write_json(out / METRICS_FILE, metrics)  # first: videos may fill the disk
+        write_non_finite(records, out / NON_FINITE_FOLDER)
         write_videos(spec, records, out / "videos", videos)
     return metrics
 
@@ -105,7 +111,20 @@ def summary(records: list[EpisodeRecord]) -> dict[str, Any]:
         "success_rate_ci95": list(wilson_interval(successes, len(records))),
         "mean_max_reward": float(np.mean([record.max_reward for record in records])),
         "mean_episode_length": float(np.mean([record.length for record in records])),
+        "non_finite_actions": sum(record.non_finite is not None for record in records),
     }
+
+
+def write_non_finite(records: list[EpisodeRecord], folder: Path) -> None:
+    """Write of each episode that was stopped the ``step``, the ``action`` (Ta, Da) that was to be executed from there,
+    and the observations (To, ...) that led to it; files of an earlier evaluation in the folder are removed."""
+    for old in non_finite_files(folder):
+        old.unlink()
+    for record in records:
+        if (chunk := record.non_finite) is not None:
+            arrays: dict[str, Any] = {"step": record.length, "action": chunk.actions, **chunk.observation}
+            with replacing(folder / f"seed-{record.seed}.npz") as temporary, temporary.open("wb") as file:
+                np.savez(file, **arrays)
 
 
 def write_videos(spec: EnvSpec, records: list[EpisodeRecord], folder: Path, count: int) -> list[Path]:

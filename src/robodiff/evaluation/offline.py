@@ -17,10 +17,10 @@ import torch
 from rich.console import Console
 
 from robodiff.data.config import DataModule
-from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
 from robodiff.data.representation import ActionRepresentation
 from robodiff.data.windows import Windows
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError
 from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
 from robodiff.evaluation.rollout import time_chunks
 from robodiff.evaluation.runs import OFFLINE_FILE
@@ -59,8 +59,8 @@ def evaluate_offline(
         out: folder to write to.
         own: ``source`` is what the policy was trained on; the episodes that were held out are measured, or all of them
             where none were. Else it is another recording, all of whose episodes are measured.
-        windows: how many; an even sample where there are more.
-        seed: of the noise.
+        windows: how many, at least 1; an even sample where there are more.
+        seed: of the noise, at least 0.
         sampler: in place of the policy's own.
         steps: denoising steps in place of the policy's own.
         device: where the policy runs.
@@ -70,12 +70,9 @@ def evaluate_offline(
         What was written to ``offline.json``.
 
     Raises:
-        UsageError: a number out of its range, or a recording whose features or rate are not the policy's.
+        UsageError: a recording whose features or rate are not the policy's.
         RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
     """
-    for name, value, least in (("windows", windows, 1), ("seed", seed, 0)):
-        if value < least:
-            raise UsageError(f"--{name} must be at least {least}; found {value}")
     folder = find_policy(policy_path)
     policy = load_policy(folder, device, sampler=sampler, steps=steps)
     try:
@@ -86,6 +83,7 @@ def evaluate_offline(
         raise RobodiffError(f"{error}\nif it was moved, say where to in the run's config.yaml; --data PATH measures on "
                             "another recording") from None  # fmt: skip
     shape = window_shape(policy, episodes)
+    episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes)
     trained_on, chosen = source.split(episodes)
     which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS

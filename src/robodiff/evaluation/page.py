@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from robodiff import __version__
+from robodiff.errors import UsageError
 from robodiff.files import replacing
 
 
 def write_page(path: Path, template: str, **context: Any) -> Path:
-    """Fill a template and write the page, whole or not at all; text is escaped, figures (``| svg``) are not."""
+    """Fill a template and write the page, whole or not at all; text is escaped, figures (``| svg``) are not.
+
+    Raises:
+        UsageError: a folder is at ``path``.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name the page to write, such as {path / template}")
     with replacing(path) as temporary:
         temporary.write_text(_templates().get_template(template).render(version=__version__, **context))
     return path

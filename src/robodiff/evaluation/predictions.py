@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.episodes import ACTION, Episodes, with_past_action
 from robodiff.data.windows import Windows
 from robodiff.envs.registry import Scene, get_env_spec
 from robodiff.evaluation import figures
@@ -35,6 +35,7 @@ def draw_predictions(
     """
     policy = load_policy(policy_folder)
     shape = policy.config.window
+    episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     windows = Windows(episodes.episode_ends, shape, np.asarray(chosen))
     picks = np.linspace(0, len(windows) - 1, min(_OBSERVATIONS, len(windows)) * 2 + 1).astype(int)[1::2]
     frames, _ = windows.frames(picks)  # (W, T)

@@ -156,6 +156,7 @@ def _answer(evaluation: Evaluation, page: Path) -> dict[str, Any]:
     seeds = [e["seed"] for e in episodes]
     return {
         "metrics": evaluation.metrics,
+        "stopped": evaluation.stopped,
         "successes": len(episodes) - len(failures),
         "seeds": f"{min(seeds)} to {max(seeds)}",
         "scores": figures.scores(episodes),
@@ -183,14 +184,20 @@ def _training(run: Run) -> str:
     facts = run.facts
     if not facts:
         return ""
-    return f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps) on {facts['machine']}."
+    trained = f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps) on {facts['machine']}."
+    if run.best is None:
+        return f"{trained} The policy is that of the last step."
+    step, measured, value = run.best
+    return f"{trained} The policy was kept at step {step:,}, the best by {measured} ({value:.4g})."
 
 
 def _last_rollouts(run: Run) -> str:
     if "rollout/success_rate" not in run.curves:
         return ""
     success, reward = (run.curves[f"rollout/{name}"][1][-1] for name in ("success_rate", "mean_max_reward"))
-    return f"The last rollouts of training gave success {success:.2f} and mean maximum reward {reward:.3f}."
+    _, stopped = run.curves.get("rollout/non_finite_actions", ([], [0.0]))
+    ended = f" An action that is not finite stopped {stopped[-1]:.0f} of their episodes." if stopped[-1] else ""
+    return f"The last rollouts of training gave success {success:.2f} and mean maximum reward {reward:.3f}.{ended}"
 
 
 def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:

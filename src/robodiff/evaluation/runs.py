@@ -19,6 +19,9 @@ OFFLINE_FILE = "offline.json"
 COMPARISON_FILE = "comparison.json"
 """The evaluation beside it against another; written by ``eval --against``."""
 
+NON_FINITE_FOLDER = "non_finite"
+"""What the policy observed where an action was not finite, beside it; written by ``eval``."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -31,6 +34,17 @@ class Evaluation:
     def videos(self) -> list[Path]:
         """Successes first."""
         return sorted(video_files(self.folder / "videos"), key=lambda p: (p.name.startswith("failure"), p.name))
+
+    @property
+    def stopped(self) -> str:
+        """In a sentence, how many episodes were stopped by an action that is not finite; empty where none was."""
+        count, of = self.metrics["non_finite_actions"], len(self.metrics["episodes"])
+        if count == 0:
+            return ""
+        return (
+            f"{count} of {of} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite, "
+            f"before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,19 @@ class Run:
         return cls(folder, "", {}, {}, evaluations, offline)
 
     @property
+    def best(self) -> tuple[int, str, float] | None:
+        """The optimizer step that ``policy/`` was kept at, what was measured then, and its value; None: the last step.
+
+        It is what ``fit`` keeps: the highest reward in rollouts or, where there are none, the smallest error.
+        """
+        for measured, pick in (("rollout/mean_max_reward", max), ("val/action_mse", min)):
+            if measured in self.curves:
+                steps, values = self.curves[measured]
+                value = pick(values)
+                return int(steps[values.index(value)]), measured, value
+        return None
+
+    @property
     def name(self) -> str:
         """The folder's own name."""
         return self.folder.resolve().name
@@ -71,7 +98,7 @@ def read_run(folder: Path) -> Run:
     """
     config = folder / "config.yaml"
     if not config.is_file():
-        raise UsageError(f"{folder}: is not a run (it has no config.yaml)")
+        raise UsageError(f"{folder}: is not the folder of a run (it has no config.yaml)")
     facts = folder / RUN_FILE
     return Run(
         folder,
@@ -84,9 +111,9 @@ def read_run(folder: Path) -> Run:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``metrics.json`` and check that it holds what a reader needs."""
+    """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
     needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
-    return Evaluation(folder, _holding(folder / METRICS_FILE, *needed))
+    return Evaluation(folder, {"non_finite_actions": 0, **_holding(folder / METRICS_FILE, *needed)})
 
 
 def read_offline(folder: Path) -> dict[str, Any]:
@@ -98,6 +125,11 @@ def read_offline(folder: Path) -> dict[str, Any]:
 def video_files(folder: Path) -> list[Path]:
     """The videos that ``eval`` wrote there; others' are not its own."""
     return [path for path in folder.glob("*.mp4") if re.fullmatch(r"(success|failure)-\d+", path.stem)]
+
+
+def non_finite_files(folder: Path) -> list[Path]:
+    """The observations that ``eval`` wrote there."""
+    return [path for path in folder.glob("*.npz") if re.fullmatch(r"seed-\d+", path.stem)]
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

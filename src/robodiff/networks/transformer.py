@@ -33,6 +33,8 @@ class ConditionalTransformer(nn.Module):
         causal_attn: a step attends to no later step of the trajectory and to no later observation; but
             ``n_cond_layers``, where there are any, let each observation's token see the others.
         time_as_cond: the timestep is a token of the condition; else the first of the trajectory, without a condition.
+        first_step: which step of the window, counted from the oldest observation, the trajectory starts with. The
+            original takes it to be 0 always; a trajectory from now on would then not see what is observed now.
 
     Raises:
         ValueError: sizes that do not fit each other, or a condition that ``time_as_cond=False`` leaves no place for.
@@ -55,6 +57,7 @@ class ConditionalTransformer(nn.Module):
         p_drop_attn: float = 0.3,
         causal_attn: bool = True,
         time_as_cond: bool = True,
+        first_step: int = 0,
     ) -> None:
         super().__init__()
         if n_emb % n_head or n_emb % 2 or n_emb < 4:
@@ -74,7 +77,8 @@ class ConditionalTransformer(nn.Module):
         if time_as_cond:
             if condition_dim:
                 self.cond_obs_emb = nn.Linear(condition_dim, n_emb)
-                memory_mask = torch.ones(tokens, 1 + n_obs_steps, dtype=torch.bool).tril(1)  # token 0 is the timestep
+                memory_mask = torch.ones(tokens, 1 + n_obs_steps, dtype=torch.bool)
+                memory_mask = memory_mask.tril(1 + first_step)  # token 0 is the timestep
             else:
                 self.cond_obs_emb = None
             self.cond_pos_emb = nn.Parameter(torch.empty(1, 1 + n_obs_steps if condition_dim else 1, n_emb))

@@ -14,7 +14,7 @@ from torch import Tensor
 from robodiff.data.episodes import Feature
 from robodiff.diffusion.combinations import canonical_sampler
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import replacing, standing
+from robodiff.files import is_repository, replacing, standing
 from robodiff.policies.config import config_from_dict, config_to_dict
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.plain import checked, from_plain
@@ -113,7 +113,7 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
         raise RobodiffError(
             f"{folder}: no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
         )
-    if str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+    if not is_repository(str(path)):
         raise RobodiffError(f"{path}: no such folder")
     from huggingface_hub import snapshot_download
 

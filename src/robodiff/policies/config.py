@@ -117,6 +117,7 @@ class DiffusionTransformerConfig(PolicyConfig):
             self.p_drop_attn,
             self.causal_attn,
             self.time_as_cond,
+            self.first_step,
         )
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102

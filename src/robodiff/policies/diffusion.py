@@ -167,7 +167,9 @@ class DiffusionPolicy(nn.Module):
         if self.inpaints:
             known, condition = self._inpainting(described, known), None
             if clip is not None:  # what encoders say has no bound
-                clip = torch.where(torch.arange(self.trajectory_dim, device=self.device) < self.action_dim, clip, math.inf)
+                clip = torch.where(
+                    torch.arange(self.trajectory_dim, device=self.device) < self.action_dim, clip, math.inf
+                )
         watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, observation))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
         return Chunk(self._decode(trajectory, observation), self.config.first_step)

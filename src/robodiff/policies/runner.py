@@ -1,13 +1,44 @@
 """``PolicyRunner``: the observation history and the action queue of one robot, or of many at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError
 from robodiff.policies.diffusion import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class NonFiniteChunk:
+    """A chunk that holds an action which is not finite, and what it was made from."""
+
+    observation: dict[str, np.ndarray]
+    """Per key (To, ...), oldest first, what the policy observed."""
+    actions: np.ndarray
+    """(Ta, Da), the part of the chunk that would have been executed."""
+
+    def __str__(self) -> str:
+        step, dimension = np.argwhere(~np.isfinite(self.actions))[0]
+        bad = [key for key, value in self.observation.items() if not np.isfinite(value).all()]
+        reason = f"what was observed is not finite in {', '.join(bad)}" if bad else "all that was observed is finite"
+        return f"action[{dimension}] is not finite at step {step} of the chunk; {reason}"
+
+
+class NonFiniteActions(RobodiffError):
+    """Some rows' chunks are not finite: no action of them is handed out. The other rows can go on.
+
+    Args:
+        actions: (rows, Da), what each row executes now, NaN for those that ``chunks`` names.
+        chunks: by row, what came about.
+    """
+
+    def __init__(self, actions: np.ndarray, chunks: Mapping[int, NonFiniteChunk]) -> None:
+        row, chunk = next(iter(chunks.items()))
+        super().__init__(f"row {row}: {chunk}" if len(actions) > 1 else str(chunk))
+        self.actions, self.chunks = actions, chunks
 
 
 class PolicyRunner:
@@ -16,6 +47,9 @@ class PolicyRunner:
     It keeps the last observations, asks the policy for a chunk when the executed part of the last one is used up, and
     hands out its actions one at a time. The noise of a chunk is a function of (the row's seed, the chunk's number), so
     that what a row does depends on no other row.
+
+    A policy that observes ``observation.past_action`` is told what the runner handed out last, zeros after a reset,
+    unless the observation says itself what was executed.
 
     Args:
         policy: what to ask.
@@ -35,14 +69,20 @@ class PolicyRunner:
         self._queue = np.zeros((n, config.n_action_steps, policy.features[ACTION].shape[0]), np.float32)
         self._next = np.full(n, config.n_action_steps)  # (rows,) place in the queue; past its end: ask the policy
         self._chunks = np.zeros(n, np.int64)  # (rows,) chunks made since reset
+        self._past = np.zeros_like(self._queue[:, 0])  # (rows, Da) what was handed out last
+        self._broken: dict[int, NonFiniteChunk] = {}  # by row, the chunk in the queue where it is not finite
         self.reset(seeds=seeds)
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
         """Forget what was observed and planned, for all rows or for those named; ``seeds`` are theirs from now on."""
-        chosen = np.arange(len(self.seeds)) if rows is None else np.asarray(rows)
+        every = np.arange(len(self.seeds))
+        chosen = every if rows is None else every[np.asarray(rows)]
         self._fresh[chosen] = True
         self._next[chosen] = self.policy.config.n_action_steps
         self._chunks[chosen] = 0
+        self._past[chosen] = 0
+        for row in chosen.tolist():
+            self._broken.pop(row, None)
         if seeds is not None:
             self.seeds[chosen] = seeds
 
@@ -59,23 +99,30 @@ class PolicyRunner:
 
         Raises:
             RobodiffError: the observation lacks a key or has another shape than the policy was trained on.
+            NonFiniteActions: the policy's chunk is not finite; so it is at every call until a row's next chunk is due,
+                or it is reset.
         """
         self._remember(self._checked(observation), timestamp)
         asking = self._next >= self.policy.config.n_action_steps
         if asking.any():
-            self._queue[asking] = self._plan()[asking]  # the whole batch is sampled: its size stays constant
-            self._chunks[asking] += 1
-            self._next[asking] = 0
+            self._plan(asking)
         action = self._queue[np.arange(len(self._next)), self._next]
         self._next += 1
+        finite = np.isfinite(action).all(axis=1)
+        self._past[finite] = action[finite]
+        if self._broken:
+            raise NonFiniteActions(action, dict(self._broken))
         return action[0] if self.single else action
 
     def _checked(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if PAST_ACTION in self.policy.features:
+            observation = {PAST_ACTION: self._past[0] if self.single else self._past, **observation}
         checked = {}
         for key in self.policy.observation_keys:
             if key not in observation:
                 raise RobodiffError(f"the policy observes {key!r}; it was given {', '.join(observation) or 'nothing'}")
-            value = np.asarray(observation[key])[None] if self.single else np.asarray(observation[key])
+            value = np.array(observation[key])  # a copy: callers may write their next observation into the same array
+            value = value[None] if self.single else value
             expected = (len(self.seeds), *self.policy.features[key].shape)
             if value.shape != expected:
                 raise RobodiffError(f"{key}: expected shape {expected[self.single :]}, "
@@ -101,8 +148,25 @@ class PolicyRunner:
         while len(self._history) > config.n_obs_steps and (self._times[1] <= oldest + 1e-6).all():
             del self._history[0], self._times[0]
 
-    def _plan(self) -> np.ndarray:
-        """Sample a chunk for every row and cut out what is executed, (rows, Ta, Da)."""
+    def _plan(self, asking: np.ndarray) -> None:
+        """Queue what is executed of a new chunk in the rows ``asking``, (rows,) bool."""
+        config = self.policy.config
+        observed = self._observed()
+        batch = {key: torch.from_numpy(steps).to(self.policy.device) for key, steps in observed.items()}
+        chunk = self.policy.predict_chunk(batch, noise=self._noise())  # of all rows: the batch's size stays constant
+        first = config.n_obs_steps - 1 - chunk.first_step
+        actions = chunk.actions[:, first : first + config.n_action_steps].float().cpu().numpy()  # (rows, Ta, Da)
+        self._queue[asking] = actions[asking]
+        self._chunks[asking] += 1
+        self._next[asking] = 0
+        for row in np.flatnonzero(asking).tolist():
+            self._broken.pop(row, None)
+            if not np.isfinite(actions[row]).all():
+                self._queue[row] = np.nan
+                self._broken[row] = NonFiniteChunk({key: s[row] for key, s in observed.items()}, actions[row])
+
+    def _observed(self) -> dict[str, np.ndarray]:
+        """What each row observes now: per key (rows, To, ...), oldest first."""
         config = self.policy.config
         times = np.stack(self._times)  # (history, rows)
         spacing = config.frame_stride / self.policy.fps
@@ -111,14 +175,11 @@ class PolicyRunner:
             wanted = times[-1] - (config.n_obs_steps - 1 - step) * spacing
             picks.append(np.abs(times - wanted).argmin(axis=0))
         rows = np.arange(len(self.seeds))
-        batch = {}
+        observed = {}
         for key in self.policy.observation_keys:
             history = np.stack([observation[key] for observation in self._history])  # (history, rows, ...)
-            steps = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
-            batch[key] = torch.from_numpy(steps).to(self.policy.device)
-        chunk = self.policy.predict_chunk(batch, noise=self._noise())
-        first = config.n_obs_steps - 1 - chunk.first_step
-        return chunk.actions[:, first : first + config.n_action_steps].float().cpu().numpy()
+            observed[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
+        return observed
 
     def _noise(self) -> torch.Tensor:
         draws, _, horizon, dim = self.policy.noise_shape(1)

@@ -20,6 +20,8 @@ from robodiff.training.config import RolloutConfig, TrainerConfig
 from robodiff.training.module import PolicyTraining
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
+"""What is logged of rollouts; the last is the number of episodes that an action which is not finite stopped."""
 
 
 class Interrupted(Exception):
@@ -88,12 +90,12 @@ class Rollouts(Callback):
         pl_module.average.eval()
         seeds = range(self.config.seed, self.config.seed + self.episodes)
         num_envs = min(self.config.num_envs, self.episodes)
-        figures = torch.zeros(2)
+        figures = torch.zeros(len(ROLLED))
         if trainer.is_global_zero:
             result = summary(rollout(pl_module.average, get_env_spec(self.config.env), seeds, num_envs))
-            figures = torch.tensor([result["success_rate"], result["mean_max_reward"]])
-        success, reward = trainer.strategy.broadcast(figures).tolist()
-        self.latest = {"rollout/success_rate": success, "rollout/mean_max_reward": reward}
+            figures = torch.tensor([float(result[name]) for name in ROLLED])
+        values = trainer.strategy.broadcast(figures).tolist()
+        self.latest = {f"rollout/{name}": value for name, value in zip(ROLLED, values, strict=True)}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 
@@ -152,7 +154,7 @@ class Keeper(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
-        score = self._score(trainer)
+        score = self._score(trainer, pl_module)
         if score is not None and math.isfinite(score) and (self.best is None or score > self.best):
             self.best, self.worse_in_a_row = score, 0
             self._save_policy(trainer, pl_module, "policy")
@@ -173,13 +175,13 @@ class Keeper(Callback):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
 
-    def _score(self, trainer: Trainer) -> float | None:
+    def _score(self, trainer: Trainer, module: PolicyTraining) -> float | None:
         if self.rollouts is not None:
             latest = self.rollouts.latest
             return None if latest is None else latest["rollout/mean_max_reward"]
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         error = trainer.callback_metrics.get("val/action_mse")
-        return -float(error) if error is not None and validated else None
+        return -float(error) if error is not None and validated and module.samples_chunks else None
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
         """The policies come first: what is not finite they refuse, and then no checkpoint is made of it, either."""
@@ -248,10 +250,12 @@ class ProgressLine(Callback):
         metrics = trainer.callback_metrics
         rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
         if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
+            stopped = rolled.latest["rollout/non_finite_actions"]
             self.console.print(
                 f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
                 f"success {rolled.latest['rollout/success_rate']:.2f}, "
                 f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
+                + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
                 + (f"  val/action_mse {float(metrics['val/action_mse']):.4g}" if "val/action_mse" in metrics else ""),
                 highlight=False,
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from robodiff.errors import UsageError
 
@@ -26,14 +27,18 @@ class TrainerConfig:
     """How devices share the work, such as ddp."""
     sync_batchnorm: bool = False
     """Batch normalisation over all devices together."""
-    precision: str = "32-true"
-    """32-true, bf16-mixed or 16-mixed."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of training; 16-mixed needs a GPU. Weights are kept, and policies measured and saved, in 32 bits."""
     gradient_clip_val: float | None = 1.0
     """Largest norm of the gradient; not clipped when null."""
     accumulate_grad_batches: int = 1
     """Batches whose gradients make one optimizer step."""
     check_val_every_n_epoch: int = 1
     """Epochs from one validation to the next."""
+    sample_every_n_epochs: int = 1
+    """Epochs from one validation that also samples chunks of actions, for val/action_mse, to the next."""
+    limit_train_batches: int | float | None = None
+    """Batches, or share, of the training windows that make an epoch; all when null."""
     limit_val_batches: int | float | None = None
     """Batches, or share, of the held-out windows that a validation uses; all when null."""
     log_every_n_steps: int = 20
@@ -55,10 +60,18 @@ class TrainerConfig:
         given = [n for n in ("max_epochs", "max_steps", "max_time") if getattr(self, n) is not None]
         if len(given) > 1:
             raise UsageError(f"set one of trainer.max_epochs, max_steps, max_time; found {', '.join(given)}")
-        for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes",
-                     "log_every_n_steps", "keep_every_n_epochs", "early_stopping_patience"):  # fmt: skip
+        for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch",
+                     "sample_every_n_epochs", "num_nodes", "log_every_n_steps", "keep_every_n_epochs",
+                     "early_stopping_patience"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1; found {getattr(self, name)}")
+        for name in ("limit_train_batches", "limit_val_batches"):
+            limit = getattr(self, name)
+            if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
+                raise UsageError(f"trainer.{name} must be a number of batches, a share from 0.0 to 1.0, or null; "
+                                 f"found {limit}")  # fmt: skip
+        if self.limit_train_batches == 0:
+            raise UsageError("trainer.limit_train_batches 0 leaves nothing to train on; null takes all")
         if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
             raise UsageError(f"trainer.gradient_clip_val must be above 0, or null; found {self.gradient_clip_val}")
         if self.max_time is not None:

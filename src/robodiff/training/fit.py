@@ -1,6 +1,7 @@
 """Train a policy: put data, policy, trainer and callbacks together, and run."""
 
 import logging
+import os
 import threading
 import warnings
 from contextlib import nullcontext
@@ -76,30 +77,39 @@ def fit(
     if primary:
         _check_folder(run, resume)
     console.print(f"run: {run}", highlight=False, soft_wrap=True)
+    spec = rollouts = None
+    if config.rollout.env is not None:
+        spec = get_env_spec(config.rollout.env)
+        rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
+    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
+                 Keeper(run, config.trainer, rollouts)]  # fmt: skip
+    trainer = _trainer(config.trainer, [c for c in callbacks if c is not None])
     seed_everything(config.seed_everything, verbose=False)
-    data = WindowDataModule(config.data, config.model.window, config.model.observation_keys, config.seed_everything)
+    limit = 1 if config.trainer.fast_dev_run else config.trainer.limit_train_batches
+    data = WindowDataModule(
+        config.data, config.model.window, config.model.observation_keys, config.seed_everything, limit
+    )
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics(policy.representation))
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:
         policy.load_pretrained_backbones()
-    rollouts = None
-    if config.rollout.env is not None:
-        check_fit(policy, get_env_spec(config.rollout.env))
-        rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
+    if spec is not None:
+        check_fit(policy, spec)
     module = PolicyTraining(
-        policy, config.seed_everything, config.trainer.gradient_clip_val, config.data.train_batch_size
+        policy,
+        config.seed_everything,
+        config.trainer.gradient_clip_val,
+        config.data.train_batch_size,
+        config.trainer.sample_every_n_epochs,
     )
-    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
-                 Keeper(run, config.trainer, rollouts)]  # fmt: skip
     with locked(run) if primary else nullcontext():
         step, total = _progress(checkpoint)
         if total is not None and step >= total and not new_length:
             raise UsageError(
                 f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
             )
-        trainer = _trainer(config.trainer, [c for c in callbacks if c is not None])
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
@@ -115,6 +125,8 @@ def fit(
 
 
 def _check_folder(run: Path, resume: bool) -> None:
+    if run.is_file():
+        raise UsageError(f"{run}: is a file; a run is a folder, choose another --run")
     if not resume and run.exists() and not all(path.name.startswith(".") for path in run.iterdir()):
         raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
     if resume and not (run / CONFIG_FILE).is_file():
@@ -148,18 +160,18 @@ def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger
 
 
 def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
+    """Lightning's trainer, if it can train on this machine as it was asked to."""
     fast = config.fast_dev_run
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=config.strategy,
             sync_batchnorm=config.sync_batchnorm,
-            precision=config.precision,  # pyright: ignore[reportArgumentType]
+            precision=config.precision,
             accumulate_grad_batches=config.accumulate_grad_batches,
             check_val_every_n_epoch=config.check_val_every_n_epoch,
-            limit_train_batches=1 if fast else None,
             limit_val_batches=1 if fast else config.limit_val_batches,
             log_every_n_steps=1 if fast else config.log_every_n_steps,
             max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
@@ -175,6 +187,17 @@ def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"trainer: this machine cannot train so: {reason}") from None
+    if trainer.precision != config.precision:  # Lightning took another in its place
+        raise UsageError(
+            f"trainer.precision {config.precision} needs a GPU; on this machine take bf16-mixed or 32-true"
+        )
+    processes = trainer.num_devices * trainer.num_nodes
+    if torch.distributed.is_torchelastic_launched() and processes != int(os.environ["WORLD_SIZE"]):
+        raise UsageError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, trainer.devices and num_nodes say "
+            f"{processes}; give --trainer.strategy ddp and as many --trainer.devices as --nproc_per_node"
+        )
+    return trainer
 
 
 def _describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:

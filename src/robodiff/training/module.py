@@ -1,6 +1,7 @@
 """``PolicyTraining``: one training step and one validation step of a policy, repeatable to the bit."""
 
 import copy
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,9 +32,17 @@ class PolicyTraining(LightningModule):
         seed: of the run.
         gradient_clip_val: largest norm of the gradient; None does not clip.
         batch_size: windows in a batch on one rank, for which noise is drawn.
+        sample_every: epochs from one validation that samples chunks to the next.
     """
 
-    def __init__(self, policy: DiffusionPolicy, seed: int, gradient_clip_val: float | None, batch_size: int) -> None:
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        seed: int,
+        gradient_clip_val: float | None,
+        batch_size: int,
+        sample_every: int = 1,
+    ) -> None:
         super().__init__()
         self.policy = policy
         self.average = copy.deepcopy(policy).requires_grad_(False).eval()
@@ -41,6 +50,7 @@ class PolicyTraining(LightningModule):
         self.seed = seed
         self.clip = gradient_clip_val
         self.batch_size = batch_size
+        self.sample_every = sample_every
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
@@ -108,7 +118,7 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
-        recording = self.trainer.datamodule.config.path  # pyright: ignore
+        recording = shlex.join(self.trainer.datamodule.config.arguments())  # pyright: ignore
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
             f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
@@ -121,19 +131,28 @@ class PolicyTraining(LightningModule):
         self._broken = torch.where(value.isfinite(), broken, broken.clamp(max=self.micro_batches - 1))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """The averaged policy on held-out windows, with the same noise every time."""
+        """The averaged policy on held-out windows, with the same noise every time, and in 32 bits, as it acts."""
         self.average.eval()
         size = len(batch[ACTION])
         noise, timesteps = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2))
-        loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
+        with torch.autocast(self.device.type, enabled=False):
+            loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        if not self.samples_chunks:
+            return
         draws = self.average.sampler.noise_rows
         sampled = torch.stack([self._draw(size, 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)])
-        chunk = self.average.predict_chunk(batch, noise=sampled)
+        with torch.autocast(self.device.type, enabled=False):
+            chunk = self.average.predict_chunk(batch, noise=sampled)
         steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
         error = self.average.action_error(chunk.actions, batch[ACTION][:, steps], batch).square().mean(-1)  # (B, n)
         valid = ~batch["action_is_pad"][:, steps]
         self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
+
+    @property
+    def samples_chunks(self) -> bool:
+        """Whether the validation of this epoch samples chunks of actions."""
+        return (self.current_epoch + 1) % self.sample_every == 0 or self.trainer.should_stop
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""

@@ -17,6 +17,7 @@ from robodiff.files import naming, read_rows, replacing
 COLUMNS: list[str] = [
     "epoch", "global_step", "train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/learning_rate",
     "train/grad_norm", "val/loss", "val/action_mse", "rollout/success_rate", "rollout/mean_max_reward",
+    "rollout/non_finite_actions",
 ]  # fmt: skip
 """What is logged of a run, in the order of the columns of metrics.csv."""
 

@@ -1,4 +1,4 @@
-"""Conversion between zarr and LeRobot, both ways, and what it cannot take along."""
+"""Conversion between zarr, LeRobot and HDF5, from each to each, and what it cannot take along."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,6 +15,11 @@ from robodiff.errors import UsageError
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def episodes() -> Episodes:
     random = np.random.default_rng(0)
@@ -24,25 +29,28 @@ def episodes() -> Episodes:
         "observation.state": random.normal(size=(23, 3)).astype(np.float32),
         "action": random.normal(size=(23, 2)).astype(np.float32),
     }
-    table = {"task": ["push", "pull", "push"], "success": [True, False, True], "seed": [4, 5, 9]}
+    table = {"task": ["push", "pull", "push"], "success": [True, False, True], "seed": [4, 5, 9],
+             "mask.train": [True, True, False]}  # fmt: skip
     features = {key: Feature.of(array) for key, array in arrays.items()}
     return Episodes("made up", arrays, np.array([8, 15, 23]), 10.0, features, table)
 
 
-@pytest.mark.parametrize("target", ["set", "demos.zarr", "demos.zarr.zip"])
-def test_there_and_back_is_the_same(episodes: Episodes, tmp_path: Path, target: str) -> None:
-    lerobot = target == "set"
-    convert(episodes, tmp_path / target, "png" if lerobot else None)
-    there = read_any(str(tmp_path / target)).read()
-    convert(there, tmp_path / "back.zarr" if lerobot else tmp_path / "back", None if lerobot else "png")
-    back = read_any(str(tmp_path / ("back.zarr" if lerobot else "back"))).read()
-    for found in (there, back):
+@pytest.mark.parametrize("target", ["set", "demos.zarr", "demos.zarr.zip", "demos.hdf5"])
+@pytest.mark.parametrize("back", ["set2", "back.zarr", "back.h5"])
+def test_there_and_back_is_the_same(episodes: Episodes, tmp_path: Path, target: str, back: str) -> None:
+    source, texts = episodes, True
+    for name in (target, back):
+        convert(source, tmp_path / name, "png" if name.startswith("set") else None)
+        found = source = read_any(str(tmp_path / name)).read()
+        texts = texts and ".zarr" not in name  # which has no place for them
         assert (found.episode_ends.tolist(), found.fps) == ([8, 15, 23], 10.0)
         assert set(found.arrays) == set(episodes.arrays)
         for key, array in episodes.arrays.items():
             np.testing.assert_array_equal(found.arrays[key], array)
-        assert (found.table["success"], found.table["seed"]) == ([True, False, True], [4, 5, 9])
-    assert (there if lerobot else back).table["task"] == (["push", "pull", "push"] if lerobot else [""] * 3)
+        for column in ("success", "seed", "mask.train"):
+            assert found.table[column] == episodes.table[column]
+        if texts:
+            assert found.table["task"] == ["push", "pull", "push"]
 
 
 def test_videos_lose_little(episodes: Episodes, tmp_path: Path) -> None:
@@ -71,9 +79,12 @@ def test_a_stopped_conversion_goes_on(episodes: Episodes, tmp_path: Path, target
 def test_refused(episodes: Episodes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="zarr stores images as they are; leave out --images png"):
         convert(episodes, tmp_path / "demos.zarr", "png")
-    (tmp_path / "demos.zip").touch()
-    with pytest.raises(UsageError, match="exists already"):
-        convert(episodes, tmp_path / "demos.zip")
+    with pytest.raises(UsageError, match="HDF5 stores images as they are; leave out --images png"):
+        convert(episodes, tmp_path / "demos.hdf5", "png")
+    for name in ("demos.zip", "demos.hdf5"):
+        (tmp_path / name).touch()
+        with pytest.raises(UsageError, match="exists already"):
+            convert(episodes, tmp_path / name)
     with pytest.raises(UsageError, match=r"fps is a whole number; found 12\.5"):
         convert(dataclasses.replace(episodes, fps=12.5), tmp_path / "set")
 
@@ -83,11 +94,16 @@ def test_the_command(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "6 episodes, 135 frames" in out
     code, out, err = robodiff("data", "convert", tmp_path / "set", tmp_path / "again.zarr")
-    assert (code, "zarr has no place for task of each episode" in err) == (0, True), err
+    assert (code, "again.zarr has no place for task; left out" in err) == (0, True), err
     first, again = (read_any(str(path)).read() for path in (recording, tmp_path / "again.zarr"))
     assert first.arrays.keys() == again.arrays.keys()
     for key, array in first.arrays.items():
         np.testing.assert_array_equal(again.arrays[key], array)
+    arrays = {**first.arrays, "next.reward": first.arrays["action"][:, :1]}
+    features = {key: Feature.of(array) for key, array in arrays.items()}
+    convert(dataclasses.replace(first, arrays=arrays, features=features), tmp_path / "more.zarr")
+    code, out, err = robodiff("data", "convert", tmp_path / "more.zarr", tmp_path / "more.hdf5")
+    assert (code, "more.hdf5 has no place for next.reward; left out" in err) == (0, True), err
     assert robodiff("data", "info", tmp_path / "set")[0] == 0
     code, _, err = robodiff("data", "convert", recording, tmp_path / "other", "--images", "gif")
     assert (code, "Traceback" in err) == (2, False)

@@ -1,41 +1,52 @@
-"""A recording in another format: zarr and LeRobot v3.0, both ways."""
+"""A recording in another format: zarr, LeRobot v3.0 and robomimic's HDF5, from each to each."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes
+from robodiff.data.config import HDF5
+from robodiff.data.episodes import WHERE, Episodes
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.robomimic_writer import place_of, write_robomimic
 from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
 from robodiff.errors import UsageError
 from robodiff.files import locked, naming
 
 Images = Literal["av1", "h264", "png"]
+ZARR = (".zip", ".zarr")
+NUMBERS = (bool, int, float)
+"""What a column of a table may hold in zarr; the others take texts, too."""
 
 
 def convert(
     episodes: Episodes, out: Path, images: Images | None = None, on_episode: Callable[[int], None] | None = None
 ) -> None:
-    """Write a recording to ``out``; what an earlier, stopped conversion wrote there is kept and gone on with.
+    """Write a recording to ``out``; what an earlier, stopped conversion wrote there is kept and gone on with, but for
+    HDF5, of which nothing is kept until it is whole.
 
-    Numbers stay as they are, to the bit. Images do in zarr, and in LeRobot's format as ``png``.
+    Numbers stay as they are, to the bit. Images do in zarr and HDF5, and in LeRobot's format as ``png``.
 
     Args:
         episodes: the recording.
-        out: a zarr group (``.zarr``, or ``.zip``) or else the folder of a LeRobot data set.
+        out: a zarr group (``.zarr``, or ``.zip``), robomimic's HDF5 (``.hdf5``, ``.h5``), or else the folder of a
+            LeRobot data set.
         images: how LeRobot's format stores images; None is ``av1``.
         on_episode: called with the number of episodes done.
 
     Raises:
-        UsageError: ``images`` for zarr, or an ``out`` that exists and holds something else.
+        UsageError: ``images`` for zarr or HDF5, or an ``out`` that exists and holds something else.
     """
-    packed, to_zarr = out.suffix == ".zip", out.suffix in (".zip", ".zarr")
-    if to_zarr and images is not None:
-        raise UsageError(f"{out}: zarr stores images as they are; leave out --images {images}")
-    if packed and out.exists():
+    packed, to_zarr, to_hdf5 = out.suffix == ".zip", out.suffix in ZARR, out.suffix in HDF5
+    if images is not None and (to_zarr or to_hdf5):
+        what = "zarr" if to_zarr else "HDF5"
+        raise UsageError(f"{out}: {what} stores images as they are; leave out --images {images}")
+    if (packed or to_hdf5) and out.exists():
         raise UsageError(f"{out}: exists already; choose another path")
+    if to_hdf5:
+        write_robomimic(out, episodes, on_episode)
+        return
     folder = building(out) if packed else out
     if not to_zarr and episodes.fps != int(episodes.fps):
         raise UsageError(f"{out}: LeRobot's fps is a whole number; found {episodes.fps:g}")
@@ -46,7 +57,7 @@ def convert(
         for number in range(writer.episodes, len(episodes)):
             frames = episodes.slice(number)
             arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
-            writer.append(arrays, **_row(episodes, number, texts=not to_zarr))
+            writer.append(arrays, **episodes.row(number, *NUMBERS, *(() if to_zarr else (str,))))
             if on_episode is not None:
                 on_episode(number + 1)
         writer.close()
@@ -55,13 +66,14 @@ def convert(
 
 
 def lost(episodes: Episodes, out: Path) -> list[str]:
-    """Columns of the episodes' table that zarr has no place for: texts and lists."""
-    kept = _row(episodes, 0, texts=False)
-    return (
-        [name for name in episodes.table if name not in (*kept, "episode_index")]
-        if out.suffix in (".zip", ".zarr")
-        else []
-    )
+    """What there is no place for: in zarr columns of texts and lists, in HDF5 lists and keys but observations."""
+    if out.suffix not in (*ZARR, *HDF5):
+        return []
+    texts, keys = (), []
+    if out.suffix in HDF5:
+        texts, keys = (str,), [key for key in episodes.arrays if place_of(episodes, key) is None]
+    kept = episodes.row(0, *NUMBERS, *texts)
+    return [name for name in episodes.table if name not in (*kept, *WHERE)] + keys
 
 
 def _zarr(episodes: Episodes, folder: Path) -> ZarrWriter:
@@ -70,10 +82,3 @@ def _zarr(episodes: Episodes, folder: Path) -> ZarrWriter:
 
 def _lerobot(episodes: Episodes, folder: Path, images: Images) -> LeRobotWriter:
     return LeRobotWriter(folder, episodes.fps, images, features=episodes.features)
-
-
-def _row(episodes: Episodes, number: int, texts: bool) -> dict[str, Any]:
-    plain = (bool, int, float, str) if texts else (bool, int, float)
-    row = {name: values[number] for name, values in episodes.table.items() if isinstance(values[number], plain)}
-    row.pop("episode_index", None)  # where it was; the new recording counts for itself
-    return row

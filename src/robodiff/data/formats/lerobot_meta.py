@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robodiff.data.episodes import ACTION, Feature
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.data.episodes import ACTION, Feature, episode_numbers, recorded_keys
+from robodiff.errors import NotFetched, RobodiffError
 
 VERSIONS = ("v2.1", "v3.0")
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
@@ -46,12 +46,7 @@ class Meta:
 
     def choose(self, numbers: list[int] | None) -> list[Episode]:
         """The episodes of these numbers in rising order, or all; raises ``UsageError`` for a number that is none."""
-        if numbers is None:
-            return self.episodes
-        if not numbers or not set(numbers) <= set(range(len(self.episodes))) or len(set(numbers)) != len(numbers):
-            raise UsageError(f"{self.root}: episodes must be different numbers from 0 to {len(self.episodes) - 1}; "
-                             f"found {numbers[:8]}")  # fmt: skip
-        return [self.episodes[number] for number in sorted(numbers)]
+        return [self.episodes[number] for number in episode_numbers(str(self.root), numbers, len(self.episodes))]
 
     def wanted(self, keys: list[str] | None) -> dict[str, Feature]:
         """What robodiff makes of these keys, or of all observations and the action.
@@ -59,12 +54,11 @@ class Meta:
         Raises:
             RobodiffError: a key that was not recorded, or one that is neither numbers nor colour images.
         """
-        if missing := [key for key in keys or [ACTION] if key not in self.features]:
-            raise RobodiffError(f"{self.root}: has no {missing[0]!r}; it has {', '.join(self.features)}")
+        there = recorded_keys(str(self.root), keys or [ACTION], self.features)
         if keys is None:
             keys = [key for key in self.features if key == ACTION or key.startswith("observation.")]
             return {key: feature for key in keys if (feature := self._feature(key)) is not None}
-        features = {key: self._feature(key) for key in keys}
+        features = {key: self._feature(key) for key in there}
         for key, feature in features.items():
             if feature is None:
                 raise RobodiffError(f"{self.root}: {key} is neither numbers nor colour images; meta/info.json says "
@@ -133,7 +127,7 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
     """Fetch what of a data set on the Hugging Face hub is needed, once, and return its folder.
 
     Raises:
-        RobodiffError: no network, no such repository or revision, or no access to it.
+        NotFetched: no network, no such repository or revision, or no access to it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -150,9 +144,9 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
         except HFValidationError as error:
             reason = str(error).splitlines()[0]
         except Exception as error:  # requests' or httpx's, by the version of huggingface_hub; offline; a full disk
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            reason = f"cannot be fetched from the hub; without a network, give its folder as root. {first[:160]}"
-        raise RobodiffError(f"{repo_id}: {reason}")
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("Got: ").split(". ")[0]
+            reason = f"cannot be fetched from the hub: {said[:160]}; without a network, give the path of its folder"
+        raise NotFetched(f"{repo_id}: {reason}")
 
     meta = read_meta(fetch(["meta/*"]))
     cameras = {key for key, feature in meta.wanted(keys).items() if feature.kind == "image"}

@@ -30,6 +30,7 @@ from robodiff.data.episodes import (
     as_vectors,
     check_finite,
     check_lengths,
+    recorded_keys,
 )
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
@@ -114,10 +115,8 @@ def read_zarr(
         fps = fps or attributes.get("fps")
         if fps is None:
             raise UsageError(f"{path}: does not say how many frames a second it has; set fps")
-        missing = [key for key in keys or [] if key not in sources]
-        if missing:
-            raise RobodiffError(f"{path}: has no {missing[0]!r}; it has {', '.join(sources)}")
-        wanted = {key: source for key, source in sources.items() if keys is None or key in keys}
+        read = list(sources) if keys is None else recorded_keys(str(path), keys, sources)
+        wanted = {key: source for key, source in sources.items() if key in read}
         stored = {source.file_key: _array(data, path, source.file_key) for source in wanted.values()}
         stopped = attributes.get("complete") is False
         ends = _episode_ends(meta, path, frames=min(array.shape[0] for array in stored.values()), stopped=stopped)

@@ -1,0 +1,126 @@
+"""What a robomimic file says of its demonstrations: which there are, in which filters, at which rate, and more."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from robodiff.data.cache import memory_free
+from robodiff.data.episodes import episode_numbers
+from robodiff.errors import RobodiffError, UsageError, nearest
+
+Demonstrations = Mapping[str, Any]
+"""Groups of a file, by their names."""
+NO_COLUMNS = ("num_samples", "model_file", "ep_meta")
+"""Attributes of a demonstration that do not go into the table: its length, and what the simulator is made of."""
+# What h5py raises for files that are damaged; none of them says so.
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of what goes wrong with a file which one it is."""
+    try:
+        yield
+    except BlockingIOError:
+        raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
+    except _DAMAGE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RobodiffError(f"{path}: is no HDF5 file, or a broken one: {reason}; copy or download it again") from None
+
+
+def demonstrations(path: Path, file: Any) -> list[str]:
+    """The names in ``data/``, by the numbers in them: ``demo_2`` comes before ``demo_10``."""
+    data = file.get("data")
+    if not isinstance(data, h5py.Group):
+        raise RobodiffError(f"{path}: has no group data/; expected data/demo_0, ... with actions and obs/<key>")
+    names = [name for name in map(str, data) if isinstance(data.get(name), h5py.Group)]
+    if not names:
+        raise RobodiffError(f"{path}: holds no demonstrations; expected data/demo_0, ... with actions and obs/<key>")
+    return sorted(
+        names, key=lambda name: [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+    )
+
+
+def read_masks(path: Path, file: Any) -> dict[str, set[str]]:
+    """Per filter key the names of demonstrations that it lists."""
+    group, masks = file.get("mask"), {}
+    for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
+        if isinstance(dataset, h5py.Dataset):
+            listed = np.atleast_1d(values(path, f"mask/{key}", [dataset])[0]).tolist()
+            masks[key] = {name.decode() if isinstance(name, bytes) else str(name) for name in listed}
+    return masks
+
+
+def choose(
+    path: Path,
+    names: list[str],
+    masks: Mapping[str, set[str]],
+    filter_key: str | None,
+    val_filter_key: str | None,
+    episodes: list[int] | None,
+) -> list[int]:
+    """The places in ``names`` of the demonstrations to train on and of those to hold out, rising.
+
+    Raises:
+        UsageError: a filter key or an episode that there is not, or nothing left to train on or to hold out.
+        RobodiffError: a filter that names what is not there, or filters that name the same.
+    """
+    for key in (key for key in (filter_key, val_filter_key) if key is not None):
+        if key not in masks:
+            there = f"there is {', '.join(masks)}.{nearest(key, [*masks])}" if masks else "it has no mask/"
+            raise UsageError(f"{path}: has no filter key {key!r}; {there}")
+        if unknown := sorted(masks[key] - {*names}):
+            raise RobodiffError(f"{path}: mask/{key} names {unknown[0]!r}, which is not in data/; write the mask again")
+    held_out = set() if val_filter_key is None else masks[val_filter_key]
+    training = {*names} - held_out if filter_key is None else masks[filter_key]
+    if both := sorted(training & held_out):
+        raise RobodiffError(f"{path}: mask/{filter_key} and mask/{val_filter_key} both name {both[0]!r}; what is held "
+                            "out cannot be trained on")  # fmt: skip
+    numbers = [n for n in episode_numbers(str(path), episodes, len(names)) if names[n] in training | held_out]
+    left = {names[number] for number in numbers}
+    if not left & training or (val_filter_key is not None and not left & held_out):
+        purpose = "hold out" if left & training else "train on"
+        raise UsageError(f"{path}: no demonstration is left to {purpose}; see filter_key, val_filter_key and episodes")
+    return numbers
+
+
+def control_frequency(data: Any) -> float | None:
+    """The rate at which the environment was stepped; None where the file does not tell."""
+    try:
+        found = json.loads(data.attrs["env_args"])["env_kwargs"]["control_freq"]
+        return float(found) if 0 < found < math.inf else None
+    except (LookupError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def attributes(demos: Demonstrations) -> dict[str, list[Any]]:
+    """Columns of a table: per attribute of the demonstrations its values, None where one has it not."""
+    names = dict.fromkeys(name for demo in demos.values() for name in demo.attrs if name not in NO_COLUMNS)
+    columns = {name: [_plain(demo.attrs.get(name)) for demo in demos.values()] for name in names}
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+def values(path: Path, what: str, datasets: list[Any]) -> list[np.ndarray]:
+    """What datasets hold.
+
+    Raises:
+        RobodiffError: more than memory has room for: what is absent reads as zeros, so that a broken shape can ask for
+            any number of them.
+    """
+    size = sum(dataset.nbytes for dataset in datasets)
+    if size > memory_free() / 3:
+        raise RobodiffError(f"{path}: {what} takes {size / 1e9:.1f} GB, more than memory has room for")
+    return [dataset[()] for dataset in datasets]
+
+
+def _plain(value: Any) -> bool | int | float | str | None:
+    value = value.item() if isinstance(value, np.generic) else value
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value if isinstance(value, bool | int | float | str) else None

@@ -1,0 +1,76 @@
+"""Write recordings as HDF5 files of robomimic: whole or not at all, for such a file cannot be gone on with."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from robodiff.data.episodes import ACTION, MASK, Episodes, recorded_keys
+from robodiff.errors import RobodiffError
+from robodiff.files import replacing
+
+
+def write_robomimic(path: Path, episodes: Episodes, on_episode: Callable[[int], None] | None = None) -> None:
+    """Write observations and actions as they are, uncompressed, with the rate, the table and the filter keys.
+
+    Images become ``obs/<camera>_image`` (L, H, W, C), numbers ``obs/<key>`` (L, D), the table's columns ``mask.<name>``
+    lists in ``mask/``, and its others attributes of the demonstrations. Left out are columns that say where an episode
+    was, and keys for which ``place_of`` has none.
+
+    Args:
+        path: the file; an existing one is replaced.
+        episodes: the recording.
+        on_episode: called with the number of episodes done.
+
+    Raises:
+        RobodiffError: a recording without actions, or two keys that would have one place.
+    """
+    recorded_keys(episodes.source, [ACTION], episodes.arrays)
+    places = {key: place for key in episodes.arrays if (place := place_of(episodes, key)) is not None}
+    for key, place in places.items():
+        if twin := next((other for other in places if other != key and places[other] == place), None):
+            raise RobodiffError(f"{path}: {key} and {twin} would both be {place}; rename one of them")
+    size = sum(array.nbytes for key, array in episodes.arrays.items() if key in places)
+    with replacing(path) as temporary:
+        with temporary.open("wb") as reserved:  # HDF5 may crash where the disk has no room: find it out before
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(reserved.fileno(), 0, size + 2**20)
+        with h5py.File(temporary, "w") as file:
+            _fill(file, episodes, places, on_episode)
+
+
+def _fill(
+    file: h5py.File, episodes: Episodes, places: Mapping[str, str], on_episode: Callable[[int], None] | None
+) -> None:
+    data = file.create_group("data")
+    data.attrs["total"] = int(episodes.episode_ends[-1])
+    environment = {"env_name": episodes.source, "type": 2, "env_kwargs": {"control_freq": episodes.fps}}  # Gym's
+    data.attrs["env_args"] = json.dumps(environment)
+    for number in range(len(episodes)):
+        demo, frames = data.create_group(f"demo_{number}"), episodes.slice(number)
+        row = episodes.row(number, bool, int, float, str)
+        demo.attrs.update({name: value for name, value in row.items() if not name.startswith(MASK)})
+        demo.attrs["num_samples"] = int(episodes.lengths[number])
+        for key, place in places.items():
+            array = np.asarray(episodes.arrays[key][frames])
+            demo[place] = array if array.ndim == 2 else array.transpose(0, 2, 3, 1)  # CHW -> HWC
+        if on_episode is not None:
+            on_episode(number + 1)
+    for column in (column for column in episodes.table if column.startswith(MASK)):
+        listed = [f"demo_{number}" for number, there in enumerate(episodes.table[column]) if there]
+        file[f"mask/{column.removeprefix(MASK)}"] = np.array(listed, "S")
+
+
+def place_of(episodes: Episodes, key: str) -> str | None:
+    """Where a demonstration has a key: ``actions``, ``obs/<key>``, or None for what there is no place for."""
+    if key == ACTION:
+        return "actions"
+    if not key.startswith("observation."):
+        return None
+    name = key.removeprefix("observation.")
+    if episodes.features[key].kind == "image" and name != "image":
+        name = f"{name.removeprefix('images.')}_image"
+    return f"obs/{name}"

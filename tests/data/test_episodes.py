@@ -1,0 +1,64 @@
+"""Past actions, derived from those that were recorded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robodiff.data import config
+from robodiff.data.datamodule import WindowDataModule
+from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, with_past_action
+from robodiff.data.formats.convert import convert
+from robodiff.data.windows import WindowShape
+from robodiff.errors import RobodiffError
+
+KEYS = ["observation.state", PAST_ACTION]
+
+
+@pytest.fixture
+def episodes() -> Episodes:
+    action = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    features = {"action": Feature("vector", (3,), "float32", unit="rad")}
+    return Episodes("made up", {"action": action}, np.array([5, 6, 12]), 10.0, features)  # one of a single frame
+
+
+@pytest.mark.parametrize("stride", [1, 2, 7])
+def test_past_actions_are_those_of_the_definition(episodes: Episodes, stride: int) -> None:
+    expected, start = [], 0
+    for end in episodes.episode_ends:
+        for frame in range(start, end):
+            before = frame - stride
+            expected.append(episodes.arrays["action"][before] if before >= start else np.zeros(3))
+        start = end
+    found = with_past_action(episodes, KEYS, stride)
+    np.testing.assert_array_equal(found.arrays[PAST_ACTION], expected)
+    assert found.features[PAST_ACTION] == episodes.features["action"]
+    assert PAST_ACTION not in episodes.arrays
+
+
+def test_past_actions_are_added_only_where_they_are_asked_for_and_were_not_recorded(episodes: Episodes) -> None:
+    assert with_past_action(episodes, None, 1) is episodes
+    assert with_past_action(episodes, KEYS[:1], 1) is episodes
+    once = with_past_action(episodes, KEYS, 1)
+    assert with_past_action(once, KEYS, 2) is once
+
+
+@pytest.mark.parametrize("name", ["again.zarr", "lerobot"])
+def test_they_are_trained_on_whatever_the_format(recording: Path, tmp_path: Path, name: str) -> None:
+    source = config.recording(str(recording))
+    convert(source.read(), tmp_path / name)
+    again = config.recording(str(tmp_path / name))
+    with pytest.raises(RobodiffError, match=r"has no 'observation\.depth'; it has "):
+        again.read(["observation.depth", PAST_ACTION])
+    data = WindowDataModule(again, WindowShape(2, 16, 8, frame_stride=3), KEYS, seed=0)
+    assert set(data.episodes.arrays) == {*KEYS, "action"}
+    expected = with_past_action(source.read(), KEYS, 3).arrays[PAST_ACTION]
+    np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], expected)
+    assert data.statistics()[PAST_ACTION].max.min() > 0
+
+
+def test_past_actions_that_were_recorded_are_read(recording: Path, tmp_path: Path) -> None:
+    episodes = with_past_action(config.recording(str(recording)).read(), KEYS, 2)
+    convert(episodes, tmp_path / "again.zarr")
+    data = WindowDataModule(config.recording(str(tmp_path / "again.zarr")), WindowShape(2, 16, 8), KEYS, seed=0)
+    np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], episodes.arrays[PAST_ACTION])
