@@ -20,6 +20,7 @@ SMALL = {
     "fit": ["--model.down_dims", "[8,16]", "--model.n_groups", "4", "--data.train_batch_size", "4",
             "--rollout.episodes", "1", "--rollout.num_envs", "1"],
     "eval": ["--episodes", "1", "--num_envs", "1", "--videos", "1"],
+    "eval offline": ["--windows", "4"],
     "collect": ["--episodes", "1", "--workers", "1"],
 }  # fmt: skip
 
@@ -43,6 +44,8 @@ def small(command: str) -> list[str]:
         arguments[arguments.index("--minutes") + 1] = "0.01"
     elif name == "fit" and "--trainer.fast_dev_run" not in arguments and "--print_config" not in arguments:
         arguments += ["--trainer.max_steps", "2"]
+    if name == "eval" and "--env" not in arguments:
+        name = "eval offline"
     return arguments + SMALL.get(name, [])
 
 

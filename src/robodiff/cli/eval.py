@@ -1,11 +1,13 @@
 """``robodiff eval``: measure a policy."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from robodiff.cli.offline import run_offline
 from robodiff.cli.parser import Parser
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
@@ -13,14 +15,20 @@ from robodiff.evaluation.compare import compare, shared_seeds
 from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation
 from robodiff.files import write_json
 
-DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed.
+DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its
+actions are from recorded ones.
 
 An episode depends on its seed alone: with the same --num_envs, any split of the seeds gives the same records.
 
 Examples:
   robodiff eval runs/first --env pusht
+  robodiff eval runs/first
   robodiff eval runs/second --env pusht --against runs/first
   robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
+
+IN_ENV: dict[str, Any] = {"episodes": 100, "num_envs": 100, "videos": 3, "against": None}
+OFFLINE: dict[str, Any] = {"data": None, "windows": 2000}
+"""Options that have a meaning only with --env, and only without, and what they are when not given."""
 
 
 def parse(arguments: list[str]) -> Any:
@@ -29,40 +37,75 @@ def parse(arguments: list[str]) -> Any:
     Raises:
         UsageError: one that is unknown, or out of its range.
     """
-    parser = Parser("eval", "RUN_OR_POLICY --env ENV [options]", DESCRIPTION)
+    parser = Parser("eval", "RUN_OR_POLICY [--env ENV] [options]", DESCRIPTION)
     parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
-    parser.add_argument("--env", type=str, required=True, help="The environment, such as pusht.")
-    parser.add_argument("--episodes", type=int, default=100, help="How many episodes.")
-    parser.add_argument("--seed", type=int, default=100_000, help="Seed of the first episode; the others follow.")
-    parser.add_argument("--num_envs", type=int, default=100, help="Episodes stepped together, with one policy call.")
+    parser.add_argument("--env", type=str | None, help="The environment, such as pusht. Without one, the policy's "
+                        "actions are compared with those of its run's held-out episodes.")  # fmt: skip
+    parser.add_argument("--episodes", type=int | None, help="With --env: how many episodes; 100 when not given.")
+    parser.add_argument("--seed", type=int, default=100_000, help="Seed of the first episode, the others follow; "
+                        "without --env, of the noise.")  # fmt: skip
+    parser.add_argument("--num_envs", type=int | None, help="With --env: episodes stepped together, with one policy "
+                        "call; 100 when not given.")  # fmt: skip
     parser.add_argument("--sampler", type=str | None, help="ddpm, ddim, dpmsolver++, flow or flowheun, not its own.")
     parser.add_argument("--steps", type=int | None, help="Denoising steps, in place of the policy's own number.")
     parser.add_argument("--device", type=str, default="cpu", help="Where the policy runs: cpu, cuda, ...")
-    parser.add_argument("--videos", type=int, default=3, help="Videos of so many successes and so many failures.")
-    parser.add_argument("--against", type=str | None, help="Another policy, which is evaluated on the same seeds, or "
-                        "the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
+    parser.add_argument("--videos", type=int | None, help="With --env: videos of so many successes and so many "
+                        "failures; 3 when not given.")  # fmt: skip
+    parser.add_argument("--against", type=str | None, help="With --env: another policy, which is evaluated on the same "
+                        "seeds, or the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
+    parser.add_argument("--data", type=str | None, help="Without --env: another recording, all of whose episodes are "
+                        "measured; builtin:pusht is the one inside the package.")  # fmt: skip
+    parser.add_argument("--windows", type=int | None, help="Without --env: how many windows, evenly spread, are "
+                        "measured; 2000 when not given.")  # fmt: skip
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
     options = parser.parse_args(arguments)
-    for name, least in (("episodes", 1), ("seed", 0), ("num_envs", 1), ("videos", 0)):
-        if options[name] < least:
+    _fill(options)
+    for name, least in (("episodes", 1), ("seed", 0), ("num_envs", 1), ("videos", 0), ("windows", 1)):
+        if options[name] is not None and options[name] < least:
             raise UsageError(f"--{name} must be at least {least}; found {options[name]}")
     return options
+
+
+def _fill(options: Any) -> None:
+    """Put in the defaults of what was not given.
+
+    Raises:
+        UsageError: an option was given that has no meaning with --env, or without.
+    """
+    used, unused = (IN_ENV, OFFLINE) if options.env is not None else (OFFLINE, IN_ENV)
+    if given := [name for name in unused if options[name] is not None]:
+        what = (
+            "is for recorded episodes; leave out --env"
+            if options.env
+            else "is for episodes in an environment; give --env"
+        )
+        raise UsageError(f"--{given[0]} {what}, or leave it out")
+    for name, default in used.items():
+        options[name] = default if options[name] is None else options[name]
 
 
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; returns the folder that was written to."""
     options = parse(arguments)
     out = Path(options.out) if options.out else default_folder(options.policy, options)
+    console = Console()
+    if options.env is None:
+        run_offline(options, out, console)
+    else:
+        _run_episodes(options, out, console)
+    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
+    return out
+
+
+def _run_episodes(options: Any, out: Path, console: Any) -> None:
+    """Measure in the environment, compare if that was asked for, print what was found."""
     other = _against(options) if options.against else None
     if other is not None and other.resolve() == out.resolve():
         raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
-    console = Console()
     metrics = measure(options.policy, options, out, console)
     _print(options, metrics, out, console)
     if other is not None:
         _compare(options, metrics, out, other, console)
-    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
-    return out
 
 
 def _against(options: Any) -> Path:
@@ -85,7 +128,12 @@ def default_folder(policy: str, options: Any) -> Path:
     if folder.name in ("", ".."):
         folder = folder.resolve()
     run = folder.parent if (folder / "config.json").is_file() else folder
-    parts = [options.env, f"seed{options.seed}", f"n{options.episodes}", options.sampler, options.steps]
+    if options.env is None:
+        recording = re.sub(r"[^\w.-]", "-", Path(options.data).name) if options.data else None
+        parts = ["offline", recording, f"seed{options.seed}", f"n{options.windows}"]
+    else:
+        parts = [options.env, f"seed{options.seed}", f"n{options.episodes}"]
+    parts += [options.sampler, options.steps]
     if folder != run and folder.name != "policy":
         parts.insert(0, folder.name)
     return run / "eval" / "-".join(str(part) for part in parts if part is not None)

@@ -14,7 +14,7 @@ COMMANDS = {
     "demo": "Train and measure a Push-T policy on the demonstrations inside the package.",
     "collect": "Record demonstrations of a scripted expert in an environment.",
     "fit": "Train a policy from a configuration, or resume a run.",
-    "eval": "Measure a policy in an environment: success with its interval, and videos.",
+    "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
 }

@@ -1,11 +1,7 @@
 """What the network sees of an action, and back: rotations as six numbers, poses relative to the current state.
 
 A recording holds a rotation as axis-angle: three numbers, whose direction is the axis and whose length is the angle in
-radians. Rotations that are close to one another can have distant axis-angles (at an angle of pi the axis flips), which
-no smooth network can follow. The first two rows of the rotation matrix change as smoothly as the rotation does, and any
-six numbers that a network puts out give a rotation back: "On the Continuity of Rotation Representations in Neural
-Networks", Zhou et al. 2019, arXiv:1812.07035. The rows follow one another (x, y, z of the first, then of the second),
-as in pytorch3d and thereby in the original diffusion_policy; the paper itself writes columns.
+radians. The network sees the first two rows of its matrix, for which ``rotations`` tells the reasons.
 """
 
 import re
@@ -15,15 +11,20 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robodiff.data.normalize import Statistics, parse_range
+from robodiff.data.rotations import (
+    angle_between,
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    matrix_to_rotation_6d,
+    product,
+    quaternion_to_matrix,
+    rotation_6d_to_matrix,
+)
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, nearest
-
-TINY_ANGLE = 1e-12
-"""Radians. From here down sin(x) / x is 1 in float64, too."""
 
 
 class ActionRepresentation:
@@ -96,6 +97,19 @@ class ActionRepresentation:
         pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
         return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
 
+    def distance(self, actions: Tensor, others: Tensor) -> Tensor:
+        """How far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.
+
+        Of a number that is the size of the difference, of a rotation the angle that leads from one to the other, in
+        radians: differences between axis-angles mean nothing where the axis flips.
+        """
+        return torch.cat([part.distance(actions, others) for part in self._parts], -1)
+
+    @property
+    def distances(self) -> list[tuple[int, ...]]:
+        """The dimensions that each number of ``distance`` is about: one, or the three of a rotation."""
+        return [dims for part in self._parts for dims in part.distances]
+
     def encode_mask(self, mask: Tensor) -> Tensor:
         """Which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""
         return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
@@ -130,12 +144,21 @@ class _Part:
     def encoded_dim(self) -> int:
         return 6 if self.is_rotation else self.stop - self.start
 
+    @property
+    def distances(self) -> list[tuple[int, ...]]:
+        dims = range(self.start, self.stop)
+        return [tuple(dims)] if self.is_rotation else [(dim,) for dim in dims]
+
+    def distance(self, actions: Tensor, others: Tensor) -> Tensor:
+        a, b = actions[..., self.start : self.stop], others[..., self.start : self.stop]
+        return angle_between(a, b).unsqueeze(-1) if self.is_rotation else (a - b).abs()
+
     def encode(self, action: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
         if not self.is_rotation:
             return action - self.reference.numbers(observations) if self.reference else action
         matrix = axis_angle_to_matrix(action)  # (B, T, 3, 3)
         if self.reference:
-            matrix = _product(self.reference.matrix(observations).mT, matrix)
+            matrix = product(self.reference.matrix(observations).mT, matrix)
         return matrix_to_rotation_6d(matrix)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
@@ -146,7 +169,7 @@ class _Part:
             return encoded + self.reference.numbers(observations) if self.reference else encoded
         matrix = rotation_6d_to_matrix(encoded)  # (B, T, 3, 3)
         if self.reference:
-            matrix = _product(self.reference.matrix(observations), matrix)
+            matrix = product(self.reference.matrix(observations), matrix)
         return matrix_to_axis_angle(matrix)
 
 
@@ -198,81 +221,6 @@ def _training_steps(windows: Windows, chunk: int, relative: bool) -> Iterator[tu
     for first in range(0, len(windows), chunk):
         chosen = np.arange(first, min(first + chunk, len(windows)))
         yield windows.frames(chosen)[0], windows.now[chosen]
-
-
-def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    """(..., 3) axis times angle, radians, to rotation matrices (..., 3, 3); the gradient at zero is exact."""
-    half = _length(axis_angle) / 2
-    quaternion = torch.cat([axis_angle * (half.sin() / (2 * half)), half.cos()], -1)
-    return quaternion_to_matrix(quaternion)
-
-
-def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to (..., 3) axis times angle, radians, the angle in [0, pi].
-
-    By way of the quaternion, whose half angle is well defined at 0 and at pi, where the arc cosine of the trace is not.
-    """
-    quaternion = _matrix_to_quaternion(matrix)
-    quaternion = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)  # the shorter way round
-    sine = _length(quaternion[..., :3])
-    return quaternion[..., :3] * (2 * torch.atan2(sine, quaternion[..., 3:]) / sine)
-
-
-def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """(..., 4) x, y, z, w of any length above 0 to rotation matrices (..., 3, 3)."""
-    x, y, z, w = F.normalize(quaternion, dim=-1).unbind(-1)
-    elements = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(elements, -1).unflatten(-1, (3, 3))
-
-
-def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to unit quaternions x, y, z, w (..., 4) of either sign.
-
-    The elements of the matrix add up to 4 q q^T, every row of which is q times a number. The row with the largest
-    diagonal element is the farthest from zero: its length is at least 2.
-    """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrix.unbind(-2))
-    outer = [
-        1 + xx - yy - zz, xy + yx, xz + zx, zy - yz,
-        xy + yx, 1 - xx + yy - zz, yz + zy, xz - zx,
-        xz + zx, yz + zy, 1 - xx - yy + zz, yx - xy,
-        zy - yz, xz - zx, yx - xy, 1 + xx + yy + zz,
-    ]  # fmt: skip
-    rows = torch.stack(outer, -1).unflatten(-1, (4, 4))
-    largest = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]  # (..., 1, 1)
-    row = rows.gather(-2, largest.expand(*largest.shape[:-1], 4)).squeeze(-2)  # (..., 4)
-    return F.normalize(row, dim=-1)
-
-
-def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to their first two rows (..., 6)."""
-    return matrix[..., :2, :].flatten(-2)
-
-
-def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
-    """Any (..., 6) to rotation matrices (..., 3, 3), by Gram and Schmidt (Zhou et al. 2019, section B).
-
-    The first three numbers give the direction of the first row, the second three that of the second as far as it is
-    perpendicular. Where either has none, what comes out is finite and no rotation.
-    """
-    first = F.normalize(rotation_6d[..., :3], dim=-1)
-    second = rotation_6d[..., 3:]
-    second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 3, 3) times (..., 3, 3), in full: autocast and TF32 would leave a matmul 3 digits."""
-    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
-
-
-def _length(vector: Tensor) -> Tensor:
-    """(..., n) to (..., 1), at least TINY_ANGLE: it can be divided by, and its gradient is finite."""
-    return vector.square().sum(-1, keepdim=True).clamp_min(TINY_ANGLE**2).sqrt()
 
 
 def _range(text: str, dim: int, where: str) -> tuple[int, int]:

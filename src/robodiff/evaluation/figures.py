@@ -16,7 +16,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 INK = "#123456"  # stands for the page's colour of text until the figure is done
 COLOURS = ("#3b82f6", "#f08c00", "#22a06b", "#e5484d", "#a855f7", "#06b6d4", "#d6409f", "#84a20d")
@@ -171,6 +171,31 @@ def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(5))
 
     return panel(draw, title)
+
+
+def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[float], executed: int) -> str:
+    """How errors grow over the steps of a chunk, as shares of the mean action's error.
+
+    Args:
+        errors: per dimension (n,).
+        holding: (n,), of holding the last action.
+        executed: how many of the steps are executed; they are shaded.
+    """
+
+    def draw(axes: Axes) -> None:
+        for colour, (name, values) in zip(_colours(len(errors)), errors.items(), strict=True):
+            axes.plot(values, color=colour, label=name, linewidth=1.3, marker="o" if len(values) < 2 else None)
+        axes.plot(holding, "--", color=INK, label="holding the last action", linewidth=1.3)
+        axes.axvspan(-0.5, executed - 0.5, color=INK, alpha=0.06, linewidth=0)
+        axes.set_xlim(-0.5, len(holding) - 0.5)
+        rows_of_legend = 1 + len(errors) // 3
+        axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.15 * rows_of_legend))
+        axes.set_xlabel("step of the chunk, from now on")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.legend(fontsize=7, ncols=3, loc="upper left")
+
+    return panel(draw, "Error by step, as a share of the mean action's", (7.4, 2.8))
 
 
 def chunk_over_scene(

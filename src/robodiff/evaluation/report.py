@@ -28,6 +28,7 @@ from robodiff.policies.checkpoint import policy_hash
 REPORT_FILE = "report.html"
 SAMPLES = 8
 _MOST_HISTOGRAMS = 8  # of each key
+_MOST_ERRORS = 8  # lines in one panel
 _MOST_VIDEO_BYTES = 30_000_000
 
 
@@ -70,6 +71,7 @@ def write_report(
         others=len(run.evaluations) - len(measured),
         comparisons=_comparisons(measured),
         curves=figures.curves({run.name: run.curves}),
+        offline=_offline(run),
         chunks=chunks,
         denoising=denoising,
         cameras=cameras,
@@ -121,10 +123,31 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 def _of_this_policy(run: Run) -> list[Evaluation]:
     """The evaluations of the policy that the run holds now: it may have been trained on, or another been measured."""
-    if not (run.folder / "policy" / "config.json").is_file():
-        return run.evaluations
-    current = policy_hash(run.folder / "policy")
-    return [evaluation for evaluation in run.evaluations if evaluation.metrics["evaluated"]["policy"] == current]
+    return [evaluation for evaluation in run.evaluations if _is_current(run, evaluation.metrics)]
+
+
+def _is_current(run: Run, metrics: Mapping[str, Any]) -> bool:
+    folder = run.folder / "policy"
+    return not (folder / "config.json").is_file() or metrics["evaluated"]["policy"] == policy_hash(folder)
+
+
+def _offline(run: Run) -> dict[str, Any] | None:
+    """The latest comparison with recorded actions, one of the policy that the run holds now before all others."""
+    metrics = max(run.offline, key=lambda found: _is_current(run, found), default=None)
+    if metrics is None:
+        return None
+    dimensions, steps = metrics["dimensions"], metrics["steps"]
+    scale = {place: each["mean"] for place, each in enumerate(dimensions) if each["moves"]}
+    worst = sorted(scale, key=lambda place: -dimensions[place]["mae"] / scale[place])[:_MOST_ERRORS]
+    errors = {dimensions[d]["name"]: [step["mae"][d] / scale[d] for step in steps] for d in sorted(worst)}
+    holding = [float(np.mean([step["hold"][d] / scale[d] for d in scale])) for step in steps] if scale else []
+    executed = sum(step["executed"] for step in steps)
+    return {
+        "metrics": metrics,
+        "current": _is_current(run, metrics),
+        "most": _MOST_ERRORS,
+        "curves": figures.errors_by_step(errors, holding, executed) if scale else "",
+    }
 
 
 def _answer(evaluation: Evaluation, page: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -112,21 +112,26 @@ def _episodes(runner: PolicyRunner, environments: EnvPool, wave: dict[int, Episo
 
 
 def chunk_latency(policy: DiffusionPolicy, spec: EnvSpec, seed: int, chunks: int = 30) -> list[float]:
-    """Milliseconds from an observation of one robot to its chunk of actions, after a warm-up."""
+    """``time_chunks`` at the first observation of an episode."""
     environment = spec.make(_asked_of(spec, policy))
     try:
-        runner = PolicyRunner(policy)
         observation, _ = environment.reset(seed=seed)
-        times = []
-        for _ in range(chunks + 3):
-            runner.reset()
-            start = time.perf_counter()
-            with suppress(NonFiniteActions):  # it takes as long as any other
-                runner.act(observation)
-            times.append((time.perf_counter() - start) * 1e3)
-        return times[3:]
+        return time_chunks(policy, observation, chunks)
     finally:
         environment.close()
+
+
+def time_chunks(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray], chunks: int = 30) -> list[float]:
+    """Milliseconds from an observation of one robot to its chunk of actions, after a warm-up."""
+    runner = PolicyRunner(policy)
+    times = []
+    for _ in range(chunks + 3):
+        runner.reset()
+        start = time.perf_counter()
+        with suppress(NonFiniteActions):  # it takes as long as any other
+            runner.act(observation)
+        times.append((time.perf_counter() - start) * 1e3)
+    return times[3:]
 
 
 def check_fit(policy: DiffusionPolicy, spec: EnvSpec) -> None:

@@ -14,6 +14,8 @@ RUN_FILE = "run.json"
 """How long a run took, and on what; written by ``fit``."""
 METRICS_FILE = "metrics.json"
 """What an evaluation measured; written by ``eval``."""
+OFFLINE_FILE = "offline.json"
+"""What ``eval`` without an environment measured."""
 COMPARISON_FILE = "comparison.json"
 """The evaluation beside it against another; written by ``eval --against``."""
 
@@ -58,11 +60,15 @@ class Run:
     """Per logged quantity the optimizer steps and the values there."""
     evaluations: list[Evaluation]
     """The latest first."""
+    offline: list[dict[str, Any]]
+    """Every ``offline.json``, the latest first."""
 
     @classmethod
     def of_evaluation(cls, folder: Path) -> "Run":
-        """An evaluation of a policy whose run is not known."""
-        return cls(folder, "", {}, {}, [read_evaluation(folder)])
+        """An evaluation of a policy whose run is not known; in one folder there may be one of each kind."""
+        offline = [read_offline(folder)] if (folder / OFFLINE_FILE).is_file() else []
+        evaluations = [read_evaluation(folder)] if (folder / METRICS_FILE).is_file() or not offline else []
+        return cls(folder, "", {}, {}, evaluations, offline)
 
     @property
     def best(self) -> tuple[int, str, float] | None:
@@ -94,23 +100,26 @@ def read_run(folder: Path) -> Run:
     if not config.is_file():
         raise UsageError(f"{folder}: is not the folder of a run (it has no config.yaml)")
     facts = folder / RUN_FILE
-    found = sorted(folder.glob(f"eval/*/{METRICS_FILE}"), key=lambda path: (-path.stat().st_mtime, path))
     return Run(
         folder,
         config.read_text(),
         read_json(facts) if facts.is_file() else {},
         read_curves(folder / "metrics.csv"),
-        [read_evaluation(path.parent) for path in found],
+        [read_evaluation(path) for path in _latest_first(folder, METRICS_FILE)],
+        [read_offline(path) for path in _latest_first(folder, OFFLINE_FILE)],
     )
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
-    metrics = read_json(folder / METRICS_FILE)
     needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
-    if missing := [key for key in needed if key not in metrics]:
-        raise RobodiffError(f"{folder / 'metrics.json'}: has no {missing[0]!r}; evaluate again with robodiff eval")
-    return Evaluation(folder, {"non_finite_actions": 0, **metrics})
+    return Evaluation(folder, {"non_finite_actions": 0, **_holding(folder / METRICS_FILE, *needed)})
+
+
+def read_offline(folder: Path) -> dict[str, Any]:
+    """Read ``offline.json`` and check that it holds what a reader needs."""
+    needed = ("relative_to_hold", "relative_to_mean", "worst_dimension", "dimensions", "steps", "evaluated")
+    return _holding(folder / OFFLINE_FILE, *needed)
 
 
 def video_files(folder: Path) -> list[Path]:
@@ -146,6 +155,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RobodiffError(f"{path}: must hold a JSON object; found {type(value).__name__}")
     return value
+
+
+def _holding(path: Path, *needed: str) -> dict[str, Any]:
+    measured = read_json(path)
+    if missing := [key for key in needed if key not in measured]:
+        raise RobodiffError(f"{path}: has no {missing[0]!r}; evaluate again with robodiff eval")
+    return measured
+
+
+def _latest_first(run: Path, name: str) -> list[Path]:
+    """The folders of the evaluations that hold a file of that name."""
+    found = sorted(run.glob(f"eval/*/{name}"), key=lambda path: (-path.stat().st_mtime, path))
+    return [path.parent for path in found]
 
 
 def _number(text: Any) -> float | None:

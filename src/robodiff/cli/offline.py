@@ -1,0 +1,68 @@
+"""``robodiff eval`` without ``--env``: how far a policy's actions are from recorded ones."""
+
+from pathlib import Path
+from typing import Any
+
+from robodiff.data.config import DataModule, recording
+from robodiff.errors import UsageError
+
+
+def run_offline(options: Any, out: Path, console: Any) -> None:
+    """Measure on the recording that the options name, else on the run's own, and print what was found."""
+    from robodiff.evaluation.offline import evaluate_offline
+    from robodiff.evaluation.runs import OFFLINE_FILE
+
+    metrics = evaluate_offline(
+        options.policy,
+        recording(options.data) if options.data else _recording_of_run(options.policy),
+        out,
+        own=options.data is None,
+        windows=options.windows,
+        seed=options.seed,
+        sampler=options.sampler,
+        steps=options.steps,
+        device=options.device,
+        console=console,
+    )
+    for line in [*_found(metrics), f"written: {out / OFFLINE_FILE}"]:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _recording_of_run(policy: str) -> DataModule:
+    """What the run that the policy lies in was trained on."""
+    from robodiff.cli.fit import configuration
+
+    folder = Path(policy).resolve()
+    for run in (folder, folder.parent, folder.parent.parent):  # policies/epoch-0300 lies two folders deep
+        if (run / "config.yaml").is_file():
+            return configuration(run).data
+    raise UsageError(f"{policy}: lies in no run whose config.yaml would name a recording; give --data PATH to compare "
+                     "its actions with recorded ones, or --env ENV to let it act")  # fmt: skip
+
+
+def _found(metrics: dict[str, Any]) -> list[str]:
+    evaluated, latency = metrics["evaluated"], metrics["latency_ms"]
+    return [
+        *_answer(metrics),
+        f"measured at {evaluated['windows']:,} of {evaluated['of_windows']:,} windows in {len(evaluated['episodes'])} "
+        f"episodes of {evaluated['data']}, {evaluated['which']}",
+        f"one chunk takes {latency['p50']:.1f} ms (p95 {latency['p95']:.1f} ms) on {evaluated['device']} "
+        f"with {evaluated['sampler']}, {evaluated['steps']} steps",
+    ]
+
+
+def _answer(metrics: dict[str, Any]) -> list[str]:
+    """The error over all dimensions, and of the worst one in its own unit, at the first executed step and the last."""
+    place = metrics["worst_dimension"]
+    if place is None:
+        return ["the recorded actions do not move: there is nothing to compare with"]
+    hold, worst = metrics["relative_to_hold"], metrics["dimensions"][place]
+    held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
+    unit = f" {worst['unit']}" if worst["unit"] else ""
+    executed = [step["mae"][place] for step in metrics["steps"] if step["executed"]]
+    return [
+        f"error of the executed actions: {held}{100 * metrics['relative_to_mean']:.0f} % of that of the mean action",
+        f"worst is {worst['name']}: {worst['mae']:.3g}{unit} on average, {executed[0]:.3g} at the first step and "
+        f"{executed[-1]:.3g} at the last; holding errs by {worst['hold']:.3g}, the mean action by {worst['mean']:.3g}, "
+        f"and two samples differ by {worst['spread']:.3g}",
+    ]

@@ -1,0 +1,96 @@
+"""The chunks that a policy samples at recorded observations, many at once."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from robodiff.data.episodes import Episodes
+from robodiff.data.windows import Windows, WindowShape
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.progress import bar
+
+BATCH, BATCH_OF_IMAGES = 64, 16
+"""Windows sampled together; encoding two images of 480 x 640 for each of 16 takes about a gigabyte."""
+
+
+def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
+    """The time steps of the policy's windows in a recording, whose rate may be a multiple of that it was trained on.
+
+    Raises:
+        UsageError: it is not.
+    """
+    rate = policy.fps / policy.config.frame_stride
+    stride = round(episodes.fps / rate)
+    if stride < 1 or abs(episodes.fps / rate - stride) > 1e-3 * stride:
+        raise UsageError(f"the policy acts at {rate:g} Hz, and {episodes.source} has {episodes.fps:g} frames a second, "
+                         "which is no multiple of it")  # fmt: skip
+    return replace(policy.config.window, frame_stride=stride)
+
+
+def check_features(policy: DiffusionPolicy, episodes: Episodes) -> None:
+    """Raise ``UsageError`` unless the policy's features are the recording's."""
+    for key, feature in policy.features.items():
+        there = episodes.features[key].shape
+        if there != feature.shape:
+            raise UsageError(f"{key} is {feature.shape} for the policy and {there} in {episodes.source}")
+
+
+def sample_chunks(
+    policy: DiffusionPolicy,
+    episodes: Episodes,
+    windows: Windows,
+    asked: np.ndarray,
+    seed: int,
+    console: Console,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Sample chunks, whose noise is a function of the seed, the frame that is now, and the number of the draw.
+
+    Args:
+        policy: in evaluation mode.
+        episodes: the recording.
+        windows: of some of its episodes, in steps of ``window_shape``.
+        asked: (A, 2), for each chunk its window and the number of the draw.
+        seed: of the noise.
+        console: where progress is shown.
+        batch_size: chunks sampled together; it changes results by rounding alone.
+
+    Returns:
+        The actions from now on, (A, n, Da), in recorded units.
+
+    Raises:
+        RobodiffError: actions that are not finite.
+    """
+    now, chunks = policy.config.n_obs_steps - 1, []
+    size = batch_size or (BATCH_OF_IMAGES if policy.cameras.dims else BATCH)
+    with bar(console, "chunks", len(asked)) as advance:
+        for first in range(0, len(asked), size):
+            numbers, draws = asked[first : first + size].T
+            frames = windows.frames(numbers)[0][:, : now + 1]  # (B, To)
+            observation = {key: torch.from_numpy(episodes.arrays[key][frames]) for key in policy.observation_keys}
+            noise = _noise(policy, seed, windows.now[numbers], draws)
+            chunk = policy.predict_chunk(observation, noise=noise)
+            chunks.append(chunk.actions[:, now - chunk.first_step :].float().cpu().numpy())
+            finite = np.isfinite(chunks[-1]).all((1, 2))
+            if not finite.all():
+                frame = windows.now[numbers[finite.argmin()]]
+                episode = int(np.searchsorted(episodes.episode_ends, frame, side="right"))
+                raise RobodiffError(
+                    f"the policy's actions are not finite in episode {episode}, frame "
+                    f"{frame - episodes.slice(episode).start}, of {episodes.source}; look at what it observes there, "
+                    "or take an earlier policy"
+                )
+            advance(first + len(numbers))
+    return np.concatenate(chunks)
+
+
+def _noise(policy: DiffusionPolicy, seed: int, frames: np.ndarray, draws: np.ndarray) -> torch.Tensor:
+    rows, _, *shape = policy.noise_shape(1)
+    noise = [
+        np.random.default_rng([seed, int(frame), int(draw)]).standard_normal((rows, *shape), dtype=np.float32)
+        for frame, draw in zip(frames, draws, strict=True)
+    ]
+    return torch.tensor(np.stack(noise, axis=1), device=policy.device)  # (rows, B, n, W)

@@ -1,0 +1,235 @@
+"""Measure a policy where there is no simulator: how far its actions are from those that were recorded.
+
+At every window of some episodes the policy makes a chunk of what was observed there, and its actions from now on are
+compared with the recorded ones, number by number and rotation by rotation. Two guesses that need no policy are measured
+on the same steps, for an error means little without them:
+
+- hold: the action of one step before now, again and again (at an episode's first frame its first action);
+- mean: the mean action of the episodes that the policy was trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from robodiff.data.config import DataModule
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
+from robodiff.data.representation import ActionRepresentation
+from robodiff.data.windows import Windows
+from robodiff.errors import RobodiffError
+from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
+from robodiff.evaluation.rollout import time_chunks
+from robodiff.evaluation.runs import OFFLINE_FILE
+from robodiff.files import locked, write_json
+from robodiff.machine import describe_machine
+from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+from robodiff.policies.diffusion import DiffusionPolicy
+
+HELD_OUT = "held out from its training"
+TRAINED_ON = "all of which it was trained on, for none were held out"
+OTHERS = "of another recording than its run's"
+"""What the episodes are to the policy."""
+SPREAD_WINDOWS = 256
+"""Windows at which a second chunk is sampled."""
+
+
+def evaluate_offline(
+    policy_path: str | Path,
+    source: DataModule,
+    out: Path,
+    own: bool,
+    windows: int = 2000,
+    seed: int = 100_000,
+    sampler: str | None = None,
+    steps: int | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Compare a policy's actions with recorded ones and write ``offline.json`` to ``out``.
+
+    Everything in the file but ``latency_ms`` is the same at every call with the same arguments.
+
+    Args:
+        policy_path: a policy, a run, or a repository of the hub.
+        source: the recording.
+        out: folder to write to.
+        own: ``source`` is what the policy was trained on; the episodes that were held out are measured, or all of them
+            where none were. Else it is another recording, all of whose episodes are measured.
+        windows: how many, at least 1; an even sample where there are more.
+        seed: of the noise, at least 0.
+        sampler: in place of the policy's own.
+        steps: denoising steps in place of the policy's own.
+        device: where the policy runs.
+        console: where progress is shown.
+
+    Returns:
+        What was written to ``offline.json``.
+
+    Raises:
+        UsageError: a recording whose features or rate are not the policy's.
+        RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
+    """
+    folder = find_policy(policy_path)
+    policy = load_policy(folder, device, sampler=sampler, steps=steps)
+    try:
+        episodes = source.read(policy.observation_keys)
+    except RobodiffError as error:
+        if not own:
+            raise
+        raise RobodiffError(f"{error}\nif it was moved, say where to in the run's config.yaml; --data PATH measures on "
+                            "another recording") from None  # fmt: skip
+    shape = window_shape(policy, episodes)
+    episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
+    check_features(policy, episodes)
+    trained_on, chosen = source.split(episodes)
+    which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS
+    if which != HELD_OUT:
+        trained_on = chosen = source.chosen(episodes)
+    every = Windows(episodes.episode_ends, shape, chosen)
+    count = min(windows, len(every))
+    picks = np.arange(count) * len(every) // count
+    mean = mean_action(policy, episodes, Windows(episodes.episode_ends, shape, trained_on).episode_frames)
+    with locked(out):
+        measured = measure(policy, episodes, every, picks, mean, seed, console or Console(quiet=True))
+        latency = time_chunks(policy, {key: episodes.arrays[key][every.now[0]] for key in policy.observation_keys})
+        metrics = {
+            **measured,
+            "evaluated": {
+                "policy": policy_hash(folder),
+                "data": episodes.source,
+                "episodes": chosen.tolist(),
+                "which": which,
+                "windows": len(picks),
+                "of_windows": len(every),
+                "sampler": policy.config.noise_scheduler_type,
+                "steps": policy.config.inference_steps,
+                "seed": seed,
+                "device": f"{policy.device.type} ({describe_machine(str(policy.device))})",
+            },
+            "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
+        }
+        write_json(out / OFFLINE_FILE, metrics)
+    return metrics
+
+
+def measure(
+    policy: DiffusionPolicy,
+    episodes: Episodes,
+    windows: Windows,
+    picks: np.ndarray,
+    mean: np.ndarray,
+    seed: int,
+    console: Console,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """The errors of the policy and of both guesses, by dimension and by step from now on; padded steps are left out.
+
+    Args:
+        policy: in evaluation mode.
+        episodes: the recording.
+        windows: of the episodes to measure.
+        picks: (W,) which of the windows to measure.
+        mean: (Da,) the mean action.
+        seed: of the noise.
+        console: where progress is shown.
+        batch_size: windows sampled together; it changes results by rounding alone.
+
+    Returns:
+        What ``offline.json`` says of the errors.
+    """
+    twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
+    asked = [(window, 0) for window in picks] + [(window, 1) for window in picks[twice]]
+    chunks = sample_chunks(policy, episodes, windows, np.array(asked), seed, console, batch_size)
+    sampled, again = chunks[: len(picks)], chunks[len(picks) :]  # (W, n, Da), (S, n, Da)
+
+    frames, is_pad = windows.frames(picks)
+    from_now = slice(policy.config.n_obs_steps - 1, policy.config.first_step + policy.config.denoised_steps)
+    frames, valid = frames[:, from_now], ~is_pad[:, from_now]  # (W, n) each
+    executed = valid & (np.arange(valid.shape[1]) < policy.config.n_action_steps)
+    actions = episodes.arrays[ACTION]
+    guesses = {"policy": sampled, "hold": actions[_before(episodes, windows, picks)][:, None], "mean": mean}
+    errors = {name: _distance(policy, guess, actions[frames]) for name, guess in guesses.items()}  # (W, n, E) each
+
+    found = _averages({name: error[executed] for name, error in errors.items()})
+    found["spread"] = _distance(policy, sampled[twice], again)[executed[twice]].mean(0)
+    moves = found["mean"] > SMALLEST_RANGE / 2  # one whose range is too small to be learnt deviates by less
+    dimensions = [
+        {**named, "moves": bool(moves[place]), **{name: float(values[place]) for name, values in found.items()}}
+        for place, named in enumerate(_dimensions(policy))
+    ]
+    return {
+        **relative(dimensions),
+        "dimensions": dimensions,
+        "steps": [
+            {
+                "step": step,
+                "executed": step < policy.config.n_action_steps,
+                "windows": int(rows.sum()),
+                **{k: v.tolist() for k, v in _averages({n: e[rows, step] for n, e in errors.items()}).items()},
+            }
+            for step, rows in enumerate(valid.T)
+            if rows.any()
+        ],
+    }
+
+
+def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
+    """The mean (Da,) of the recorded actions at some frames, (F,); of rotations what Gram and Schmidt make of it."""
+    absolute = ActionRepresentation(policy.representation.dim, policy.config.action_rotations)
+    actions = torch.from_numpy(episodes.arrays[ACTION][frames][None]).double()
+    return absolute.decode(absolute.encode(actions, {}).mean(1, keepdim=True), {})[0, 0].numpy()
+
+
+def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Over the rows of (K, E) each: the policy's mean absolute and root mean square error, the guesses' mean ones."""
+    policy = errors["policy"]
+    return {
+        "mae": policy.mean(0),
+        "rmse": np.sqrt(np.square(policy).mean(0)),
+        "hold": errors["hold"].mean(0),
+        "mean": errors["mean"].mean(0),
+    }
+
+
+def relative(dimensions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One number for all dimensions that move, and which of them is the worst.
+
+    Each counts in units of the mean action's error in it, so that metres and radians can be added up. What cannot be
+    said is None: everything if nothing moves, ``relative_to_hold`` if what was recorded rests.
+    """
+    moving = [place for place, each in enumerate(dimensions) if each["moves"]]
+    errors, holding = ([dimensions[d][name] / dimensions[d]["mean"] for d in moving] for name in ("mae", "hold"))
+    return {
+        "relative_to_hold": sum(errors) / sum(holding) if any(holding) else None,
+        "relative_to_mean": sum(errors) / len(moving) if moving else None,
+        "worst_dimension": moving[int(np.argmax(errors))] if moving else None,
+    }
+
+
+def _distance(policy: DiffusionPolicy, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Between actions (..., Da) in recorded units, (..., E) float64."""
+    both = (torch.from_numpy(each).double() for each in (actions, others))
+    return policy.representation.distance(*both).numpy()
+
+
+def _dimensions(policy: DiffusionPolicy) -> list[dict[str, Any]]:
+    """The name and the unit of each error: of a dimension of the action, or of a rotation."""
+    feature = policy.features[ACTION]
+    names = feature.names or tuple(f"action {d}" for d in range(feature.shape[0]))
+    return [
+        {"name": names[dims[0]], "unit": feature.unit}
+        if len(dims) == 1
+        else {"name": f"rotation {dims[0]}:{dims[-1] + 1}", "unit": "rad"}
+        for dims in policy.representation.distances
+    ]
+
+
+def _before(episodes: Episodes, windows: Windows, picks: np.ndarray) -> np.ndarray:
+    """The frame one step before now, (W,); at the start of an episode its first."""
+    now = windows.now[picks]
+    starts = episodes.episode_ends - episodes.lengths
+    return np.maximum(now - windows.shape.frame_stride, starts[np.searchsorted(episodes.episode_ends, now, "right")])

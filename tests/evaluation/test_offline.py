@@ -1,0 +1,265 @@
+"""``robodiff eval`` without an environment: errors against plain loops, what is left out, what is refused."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, Tags, write_recording
+from tests.policies.test_diffusion import FLOW
+from torch import Tensor
+
+from robodiff.data.config import ZarrDataModule
+from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
+from robodiff.data.windows import Windows
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.chunks import sample_chunks, window_shape
+from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
+from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.diffusion import Chunk, DiffusionPolicy
+
+Make = Callable[..., DiffusionPolicy]
+Run = Callable[..., tuple[int, str, str]]
+ENDS = np.array([30, 37, 60])  # the second is shorter than a window
+QUIET = Console(quiet=True)
+
+
+def recorded_at(frame: Tensor | np.ndarray) -> tuple:
+    """The action (x, y, rx, ry, rz) that was recorded at a frame: two numbers, and a turn about z."""
+    return 3 * frame, 100 - frame**2 / 8, 0 * frame, 0 * frame, 0.1 * frame
+
+
+def counting(fps: float = 10.0) -> Episodes:
+    """Episodes whose state is the number of the frame."""
+    frame = np.arange(ENDS[-1])
+    arrays = {"observation.state": frame[:, None].repeat(2, 1), ACTION: np.stack(recorded_at(frame), axis=1)}
+    arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
+    return Episodes("counting", arrays, ENDS, fps, {key: Feature.of(array) for key, array in arrays.items()})
+
+
+def oracle(**changes: object) -> DiffusionPolicy:
+    """A policy that knows what was recorded, and errs at step k from now by k and 2k, and by k / 100 about x."""
+    config = DiffusionConfig(**{**SMALL_MODEL, "action_rotations": ["2:5"], **changes})  # type: ignore[arg-type]
+    policy = DiffusionPolicy(config, counting().features, fps=10.0).eval()
+
+    def predict_chunk(observation: dict[str, Tensor], *, noise: Tensor) -> Chunk:
+        now = config.n_obs_steps - 1
+        step = torch.arange(config.denoised_steps) + config.first_step - now
+        frame = observation["observation.state"][:, now, :1].double() + step * config.frame_stride  # (B, n)
+        x, y, _, _, angle = recorded_at(frame)
+        turns = [torch.zeros_like(x), torch.zeros_like(x), angle + step / 100]
+        return Chunk(torch.stack([x + step, y - 2 * step, *turns], dim=-1), config.first_step)
+
+    policy.predict_chunk = predict_chunk  # type: ignore[method-assign]
+    return policy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pred_action_steps_only": True}, {"n_obs_steps": 1}, {"n_obs_steps": 3, "n_action_steps": 5},
+     {"frame_stride": 2, "n_obs_steps": 2}],
+)  # fmt: skip
+def test_errors_are_those_of_a_plain_loop(changes: dict) -> None:
+    policy, episodes = oracle(**changes), counting()
+    config = policy.config
+    windows = Windows(ENDS, window_shape(policy, episodes))
+    mean = mean_action(policy, episodes, np.arange(30))
+    found = measure(policy, episodes, windows, np.arange(len(windows)), mean, 0, QUIET)
+
+    names = ("mae", "hold", "mean")
+    of_step: dict[int, list] = {}
+    for now in windows.now:
+        start, end = ((0, 30), (30, 37), (37, 60))[np.searchsorted(ENDS, now, side="right")]
+        for step in range(config.first_step + config.denoised_steps - config.n_obs_steps + 1):
+            frame, before = now + step * config.frame_stride, max(now - config.frame_stride, start)
+            if frame >= end:
+                continue  # padded
+            x, y, _, _, angle = recorded_at(np.float64(frame))
+            held, average = recorded_at(np.float64(before)), mean
+            of_step.setdefault(step, []).append(
+                [
+                    (step, 2 * step, step / 100),
+                    (abs(held[0] - x), abs(held[1] - y), abs(held[4] - angle)),
+                    (abs(average[0] - x), abs(average[1] - y), _turn(average[4] - angle)),
+                ]
+            )
+    assert [step["step"] for step in found["steps"]] == sorted(of_step)
+    for step, errors in of_step.items():
+        there = found["steps"][step]
+        assert (there["windows"], there["executed"]) == (len(errors), step < config.n_action_steps)
+        np.testing.assert_allclose([there[name] for name in names], np.mean(errors, axis=0), rtol=1e-4, atol=1e-4)
+    executed = np.array([e for step, errors in of_step.items() if step < config.n_action_steps for e in errors])
+    for place, dimension in enumerate(found["dimensions"]):
+        np.testing.assert_allclose([dimension[name] for name in names], executed.mean(0)[:, place], rtol=1e-4)
+        assert dimension["rmse"] == pytest.approx(math.sqrt(np.square(executed[:, 0, place]).mean()), rel=1e-4)
+        assert dimension["spread"] == pytest.approx(0, abs=1e-6)  # it always does the same
+    assert [d["name"] for d in found["dimensions"]] == ["action 0", "action 1", "rotation 2:5"]
+    assert found["dimensions"][2]["unit"] == "rad"
+    ours, holding, average = executed.mean(0)
+    assert found["relative_to_mean"] == pytest.approx((ours / average).mean(), rel=1e-4)
+    assert found["relative_to_hold"] == pytest.approx((ours / average).sum() / (holding / average).sum(), rel=1e-4)
+    assert found["worst_dimension"] == (ours / average).argmax()
+
+
+def _turn(angle: float) -> float:
+    return abs((angle + math.pi) % (2 * math.pi) - math.pi)
+
+
+def test_the_mean_of_rotations_is_a_rotation() -> None:
+    policy, episodes = oracle(), counting()
+    episodes.arrays[ACTION][:2, 2:] = [[0, 0, math.pi - 0.2], [0, 0, 0.1 - math.pi]]  # 0.3 apart, by way of pi
+    found = mean_action(policy, episodes, np.array([0, 1]))
+    np.testing.assert_allclose(found[:2], episodes.arrays[ACTION][:2, :2].mean(0))
+    assert abs(found[4]) == pytest.approx(math.pi - 0.05, abs=1e-4)
+
+
+def test_what_a_dimension_that_rests_says() -> None:
+    policy, episodes = oracle(), counting()
+    windows = Windows(ENDS, window_shape(policy, episodes))
+    for dimensions, expected in ((slice(1, 5), [True, False, False]), (slice(0, 5), [False] * 3)):
+        episodes.arrays[ACTION][:, dimensions] = 1.0
+        found = measure(policy, episodes, windows, np.arange(5), episodes.arrays[ACTION].mean(0), 0, QUIET)
+        assert [d["moves"] for d in found["dimensions"]] == expected
+        one = found["dimensions"][0]
+        assert found["relative_to_mean"] == (pytest.approx(one["mae"] / one["mean"]) if expected[0] else None)
+        assert found["worst_dimension"] == (0 if expected[0] else None)
+        json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("changes", [{}, {"conditioning": "inpaint"}, {"pred_action_steps_only": True}])
+def test_chunks_depend_neither_on_the_batch_nor_on_what_else_is_asked(small_policy: Make, changes: dict) -> None:
+    policy, random = small_policy(**FLOW, **changes), np.random.default_rng(0)
+    arrays = {k: random.uniform(0, 512, (60, *f.shape)).astype(np.float32) for k, f in PUSHT_FEATURES.items()}
+    episodes = Episodes("noise", arrays, ENDS, 10.0, PUSHT_FEATURES)
+    windows = Windows(ENDS, window_shape(policy, episodes))
+    asked = np.array([(window, draw) for draw in (0, 1) for window in range(20)])
+    together = sample_chunks(policy, episodes, windows, asked, 7, QUIET)
+    assert together.shape == (40, 8 if changes.get("pred_action_steps_only") else 15, 2)
+    np.testing.assert_allclose(sample_chunks(policy, episodes, windows, asked, 7, QUIET, 3), together, atol=1e-2)
+    fewer = sample_chunks(policy, episodes, windows, asked[5:9], 7, QUIET)
+    np.testing.assert_allclose(fewer, together[5:9], atol=1e-2)
+    assert np.abs(together[:20] - together[20:]).mean() > 1  # another draw
+    assert np.abs(sample_chunks(policy, episodes, windows, asked, 8, QUIET) - together).mean() > 1  # another seed
+    for array in arrays.values():
+        array[:] = 256
+    alike = sample_chunks(policy, episodes, windows, asked[:20], 7, QUIET)
+    assert np.abs(alike[1:] - alike[:-1]).mean((1, 2)).min() > 1  # each window has noise of its own
+
+
+def test_a_recording_of_another_rate() -> None:
+    policy = oracle(frame_stride=2)  # it acts at 5 Hz
+    assert window_shape(policy, counting(fps=30.0)).frame_stride == 6
+    for fps in (4.0, 12.0):
+        with pytest.raises(UsageError, match=f"acts at 5 Hz, and counting has {fps:g} frames a second"):
+            window_shape(policy, counting(fps))
+
+
+def test_actions_that_are_not_finite(small_policy: Make) -> None:
+    policy = oracle()
+    inner = policy.predict_chunk
+    broken = lambda observation, *, noise: Chunk(inner(observation, noise=noise).actions.log(), 0)  # noqa: E731
+    policy.predict_chunk = broken  # type: ignore[method-assign]
+    windows = Windows(ENDS, window_shape(policy, counting()))
+    with pytest.raises(RobodiffError, match=r"not finite in episode 0, frame 0, of counting; look at"):
+        measure(policy, counting(), windows, np.arange(3), np.zeros(5), 0, QUIET)
+
+
+@pytest.fixture
+def run(small_policy: Make, recording: Path, tmp_path: Path) -> Path:
+    """What of a run is needed: its configuration and its policies, beside the demonstrations."""
+    data = {"class_path": "ZarrDataModule", "init_args": {"path": str(recording), "val_split": 0.4}}
+    config = {"model": {"class_path": "DiffusionConfig", "init_args": {}}, "data": data, "rollout": {"env": None}}
+    for name, changes in (("policy", {}), ("policy-last", {"n_action_steps": 4})):
+        save_policy(small_policy(**FLOW, **changes), tmp_path / "run" / name)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path / "run"
+
+
+def test_held_out_episodes_of_a_run(run: Path, robodiff: Run) -> None:
+    code, out, err = robodiff("eval", run)
+    assert (code, err) == (0, "")
+    found = json.loads((run / "eval" / "offline-seed100000-n2000" / "offline.json").read_text())
+    assert set(found) == {"relative_to_hold", "relative_to_mean", "worst_dimension", "dimensions", "steps", "evaluated",
+                          "latency_ms"}  # fmt: skip
+    evaluated = found["evaluated"]
+    assert len(evaluated["episodes"]) == 2
+    assert evaluated["windows"] == evaluated["of_windows"] == sum(20 + e - 7 for e in evaluated["episodes"])
+    assert f"error of the executed actions: {100 * found['relative_to_hold']:.0f} % of that of holding" in out
+    assert "2 episodes of" in out
+    assert "held out from its training" in out
+    page = (run / "report.html").read_text()
+    assert Tags(page).open == []
+    assert "Error of its actions on recorded episodes" in page
+    assert f"{100 * found['relative_to_hold']:.0f}&#8239;% of the error" in page
+    assert 'aria-label="Error by step, ' in page
+
+    assert robodiff("eval", run, "--out", run.parent / "again")[0] == 0
+    again = json.loads((run.parent / "again" / "offline.json").read_text())
+    assert {**again, "latency_ms": 0} == {**found, "latency_ms": 0}
+    assert (run.parent / "again" / "report.html").is_file()
+
+
+def test_other_episodes(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    other = write_recording(tmp_path / "other.zarr", episodes=2)
+    code, out, err = robodiff("eval", run / "policy-last", "--data", other, "--windows", 4, "--steps", 2)
+    assert code == 0, err
+    assert "measured at 4 of" in out
+    assert f"2 episodes of {other}, of another recording than its run's" in out
+    assert "Flow, 2 steps" in out
+    assert (run / "eval" / "policy-last-offline-other.zarr-seed100000-n4-2" / "offline.json").is_file()
+    assert "Of an earlier policy, or of another one of this run." in (run / "report.html").read_text()
+
+    shutil.copytree(run / "policy", tmp_path / "alone" / "policy")
+    code, out, err = robodiff("eval", tmp_path / "alone" / "policy", "--data", other, "--windows", 4)
+    assert code == 0, err
+    assert f"report: {tmp_path / 'alone' / 'eval'}" in out
+
+
+def test_where_no_episode_was_held_out(run: Path) -> None:
+    source = ZarrDataModule(path=str(run.parent / "demos.zarr"), val_split=0, episodes=[1, 4])
+    evaluated = evaluate_offline(run, source, run.parent / "out", own=True, windows=2)["evaluated"]
+    assert (evaluated["episodes"], evaluated["which"]) == ([1, 4], TRAINED_ON)
+
+
+def test_past_actions_need_not_be_recorded(recording: Path, tmp_path: Path) -> None:
+    config = DiffusionConfig(**SMALL_MODEL, observation_keys=["observation.state", PAST_ACTION])  # type: ignore[arg-type]
+    policy = DiffusionPolicy(config, {**PUSHT_FEATURES, PAST_ACTION: PUSHT_FEATURES[ACTION]}, 10.0)
+    save_policy(policy, tmp_path / "policy")
+    source = ZarrDataModule(path=str(recording))
+    found = evaluate_offline(
+        tmp_path / "policy", source, tmp_path / "out", own=False, windows=2, sampler="ddim", steps=2
+    )
+    assert found["evaluated"]["windows"] == 2
+
+
+def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -> None:
+    lacking = dict(PUSHT_FEATURES)
+    lacking["observation.joints"] = Feature("vector", (3,), "float32")
+    config = DiffusionConfig(**SMALL_MODEL)  # type: ignore[arg-type]
+    save_policy(DiffusionPolicy(config, lacking, 10.0), tmp_path / "joints")
+    save_policy(small_policy(observation_keys=["observation.state"]), tmp_path / "state")
+    data = tmp_path / "demos.zarr"
+    for arguments, code, message in (
+        ((run, "--episodes", 5), 2, "--episodes is for episodes in an environment; give --env, or leave it out"),
+        ((run, "--against", run), 2, "--against is for episodes in an environment"),
+        ((run, "--env", "pusht", "--windows", 5), 2, "--windows is for recorded episodes"),
+        ((run, "--windows", 0), 2, "--windows must be at least 1; found 0"),
+        ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
+        ((tmp_path / "state",), 2, "give --data PATH to compare its actions with recorded ones, or --env ENV"),
+        ((tmp_path / "joints", "--data", data), 1, "has no 'observation.joints'"),
+    ):
+        got, _, err = robodiff("eval", *arguments)
+        assert (got, "Traceback" in err) == (code, False), err
+        assert message in err
+    shutil.rmtree(data)
+    code, _, err = robodiff("eval", run)
+    assert code == 1
+    assert "demos.zarr: no such file or folder\nif it was moved, say where to in the run's config.yaml" in err
+    assert not list(run.glob("eval/*"))
