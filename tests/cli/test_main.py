@@ -26,10 +26,13 @@ def test_help_has_an_example_and_imports_no_torch(arguments: list[str]) -> None:
 
 
 def test_help_of_model_and_data_lists_their_options(robodiff: Run) -> None:
-    code, out, _ = robodiff("fit", "--model.help")
-    assert code == 0
-    assert "--model.horizon" in out
-    assert "Actions that are denoised together" in " ".join(out.split())
+    for kind, own in (("DiffusionConfig", "--model.down_dims"), ("DiffusionTransformerConfig", "--model.n_layer")):
+        assert kind in " ".join(robodiff("fit", "--model.help")[1].split())
+        code, out, _ = robodiff("fit", "--model.help", kind)
+        assert code == 0
+        assert "--model.horizon" in out
+        assert "Time steps of a window, from the oldest observation's on" in " ".join(out.split())
+        assert own in out
     assert "--data.help LeRobotDataModule" in " ".join(robodiff("fit", "--data.help")[1].split())
     assert "--data.layout" in robodiff("fit", "--data.help", "ZarrDataModule")[1]
     assert "--data.repo_id" in robodiff("fit", "--data.help", "LeRobotDataModule")[1]

@@ -18,9 +18,9 @@ from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
 
-Any option of the configuration can be given on the command line, too; --model.help lists those of the policy,
---data.help ZarrDataModule (LeRobotDataModule, RobomimicDataModule) those of the data. A --trainer.max_* there replaces
-every max_* of the configuration.
+Any option of the configuration can be given on the command line, too. --model.help DiffusionConfig (or
+DiffusionTransformerConfig) lists those of the policy, --data.help ZarrDataModule (LeRobotDataModule,
+RobomimicDataModule) those of the data. A --trainer.max_* there replaces every max_* of the configuration.
 
 Examples:
   robodiff fit --config pusht_keypoints

@@ -136,7 +136,7 @@ class LeRobotDataModule(DataModule):
         _check_size(self.resize_shape)
         if self.image_transforms is not None:
             raise UsageError("image_transforms must be null; the policy crops and changes images on its device, "
-                             "see robodiff fit --model.help")  # fmt: skip
+                             "see robodiff fit --model.help DiffusionConfig")  # fmt: skip
 
     def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
         from robodiff.data.formats.lerobot import read_lerobot

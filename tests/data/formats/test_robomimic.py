@@ -25,7 +25,8 @@ from robodiff.errors import RobodiffError, UsageError, notice
 AGENT, HAND = "observation.images.agentview", "observation.images.robot0_eye_in_hand"
 EEF, OBJECT = "observation.robot0_eef_pos", "observation.object"
 PLACES = {AGENT: "obs/agentview_image", HAND: "obs/robot0_eye_in_hand_image", EEF: "obs/robot0_eef_pos",
-          OBJECT: "obs/object", "action": "actions"}  # fmt: skip
+          "observation.robot0_eef_quat": "obs/robot0_eef_quat", OBJECT: "obs/object",
+          "observation.robot0_gripper_qpos": "obs/robot0_gripper_qpos", "action": "actions"}  # fmt: skip
 Edit = Callable[[Any], object]
 
 
