@@ -95,10 +95,8 @@ class ConditionalTransformer(nn.Module):
         self.register_buffer("mask", mask if causal_attn else None, persistent=False)
         self.register_buffer("memory_mask", memory_mask if causal_attn else None, persistent=False)
         for name, parameter in self.named_parameters():
-            if parameter.ndim > 1:
+            if name.endswith("pos_emb"):
                 nn.init.normal_(parameter, std=0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
 
     def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
         """Predict the denoising target.
