@@ -2,6 +2,8 @@
 
 The structure is that of ``TransformerForDiffusion`` in real-stanford/diffusion_policy: the same layers, parameters of
 the same names and shapes, so that published weights fit (its two masks, which it keeps with them, are made anew here).
+Layers start as PyTorch's do: from the original's normal weights of 0.02 small networks take longer to learn what they
+are told of the observation.
 """
 
 from collections.abc import Iterable
@@ -71,7 +73,7 @@ class ConditionalTransformer(nn.Module):
         mask = torch.ones(tokens, tokens, dtype=torch.bool).tril()  # True where attention may go
         memory_mask = None
         self.input_emb = nn.Linear(action_dim, n_emb)
-        self.pos_emb = nn.Parameter(torch.empty(1, tokens, n_emb))
+        self.pos_emb = nn.Parameter(0.02 * torch.randn(1, tokens, n_emb))
         self.time_emb = SinusoidalEmbedding(n_emb)
         self.drop = nn.Dropout(p_drop_emb)
         if time_as_cond:
@@ -81,7 +83,7 @@ class ConditionalTransformer(nn.Module):
                 memory_mask = memory_mask.tril(1 + first_step)  # token 0 is the timestep
             else:
                 self.cond_obs_emb = None
-            self.cond_pos_emb = nn.Parameter(torch.empty(1, 1 + n_obs_steps if condition_dim else 1, n_emb))
+            self.cond_pos_emb = nn.Parameter(0.02 * torch.randn(1, 1 + n_obs_steps if condition_dim else 1, n_emb))
             if n_cond_layers:
                 self.encoder = Layers(EncoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_cond_layers))
             else:
@@ -94,9 +96,6 @@ class ConditionalTransformer(nn.Module):
         self.head = nn.Linear(n_emb, action_dim)
         self.register_buffer("mask", mask if causal_attn else None, persistent=False)
         self.register_buffer("memory_mask", memory_mask if causal_attn else None, persistent=False)
-        for name, parameter in self.named_parameters():
-            if name.endswith("pos_emb"):
-                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
         """Predict the denoising target.
@@ -179,8 +178,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * dim))
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
