@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="of training, each")
     parser.add_argument("--episodes", type=int, default=100, help="to measure with")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=[*PRESETS], help="to measure; all")
     options = parser.parse_args()
     recorded = os.environ.get("ROBODIFF_TEST_DATA")
     if recorded is None:
@@ -53,7 +54,7 @@ def main() -> None:
     recording = Path(recorded) / "pusht" / "pusht_human.zarr.zip"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for preset in PRESETS:
+        for preset in options.presets:
             rows.append(measure(preset, options.minutes, options.episodes, recording, Path(folder)))
             keep("denoisers", rows)
 

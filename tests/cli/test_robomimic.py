@@ -1,5 +1,6 @@
 """A robomimic file from the command line: looked into, checked, and trained on with two cameras."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,16 @@ def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -
     assert policy.noise_shape(1)[2:] == (10, 10)  # horizon 10; position, rotation as six numbers, gripper
     code, _, err = robodiff("fit", "--resume", run, "--trainer.max_steps", 3)
     assert code == 0, err
+    code, out, err = robodiff("eval", run, "--windows", 6)
+    assert code == 0, err
+    assert "in 2 episodes of" in out
+    measured = json.loads(next(run.glob("eval/*/offline.json")).read_text())
+    assert [each["name"] for each in measured["dimensions"]] == [
+        "action 0", "action 1", "action 2", "rotation 3:6", "action 6"
+    ]  # fmt: skip
+    assert [step["executed"] for step in measured["steps"]] == [True] * 8 + [False]
     page = (run / "report.html").read_text()
+    assert "Error of its actions on recorded episodes" in page
     assert "agentview: Episode" in page
     assert "robot0_eye_in_hand: Episode" in page
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]
