@@ -1,4 +1,4 @@
-"""Networks and conditionings beside each other: the same demonstrations, the same minutes, the same seeds, in one run.
+"""Presets of different networks and conditionings: the same demonstrations, minutes and seeds, in one run.
 
 From keypoints, on the 206 human demonstrations of Push-T. Each preset is trained for some minutes alone on the machine;
 its policy is then measured on seeds from 100000 on.
@@ -29,10 +29,13 @@ def measure(preset: str, minutes: float, episodes: int, recording: Path, folder:
     robodiff("eval", run, "--env", "pusht", "--episodes", episodes, "--out", run / "measured")
     metrics = json.loads((run / "measured" / "metrics.json").read_text())
     low, high = metrics["success_rate_ci95"]
+    policy = load_policy(run)
     return {
         "preset": f"`{preset}`",
         "network": PRESETS[preset],
-        "parameters": f"{sum(p.numel() for p in load_policy(run).denoiser.parameters()):,}",
+        "told of": f"{policy.config.n_obs_steps} obs., denoises {policy.config.denoised_steps}",
+        "predicts": policy.config.prediction_type,
+        "parameters": f"{sum(p.numel() for p in policy.denoiser.parameters()):,}",
         "minutes": f"{minutes:g}",
         "optimizer steps": f"{json.loads((run / 'run.json').read_text())['steps']:,}",
         "success": f"{metrics['success_rate']:.2f} ({low:.2f} to {high:.2f})",

@@ -130,6 +130,17 @@ def test_keypoints_presets_run(robodiff: Run, recording: Path, tmp_path: Path, p
     assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
+def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", "--config", "pusht_transformer", "--data.path", recording, "--run", run,
+                            *small("pusht_transformer"), "--model.pred_action_steps_only", "true",
+                            "--model.n_obs_steps", 2, "--model.horizon", 10, "--model.n_action_steps", 1,
+                            "--model.normalization", "{observation.stat: mean_std}")  # fmt: skip
+    assert code == 0, err
+    assert "model.normalization of observation.stat has no effect: the policy observes observation.state" in err
+    assert "After step 2 of 2" in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize("preset", [p for p in presets() if p not in KEYPOINTS + ROBOMIMIC])
 def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)
@@ -205,6 +216,10 @@ MISTAKES = [
         2,
         "trainer.precision: expected Literal['32-true', 'bf16-mixed', '16-mixed']",
     ),
+    (["--seed_everything", "-1"], 2, "seed_everything must be from 0 to 4294967295; found -1"),
+    (["--data.val_split_seed", "-1"], 2, "val_split_seed must not be negative; found -1"),
+    (["--model.observation_keys", "[action]"], 2, "must name observations, such as observation.state; found 'action'"),
+    (["--model.normalization", "{action: identity}"], 2, "clip_sample would cut the actions: dimension "),
     (["--print_config=everything"], 2, 'Invalid option "everything" for --print_config'),
 ]
 

@@ -214,7 +214,6 @@ def test_rotations_leave_the_policy_as_they_were_recorded() -> None:
     torch.testing.assert_close(chunk[:, :8], actions[:, :8], atol=1e-5, rtol=0)
     torch.testing.assert_close(chunk[:, 8:, :3], actions[:, 8:, :3], atol=1e-5, rtol=0)
     assert not chunk[:, 8:, 3].isclose(actions[:, 8:, 3], atol=1e-3).all()
-    assert policy.action_error(chunk, actions, batch)[:, :8].abs().max() < 1e-5
     with pytest.raises(UsageError, match=r"the range 5:8 is not within the dimensions 0:7"):
         DiffusionPolicy(replace(config, action_rotations=["5:8"]), features, 10.0)
     with pytest.raises(UsageError, match=r"normalization of action: .* each of its 10 dimensions"):

@@ -104,6 +104,8 @@ def test_unknown_fields_and_classes_are_named() -> None:
     values = config_to_dict(DiffusionConfig())
     with pytest.raises(UsageError, match=r"no field 'horizn'\. Did you mean 'horizon'"):
         config_from_dict({**values, "horizn": 3})
+    with pytest.raises(UsageError, match="class: expected str, found"):
+        config_from_dict({**values, "class": ["DiffusionConfig"]})
     with pytest.raises(UsageError, match="unknown configuration class 'Other'"):
         config_from_dict({**values, "class": "Other"})
 

@@ -40,6 +40,8 @@ class DataModule(ABC):
         for name in ("train_batch_size", "val_batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
+        if self.val_split_seed < 0:
+            raise UsageError(f"val_split_seed must not be negative; found {self.val_split_seed}")
         if not 0 <= self.val_split < 1:
             raise UsageError(f"val_split must be at least 0 and below 1; found {self.val_split}")
 

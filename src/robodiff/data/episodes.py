@@ -45,6 +45,8 @@ class Feature:
         if len(self.shape) != dimensions or any(type(n) is not int or not 0 < n <= LARGEST for n in self.shape):
             raise UsageError(f"a feature of kind {self.kind} must have {dimensions} dimensions of 1 to {LARGEST} each; "
                              f"found {str(list(self.shape))[:80]}")  # fmt: skip
+        if self.kind == "vector" and self.names is not None and len(self.names) != self.shape[0]:
+            raise UsageError(f"a vector of {self.shape[0]} dimensions must have as many names; found {len(self.names)}")
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":

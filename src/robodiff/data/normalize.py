@@ -74,6 +74,11 @@ class Normalizer(nn.Module):
         affine = self._map(key)
         return (value - affine.offset) / affine.scale
 
+    def extent(self, key: str) -> Tensor:
+        """How far from 0 the training data of one key lie, normalised, (D,)."""
+        affine = self._map(key)
+        return torch.maximum(self.normalize(key, affine.min).abs(), self.normalize(key, affine.max).abs())
+
     def _map(self, key: str) -> "_Affine":
         return self.maps[_module_name(key)]  # pyright: ignore[reportReturnType]
 

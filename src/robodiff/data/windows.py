@@ -41,7 +41,7 @@ class WindowShape:
 
     @property
     def drop_n_last_frames(self) -> int:
-        """Final frames of an episode at which no window is taken, for its executed actions would be made up."""
+        """Final frames of an episode at which no window is taken, as in LeRobot and the original diffusion_policy."""
         return (self.horizon - self.n_action_steps - self.n_obs_steps + 1) * self.frame_stride
 
 

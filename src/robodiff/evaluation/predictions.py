@@ -62,12 +62,15 @@ def draw_predictions(
     ]
     chunks = []
     for title, frame, theirs, ours in zip(titles, frames[:, now], recorded, sampled, strict=True):
-        chunks += _panels(policy, episodes, int(frame), scene, theirs, ours, title)
+        if np.isfinite(ours).all():  # what is not has no place in a figure
+            chunks += _panels(policy, episodes, int(frame), scene, theirs, ours, title)
     rows = np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int))
     denoising = []
     for row in rows:
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        denoising += _panels(policy, episodes, int(frames[0, now]), scene, None, watched[row][:, now:], title)
+        so_far = watched[row][:, now - chunk.first_step :]
+        if np.isfinite(so_far).all():
+            denoising += _panels(policy, episodes, int(frames[0, now]), scene, None, so_far, title)
     with torch.no_grad():
         views = policy.views({key: values[::samples] for key, values in observation.items()})
     cameras = [

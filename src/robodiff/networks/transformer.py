@@ -2,8 +2,8 @@
 
 The structure is that of ``TransformerForDiffusion`` in real-stanford/diffusion_policy: the same layers, parameters of
 the same names and shapes, so that published weights fit (its two masks, which it keeps with them, are made anew here).
-Layers start as PyTorch's do: from the original's normal weights of 0.02 small networks take longer to learn what they
-are told of the observation.
+Matrices start as those of PyTorch's layers do: from the original's normal weights of 0.02 small networks take longer to
+learn what they are told of the observation.
 """
 
 from collections.abc import Iterable

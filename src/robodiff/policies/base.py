@@ -17,7 +17,8 @@ Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
 LARGEST = {"horizon": 4096, "down_dims": 16_384, "n_groups": 16_384, "diffusion_step_embed_dim": 16_384,
            "n_layer": 1024, "n_cond_layers": 1024, "n_emb": 16_384, "num_train_timesteps": 10_000,
-           "num_inference_steps": 10_000}  # fmt: skip
+           "num_inference_steps": 10_000, "spatial_softmax_num_keypoints": 4096, "resize_shape": 16_384,
+           "crop_shape": 16_384}  # fmt: skip
 """What some fields can be at most, far above what is of use."""
 LARGEST_NUMBER = 10**9
 """What all others can be at most."""

@@ -97,6 +97,8 @@ def load_policy(
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes:
         policy.set_sampler(dataclasses.replace(config, **changes))
+    if str(device).partition(":")[0] == "meta":
+        raise UsageError("device meta: holds no numbers; there is cpu, and cuda or mps where the machine has them")
     try:
         return policy.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # of a device that is unknown, or not here

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from robodiff.errors import UsageError
 from robodiff.policies.base import COMBINATIONS, PolicyConfig
-from robodiff.policies.plain import from_plain
+from robodiff.policies.plain import checked, from_plain
 
 if TYPE_CHECKING:
     from robodiff.networks.transformer import ConditionalTransformer
@@ -159,7 +159,7 @@ def config_from_dict(values: dict[str, Any]) -> PolicyConfig:
         UsageError: an unknown class or field, a value of the wrong type, or values that do not go together.
     """
     values = dict(values)
-    name = values.pop("class", None)
+    name = checked(values.pop("class", None), str, "class")
     known = {kind.__name__: kind for kind in PolicyConfig.__subclasses__()}
     if name not in known:
         raise UsageError(f"unknown configuration class {name!r}; this version knows {', '.join(known)}")

@@ -174,14 +174,6 @@ class DiffusionPolicy(nn.Module):
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
         return Chunk(self._decode(trajectory, observation), self.config.first_step)
 
-    def action_error(self, actions: Tensor, recorded: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
-        """How far actions (B, n, Da) are from recorded ones, in the units of the recording.
-
-        Rotations, of which one may be written as two different axis-angles, are compared as six numbers.
-        """
-        reference = self._reference(observation)
-        return self.representation.encode(actions, reference) - self.representation.encode(recorded, reference)
-
     def describe(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
         """What the denoiser is told of the first ``steps`` observations: (B, steps, D).
 

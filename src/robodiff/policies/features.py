@@ -16,19 +16,24 @@ def policy_features(config: PolicyConfig, features: Mapping[str, Feature]) -> di
     """What a policy observes, in the order in which it is told, and ``action``.
 
     Raises:
-        UsageError: a key that is not among the features, or a normalisation of images.
+        UsageError: a key that is not among the features or is no observation, an action that is no vector, or a
+            normalisation of images.
     """
     keys = config.observation_keys
     if keys is None:
         keys = [key for key in features if key.startswith("observation.")]
     if not keys:
         raise UsageError("a policy must observe something; observation_keys names nothing, or nothing was recorded")
+    if others := [key for key in keys if not key.startswith("observation.")]:
+        raise UsageError(f"observation_keys must name observations, such as observation.state; found {others[0]!r}")
     for key in [*keys, ACTION]:
         if key not in features:
             raise UsageError(f"the policy needs {key!r}; there is {', '.join(features)}")
         if features[key].kind == "image" and key in config.normalization:
             raise UsageError(f"normalization is for vectors, and {key} holds images; with pretrained weights they are "
                              "normalised by ImageNet's statistics, else to [-1, 1]")  # fmt: skip
+    if features[ACTION].kind != "vector":
+        raise UsageError(f"{ACTION} must be a vector; found {features[ACTION].kind}s of shape {features[ACTION].shape}")
     return {key: features[key] for key in [*keys, ACTION]}
 
 

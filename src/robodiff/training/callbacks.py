@@ -256,7 +256,11 @@ class ProgressLine(Callback):
                 f"success {rolled.latest['rollout/success_rate']:.2f}, "
                 f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
                 + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
-                + (f"  val/action_mse {float(metrics['val/action_mse']):.4g}" if "val/action_mse" in metrics else ""),
+                + (
+                    f"  val/action_mse {float(metrics['val/action_mse']):.4g}"
+                    if "val/action_mse" in metrics and pl_module.samples_chunks
+                    else ""
+                ),
                 highlight=False,
             )
 

@@ -36,7 +36,7 @@ class TrainerConfig:
     check_val_every_n_epoch: int = 1
     """Epochs from one validation to the next."""
     sample_every_n_epochs: int = 1
-    """Epochs from one validation that also samples chunks of actions, for val/action_mse, to the next."""
+    """Validations also sample chunks of actions, for val/action_mse, in epochs that are a multiple of this."""
     limit_train_batches: int | float | None = None
     """Batches, or share, of the training windows that make an epoch; all when null."""
     limit_val_batches: int | float | None = None

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
+from robodiff.data.episodes import ACTION
 from robodiff.envs.registry import get_env_spec
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import RUN_FILE
 from robodiff.files import locked, naming, replacing, write_json
@@ -42,6 +43,10 @@ class FitConfig:
     trainer: TrainerConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     seed_everything: int = 42
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed_everything < 2**32:
+            raise UsageError(f"seed_everything must be from 0 to {2**32 - 1}; found {self.seed_everything}")
 
 
 def fit(
@@ -92,6 +97,7 @@ def fit(
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics(policy.representation))
+    _check_normalization(policy)
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:
         policy.load_pretrained_backbones()
@@ -122,6 +128,21 @@ def fit(
             facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
             write_json(run / RUN_FILE, facts)
     return primary
+
+
+def _check_normalization(policy: DiffusionPolicy) -> None:
+    """Refuse actions that clip_sample would cut off; say which normalisations nothing uses."""
+    config = policy.config
+    for key in config.normalization.keys() - policy.features.keys():
+        notice(f"model.normalization of {key} has no effect: the policy observes {', '.join(policy.observation_keys)}")
+    farthest = policy.normalizer.extent(ACTION)
+    if config.clip_sample and farthest.max() > config.clip_sample_range + 1e-3:
+        dimension = int(farthest.argmax())
+        raise UsageError(
+            f"clip_sample would cut the actions: dimension {dimension} of the normalised action reaches "
+            f"{farthest[dimension]:.4g}, clip_sample_range is {config.clip_sample_range:g}; normalise action by "
+            "limits, or set clip_sample: false"
+        )
 
 
 def _check_folder(run: Path, resume: bool) -> None:

@@ -145,7 +145,7 @@ class PolicyTraining(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             chunk = self.average.predict_chunk(batch, noise=sampled)
         steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
-        error = self.average.action_error(chunk.actions, batch[ACTION][:, steps], batch).square().mean(-1)  # (B, n)
+        error = self.average.representation.distance(chunk.actions, batch[ACTION][:, steps]).square().mean(-1)  # (B, n)
         valid = ~batch["action_is_pad"][:, steps]
         self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
 
