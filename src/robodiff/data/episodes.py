@@ -82,6 +82,10 @@ class Episodes:
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
+    def number(self, episode: int) -> int:
+        """What its source counts one episode as: another number than its place here where only some were read."""
+        return self.table["episode_index"][episode] if "episode_index" in self.table else int(episode)
+
     def columns(self, *types: type) -> dict[str, list[Any]]:
         """The columns of the table whose values are all of one of these types, but for which of its source one is.
 
