@@ -1,5 +1,6 @@
 """``robodiff eval`` without an environment: errors against plain loops, what is left out, what is refused."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -15,12 +16,14 @@ from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, Tags, write_recording
 from tests.policies.test_diffusion import FLOW
 from torch import Tensor
 
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.config import LeRobotDataModule, ZarrDataModule
 from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
+from robodiff.data.formats.convert import convert
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.chunks import sample_chunks, window_shape
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
+from robodiff.evaluation.predictions import draw_predictions
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
@@ -169,6 +172,9 @@ def test_actions_that_are_not_finite(small_policy: Make) -> None:
     windows = Windows(ENDS, window_shape(policy, counting()))
     with pytest.raises(RobodiffError, match=r"not finite in episode 0, frame 0, of counting; look at"):
         measure(policy, counting(), windows, np.arange(3), np.zeros(5), 0, QUIET)
+    some = dataclasses.replace(counting(), table={"episode_index": [3, 5, 8]})
+    with pytest.raises(RobodiffError, match="not finite in episode 3, frame 0"):  # as its source counts it
+        measure(policy, some, windows, np.arange(3), np.zeros(5), 0, QUIET)
 
 
 @pytest.fixture
@@ -226,6 +232,16 @@ def test_where_no_episode_was_held_out(run: Path) -> None:
     source = ZarrDataModule(path=str(run.parent / "demos.zarr"), val_split=0, episodes=[1, 4])
     evaluated = evaluate_offline(run, source, run.parent / "out", own=True, windows=2)["evaluated"]
     assert (evaluated["episodes"], evaluated["which"]) == ([1, 4], TRAINED_ON)
+
+
+def test_episodes_are_named_as_their_source_counts_them(run: Path, recording: Path, tmp_path: Path) -> None:
+    convert(ZarrDataModule(path=str(recording)).read(), tmp_path / "set")  # of which only the chosen ones are read
+    source = LeRobotDataModule(root=str(tmp_path / "set"), episodes=[2, 5])
+    evaluated = evaluate_offline(run / "policy", source, tmp_path / "out", own=False, windows=2)["evaluated"]
+    assert evaluated["episodes"] == [2, 5]
+    chunks, _, _ = draw_predictions(run / "policy", source.read(), [0, 1], None, samples=1)
+    assert "Episode 2, frame" in chunks[0]
+    assert "Episode 5, frame" in chunks[-1]
 
 
 def test_past_actions_need_not_be_recorded(recording: Path, tmp_path: Path) -> None:

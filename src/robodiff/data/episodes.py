@@ -84,10 +84,23 @@ class Episodes:
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
-    def row(self, episode: int, *types: type) -> dict[str, Any]:
-        """What the table says of one episode in values of these types, but for which of its source it is."""
-        said = {name: column[episode] for name, column in self.table.items() if name not in WHERE}
-        return {name: value for name, value in said.items() if isinstance(value, types)}
+    def number(self, episode: int) -> int:
+        """What its source counts one episode as: another number than its place here where only some were read."""
+        return self.table["episode_index"][episode] if "episode_index" in self.table else int(episode)
+
+    def columns(self, *types: type) -> dict[str, list[Any]]:
+        """The columns of the table whose values are all of one of these types, but for which of its source one is.
+
+        Integers among floats become floats; None, where the source says nothing of an episode, stays.
+        """
+        found = {}
+        for name, column in self.table.items():
+            there = {type(value) for value in column if value is not None}
+            if there == {int, float}:
+                there, column = {float}, [float(value) if type(value) is int else value for value in column]
+            if name not in WHERE and len(there) <= 1 and there <= set(types):
+                found[name] = column
+        return found
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def sample_chunks(
                 frame = windows.now[numbers[finite.argmin()]]
                 episode = int(np.searchsorted(episodes.episode_ends, frame, side="right"))
                 raise RobodiffError(
-                    f"the policy's actions are not finite in episode {episode}, frame "
+                    f"the policy's actions are not finite in episode {episodes.number(episode)}, frame "
                     f"{frame - episodes.slice(episode).start}, of {episodes.source}; look at what it observes there, "
                     "or take an earlier policy"
                 )

@@ -101,7 +101,7 @@ def evaluate_offline(
             "evaluated": {
                 "policy": policy_hash(folder),
                 "data": episodes.source,
-                "episodes": chosen.tolist(),
+                "episodes": [episodes.number(place) for place in chosen],
                 "which": which,
                 "windows": len(picks),
                 "of_windows": len(every),

@@ -57,7 +57,7 @@ def draw_predictions(
     scene = None if env is None else get_env_spec(env).scene
     numbers = np.searchsorted(episodes.episode_ends, frames[:, now], side="right")
     titles = [
-        f"Episode {number}, frame {frame - episodes.slice(number).start}"
+        f"Episode {episodes.number(number)}, frame {frame - episodes.slice(number).start}"
         for number, frame in zip(numbers, frames[:, now], strict=True)
     ]
     chunks = []

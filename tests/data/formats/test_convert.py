@@ -9,7 +9,7 @@ import pytest
 
 from robodiff.data.config import recording as read_any
 from robodiff.data.episodes import Episodes, Feature
-from robodiff.data.formats.convert import convert
+from robodiff.data.formats.convert import convert, lost
 from robodiff.errors import UsageError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -74,6 +74,25 @@ def test_a_stopped_conversion_goes_on(episodes: Episodes, tmp_path: Path, target
     assert done == [3]
     found = read_any(str(tmp_path / target)).read()
     np.testing.assert_array_equal(found.arrays["action"], episodes.arrays["action"])
+
+
+@pytest.mark.parametrize("target", ["set", "demos.zarr", "demos.hdf5"])
+def test_columns_that_are_not_alike_in_all_episodes(episodes: Episodes, tmp_path: Path, target: str) -> None:
+    table = {"score": [1, 0.5, 0.25], "success": [True, None, None], "late": [None, 2, 3], "mixed": [True, 2, 3],
+             "task": ["push", None, "push"]}  # fmt: skip
+    uneven, out = dataclasses.replace(episodes, table=table), tmp_path / target
+    convert(uneven, out)
+    found = read_any(str(out)).read().table
+    assert found["score"] == [1.0, 0.5, 0.25]
+    assert "mixed" not in found
+    if target == "demos.hdf5":
+        assert (found["success"], found["late"]) == (table["success"], table["late"])
+        assert lost(uneven, out) == ["mixed"]
+    else:
+        assert not {"success", "late"} & set(found)
+        assert lost(uneven, out) == ["success", "late", "mixed", *(["task"] if target == "demos.zarr" else [])]
+    if target == "set":
+        assert found["task"] == ["push", "", "push"]
 
 
 def test_refused(episodes: Episodes, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,10 +54,12 @@ def convert(
         writer = _zarr(episodes, folder) if to_zarr else _lerobot(episodes, folder, images or "av1")
         if writer.episodes > len(episodes):
             raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than {episodes.source}")
+        columns = _columns(episodes, out)
         for number in range(writer.episodes, len(episodes)):
             frames = episodes.slice(number)
             arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
-            writer.append(arrays, **episodes.row(number, *NUMBERS, *(() if to_zarr else (str,))))
+            row = {name: column[number] for name, column in columns.items()}
+            writer.append(arrays, **{name: value for name, value in row.items() if value is not None})
             if on_episode is not None:
                 on_episode(number + 1)
         writer.close()
@@ -66,14 +68,20 @@ def convert(
 
 
 def lost(episodes: Episodes, out: Path) -> list[str]:
-    """What there is no place for: in zarr columns of texts and lists, in HDF5 lists and keys but observations."""
-    if out.suffix not in (*ZARR, *HDF5):
-        return []
-    texts, keys = (), []
-    if out.suffix in HDF5:
-        texts, keys = (str,), [key for key in episodes.arrays if place_of(episodes, key) is None]
-    kept = episodes.row(0, *NUMBERS, *texts)
+    """What there is no place for: columns of lists or of mixed types, in zarr those of texts, too; columns that some
+    episodes lack, but in HDF5; and in HDF5 keys but observations."""
+    keys = [key for key in episodes.arrays if place_of(episodes, key) is None] if out.suffix in HDF5 else []
+    kept = _columns(episodes, out)
     return [name for name in episodes.table if name not in (*kept, *WHERE)] + keys
+
+
+def _columns(episodes: Episodes, out: Path) -> dict[str, list[Any]]:
+    """Those columns of the table that there is a place for."""
+    columns = episodes.columns(*NUMBERS, *(() if out.suffix in ZARR else (str,)))
+    if out.suffix in HDF5:
+        return columns
+    may_lack = () if out.suffix in ZARR else ("task",)  # LeRobot's format has an empty task for these
+    return {name: column for name, column in columns.items() if name in may_lack or None not in column}
 
 
 def _zarr(episodes: Episodes, folder: Path) -> ZarrWriter:

@@ -49,10 +49,13 @@ def _fill(
     data.attrs["total"] = int(episodes.episode_ends[-1])
     environment = {"env_name": episodes.source, "type": 2, "env_kwargs": {"control_freq": episodes.fps}}  # Gym's
     data.attrs["env_args"] = json.dumps(environment)
+    columns = {
+        name: column for name, column in episodes.columns(bool, int, float, str).items() if not name.startswith(MASK)
+    }
     for number in range(len(episodes)):
         demo, frames = data.create_group(f"demo_{number}"), episodes.slice(number)
-        row = episodes.row(number, bool, int, float, str)
-        demo.attrs.update({name: value for name, value in row.items() if not name.startswith(MASK)})
+        row = {name: column[number] for name, column in columns.items()}
+        demo.attrs.update({name: value for name, value in row.items() if value is not None})
         demo.attrs["num_samples"] = int(episodes.lengths[number])
         for key, place in places.items():
             array = np.asarray(episodes.arrays[key][frames])
