@@ -76,8 +76,8 @@ class Normalizer(nn.Module):
 
     def extent(self, key: str) -> Tensor:
         """How far from 0 the training data of one key lie, normalised, (D,)."""
-        affine = self._map(key)
-        return torch.maximum(self.normalize(key, affine.min).abs(), self.normalize(key, affine.max).abs())
+        ends = (self.normalize(key, self._map(key).get_buffer(name)) for name in ("min", "max"))
+        return torch.maximum(*(end.abs() for end in ends))
 
     def _map(self, key: str) -> "_Affine":
         return self.maps[_module_name(key)]  # pyright: ignore[reportReturnType]
