@@ -17,7 +17,7 @@ import pytest
 
 SEED = os.environ.get("ROBODIFF_FUZZ_SEED", "0")
 TIMES = int(os.environ.get("ROBODIFF_FUZZ_TIMES", "1"))
-INPUTS = {"zarr2": 500, "zarr3": 500, "zip": 400, "hdf5": 400, "policy": 450, "config": 200}
+INPUTS = {"zarr2": 200, "zarr3": 200, "zip": 150, "hdf5": 150, "policy": 200, "config": 150}
 ROOT = Path(__file__).parents[2]
 
 

@@ -32,8 +32,7 @@ COMBINATIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig(ABC):
-    """A diffusion policy: a network denoises a chunk of actions, given the last observations. --model.help
-    DiffusionConfig and --model.help DiffusionTransformerConfig tell what each network needs.
+    """Options of every diffusion policy; see --model.help DiffusionConfig, --model.help DiffusionTransformerConfig.
 
     Field names are LeRobot's where it has the field.
     """
