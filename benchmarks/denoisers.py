@@ -41,7 +41,6 @@ def measure(preset: str, minutes: float, episodes: int, recording: Path, folder:
         "success": f"{metrics['success_rate']:.2f} ({low:.2f} to {high:.2f})",
         "mean maximum reward": f"**{metrics['mean_max_reward']:.3f}**",
         "unseen seeds": str(episodes),
-        "chunk, ms": f"{metrics['latency_ms']['p50']:.1f}",
     }
 
 

@@ -226,6 +226,10 @@ def test_other_episodes(run: Path, robodiff: Run, tmp_path: Path) -> None:
     code, out, err = robodiff("eval", tmp_path / "alone" / "policy", "--data", other, "--windows", 4)
     assert code == 0, err
     assert f"report: {tmp_path / 'alone' / 'eval'}" in out
+    shutil.copytree(run / "policy", run / "policies" / "epoch-0001")
+    code, _, err = robodiff("eval", run / "policies" / "epoch-0001", "--windows", 4, "--steps", 2)
+    assert code == 0, err
+    assert (run / "eval" / "epoch-0001-offline-seed100000-n4-2" / "offline.json").is_file()
 
 
 def test_where_no_episode_was_held_out(run: Path) -> None:

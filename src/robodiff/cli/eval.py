@@ -12,7 +12,7 @@ from robodiff.cli.parser import Parser
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
 from robodiff.evaluation.compare import compare, shared_seeds
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation
+from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation, run_of
 from robodiff.files import write_json
 
 DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its
@@ -127,7 +127,7 @@ def default_folder(policy: str, options: Any) -> Path:
                          "with by the folder of its evaluation")  # fmt: skip
     if folder.name in ("", ".."):
         folder = folder.resolve()
-    run = folder.parent if (folder / "config.json").is_file() else folder
+    run = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder)
     if options.env is None:
         recording = re.sub(r"[^\w.-]", "-", Path(options.data).name) if options.data else None
         parts = ["offline", recording, f"seed{options.seed}", f"n{options.windows}"]

@@ -5,12 +5,12 @@ from typing import Any
 
 from robodiff.data.config import DataModule, recording
 from robodiff.errors import UsageError
+from robodiff.evaluation.runs import OFFLINE_FILE, run_of
 
 
 def run_offline(options: Any, out: Path, console: Any) -> None:
     """Measure on the recording that the options name, else on the run's own, and print what was found."""
     from robodiff.evaluation.offline import evaluate_offline
-    from robodiff.evaluation.runs import OFFLINE_FILE
 
     metrics = evaluate_offline(
         options.policy,
@@ -32,10 +32,9 @@ def _recording_of_run(policy: str) -> DataModule:
     """What the run that the policy lies in was trained on."""
     from robodiff.cli.fit import configuration
 
-    folder = Path(policy).resolve()
-    for run in (folder, folder.parent, folder.parent.parent):  # policies/epoch-0300 lies two folders deep
-        if (run / "config.yaml").is_file():
-            return configuration(run).data
+    run = run_of(Path(policy))
+    if run is not None:
+        return configuration(run).data
     raise UsageError(f"{policy}: lies in no run whose config.yaml would name a recording; give --data PATH to compare "
                      "its actions with recorded ones, or --env ENV to let it act")  # fmt: skip
 

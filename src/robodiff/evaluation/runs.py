@@ -110,6 +110,12 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def run_of(policy: Path) -> Path | None:
+    """The run that a policy's folder lies in (``policies/epoch-0300`` is two folders deep), or is; None if in none."""
+    folder = policy.resolve() if policy.name in ("", "..") else policy
+    return next((run for run in (folder, folder.parent, folder.parent.parent) if (run / "config.yaml").is_file()), None)
+
+
 def read_evaluation(folder: Path) -> Evaluation:
     """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
     needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
