@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.time_to_skill
 	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.reliability

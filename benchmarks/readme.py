@@ -8,12 +8,14 @@ from benchmarks.common import RESULTS, markdown
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
-    "README.md": ("time_to_skill", "windows", "video", "samplers"),
+    "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
     "docs/concepts.md": ("denoisers",),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
+    "training_cpu": "Samples (windows) a second of training, whole steps of `robodiff fit`",
+    "training_gpu": "Samples (windows) a second of training on a GPU, whole steps of `robodiff fit`",
     "windows": "Training windows gathered per second",
     "video": "Training windows from a camera's video per second, and decoding it for the first time",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",

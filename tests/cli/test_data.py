@@ -76,9 +76,9 @@ def test_check_lists_the_worst_first_and_one_kind_once(robodiff: Run, recording:
     assert (code, err) == (1, "")
     assert out.splitlines() == [
         str(recording),
-        "fatal: data/state is not finite at frame 60 (episode 2)",
+        "fatal: data/state is not finite at frame 19 of episode 2",
         "    mend or drop it",
-        "fatal: data/action is not finite at frame 30 (episode 1)",
+        "fatal: data/action is not finite at frame 10 of episode 1",
         "    mend or drop it",
         "    and 3 more of this kind, episode 2, 3, 4",
         "Training would fail or be harmed: mend what is fatal, then check again (more may show then).",
@@ -98,7 +98,9 @@ def test_check_as_json(robodiff: Run, recording: Path) -> None:
     assert {f["episode"] for f in report["findings"] if f["check"] == "window"} == set(range(6))
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite at frame 50"), (1e7, "is 1e+07 at frame 50")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "not finite at frame 9 of episode 2"), (1e7, "is 1e+07 at frame 9 of episode 2")]
+)
 def test_fit_refuses_what_is_fatal_and_says_how_to_see_all(
     robodiff: Run, recording: Path, tmp_path: Path, value: float, message: str
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+import zarr
 from rich.console import Console
 from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, Tags, write_recording
 from tests.policies.test_diffusion import FLOW
@@ -52,7 +53,7 @@ def oracle(**changes: object) -> DiffusionPolicy:
     config = DiffusionConfig(**{**SMALL_MODEL, "action_rotations": ["2:5"], **changes})  # type: ignore[arg-type]
     policy = DiffusionPolicy(config, counting().features, fps=10.0).eval()
 
-    def predict_chunk(observation: dict[str, Tensor], *, noise: Tensor) -> Chunk:
+    def predict_chunk(observation: dict[str, Tensor], *, noise: Tensor, on_row: None) -> Chunk:
         now = config.n_obs_steps - 1
         step = torch.arange(config.denoised_steps) + config.first_step - now
         frame = observation["observation.state"][:, now, :1].double() + step * config.frame_stride  # (B, n)
@@ -143,16 +144,16 @@ def test_chunks_depend_neither_on_the_batch_nor_on_what_else_is_asked(small_poli
     episodes = Episodes("noise", arrays, ENDS, 10.0, PUSHT_FEATURES)
     windows = Windows(ENDS, window_shape(policy, episodes))
     asked = np.array([(window, draw) for draw in (0, 1) for window in range(20)])
-    together = sample_chunks(policy, episodes, windows, asked, 7, QUIET)
+    together = sample_chunks(policy, episodes, windows, asked, 7)
     assert together.shape == (40, 8 if changes.get("pred_action_steps_only") else 15, 2)
-    np.testing.assert_allclose(sample_chunks(policy, episodes, windows, asked, 7, QUIET, 3), together, atol=1e-2)
-    fewer = sample_chunks(policy, episodes, windows, asked[5:9], 7, QUIET)
+    np.testing.assert_allclose(sample_chunks(policy, episodes, windows, asked, 7, 3), together, atol=1e-2)
+    fewer = sample_chunks(policy, episodes, windows, asked[5:9], 7)
     np.testing.assert_allclose(fewer, together[5:9], atol=1e-2)
     assert np.abs(together[:20] - together[20:]).mean() > 1  # another draw
-    assert np.abs(sample_chunks(policy, episodes, windows, asked, 8, QUIET) - together).mean() > 1  # another seed
+    assert np.abs(sample_chunks(policy, episodes, windows, asked, 8) - together).mean() > 1  # another seed
     for array in arrays.values():
         array[:] = 256
-    alike = sample_chunks(policy, episodes, windows, asked[:20], 7, QUIET)
+    alike = sample_chunks(policy, episodes, windows, asked[:20], 7)
     assert np.abs(alike[1:] - alike[:-1]).mean((1, 2)).min() > 1  # each window has noise of its own
 
 
@@ -167,13 +168,13 @@ def test_a_recording_of_another_rate() -> None:
 def test_actions_that_are_not_finite(small_policy: Make) -> None:
     policy = oracle()
     inner = policy.predict_chunk
-    broken = lambda observation, *, noise: Chunk(inner(observation, noise=noise).actions.log(), 0)  # noqa: E731
+    broken = lambda observation, **rest: Chunk(inner(observation, **rest).actions.log(), 0)  # noqa: E731
     policy.predict_chunk = broken  # type: ignore[method-assign]
     windows = Windows(ENDS, window_shape(policy, counting()))
-    with pytest.raises(RobodiffError, match=r"not finite in episode 0, frame 0, of counting; look at"):
+    with pytest.raises(RobodiffError, match=r"not finite at frame 0 of episode 0 of counting; look at"):
         measure(policy, counting(), windows, np.arange(3), np.zeros(5), 0, QUIET)
     some = dataclasses.replace(counting(), table={"episode_index": [3, 5, 8]})
-    with pytest.raises(RobodiffError, match="not finite in episode 3, frame 0"):  # as its source counts it
+    with pytest.raises(RobodiffError, match="not finite at frame 0 of episode 3 of"):  # as its source counts it
         measure(policy, some, windows, np.arange(3), np.zeros(5), 0, QUIET)
 
 
@@ -222,6 +223,15 @@ def test_other_episodes(run: Path, robodiff: Run, tmp_path: Path) -> None:
     assert (run / "eval" / "policy-last-offline-other.zarr-seed100000-n4-2" / "offline.json").is_file()
     assert "Of an earlier policy, or of another one of this run." in (run / "report.html").read_text()
 
+    (tmp_path / "silent").mkdir()
+    silent = write_recording(tmp_path / "silent" / "other.zarr", episodes=2)  # of the same name, and without attributes
+    zarr.open_group(silent).attrs.clear()
+    told = ("eval", run / "policy-last", "--data", silent, "--layout", "pusht", "--windows", 4, "--steps", 2)
+    code, _, err = robodiff(*told)
+    assert code == 2
+    assert f"holds what was measured on {other}; give --out FOLDER for {silent}" in err
+    assert robodiff(*told, "--out", tmp_path / "out")[0] == 0
+
     shutil.copytree(run / "policy", tmp_path / "alone" / "policy")
     code, out, err = robodiff("eval", tmp_path / "alone" / "policy", "--data", other, "--windows", 4)
     assert code == 0, err
@@ -244,8 +254,8 @@ def test_episodes_are_named_as_their_source_counts_them(run: Path, recording: Pa
     evaluated = evaluate_offline(run / "policy", source, tmp_path / "out", own=False, windows=2)["evaluated"]
     assert evaluated["episodes"] == [2, 5]
     chunks, _, _ = draw_predictions(run / "policy", source.read(), [0, 1], None, samples=1)
-    assert "Episode 2, frame" in chunks[0]
-    assert "Episode 5, frame" in chunks[-1]
+    assert "of episode 2:" in chunks[0]
+    assert "of episode 5:" in chunks[-1]
 
 
 def test_past_actions_need_not_be_recorded(recording: Path, tmp_path: Path) -> None:
@@ -270,6 +280,7 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
         ((run, "--episodes", 5), 2, "--episodes is for episodes in an environment; give --env, or leave it out"),
         ((run, "--against", run), 2, "--against is for episodes in an environment"),
         ((run, "--env", "pusht", "--windows", 5), 2, "--windows is for recorded episodes"),
+        ((run, "--layout", "pusht"), 2, "--layout tells more of the recording that --data names; give --data"),
         ((run, "--windows", 0), 2, "--windows must be at least 1; found 0"),
         ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
         ((tmp_path / "state",), 2, "give --data PATH to compare its actions with recorded ones, or --env ENV"),

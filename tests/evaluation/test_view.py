@@ -42,7 +42,7 @@ def test_ten_thousand_episodes_with_cameras(tmp_path: Path) -> None:
     assert "&lt;jump 49&gt;" in page
     assert "&lt;jump 50&gt;" not in page
     assert "And 150 more" in page
-    assert "episode 625, frame 0" in page
+    assert "frame 0 of episode 625" in page
 
 
 def test_refused(robodiff: Run, tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from robodiff.cli.parser import Parser
+from robodiff.cli.parser import Parser, add_recording, recording_of
 from robodiff.data.check import examine, findings_in
-from robodiff.data.config import DataModule, recording
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, nearest, notice
@@ -58,7 +57,7 @@ def run(arguments: list[str]) -> None:
 def info(arguments: list[str]) -> None:
     """Parse, read, print."""
     options = _parser("info", INFO).parse_args(arguments)
-    print_info(_source(options).read())
+    print_info(recording_of(options.path, options).read())
 
 
 def check(arguments: list[str]) -> None:
@@ -70,7 +69,7 @@ def check(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print what was found as JSON, and nothing else.")
     options = parser.parse_args(arguments)
     window = WindowShape(options.n_obs_steps, options.horizon, options.n_action_steps)
-    findings = examine(_source(options), window)
+    findings = examine(recording_of(options.path, options), window)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if options.json:
         found = [dataclasses.asdict(finding) for finding in findings]
@@ -88,7 +87,7 @@ def view(arguments: list[str]) -> None:
     parser = _parser("view", VIEW)
     parser.add_argument("--out", type=str, default="data.html", help="The page.")
     options = parser.parse_args(arguments)
-    episodes = _source(options).read()
+    episodes = recording_of(options.path, options).read()
     window = WindowShape(DiffusionConfig.n_obs_steps, DiffusionConfig.horizon, DiffusionConfig.n_action_steps)
     print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
 
@@ -108,7 +107,7 @@ def convert(arguments: list[str]) -> None:
     parser.add_argument("--images", type=Literal["av1", "h264", "png"] | None,
                         help="How LeRobot's format stores images; av1 when not given. png loses nothing.")  # fmt: skip
     options = parser.parse_args(arguments)
-    episodes, out, console = _source(options).read(), Path(options.out), Console()
+    episodes, out, console = recording_of(options.path, options).read(), Path(options.out), Console()
     with bar(console, "episodes", len(episodes)) as advance:
         write(episodes, out, options.images, advance)
     if names := lost(episodes, out):
@@ -145,16 +144,8 @@ def _parser(action: str, description: str, usage: str = "PATH [options]") -> Par
     parser = Parser(f"data {action}", usage, description)
     parser.add_argument("path", type=str, help="A recording, or a LeRobot data set of the Hugging Face hub, such as "
                         "lerobot/pusht; builtin:pusht is the one inside the package.")  # fmt: skip
-    parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
-    parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")
-    parser.add_argument("--fps", type=float | None, help="Frames per second, if the file does not say it itself.")
-    parser.add_argument("--revision", type=str | None, help="Branch, tag or commit on the hub.")
+    add_recording(parser)
     return parser
-
-
-def _source(options: Any) -> DataModule:
-    names = ("layout", "key_map", "fps", "revision")
-    return recording(options.path, **{name: options[name] for name in names})
 
 
 def print_info(episodes: Episodes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from robodiff.cli.offline import run_offline
-from robodiff.cli.parser import Parser
+from robodiff.cli.parser import RECORDING, Parser, add_recording
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
 from robodiff.evaluation.compare import compare, shared_seeds
@@ -27,7 +27,7 @@ Examples:
   robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
 
 IN_ENV: dict[str, Any] = {"episodes": 100, "num_envs": 100, "videos": 3, "against": None}
-OFFLINE: dict[str, Any] = {"data": None, "windows": 2000}
+OFFLINE: dict[str, Any] = {"data": None, "windows": 2000, **dict.fromkeys(RECORDING)}
 """Options that have a meaning only with --env, and only without, and what they are when not given."""
 
 
@@ -55,6 +55,7 @@ def parse(arguments: list[str]) -> Any:
                         "seeds, or the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
     parser.add_argument("--data", type=str | None, help="Without --env: another recording, all of whose episodes are "
                         "measured; builtin:pusht is the one inside the package.")  # fmt: skip
+    add_recording(parser)
     parser.add_argument("--windows", type=int | None, help="Without --env: how many windows, evenly spread, are "
                         "measured; 2000 when not given.")  # fmt: skip
     parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from robodiff.data.config import DataModule, recording
+from robodiff.cli.parser import RECORDING, recording_of
+from robodiff.data.config import DataModule
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import OFFLINE_FILE, run_of
 
@@ -12,9 +13,11 @@ def run_offline(options: Any, out: Path, console: Any) -> None:
     """Measure on the recording that the options name, else on the run's own, and print what was found."""
     from robodiff.evaluation.offline import evaluate_offline
 
+    if options.data is None and (given := [name for name in RECORDING if options[name] is not None]):
+        raise UsageError(f"--{given[0]} tells more of the recording that --data names; give --data, or leave it out")
     metrics = evaluate_offline(
         options.policy,
-        recording(options.data) if options.data else _recording_of_run(options.policy),
+        recording_of(options.data, options) if options.data else _recording_of_run(options.policy),
         out,
         own=options.data is None,
         windows=options.windows,

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from robodiff.data.config import DataModule
+from robodiff.data.config import DataModule, recording
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import PolicyConfig  # and with it every policy, which can then be named
 
@@ -19,6 +19,8 @@ MOST_VALUES = 10_000
 DEEPEST = 20
 LONGEST_NUMBER = 30
 """Limits of a configuration file."""
+RECORDING = ("layout", "key_map", "fps", "revision")
+"""Options that tell of a recording what it does not say itself."""
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -60,6 +62,19 @@ class Parser(ArgumentParser):
                 classes = [kind, *kind.__subclasses__()]
                 known += [f"{action.dest}.{field.name}" for each in classes for field in dataclasses.fields(each)]
         return known
+
+
+def add_recording(parser: Parser) -> None:
+    """Add the options of ``RECORDING``."""
+    parser.add_argument("--layout", type=str | None, help="What the file's keys are, if it does not say it itself.")
+    parser.add_argument("--key_map", type=dict[str, str] | None, help="Key in the file -> name here, in its place.")
+    parser.add_argument("--fps", type=float | None, help="Frames per second, if the file does not say it itself.")
+    parser.add_argument("--revision", type=str | None, help="Branch, tag or commit on the hub.")
+
+
+def recording_of(path: str, options: Any) -> DataModule:
+    """The recording at a path, of which the options of ``RECORDING`` tell more."""
+    return recording(path, **{name: options[name] for name in RECORDING})
 
 
 def shorten(message: str, known: list[str]) -> str:

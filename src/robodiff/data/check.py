@@ -75,7 +75,7 @@ def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episod
     try:
         episodes = source.read(observation_keys)
         findings = [finding for check in FATAL_CHECKS for finding in check(episodes)]
-        chosen = source.chosen(episodes)
+        chosen = {episodes.number(place) for place in source.chosen(episodes)}
         if fatal := [f for f in findings if f.severity == "fatal" and (f.episode is None or f.episode in chosen)]:
             raise RecordingError(episodes.source, fatal)
     except RecordingError as error:
@@ -111,13 +111,13 @@ def spikes(episodes: Episodes) -> Iterator[Finding]:
             some = _sample(column)
             low, high = np.quantile(some, 0.01, method="higher"), np.quantile(some, 0.99, method="lower")
             outside = np.flatnonzero(np.maximum(column - high, low - column) > SPIKE * (high - low))
-            where = _episodes_of(episodes, outside)
+            where = episodes.at(outside)
             if high - low < SMALLEST_RANGE or not _rare(episodes, where) or np.bincount(where).max(initial=0) > BRIEF:
                 continue  # what rests nearly always, such as a switch, is far out whenever it moves
-            for episode, frame in zip(where.tolist(), outside.tolist(), strict=True):
+            for episode, frame in zip(map(episodes.number, where), outside.tolist(), strict=True):
                 message = (
-                    f"{_dimension(episodes, key, dimension)} is {column[frame]:.4g} at frame {frame} (episode "
-                    f"{episode}), where 98 % of all frames have {low:.4g} to {high:.4g}"
+                    f"{_dimension(episodes, key, dimension)} is {column[frame]:.4g} at {episodes.where(frame)}, where "
+                    f"98 % of all frames have {low:.4g} to {high:.4g}"
                 )
                 advice = "mend the value, or leave the episode out with data.episodes"
                 found.setdefault(episode, Finding("fatal", "spike", message, advice, key, episode, frame))
@@ -146,17 +146,16 @@ def jumps(episodes: Episodes) -> Iterator[Finding]:
             moving = _sample(far[far > 0])
             usual = max(np.quantile(moving, 0.95, method="lower") if moving.size else 0.0, SMALLEST_RANGE / JUMP)
             frames = np.flatnonzero(far > JUMP * usual)
-            rare = _rare(episodes, _episodes_of(episodes, frames))
+            rare = _rare(episodes, episodes.at(frames))
             for frame in frames.tolist():
                 times = float(far[frame] / usual)
                 text = f"{_dimension(episodes, key, dimension)} jumps by {far[frame]:.4g}"
                 if times > worst.get(frame, (0.0,))[0]:
                     worst[frame] = times, rare, f"{text}, {times:.0f} times the largest usual step"
         for frame, (_, rare, text) in sorted(worst.items()):
-            episode = int(_episodes_of(episodes, frame))
-            message, severity = f"{text}, at frame {frame} (episode {episode})", "warning" if rare else "note"
+            message, severity = f"{text}, at {episodes.where(frame)}", "warning" if rare else "note"
             advice = "look at it: a lost frame, a glitch of the sensor, two episodes joined, or an angle that wraps?"
-            yield Finding(severity, "jump", message, advice, key, episode, frame)
+            yield Finding(severity, "jump", message, advice, key, episodes.number(episodes.at(frame)), frame)
 
 
 def duplicates(episodes: Episodes) -> Iterator[Finding]:
@@ -171,10 +170,9 @@ def duplicates(episodes: Episodes) -> Iterator[Finding]:
                 digest.update(block.tobytes())
         first = seen.setdefault(digest.digest(), episode)
         if first != episode:
-            message = f"episode {episode} is the same as episode {first}"
+            message = f"episode {episodes.number(episode)} is the same as episode {episodes.number(first)}"
             advice = "leave one out: it counts twice, and may be both trained on and held out"
-            frame = episodes.slice(episode).start
-            yield Finding("warning", "duplicate", message, advice, episode=episode, frame=frame)
+            yield Finding("warning", "duplicate", message, advice, None, *_place(episodes, episode))
 
 
 def dead_images(episodes: Episodes) -> Iterator[Finding]:
@@ -187,16 +185,18 @@ def dead_images(episodes: Episodes) -> Iterator[Finding]:
         blank, same = blank_and_same(episodes.arrays[key])
         for episode in range(len(episodes)):
             frames = episodes.slice(episode)
-            warning = partial(Finding, "warning", key=key, episode=episode)
+            warning = partial(Finding, "warning", key=key, episode=episodes.number(episode))
             if blank[frames].any():
                 frame, count = frames.start + int(np.argmax(blank[frames])), blank[frames].sum()
-                message = f"{key} shows a single colour at frame {frame} (episode {episode}), in all {count} times"
+                message = f"{key} shows a single colour at {episodes.where(frame)}, in all {count} times"
                 yield warning("blank", message, "cover off, light on, cable in? leave such frames out", frame=frame)
             for start, stop in runs(same[frames] & ~blank[frames]):
                 first, end = frames.start + max(0, start - 1), frames.start + stop
                 moved = any((np.ptp(array[first:end], axis=0) > least).any() for array, least in moves)
                 if moved and end - first > FROZEN:
-                    message = f"{key} is the same from frame {first} to {end - 1} (episode {episode}); the robot moves"
+                    message = (
+                        f"{key} stays the same for {end - first} frames from {episodes.where(first)}; the robot moves"
+                    )
                     yield warning("frozen", message, "the camera hung; leave the episode out", frame=first)
 
 
@@ -223,9 +223,9 @@ def misaligned(episodes: Episodes) -> Iterator[Finding]:
         own = lag_of(state, action, frames)
         if own is not None and own != usual:
             found, mend = ("late", "start") if own > usual else ("early", "end")
-            message = f"the actions of episode {episode} come too {found}, unlike those of the others"
+            message = f"the actions of episode {episodes.number(episode)} come too {found}, unlike those of the others"
             advice = f"shift them by {abs(own - usual)} towards its {mend}, or leave it out"
-            yield Finding("warning", "lag", message, advice, ACTION, episode, episodes.slice(episode).start)
+            yield Finding("warning", "lag", message, advice, ACTION, *_place(episodes, episode))
 
 
 def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
@@ -236,10 +236,10 @@ def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
     # three times as long is no surprise where only a few episodes, by chance alike, tell how much lengths differ
     least = max(OUTLYING * 1.4826 * float(np.median(far)), np.log(3))
     for episode in np.flatnonzero(far > least).tolist():
-        message = f"episode {episode} has {episodes.lengths[episode]} frames; the median is {np.exp(median):.0f}"
+        number, frame = _place(episodes, episode)
+        message = f"episode {number} has {episodes.lengths[episode]} frames; the median is {np.exp(median):.0f}"
         advice = "look at it: was it stopped early, or not ended, or are two of them joined?"
-        frame = episodes.slice(episode).start
-        yield Finding("warning", "length", message, advice, episode=episode, frame=frame)
+        yield Finding("warning", "length", message, advice, None, number, frame)
 
 
 def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
@@ -247,13 +247,14 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
     executed = (window.n_action_steps - 1) * window.frame_stride + 1
     whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
     for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
-        length, place = episodes.lengths[episode], (None, episode, episodes.slice(episode).start)
+        length, (number, frame) = episodes.lengths[episode], _place(episodes, episode)
         if length < executed:
-            message = f"episode {episode} has {length} frames, fewer than the {executed} that one chunk executes"
-            yield Finding("warning", "window", message, "leave it out, or lower n_action_steps", *place)
+            message = f"episode {number} has {length} frames, fewer than the {executed} that one chunk executes"
+            advice, severity = "leave it out, or lower n_action_steps", "warning"
         else:
-            message = f"episode {episode} has {length} frames, fewer than the {whole} that one window predicts"
-            yield Finding("note", "window", message, "its last action fills up: lower horizon, or let it be", *place)
+            message = f"episode {number} has {length} frames, fewer than the {whole} that one window predicts"
+            advice, severity = "its last action fills up: lower horizon, or let it be", "note"
+        yield Finding(severity, "window", message, advice, None, number, frame)
 
 
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
@@ -274,8 +275,9 @@ def _sample(values: np.ndarray) -> np.ndarray:
     return values[:: 1 + len(values) // SAMPLE]
 
 
-def _episodes_of(episodes: Episodes, frames: np.ndarray | int) -> np.ndarray:
-    return np.searchsorted(episodes.episode_ends, frames, side="right")
+def _place(episodes: Episodes, episode: int) -> tuple[int, int]:
+    """The number of an episode and its first frame."""
+    return episodes.number(episode), episodes.slice(episode).start
 
 
 def _rare(episodes: Episodes, where: np.ndarray) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from operator import index
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -84,9 +85,18 @@ class Episodes:
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
-    def number(self, episode: int) -> int:
+    def number(self, episode: SupportsIndex) -> int:
         """What its source counts one episode as: another number than its place here where only some were read."""
-        return self.table["episode_index"][episode] if "episode_index" in self.table else int(episode)
+        return self.table["episode_index"][episode] if "episode_index" in self.table else index(episode)
+
+    def at(self, frames: np.ndarray | int) -> np.ndarray:
+        """The place here of the episode in which each frame lies, in the shape of ``frames``."""
+        return np.searchsorted(self.episode_ends, frames, side="right")
+
+    def where(self, frame: int) -> str:
+        """A frame in words: which of the frames of which episode, as its source counts it."""
+        episode = int(self.at(frame))
+        return f"frame {frame - self.slice(episode).start} of episode {self.number(episode)}"
 
     def columns(self, *types: type) -> dict[str, list[Any]]:
         """The columns of the table whose values are all of one of these types, but for which of its source one is.
@@ -118,9 +128,9 @@ class Finding:
     key: str | None = None
     """The key, where it lies in one."""
     episode: int | None = None
-    """The episode, from 0, where it lies in one."""
+    """The number of the episode, where it lies in one."""
     frame: int | None = None
-    """The first frame of it, counted from the start of the recording."""
+    """The first frame of it, counted from the start of what was read."""
 
 
 class RecordingError(RobodiffError):
@@ -280,8 +290,8 @@ def _faults_of_values(
         episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
         for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
             start = int(episode_ends[episode - 1]) if episode else 0
-            where = f": frame {frame - start} of {names[episode]}" if names else ""
-            message = f"{key} is not finite at frame {frame} (episode {episode}{where})"
+            name = names[episode] if names else f"episode {episode}"
+            message = f"{key} is not finite at frame {frame - start} of {name}"
             yield Finding("fatal", "finite", message, "mend or drop it", key, episode, frame)
 
 

@@ -1,16 +1,16 @@
 """The chunks that a policy samples at recorded observations, many at once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
-from rich.console import Console
+from torch import Tensor
 
 from robodiff.data.episodes import Episodes
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.progress import bar
 
 BATCH, BATCH_OF_IMAGES = 64, 16
 """Windows sampled together; encoding two images of 480 x 640 for each of 16 takes about a gigabyte."""
@@ -44,8 +44,9 @@ def sample_chunks(
     windows: Windows,
     asked: np.ndarray,
     seed: int,
-    console: Console,
     batch_size: int | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+    on_row: Callable[[int, Tensor], None] | None = None,
 ) -> np.ndarray:
     """Sample chunks, whose noise is a function of the seed, the frame that is now, and the number of the draw.
 
@@ -55,39 +56,43 @@ def sample_chunks(
         windows: of some of its episodes, in steps of ``window_shape``.
         asked: (A, 2), for each chunk its window and the number of the draw.
         seed: of the noise.
-        console: where progress is shown.
         batch_size: chunks sampled together; it changes results by rounding alone.
+        advance: called with the number of chunks done.
+        on_row: passed on to ``predict_chunk`` with each batch.
 
     Returns:
-        The actions from now on, (A, n, Da), in recorded units.
-
-    Raises:
-        RobodiffError: actions that are not finite.
+        The actions from now on, (A, n, Da), in recorded units; a policy may give some that are not finite.
     """
     now, chunks = policy.config.n_obs_steps - 1, []
     size = batch_size or (BATCH_OF_IMAGES if policy.cameras.dims else BATCH)
-    with bar(console, "chunks", len(asked)) as advance:
-        for first in range(0, len(asked), size):
-            numbers, draws = asked[first : first + size].T
-            frames = windows.frames(numbers)[0][:, : now + 1]  # (B, To)
-            observation = {key: torch.from_numpy(episodes.arrays[key][frames]) for key in policy.observation_keys}
-            noise = _noise(policy, seed, windows.now[numbers], draws)
-            chunk = policy.predict_chunk(observation, noise=noise)
-            chunks.append(chunk.actions[:, now - chunk.first_step :].float().cpu().numpy())
-            finite = np.isfinite(chunks[-1]).all((1, 2))
-            if not finite.all():
-                frame = windows.now[numbers[finite.argmin()]]
-                episode = int(np.searchsorted(episodes.episode_ends, frame, side="right"))
-                raise RobodiffError(
-                    f"the policy's actions are not finite in episode {episodes.number(episode)}, frame "
-                    f"{frame - episodes.slice(episode).start}, of {episodes.source}; look at what it observes there, "
-                    "or take an earlier policy"
-                )
-            advance(first + len(numbers))
+    for first in range(0, len(asked), size):
+        numbers, draws = asked[first : first + size].T
+        noise = _noise(policy, seed, windows.now[numbers], draws)
+        chunk = policy.predict_chunk(observed_at(policy, episodes, windows, numbers), noise=noise, on_row=on_row)
+        chunks.append(chunk.actions[:, now - chunk.first_step :].float().cpu().numpy())
+        advance(first + len(numbers))
     return np.concatenate(chunks)
 
 
-def _noise(policy: DiffusionPolicy, seed: int, frames: np.ndarray, draws: np.ndarray) -> torch.Tensor:
+def observed_at(
+    policy: DiffusionPolicy, episodes: Episodes, windows: Windows, numbers: np.ndarray
+) -> dict[str, Tensor]:
+    """What the policy observes at windows, (B,): per key (B, To, ...), as recorded."""
+    frames = windows.frames(numbers)[0][:, : policy.config.n_obs_steps]  # (B, To)
+    return {key: torch.from_numpy(episodes.arrays[key][frames]) for key in policy.observation_keys}
+
+
+def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> None:
+    """Raise ``RobodiffError`` if the actions (A, n, Da) that were sampled at frames (A,) are not all finite."""
+    finite = np.isfinite(chunks).all((1, 2))
+    if not finite.all():
+        raise RobodiffError(
+            f"the policy's actions are not finite at {episodes.where(frames[finite.argmin()])} of {episodes.source}; "
+            "look at what it observes there, or take an earlier policy"
+        )
+
+
+def _noise(policy: DiffusionPolicy, seed: int, frames: np.ndarray, draws: np.ndarray) -> Tensor:
     rows, _, *shape = policy.noise_shape(1)
     noise = [
         np.random.default_rng([seed, int(frame), int(draw)]).standard_normal((rows, *shape), dtype=np.float32)

@@ -20,14 +20,15 @@ from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
 from robodiff.data.representation import ActionRepresentation
 from robodiff.data.windows import Windows
-from robodiff.errors import RobodiffError
-from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.chunks import check_features, check_finite, sample_chunks, window_shape
 from robodiff.evaluation.rollout import time_chunks
-from robodiff.evaluation.runs import OFFLINE_FILE
+from robodiff.evaluation.runs import OFFLINE_FILE, read_offline
 from robodiff.files import locked, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.progress import bar
 
 HELD_OUT = "held out from its training"
 TRAINED_ON = "all of which it was trained on, for none were held out"
@@ -70,7 +71,7 @@ def evaluate_offline(
         What was written to ``offline.json``.
 
     Raises:
-        UsageError: a recording whose features or rate are not the policy's.
+        UsageError: a recording whose features or rate are not the policy's, or a folder with errors on another one.
         RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
     """
     folder = find_policy(policy_path)
@@ -85,6 +86,7 @@ def evaluate_offline(
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes)
+    _check_folder(out, episodes.source)
     trained_on, chosen = source.split(episodes)
     which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS
     if which != HELD_OUT:
@@ -142,8 +144,10 @@ def measure(
         What ``offline.json`` says of the errors.
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
-    asked = [(window, 0) for window in picks] + [(window, 1) for window in picks[twice]]
-    chunks = sample_chunks(policy, episodes, windows, np.array(asked), seed, console, batch_size)
+    asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
+    with bar(console, "chunks", len(asked)) as advance:
+        chunks = sample_chunks(policy, episodes, windows, asked, seed, batch_size, advance)
+    check_finite(episodes, windows.now[asked[:, 0]], chunks)
     sampled, again = chunks[: len(picks)], chunks[len(picks) :]  # (W, n, Da), (S, n, Da)
 
     frames, is_pad = windows.frames(picks)
@@ -182,6 +186,12 @@ def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray)
     absolute = ActionRepresentation(policy.representation.dim, policy.config.action_rotations)
     actions = torch.from_numpy(episodes.arrays[ACTION][frames][None]).double()
     return absolute.decode(absolute.encode(actions, {}).mean(1, keepdim=True), {})[0, 0].numpy()
+
+
+def _check_folder(out: Path, source: str) -> None:
+    """Refuse to write over what was measured on another recording, which may have the same file name."""
+    if (out / OFFLINE_FILE).is_file() and (there := read_offline(out)["evaluated"]["data"]) != source:
+        raise UsageError(f"{out}: holds what was measured on {there}; give --out FOLDER for {source}")
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -232,4 +242,4 @@ def _before(episodes: Episodes, windows: Windows, picks: np.ndarray) -> np.ndarr
     """The frame one step before now, (W,); at the start of an episode its first."""
     now = windows.now[picks]
     starts = episodes.episode_ends - episodes.lengths
-    return np.maximum(now - windows.shape.frame_stride, starts[np.searchsorted(episodes.episode_ends, now, "right")])
+    return np.maximum(now - windows.shape.frame_stride, starts[episodes.at(now)])

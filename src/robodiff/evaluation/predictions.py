@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from robodiff.data.episodes import ACTION, Episodes, with_past_action
 from robodiff.data.windows import Windows
 from robodiff.envs.registry import Scene, get_env_spec
 from robodiff.evaluation import figures
+from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -34,45 +34,29 @@ def draw_predictions(
         The SVG panels of the chunks, those of the denoising, and those of the cameras, after resize and crop.
     """
     policy = load_policy(policy_folder)
-    shape = policy.config.window
+    shape, now = policy.config.window, policy.config.n_obs_steps - 1
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     windows = Windows(episodes.episode_ends, shape, np.asarray(chosen))
     picks = np.linspace(0, len(windows) - 1, min(_OBSERVATIONS, len(windows)) * 2 + 1).astype(int)[1::2]
-    frames, _ = windows.frames(picks)  # (W, T)
-    observation = {
-        key: torch.from_numpy(np.repeat(episodes.arrays[key][frames[:, : shape.n_obs_steps]], samples, axis=0))
-        for key in policy.observation_keys
-    }  # (W * samples, To, ...)
-    watched: list[np.ndarray] = []
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(policy.noise_shape(len(picks) * samples), generator=generator)
-    chunk = policy.predict_chunk(
-        observation, noise=noise, on_row=lambda _, x: watched.append(x[:samples].numpy())
-    )  # fmt: skip
-    now = shape.n_obs_steps - 1
-    sampled = (
-        chunk.actions[:, now - chunk.first_step :].numpy().reshape(len(picks), samples, -1, chunk.actions.shape[2])
-    )
-    recorded = episodes.arrays[ACTION][frames[:, now:]]  # (W, n, Da)
+    asked = np.array([(window, draw) for window in picks for draw in range(samples)])
+    sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)
+    recorded = episodes.arrays[ACTION][windows.frames(picks)[0][:, now:]]  # (W, n, Da)
     scene = None if env is None else get_env_spec(env).scene
-    numbers = np.searchsorted(episodes.episode_ends, frames[:, now], side="right")
-    titles = [
-        f"Episode {episodes.number(number)}, frame {frame - episodes.slice(number).start}"
-        for number, frame in zip(numbers, frames[:, now], strict=True)
-    ]
+    frames = windows.now[picks]
+    titles = [episodes.where(frame).capitalize() for frame in frames]
     chunks = []
-    for title, frame, theirs, ours in zip(titles, frames[:, now], recorded, sampled, strict=True):
-        if np.isfinite(ours).all():  # what is not has no place in a figure
-            chunks += _panels(policy, episodes, int(frame), scene, theirs, ours, title)
-    rows = np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int))
+    for title, frame, theirs, ours in zip(titles, frames, recorded, np.split(sampled, len(picks)), strict=True):
+        chunks += _panels(policy, episodes, frame, scene, theirs, ours, title)
+
+    watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
+    sample_chunks(policy, episodes, windows, asked[:samples], seed=0, batch_size=samples,
+                  on_row=lambda _, x: watched.append(x[:, now - policy.config.first_step :].numpy()))  # fmt: skip
     denoising = []
-    for row in rows:
+    for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        so_far = watched[row][:, now - chunk.first_step :]
-        if np.isfinite(so_far).all():
-            denoising += _panels(policy, episodes, int(frames[0, now]), scene, None, so_far, title)
-    with torch.no_grad():
-        views = policy.views({key: values[::samples] for key, values in observation.items()})
+        denoising += _panels(policy, episodes, frames[0], scene, None, watched[row], title)
+
+    views = policy.views(observed_at(policy, episodes, windows, picks))
     cameras = [
         figures.camera_view(
             view.image[place, -1].permute(1, 2, 0).numpy(),
@@ -94,6 +78,8 @@ def _panels(
     sampled: np.ndarray,
     title: str,
 ) -> list[str]:
+    if not np.isfinite(sampled).all():  # what is not has no place in a figure
+        return []
     image = None
     if scene is not None:
         image = scene.draw({key: array[frame] for key, array in episodes.arrays.items() if key != ACTION})

@@ -184,7 +184,10 @@ def _training(run: Run) -> str:
     facts = run.facts
     if not facts:
         return ""
-    trained = f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps) on {facts['machine']}."
+    rate = f", {facts['samples_per_second']:,.0f} samples/s" if facts.get("samples_per_second") else ""
+    trained = (
+        f"Trained for {facts['minutes']:.1f} minutes ({facts['steps']:,} optimizer steps{rate}) on {facts['machine']}."
+    )
     if run.best is None:
         return f"{trained} The policy is that of the last step."
     step, measured, value = run.best

@@ -105,9 +105,8 @@ def _thumbnails(episodes: Episodes, key: str) -> list[dict[str, Any]]:
         image.thumbnail((320, 320))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=85)
-        episode = int(np.searchsorted(episodes.episode_ends, frame, side="right"))
         source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-        thumbnails.append({"source": source, "episode": episode, "frame": frame - episodes.slice(episode).start})
+        thumbnails.append({"source": source, "where": episodes.where(frame)})
     return thumbnails
 
 

@@ -1,4 +1,4 @@
-"""What happens around training steps: the run's length, rollouts, what is kept, and the progress bar."""
+"""What happens around training steps: the run's length, rollouts, and what is kept."""
 
 import math
 import signal
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robodiff.envs.registry import get_env_spec
 from robodiff.evaluation.evaluate import summary
@@ -63,6 +61,8 @@ class RunLength(Callback):
         step = trainer.global_step
         if pl_module.total_steps is None:
             if step - self._resumed > len(self._step_ends):  # not between the batches of an accumulated step
+                if pl_module.device.type == "cuda":
+                    torch.cuda.synchronize()  # the step has been queued, not done
                 self._step_ends.append(time.monotonic())
             if len(self._step_ends) > self.warmup_steps + self.timed_steps:
                 seconds = float(np.median(np.diff(self._step_ends[self.warmup_steps :])))
@@ -195,77 +195,3 @@ class Keeper(Callback):
     def _save_policy(self, trainer: Trainer, module: PolicyTraining, name: str) -> None:
         if trainer.is_global_zero:
             save_policy(module.average, self.run / name)
-
-
-class ProgressLine(Callback):
-    """A bar with samples/s, loss and time left; without a terminal, a line now and then."""
-
-    seconds_between_lines = 15.0
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: Progress | None = None
-        self._task: Any = None
-        self._clock = 0.0  # when the last line was printed
-        self._recent: list[tuple[float, int]] = []  # (time, samples so far) of the last steps
-
-    def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """Start the bar."""
-        if not trainer.is_global_zero:
-            return
-        self._clock = time.monotonic()
-        if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console)
-            self._task = self.bar.add_task("training", total=pl_module.total_steps)
-            self.bar.start()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
-        """Tell how far it is."""
-        if not trainer.is_global_zero:
-            return
-        now = time.monotonic()
-        samples = len(args[1]["action"]) * trainer.world_size
-        self._recent = [*self._recent[-50:], (now, (self._recent[-1][1] if self._recent else 0) + samples)]
-        if now - self._clock < (0.5 if self.bar else self.seconds_between_lines):
-            return
-        self._clock = now
-        (t0, s0), (t1, s1) = self._recent[0], self._recent[-1]
-        rate = (s1 - s0) / max(t1 - t0, 1e-9)
-        loss = trainer.callback_metrics.get("train/loss", torch.tensor(np.nan))
-        text = f"epoch {trainer.current_epoch}  loss {float(loss):.4f}  {rate:,.0f} samples/s"
-        step, total = trainer.global_step, pl_module.total_steps
-        if self.bar is not None:
-            self.bar.update(self._task, completed=step, total=total, description=text)
-        else:
-            left = (
-                ""
-                if total is None
-                else f"  {(total - step) * (t1 - t0) / max(1, len(self._recent) - 1) / 60:.1f} min left"
-            )
-            self.console.print(f"step {step}/{total or '?'}  {text}{left}", highlight=False)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """Print what rollouts gave."""
-        metrics = trainer.callback_metrics
-        rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
-        if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
-            stopped = rolled.latest["rollout/non_finite_actions"]
-            self.console.print(
-                f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
-                f"success {rolled.latest['rollout/success_rate']:.2f}, "
-                f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
-                + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
-                + (
-                    f"  val/action_mse {float(metrics['val/action_mse']):.4g}"
-                    if "val/action_mse" in metrics and pl_module.samples_chunks
-                    else ""
-                ),
-                highlight=False,
-            )
-
-    def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
-        """Stop the bar."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None

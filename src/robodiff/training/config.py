@@ -29,6 +29,9 @@ class TrainerConfig:
     """Batch normalisation over all devices together."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Of training; 16-mixed needs a GPU. Weights are kept, and policies measured and saved, in 32 bits."""
+    compile: bool = False
+    """Train through torch.compile, which first takes a minute; it needs a C++ compiler, on a GPU Triton. Resumed runs
+    repeat to the bit only where both were compiled."""
     gradient_clip_val: float | None = 1.0
     """Largest norm of the gradient; not clipped when null."""
     accumulate_grad_batches: int = 1

@@ -4,7 +4,8 @@ import logging
 import os
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from torch._dynamo.exc import TorchDynamoException
 
 from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
@@ -26,8 +28,9 @@ from robodiff.files import locked, naming, replacing, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, ProgressLine, Rollouts, RunLength
+from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, Rollouts, RunLength
 from robodiff.training.config import RolloutConfig, TrainerConfig
+from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
 from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
 
@@ -86,7 +89,8 @@ def fit(
     if config.rollout.env is not None:
         spec = get_env_spec(config.rollout.env)
         rollouts = Rollouts(config.rollout, 1 if config.trainer.fast_dev_run else config.rollout.episodes)
-    callbacks = [RunLength(config.trainer, new_length), rollouts, ProgressLine(console),
+    throughput = Throughput()
+    callbacks = [RunLength(config.trainer, new_length), rollouts, throughput, ProgressLine(console, throughput),
                  Keeper(run, config.trainer, rollouts)]  # fmt: skip
     trainer = _trainer(config.trainer, [c for c in callbacks if c is not None])
     seed_everything(config.seed_everything, verbose=False)
@@ -110,6 +114,8 @@ def fit(
         config.data.train_batch_size,
         config.trainer.sample_every_n_epochs,
     )
+    if config.trainer.compile:
+        module.compile_networks()
     with locked(run) if primary else nullcontext():
         step, total = _progress(checkpoint)
         if total is not None and step >= total and not new_length:
@@ -121,13 +127,31 @@ def fit(
                 temporary.write_text(config_yaml)
         console.print(_describe(policy, data), highlight=False, soft_wrap=True)
         trainer.loggers = _loggers(config.trainer, run, step)
-        with naming(run):
+        with naming(run), _compiling():
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if primary:
-            machine = describe_machine(str(trainer.strategy.root_device))
-            facts = {"minutes": module.seconds / 60, "steps": trainer.global_step, "machine": machine}
-            write_json(run / RUN_FILE, facts)
+            device = trainer.strategy.root_device
+            write_json(run / RUN_FILE, {
+                "minutes": module.seconds / 60,
+                "steps": trainer.global_step,
+                "machine": describe_machine(str(device)),
+                "samples_per_second": throughput.overall,
+                "gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
+            })  # fmt: skip
     return primary
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Say in a line what torch.compile needs, where it fails."""
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RobodiffError(
+            f"torch.compile failed: {reason}\nit needs a C++ compiler, on a GPU Triton; or train with "
+            "--trainer.compile false"
+        ) from None
 
 
 def _check_normalization(policy: DiffusionPolicy) -> None:

@@ -56,6 +56,11 @@ class PolicyTraining(LightningModule):
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
         self._earlier_seconds, self._begun = 0.0, time.monotonic()
 
+    def compile_networks(self) -> None:
+        """Train through ``torch.compile``; the average, which acts on batches of other sizes, stays as it is."""
+        for network in (self.policy.denoiser, *self.policy.cameras.encoders.values()):
+            network.compile()
+
     @property
     def seconds(self) -> float:
         """How long the run has taken, in all processes that trained it and went on to a checkpoint."""

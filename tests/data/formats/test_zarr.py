@@ -115,7 +115,7 @@ def fractional_image(a: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("change", "ends", "message"),
     [
-        (nan_action, (3, 7), r"d\.zarr: data/action is not finite at frame 5 \(episode 1\)"),
+        (nan_action, (3, 7), r"d\.zarr: data/action is not finite at frame 2 of episode 1"),
         (short_action, (3, 7), r"d\.zarr: data/action has 6 frames, but the last episode ends at 7"),
         (no_action, (3, 7), r"d\.zarr: data/action is missing; it holds data/img, data/state"),
         (wide_state, (3, 7), r"d\.zarr: data/state must have 5 numbers a frame; found shape \(7, 6\)"),

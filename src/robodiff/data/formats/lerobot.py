@@ -54,7 +54,7 @@ def read_lerobot(
         tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
     found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
     ends = np.cumsum([episode.length for episode in chosen])
-    check_finite(str(root), found, ends)
+    check_finite(str(root), found, ends, [f"episode {episode.number}" for episode in chosen])
     arrays = {key: as_vectors(str(root), key, array) for key, array in found.items()}
     for key, feature in features.items():
         if feature.kind == "image":

@@ -1,0 +1,118 @@
+"""What a run shows while it goes on: how fast it is, how far, and what its rollouts gave."""
+
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robodiff.data.episodes import ACTION
+from robodiff.training.callbacks import Rollouts
+from robodiff.training.module import PolicyTraining
+
+
+class Throughput(Callback):
+    """Samples (windows) a second of training alone, on all devices: without validation and rollouts."""
+
+    warmup_batches = 10
+
+    def __init__(self) -> None:
+        self.recent: deque[tuple[float, int]] = deque(maxlen=50)  # (seconds, samples) of the last batches
+        self._batches, self._seconds, self._samples = 0, 0.0, 0
+        self._last = 0.0  # when the batch before ended, or the epoch began
+
+    @property
+    def overall(self) -> float | None:
+        """Over all batches of this process but the first; None while there are no others."""
+        return self._samples / self._seconds if self._samples else None
+
+    @property
+    def now(self) -> float:
+        """Over the last batches."""
+        return sum(samples for _, samples in self.recent) / max(sum(seconds for seconds, _ in self.recent), 1e-9)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Start the clock."""
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *args: Any) -> None:  # pyright: ignore
+        """Count the batch, ``args[1]``."""
+        now, samples = time.monotonic(), len(args[1][ACTION]) * trainer.world_size
+        self._batches += 1
+        self.recent.append((now - self._last, samples))
+        if self._batches > self.warmup_batches:
+            self._seconds += now - self._last
+            self._samples += samples
+        self._last = now
+
+
+class ProgressLine(Callback):
+    """A bar with samples/s, loss and time left; without a terminal, a line now and then."""
+
+    seconds_between_lines = 15.0
+
+    def __init__(self, console: Console, throughput: Throughput) -> None:
+        self.console = console
+        self.throughput = throughput
+        self.bar: Progress | None = None
+        self._task: Any = None
+        self._clock = 0.0  # when the last line was printed
+
+    def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Start the bar."""
+        if not trainer.is_global_zero:
+            return
+        self._clock = time.monotonic()
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console)
+            self._task = self.bar.add_task("training", total=pl_module.total_steps)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
+        """Tell how far it is."""
+        if not trainer.is_global_zero:
+            return
+        now = time.monotonic()
+        if now - self._clock < (0.5 if self.bar else self.seconds_between_lines):
+            return
+        self._clock = now
+        loss = trainer.callback_metrics.get("train/loss", torch.tensor(np.nan))
+        text = f"epoch {trainer.current_epoch}  loss {float(loss):.4f}  {self.throughput.now:,.0f} samples/s"
+        step, total = trainer.global_step, pl_module.total_steps
+        if self.bar is not None:
+            self.bar.update(self._task, completed=step, total=total, description=text)
+        else:
+            batches = 0 if total is None else (total - step) * trainer.accumulate_grad_batches
+            left = batches * float(np.mean([seconds for seconds, _ in self.throughput.recent])) / 60
+            until = "" if total is None else f"  {left:.1f} min left"
+            self.console.print(f"step {step}/{total or '?'}  {text}{until}", highlight=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Print what rollouts gave."""
+        metrics = trainer.callback_metrics
+        rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
+        if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
+            stopped = rolled.latest["rollout/non_finite_actions"]
+            self.console.print(
+                f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
+                f"success {rolled.latest['rollout/success_rate']:.2f}, "
+                f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
+                + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
+                + (
+                    f"  val/action_mse {float(metrics['val/action_mse']):.4g}"
+                    if "val/action_mse" in metrics and pl_module.samples_chunks
+                    else ""
+                ),
+                highlight=False,
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
+        """Stop the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
