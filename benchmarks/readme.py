@@ -26,7 +26,9 @@ def tables(names: tuple[str, ...]) -> str:
     parts = []
     for name in names:
         path, title = RESULTS / f"{name}.json", TITLES[name]
-        if path.exists():
+        if not path.exists():
+            parts.append(f"{title}: not measured.\n")
+        else:
             kept = json.loads(path.read_text())
             machine = kept["hardware"]
             on = f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, torch {machine['torch']}"

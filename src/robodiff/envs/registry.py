@@ -42,8 +42,6 @@ class EnvSpec:
     """From the share of demonstrations that start near the goal; None where nobody demonstrates."""
     fps: float
     """Actions per second."""
-    max_steps: int
-    """Actions after which an episode is cut off."""
     success: str
     """One sentence: what counts as success."""
     version: Callable[[], str]
@@ -78,7 +76,6 @@ ENVIRONMENTS: dict[str, EnvSpec] = {
         make=pusht.PushTEnv,
         expert=_pusht_expert,
         fps=pusht.FPS,
-        max_steps=pusht.MAX_STEPS,
         success=f"The block covers more than {pusht.SUCCESS_COVERAGE:.0%} of the goal within {pusht.MAX_STEPS} steps.",
         version=lambda: f"gym-pusht {metadata.version('gym-pusht')}",
         features={

@@ -1,4 +1,4 @@
-"""The policies that there are: the single definition of every option. Imports no torch, so that help is instant."""
+"""The policies that there are, each with the options that base.py does not have. Imports no torch: help is instant."""
 
 import dataclasses
 from dataclasses import dataclass
