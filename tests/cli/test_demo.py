@@ -1,4 +1,4 @@
-"""``robodiff demo`` with a tiny budget, and Ctrl-C during training, as a user does them."""
+"""``robodiff demo`` with a tiny budget, and signals during training."""
 
 import os
 import signal
@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,7 +34,10 @@ def test_what_measuring_refuses_is_refused_before_training(
     assert not (tmp_path / "demo").exists()
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(robodiff_process: Process, recording: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(
+    robodiff_process: Process, recording: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "robodiff", "fit", "--config", "pusht_keypoints", "--data.path", recording,
                "--model.down_dims", "[8,16]", "--data.train_batch_size", "8", "--rollout.env", "null",
@@ -44,9 +49,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(robodiff_process: Process, recording
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"stopped and saved; go on with: robodiff fit --resume {run}" in out
     steps = int(metrics.read_text().splitlines()[-1].split(",")[1])
     done = robodiff_process("fit", "--resume", run, "--trainer.max_steps", steps + 3)

@@ -71,9 +71,9 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     console = Console()
     try:
         primary = fit(whole, folder, parser.dump(config, skip_none=False), resume, resume and new_length, console)
-    except Interrupted:
+    except Interrupted as stop:
         console.print(f"stopped and saved; go on with: robodiff fit --resume {folder}", highlight=False, soft_wrap=True)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + stop.number) from None
     if primary:
         console.print(f"policy: {folder / 'policy'}\nreport: {report(folder)}", highlight=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.normalize import Statistics
 from robodiff.data.representation import ActionRepresentation, encoded_statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
+from robodiff.errors import UsageError
 
 
 class WindowDataModule(LightningDataModule):
@@ -60,6 +61,9 @@ class WindowDataModule(LightningDataModule):
         """Every training window once an epoch, in an order that (seed, epoch) decide."""
         trainer = self.trainer
         assert trainer is not None
+        if len(self.train_windows) < trainer.world_size:
+            raise UsageError(f"{self.episodes.source}: has {len(self.train_windows)} windows to train on, fewer than "
+                             f"the {trainer.world_size} devices; record more, or use fewer devices")  # fmt: skip
         return WindowLoader(
             self._resident(),
             self.train_windows,
@@ -127,9 +131,9 @@ class WindowLoader:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        """Batches in an epoch; a rest of fewer windows than ranks is left to other epochs."""
+        """Batches in an epoch; a rest of fewer windows than ranks goes with the batch before."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
-        batches = whole + (rest >= self.world_size)
+        batches = max(1, whole + (rest >= self.world_size))
         if self.limit is None:
             return batches
         return min(batches, self.limit if isinstance(self.limit, int) else max(1, round(self.limit * batches)))
@@ -139,8 +143,9 @@ class WindowLoader:
         order = self.order(epoch)
         size = self.batch_size * self.world_size
         for batch in range(first, len(self)):
-            everyones = order[batch * size : (batch + 1) * size]
-            yield self.gather(everyones[self.rank :: self.world_size])
+            end = (batch + 1) * size
+            end = end if len(order) - end >= self.world_size else len(order)
+            yield self.gather(order[batch * size : end][self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
         """The chosen windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""

@@ -51,7 +51,7 @@ class PolicyConfig(ABC):
     """Recorded frames from one step of the policy to its next."""
     conditioning: Literal["global", "inpaint"] = "global"
     """How the network is told of the observation: global as a condition beside the actions; inpaint as a known part of
-    what it denoises, actions and observations together."""
+    what it denoises, actions and observations together, best with prediction_type sample."""
     pred_action_steps_only: bool = False
     """Denoise the n_action_steps that are executed, and not the whole window; with conditioning global."""
     action_rotations: list[str] = field(default_factory=list)

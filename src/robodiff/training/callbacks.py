@@ -23,7 +23,15 @@ ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed, and the run has been saved."""
+    """Ctrl-C was pressed or the process told to end, and the run has been saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 class RunLength(Callback):
@@ -114,8 +122,8 @@ class Keeper(Callback):
         self.worse_in_a_row = 0
         self._saved_at = time.monotonic()
         self._begun_at = 0  # batches of earlier processes
-        self._interrupted = False
-        self._previous_handler: Any = None
+        self._signal: int | None = None  # SIGINT or SIGTERM, once it has come
+        self._previous_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints."""
@@ -126,13 +134,14 @@ class Keeper(Callback):
         self.best, self.worse_in_a_row = state_dict["best"], state_dict["worse_in_a_row"]
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """From here on Ctrl-C is honoured between training steps; pressed again, at once."""
+        """From here on Ctrl-C, and SIGTERM, are honoured between training steps; the second time, at once."""
 
-        def interrupt(*_: Any) -> None:
-            self._interrupted = True
-            signal.signal(signal.SIGINT, self._previous_handler)
+        def interrupt(number: int, _: Any) -> None:
+            self._signal = number
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-        self._previous_handler = signal.signal(signal.SIGINT, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # SLURM, docker and systemd send the second
+            self._previous_handlers[number] = signal.signal(number, interrupt)
         self._saved_at = time.monotonic()
         self._begun_at = pl_module.micro_batches
 
@@ -146,11 +155,11 @@ class Keeper(Callback):
         if args[1] % trainer.accumulate_grad_batches != 0 or pl_module.micro_batches == self._begun_at:
             return
         due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
-        due, interrupted = trainer.strategy.broadcast((due, self._interrupted))
-        if due or interrupted:
+        due, number = trainer.strategy.broadcast((due, self._signal))
+        if due or number is not None:
             self._checkpoint(trainer, pl_module)
-        if interrupted:
-            raise Interrupted
+        if number is not None:
+            raise Interrupted(number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
@@ -171,9 +180,10 @@ class Keeper(Callback):
         self._checkpoint(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
-        """Give Ctrl-C back."""
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
+        """Give the signals back."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers.clear()
 
     def _score(self, trainer: Trainer, module: PolicyTraining) -> float | None:
         if self.rollouts is not None:

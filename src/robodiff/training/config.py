@@ -57,7 +57,8 @@ class TrainerConfig:
     wandb_project: str | None = None
     """Log to this Weights & Biases project, too; needs the extra wandb."""
     fast_dev_run: bool = False
-    """One training batch, one validation batch and one rollout, to see that everything works."""
+    """One training batch, one validation batch and one rollout with two denoising steps, on one device, to see that
+    everything works."""
 
     def __post_init__(self) -> None:
         given = [n for n in ("max_epochs", "max_steps", "max_time") if getattr(self, n) is not None]

@@ -15,7 +15,6 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from torch._dynamo.exc import TorchDynamoException
 
 from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
@@ -75,7 +74,7 @@ def fit(
 
     Raises:
         RobodiffError: data that cannot be read or does not fit, or a run that cannot be resumed.
-        Interrupted: Ctrl-C was pressed; the run was saved.
+        Interrupted: by Ctrl-C or SIGTERM; the run was saved.
     """
     _quiet()
     if config.trainer.endless:
@@ -99,6 +98,8 @@ def fit(
         config.data, config.model.window, config.model.observation_keys, config.seed_everything, limit
     )
     model = replace(config.model, frame_stride=data.shape.frame_stride)
+    if config.trainer.fast_dev_run:
+        model = replace(model, num_inference_steps=2)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
     policy.normalizer.fit(data.statistics(policy.representation))
     _check_normalization(policy)
@@ -146,7 +147,9 @@ def _compiling() -> Iterator[None]:
     """Say in a line what torch.compile needs, where it fails."""
     try:
         yield
-    except TorchDynamoException as error:
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RobodiffError(
             f"torch.compile failed: {reason}\nit needs a C++ compiler, on a GPU Triton; or train with "
@@ -207,6 +210,9 @@ def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger
 def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
     """Lightning's trainer, if it can train on this machine as it was asked to."""
     fast = config.fast_dev_run
+    if fast:  # on what is there: configurations for several GPUs can be tried on a laptop
+        there = config.accelerator if config.accelerator == "cpu" or torch.cuda.is_available() else "auto"
+        config = replace(config, accelerator=there, devices=1, num_nodes=1, strategy="auto", sync_batchnorm=False)
     try:
         trainer = Trainer(
             accelerator=config.accelerator,

@@ -82,7 +82,7 @@ class PolicyTraining(LightningModule):
         self.micro_batches += 1
         self._watch(loss.detach())
         if self._is_logged():
-            self.log("train/loss", loss)
+            self.log("train/loss", loss, sync_dist=True)
             self.log_dict({f"train/{name}": value for name, value in spread.items()})
         return loss
 
