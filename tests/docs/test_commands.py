@@ -70,10 +70,10 @@ def test_commands(
     group.create_array("data/command", data=random.normal(size=(60, 3)).cumsum(0).astype(np.float32))
     group.create_array("meta/episode_ends", data=np.array([20, 40, 60]))
     write_robomimic_file(Path("can.hdf5"))  # likewise
-    writer = LeRobotWriter(Path("my_dataset"), fps=10)  # as docs/lerobot.md has it
+    writer = LeRobotWriter(Path("my_dataset"), fps=10, images="png")  # as docs/lerobot.md has it
     for _ in range(3):
-        walk = random.normal(size=(20, 3)).cumsum(0)
-        writer.append({"observation.state": walk, "action": walk}, task="walk")
+        walk, images = random.normal(size=(20, 3)).cumsum(0), random.integers(0, 256, (20, 96, 96, 3), np.uint8)
+        writer.append({"observation.images.top": images, "observation.state": walk, "action": walk}, task="walk")
     for command in commands(page):
         arguments = small(command)
         if "demos.zarr" in command and "--out demos.zarr" not in command and not Path("demos.zarr").exists():
