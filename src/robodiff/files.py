@@ -3,8 +3,12 @@
 import csv
 import glob
 import json
+import lzma
 import os
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +17,12 @@ from typing import IO, Any
 from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
+# What libraries raise for damaged files, without saying so. An AttributeError is metadata that is JSON, but no object,
+# a SystemError a Blosc chunk that claims a negative size, a SyntaxError a PNG, a RuntimeError often too deep a nesting.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError),
+    *(MemoryError, SystemError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 @contextmanager
@@ -60,6 +70,32 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error.__cause__, OSError):
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextmanager
+def reading(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
+    """Say of what goes wrong while a file is read which one it is: none of the libraries that read files does.
+
+    Args:
+        path: of the file.
+        what: it should be, such as "a video".
+        more: what the library raises beside the exceptions of Python.
+
+    Raises:
+        RobodiffError: the file is missing, is not ``what``, or is damaged.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a device or a pipe has no end
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
+    try:
+        yield
+    except BlockingIOError:
+        raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
+    except (*_DAMAGE, *more) as error:
+        if not os.path.exists(path):
+            raise RobodiffError(f"{path}: is missing; copy or download it again") from None
+        said = str(getattr(error, "strerror", None) or error).strip()
+        reason = (said.splitlines() or [type(error).__name__])[0][:200]
+        raise RobodiffError(f"{path}: is not {what}, or a broken one: {reason}; copy or download it again") from None
 
 
 def is_repository(path: str) -> bool:

@@ -127,7 +127,7 @@ def test_lerobot_sets_are_told_from_zarr_by_what_is_there(robodiff: Run, tmp_pat
     (tmp_path / "set/data/chunk-000/file-000.parquet").unlink()
     code, out, _ = robodiff("data", "check", tmp_path / "set")
     assert code == 1
-    assert "file-000.parquet: is missing; copy or download the data set again" in out
+    assert "file-000.parquet: is missing; copy or download it again" in out
 
 
 def test_data_sets_of_the_hub(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 
 from robodiff.errors import RobodiffError
+from robodiff.machine import cores
 from robodiff.progress import bar
 
 
@@ -176,7 +177,7 @@ def _fill(
             raise
 
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(cores()) as pool,
         bar(console, "frames", sum(parts[index].frames for index in missing)) as show,
     ):
         futures = [pool.submit(work_unless_stopped, index) for index in missing]

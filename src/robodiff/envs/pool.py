@@ -1,7 +1,6 @@
 """Several environments at once, in this process or, where drawing takes the time, in several."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Collection, Mapping
 from multiprocessing.connection import Connection
@@ -11,6 +10,7 @@ import numpy as np
 
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import RobodiffError
+from robodiff.machine import cores
 
 Observation = dict[str, np.ndarray]
 
@@ -28,7 +28,7 @@ class Step(NamedTuple):
 def useful_workers(spec: EnvSpec, keys: Collection[str], rows: int) -> int:
     """How many processes are faster than this one alone: one a core where images are drawn, else none."""
     draws = any(spec.features[key].kind == "image" for key in keys if key in spec.features)
-    return min(os.cpu_count() or 1, rows) if draws and rows > 1 else 0
+    return min(cores(), rows) if draws and rows > 1 else 0
 
 
 class EnvPool:
