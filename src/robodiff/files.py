@@ -139,11 +139,20 @@ def write_json(target: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]
+def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
+    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out.
+
+    Bytes that are no text become replacement characters: one of them is no reason to lose the other lines.
+
+    Raises:
+        RobodiffError: its head has not the column that is needed.
+    """
+    text = path.read_text(errors="replace") if path.exists() else ""
+    with reading(path, "a CSV file", csv.Error):
+        rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+        if rows.fieldnames is not None and needed not in rows.fieldnames:
+            raise RobodiffError(f"{path}: has no column {needed!r}; mend its first line, or move it elsewhere")
+        return [row for row in rows if None not in row and None not in row.values()]
 
 
 def _aside(target: Path) -> Path:

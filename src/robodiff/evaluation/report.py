@@ -19,10 +19,12 @@ from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError
 from robodiff.evaluation import figures
 from robodiff.evaluation.compare import compare
+from robodiff.evaluation.forms import read_json
 from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
-from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_json, read_run
+from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_run
 from robodiff.evaluation.view import describe, histograms
+from robodiff.files import reading
 from robodiff.policies.checkpoint import policy_hash
 
 REPORT_FILE = "report.html"
@@ -117,7 +119,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         rows=rows,
         curves=figures.curves({name: run.curves for name, run in zip(names, runs, strict=True)}),
         disagreements=disagreements,
-        differences=_differences([run.config for run in runs]),
+        differences=_differences(runs),
     )
 
 
@@ -248,8 +250,11 @@ def _disagreements(second: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _differences(configs: Sequence[str]) -> list[tuple[str, list[str]]]:
-    flat = [dict(_flatten(yaml.safe_load(config))) for config in configs]
+def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    flat = []
+    for run in runs:
+        with reading(run.folder / "config.yaml", "a YAML file", yaml.YAMLError):
+            flat.append(dict(_flatten(yaml.safe_load(run.config))))
     options = dict.fromkeys(option for config in flat for option in config)
     values = {option: [str(config.get(option, "")) for config in flat] for option in options}
     return [(option, found) for option, found in values.items() if len(set(found)) > 1]
