@@ -81,6 +81,18 @@ def test_the_step_that_the_policy_was_kept_at(run: Path, robodiff: Run) -> None:
         assert sentence in (run / "report.html").read_text()
 
 
+def test_whose_observations_the_policy_is_shown_at(run: Path, robodiff: Run) -> None:
+    """No more is claimed than is so: episodes that were held out, or those that it was trained on."""
+    config = run / "config.yaml"
+    held_out, trained_on = "episodes that were held out from training", "for none were held out"
+    for val_split, said, unsaid in (("0.0", trained_on, held_out), ("0.2", held_out, trained_on)):
+        config.write_text(re.sub(r"val_split: [\d.]+", f"val_split: {val_split}", config.read_text()))
+        assert robodiff("report", run)[0] == 0
+        page = (run / "report.html").read_text()
+        assert said in page
+        assert unsaid not in page
+
+
 def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(run, second)
