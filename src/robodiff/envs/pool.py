@@ -1,5 +1,6 @@
 """Several environments at once, in this process or, where drawing takes the time, in several."""
 
+import math
 import multiprocessing
 import signal
 import traceback
@@ -124,6 +125,8 @@ class _Rows:
             seed, taken = self._episodes[row]
             with _told(f"the environment {self.name} failed at step {taken} of the episode of seed {seed}"):
                 observation, reward, terminated, truncated, info = self.environments[row].step(action)
+                if not math.isfinite(reward):
+                    raise ValueError(f"its reward is {reward}")
                 steps[row] = Step(observation, float(reward), terminated or truncated, bool(info["is_success"]))
             self._episodes[row] = seed, taken + 1
         return steps
