@@ -76,8 +76,14 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 def test_only_whole_lines_are_read(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
-    assert read_rows(file) == []
+    assert read_rows(file, "step") == []
     file.write_text("step,loss\n1,0.5\n2,0.")
-    assert read_rows(file) == [{"step": "1", "loss": "0.5"}]
+    assert read_rows(file, "step") == [{"step": "1", "loss": "0.5"}]
     file.write_text("step,loss\n1,0.5\n23,0.25\n3,0.1\n2,0.4,7\n4\n")
-    assert [row["step"] for row in read_rows(file)] == ["1", "23", "3"]
+    assert [row["step"] for row in read_rows(file, "step")] == ["1", "23", "3"]
+    file.write_bytes(b"step,loss\n1,0.\xff5\n2,0.25\n")
+    assert [row["step"] for row in read_rows(file, "step")] == ["1", "2"]
+    for content, message in (("stop,loss\n1,0.5\n", "has no column 'step'"), ("step\n" + "1" * 200_000 + "\n", "CSV")):
+        file.write_text(content)
+        with pytest.raises(RobodiffError, match=rf"metrics\.csv: .*{message}"):
+            read_rows(file, "step")

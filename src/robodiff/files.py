@@ -3,8 +3,12 @@
 import csv
 import glob
 import json
+import lzma
 import os
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +17,12 @@ from typing import IO, Any
 from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
+# What libraries raise for damaged files, without saying so. An AttributeError is metadata that is JSON, but no object,
+# a SystemError a Blosc chunk that claims a negative size, a SyntaxError a PNG, a RuntimeError often too deep a nesting.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError),
+    *(MemoryError, SystemError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 @contextmanager
@@ -62,6 +72,32 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+@contextmanager
+def reading(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
+    """Say of what goes wrong while a file is read which one it is: none of the libraries that read files does.
+
+    Args:
+        path: of the file.
+        what: it should be, such as "a video".
+        more: what the library raises beside the exceptions of Python.
+
+    Raises:
+        RobodiffError: the file is missing, is not ``what``, or is damaged.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a device or a pipe has no end
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
+    try:
+        yield
+    except BlockingIOError:
+        raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
+    except (*_DAMAGE, *more) as error:
+        if not os.path.exists(path):
+            raise RobodiffError(f"{path}: is missing; copy or download it again") from None
+        said = str(getattr(error, "strerror", None) or error).strip()
+        reason = (said.splitlines() or [type(error).__name__])[0][:200]
+        raise RobodiffError(f"{path}: is not {what}, or a broken one: {reason}; copy or download it again") from None
+
+
 def is_repository(path: str) -> bool:
     """Whether a path names a repository of the Hugging Face hub: it is written owner/name, and nothing is there."""
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
@@ -103,11 +139,20 @@ def write_json(target: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    return [row for row in csv.DictReader(whole) if None not in row and None not in row.values()]
+def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
+    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out.
+
+    Bytes that are no text become replacement characters: one of them is no reason to lose the other lines.
+
+    Raises:
+        RobodiffError: its head has not the column that is needed.
+    """
+    text = path.read_text(errors="replace") if path.exists() else ""
+    with reading(path, "a CSV file", csv.Error):
+        rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+        if rows.fieldnames is not None and needed not in rows.fieldnames:
+            raise RobodiffError(f"{path}: has no column {needed!r}; mend its first line, or move it elsewhere")
+        return [row for row in rows if None not in row and None not in row.values()]
 
 
 def _aside(target: Path) -> Path:

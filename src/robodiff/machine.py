@@ -14,6 +14,13 @@ def describe_machine(device: str = "cpu") -> str:
     return f"{processor()}, {os.cpu_count()} cores"
 
 
+def cores() -> int:
+    """How many cores this process may use: fewer than the machine has in a container, or under a batch system."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def processor() -> str:
     """The model of this machine's CPU."""
     cpuinfo = Path("/proc/cpuinfo")

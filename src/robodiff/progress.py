@@ -1,4 +1,4 @@
-"""A progress bar for a known number of things; without a terminal, a line now and then."""
+"""What is shown while work goes on: lines of text, and a bar or, without a terminal, a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: names from data and paths may look like markup or emoji codes, and paths stay in a line."""
+    console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -32,6 +37,6 @@ def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], Non
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             left = (now - start) / max(done, 1) * (total - done) / 60
-            console.print(f"{done}/{total} {unit}  {rate(done)}  {left:.1f} min left", highlight=False)
+            say(console, f"{done}/{total} {unit}  {rate(done)}  {left:.1f} min left")
 
     yield line

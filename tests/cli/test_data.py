@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
 
 Run = Callable[..., tuple[int, str, str]]
@@ -24,6 +25,21 @@ def test_info(robodiff: Run, recording: Path) -> None:
     for key in ("observation.state", "observation.environment_state", "action"):
         assert key in out
     assert "px" in out
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(robodiff: Run, tmp_path: Path) -> None:
+    task, key = "put the [blue] :red_circle: on the [/b] plate", "observation.[bold]state"
+    described = {key: Feature("vector", (2,), "float32", unit="[/m]")}
+    writer = LeRobotWriter(tmp_path / "set[a]", 10, features=described)
+    writer.append({key: np.zeros((5, 2)), "action": np.zeros((5, 2))}, task=task)
+    writer.close()
+    code, out, err = robodiff("data", "info", tmp_path / "set[a]")
+    assert (code, err) == (0, "")
+    for text in (str(tmp_path / "set[a]"), f"task: {task}", key, "[/m]"):
+        assert text in out
+    code, out, _ = robodiff("data", "convert", tmp_path / "set[a]", tmp_path / "out[old] [/b].zarr")
+    assert code == 0
+    assert f"written: {tmp_path}/out[old] [/b].zarr" in out
 
 
 def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) -> None:
@@ -127,7 +143,7 @@ def test_lerobot_sets_are_told_from_zarr_by_what_is_there(robodiff: Run, tmp_pat
     (tmp_path / "set/data/chunk-000/file-000.parquet").unlink()
     code, out, _ = robodiff("data", "check", tmp_path / "set")
     assert code == 1
-    assert "file-000.parquet: is missing; copy or download the data set again" in out
+    assert "file-000.parquet: is missing; copy or download it again" in out
 
 
 def test_data_sets_of_the_hub(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

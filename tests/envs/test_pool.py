@@ -38,6 +38,30 @@ def test_processes_give_what_one_process_gives() -> None:
         pool.close()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_environment_that_fails_is_named_with_its_seed(workers: int) -> None:
+    pool = EnvPool(get_env_spec("pusht"), KEYS[:1], [0, 1], workers)
+    try:
+        with pytest.raises(
+            RobodiffError, match=r"^the environment pusht cannot begin the episode of seed -5: Error: .*\d\)$"
+        ):
+            pool.reset({0: 3, 1: -5})
+        pool.reset({0: 3, 1: 4})  # the others, and it, go on
+        pool.step({0: np.zeros(2), 1: np.zeros(2)})
+        with pytest.raises(RobodiffError, match=r"failed at step 1 of the episode of seed 4: \w+Error: "):
+            pool.step({1: "left"})  # type: ignore[dict-item]
+    finally:
+        pool.close()
+
+
+def test_as_many_processes_as_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 3, 5}, raising=False)
+    assert useful_workers(get_env_spec("pusht"), KEYS, 50) == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert useful_workers(get_env_spec("pusht"), KEYS, 50) == 50
+
+
 def test_only_drawing_is_worth_processes() -> None:
     spec = get_env_spec("pusht")
     assert useful_workers(spec, KEYS[:1], 50) == 0

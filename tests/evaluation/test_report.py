@@ -81,6 +81,18 @@ def test_the_step_that_the_policy_was_kept_at(run: Path, robodiff: Run) -> None:
         assert sentence in (run / "report.html").read_text()
 
 
+def test_whose_observations_the_policy_is_shown_at(run: Path, robodiff: Run) -> None:
+    """No more is claimed than is so: episodes that were held out, or those that it was trained on."""
+    config = run / "config.yaml"
+    held_out, trained_on = "episodes that were held out from training", "for none were held out"
+    for val_split, said, unsaid in (("0.0", trained_on, held_out), ("0.2", held_out, trained_on)):
+        config.write_text(re.sub(r"val_split: [\d.]+", f"val_split: {val_split}", config.read_text()))
+        assert robodiff("report", run)[0] == 0
+        page = (run / "report.html").read_text()
+        assert said in page
+        assert unsaid not in page
+
+
 def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(run, second)
@@ -147,6 +159,54 @@ def test_broken_files(run: Path, robodiff: Run, tmp_path: Path) -> None:
         metrics.write_text(content)
         with pytest.raises(RobodiffError, match=message):
             read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (["evaluated"], {}, r"has no 'evaluated\.policy'; evaluate again"),
+        (["evaluated"], "pusht", "evaluated cannot be 'pusht'"),
+        (["success_rate"], "high", "success_rate cannot be 'high'"),
+        (["success_rate"], float("nan"), "success_rate cannot be nan"),
+        (["success_rate_ci95"], [0.5], r"success_rate_ci95 cannot be \[0\.5\]"),
+        (["episodes"], [], r"episodes cannot be \[\]"),
+        (["episodes", 1, "seed"], 1e300, r"episodes\[1\]\.seed cannot be 1e\+300"),
+        (["episodes", 1, "success"], 1, r"episodes\[1\]\.success cannot be 1"),
+        (["latency_ms", "p50"], None, r"latency_ms\.p50 cannot be None"),
+    ],
+)
+def test_evaluations_of_another_form(run: Path, place: list, value: object, message: str) -> None:
+    file = next(run.glob("eval/*/metrics.json"))
+    holder = metrics = json.loads(file.read_text())
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    file.write_text(json.dumps(metrics))
+    with pytest.raises(RobodiffError, match=rf"metrics\.json: {message}"):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.csv", b"epoch,step,val/loss\n0,1,0.5\n", "metrics.csv: has no column 'global_step'"),
+        ("run.json", b"{}", "run.json: has no 'minutes'; remove it"),
+        ("run.json", b"[" * 10**5, "run.json: cannot be read: "),
+        ("config.yaml", b"model: \xff\n", "config.yaml: cannot be read as YAML"),
+    ],
+)
+def test_files_of_a_run_that_were_damaged(run: Path, robodiff: Run, name: str, content: bytes, message: str) -> None:
+    (run / name).write_bytes(content)
+    code, _, err = robodiff("report", run)
+    assert (code != 0, len(err.splitlines())) == (True, 1)
+    assert message in err
+
+
+def test_a_configuration_that_was_damaged_is_not_compared(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second")
+    (tmp_path / "second" / "config.yaml").write_bytes(b"model: [\xff")
+    with pytest.raises(RobodiffError, match=r"second/config\.yaml: is not a YAML file, or a broken one"):
+        write_comparison([run, tmp_path / "second"], tmp_path / "page.html")
 
 
 def test_half_a_line_of_metrics_is_left_out(tmp_path: Path) -> None:

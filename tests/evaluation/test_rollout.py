@@ -1,7 +1,9 @@
 """Episodes depend on their seeds alone; what is not finite never reaches the environment."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tests.conftest import PUSHT_FEATURES
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.episodes import PAST_ACTION
+from robodiff.envs.pool import Step
 from robodiff.envs.registry import get_env_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
@@ -107,6 +110,25 @@ def test_a_policy_without_a_finite_action_does_nothing(small_policy: Make) -> No
     assert (record.length, record.max_reward, record.success) == (0, 0.0, False)
     assert "all that was observed is finite" in str(record.non_finite)
     assert len(chunk_latency(policy, spec, seed=0, chunks=2)) == 2
+
+
+def test_the_maximum_reward_is_one_that_was_given() -> None:
+    record = EpisodeRecord(seed=7)
+    assert record.max_reward == 0.0
+    for reward, highest in ((-3.0, -3.0), (-1.5, -1.5), (-2.0, -1.5)):
+        record.add(np.zeros(2), Step({}, reward, ended=False, success=False))
+        assert record.max_reward == highest
+
+
+@pytest.mark.parametrize(("seconds", "measured"), [(0.1, 30), (0.25, 17), (10.0, 5)])
+def test_a_slow_policy_is_not_waited_for(
+    small_policy: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, measured: int
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("robodiff.evaluation.rollout.time", Mock(perf_counter=lambda: next(clock) * seconds))
+    assert chunk_latency(small_policy(**FLOW), get_env_spec("pusht"), seed=0) == pytest.approx(
+        [seconds * 1e3] * measured
+    )
 
 
 def test_latency_is_measured_chunk_by_chunk(small_policy: Make) -> None:

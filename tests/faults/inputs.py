@@ -69,7 +69,7 @@ def _contents(folder: Path) -> dict[Path, bytes]:
 
 
 @unusable("a video cut short", "the second half of an mp4 removed", 1,
-          "file-001.mp4: is not a video, or a broken one", "copy it again")  # fmt: skip
+          "file-001.mp4: is not a video, or a broken one", "copy or download it again")  # fmt: skip
 def video_cut_short(folder: Path) -> None:
     video = folder / "SET" / VIDEO
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])

@@ -1,8 +1,9 @@
 """What can happen to files: each mutator changes a folder of files, held in memory, in place and at random.
 
 Those for bytes and for files know nothing of formats. ``edit_document`` changes what a JSON or YAML document says and
-leaves it well-formed, so that it gets past the parser; ``edit_zip`` does any of this inside an archive. A mutator that
-finds nothing to act on leaves all as it is.
+leaves it well-formed, so that it gets past the parser; ``edit_line`` and ``edit_table`` do the same to JSON lines and
+to parquet files, and ``edit_zip`` does any of this inside an archive. A mutator that finds nothing to act on leaves all
+as it is.
 """
 
 import gzip
@@ -11,6 +12,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from functools import wraps
 from itertools import islice
@@ -27,13 +29,17 @@ OfContent = Callable[[str, bytes, Random], bytes]
 """(name of the file, content) to content."""
 
 INTEGERS = (0, 1, -1, 2, 3, 4, 5, 6, 7, 8, 64, 255, 2**16, 10**6, 2**31, 2**33, 2**40, 2**63 - 1, -(2**63), 10**30)
+TEMPLATES = (
+    "data/{}.parquet", "data/{0.real}.parquet", "{episode_index.__class__}", "{chunk_index:9999999999d}", "{", "../..",
+    "{episode_index:{file_index}}", "/etc/passwd", "data/../../input/{file_index}.parquet", "{video_key!r}", "{index}",
+)  # fmt: skip
 NUMBERS = (*INTEGERS, 10**400, 0.5, -0.0, 1e-320, 1e38, 1e308, float("nan"), float("inf"), float("-inf"))
 WORDS = (
     "", "\0", "é\ud800", "/", ".", "../../evil", "x", "NaN", "Infinity", "0x7fc00000", "1e9", "null", "data", "action",
     "state", "img", "pusht", "observation.state", "vector", "image", "limits", "mean_std", "identity", "0:2", "1:0",
     "<f4", ">f8", "<f2", "<i8", "|u1", "|b1", "<c16", "|O", "|S3", "<U4", "|V8", "<M8[ns]", "bool", "int8", "int64",
     "uint64", "float16", "float64", "complex128", "string", "r16", "numpy.datetime64", "variable_length_bytes",
-    "F64", "F16", "BF16", "I64", "BOOL", "U8", "F8_E4M3", "C64", "C", "F", "big",
+    "F64", "F16", "BF16", "I64", "BOOL", "U8", "F8_E4M3", "C64", "C", "F", "big", "v2.1", "v3.0", "video", *TEMPLATES,
 )  # fmt: skip
 CODECS = tuple(
     {"id": name, "name": name, "configuration": {}}
@@ -164,6 +170,44 @@ def edit_document(name: str, content: bytes, random: Random) -> bytes:
     edited = yaml.safe_dump(tree, sort_keys=False) if name.endswith(".yaml") else json.dumps(tree)
     edited = edited.replace(f'"{DEEP}"', deep).replace(DEEP, deep).encode(errors="surrogatepass")
     return len(edited).to_bytes(8, "little") + edited + content[header_end:] if header_end else edited
+
+
+@of_one_file(".jsonl")
+def edit_line(name: str, content: bytes, random: Random) -> bytes:
+    """Do that to one of the documents that a file has a line each."""
+    lines = content.splitlines() or [b""]
+    place = random.randrange(len(lines))
+    inside: Files = {"line.json": lines[place] or b"{}"}
+    edit_document(inside, random)
+    return b"\n".join([*lines[:place], bytes(inside["line.json"]), *lines[place + 1 :]])
+
+
+@of_one_file(".parquet")
+def edit_table(name: str, content: bytes, random: Random) -> bytes:
+    """Change values, names, types and the number of the columns, and leave the others as they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        holder = {"": table.to_pydict()}
+        for _ in range(random.choice((1, 1, 2, 5))):
+            _edit(holder, random)
+        columns = {key: _column(table, key, values) for key, values in holder[""].items()}
+        edited = io.BytesIO()
+        pq.write_table(pa.table(columns), edited, row_group_size=random.choice((1, 2, 1000)))
+    except Exception:  # another mutator was here before, or no table can hold that, and pyarrow raises many kinds
+        return content
+    return edited.getvalue()
+
+
+def _column(table: Any, key: str, values: Any) -> Any:
+    """An array of the type that the column had, if it can hold the values."""
+    import pyarrow as pa
+
+    with suppress(Exception):
+        return pa.array(values, table.schema.field(key).type)
+    return pa.array(values)
 
 
 @of_one_file(".yaml")

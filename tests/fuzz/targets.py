@@ -83,6 +83,63 @@ def _read_robomimic(folder: Path) -> None:
     _check_episodes(read_robomimic(folder / "demos.hdf5"))
 
 
+def _lerobot(images: str) -> Callable[[Path], None]:
+    """Two episodes with a camera and numbers; with PNGs as v2.1 has them, else as v3.0."""
+
+    def base(folder: Path) -> None:
+        import numpy as np
+
+        from robodiff.data.formats.lerobot_writer import LeRobotWriter
+
+        random = np.random.default_rng(0)
+        size = (2, 4) if images == "png" else (64, 64)
+        writer = LeRobotWriter(folder / "set", 10, images)  # type: ignore[arg-type]
+        for length in (3, 4):
+            writer.append(
+                {
+                    "observation.image": random.integers(0, 256, (length, 3, *size)).astype(np.uint8),
+                    "observation.state": random.normal(size=(length, 3)),
+                    "action": random.normal(size=(length, 2)),
+                },
+                task="push",
+                success=True,
+            )
+        writer.close()
+        if images == "png":
+            _make_v21(folder / "set")
+
+    return base
+
+
+def _make_v21(root: Path) -> None:
+    """Put down a data set with PNGs as the older format has it."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    info, template = (
+        json.loads((root / "meta/info.json").read_text()),
+        "data/{episode_chunk:03d}/{episode_index}.parquet",
+    )
+    (root / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1", "data_path": template}))
+    (data,), (rows,) = root.glob("data/*/*.parquet"), root.glob("meta/episodes/*/*.parquet")
+    table, lines = pq.read_table(data), []
+    (root / "data/000").mkdir()
+    for row in pq.read_table(rows, columns=["episode_index", "tasks", "length", "dataset_from_index"]).to_pylist():
+        part = table.slice(row.pop("dataset_from_index"), row["length"])
+        pq.write_table(part, root / template.format(episode_chunk=0, episode_index=row["episode_index"]))
+        lines.append(json.dumps(row))
+    (root / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
+    for old in (data, rows, root / "meta/tasks.parquet", root / "meta/stats.json"):
+        old.unlink()
+
+
+def _read_lerobot(folder: Path) -> None:
+    from robodiff.data.formats.lerobot import read_lerobot
+
+    _check_episodes(read_lerobot(folder / "set"))
+
+
 def _check_episodes(episodes: Any) -> None:
     import numpy as np
 
@@ -158,11 +215,14 @@ def _parse(folder: Path) -> None:
 
 BYTES = (m.flip_bits, m.truncate, m.insert, m.overwrite_integer)
 FILES = (m.delete, m.swap, m.copy, m.link)
+DOCUMENTS = (*[m.edit_document] * 6, *[m.edit_line] * 3, *[m.edit_table] * 6)
 TARGETS = {
     "zarr2": Target(_zarr(2), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
     "zarr3": Target(_zarr(3), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
     "zip": Target(_zip, _read_zarr("demos.zarr.zip"), (*BYTES, m.link, m.overwrite_zip_record, *[m.edit_zip] * 9)),
     "hdf5": Target(_robomimic, _read_robomimic, (*BYTES, *FILES)),
+    "lerobot2": Target(_lerobot("png"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
+    "lerobot3": Target(_lerobot("h264"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
     "policy": Target(_policy, _load_policy, (*BYTES, *FILES, *[m.edit_document] * 9)),
     "config": Target(_preset, _parse, (*BYTES, m.link, m.nest_aliases, *[m.edit_document] * 9)),
 }

@@ -17,7 +17,16 @@ import pytest
 
 SEED = os.environ.get("ROBODIFF_FUZZ_SEED", "0")
 TIMES = int(os.environ.get("ROBODIFF_FUZZ_TIMES", "1"))
-INPUTS = {"zarr2": 200, "zarr3": 200, "zip": 150, "hdf5": 150, "policy": 200, "config": 150}
+INPUTS = {
+    "zarr2": 200,
+    "zarr3": 200,
+    "zip": 150,
+    "hdf5": 150,
+    "lerobot2": 150,
+    "lerobot3": 100,
+    "policy": 200,
+    "config": 150,
+}
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,6 +11,10 @@ from safetensors.torch import load_file
 from tests.conftest import write_recording
 from tests.faults.processes import run
 
+from robodiff.errors import RobodiffError
+from robodiff.files import read_rows
+from robodiff.training.resume import MetricsCsv
+
 ARGUMENTS = [
     "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", "4",
     "--model.diffusion_step_embed_dim", "8", "--model.scheduler_warmup_steps", "3", "--model.num_inference_steps", "2",
@@ -54,6 +58,19 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                  *EPOCHS[request.param]]  # fmt: skip
     run("fit", *arguments, "--run", folder / "run").done()
     return arguments, folder / "run"
+
+
+def test_metrics_that_were_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"epoch,global_step,train/loss,val/l\xffss\n0,1,0.5,3\n0,\xff,0.4,3\n0,2,0.\xff,3\n1,9,0.1,3\n")
+    MetricsCsv(path, resumed_step=5)
+    assert [(row["global_step"], row["train/loss"]) for row in read_rows(path, "global_step")] == [
+        ("1", "0.5"), ("2", "0.\ufffd"),
+    ]  # fmt: skip
+    path.write_text("epoch,train/loss\n0,0.5\n")
+    with pytest.raises(RobodiffError, match=r"metrics\.csv: has no column 'global_step'"):
+        MetricsCsv(path, resumed_step=5)
+    assert path.read_text() == "epoch,train/loss\n0,0.5\n"
 
 
 # An epoch has 9 batches: 13 is within the second, 18 is its last.

@@ -38,6 +38,7 @@ def record(options: Any, out: Path) -> None:
     from robodiff.envs.collect import collect
     from robodiff.envs.registry import get_env_spec
     from robodiff.files import locked, naming
+    from robodiff.progress import say
 
     spec = get_env_spec(options.env)
     if out.suffix == ".zip" and out.exists():
@@ -54,21 +55,21 @@ def record(options: Any, out: Path) -> None:
         attempts = int(writer.column("seed")[-1]) + 1 - options.seed
         if folder != out:
             pack_zip(folder, out)
-    console.print(
+    say(
+        console,
         f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
         f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    )
 
 
 def _append_missing(writer: Any, options: Any, folder: Path, console: Any) -> None:
     import numpy as np
 
     from robodiff.envs.collect import collect
-    from robodiff.progress import bar
+    from robodiff.progress import bar, say
 
     if writer.episodes:
-        console.print(f"{folder}: has {writer.episodes} episodes already; going on", highlight=False, soft_wrap=True)
+        say(console, f"{folder}: has {writer.episodes} episodes already; going on")
     seeds = writer.column("seed")
     first = options.seed if not len(seeds) else int(seeds[-1]) + 1
     missing = options.episodes - writer.episodes

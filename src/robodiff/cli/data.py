@@ -98,7 +98,7 @@ def convert(arguments: list[str]) -> None:
 
     from robodiff.data.formats.convert import convert as write
     from robodiff.data.formats.convert import lost
-    from robodiff.progress import bar
+    from robodiff.progress import bar, say
 
     parser = _parser("convert", CONVERT, "PATH OUT [options]")
     parser.add_argument(
@@ -112,8 +112,7 @@ def convert(arguments: list[str]) -> None:
         write(episodes, out, options.images, advance)
     if names := lost(episodes, out):
         notice(f"{out} has no place for {', '.join(names)}; left out")
-    console.print(f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}",
-                  highlight=False, soft_wrap=True)  # fmt: skip
+    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}")
 
 
 ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view, "convert": convert}
@@ -153,24 +152,28 @@ def print_info(episodes: Episodes) -> None:
     import numpy as np
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
+
+    from robodiff.progress import say
 
     console = Console()
     lengths = episodes.lengths
-    console.print(f"{episodes.source}", highlight=False, soft_wrap=True)
-    console.print(
+    say(console, episodes.source)
+    say(
+        console,
         f"{len(episodes)} episodes, {lengths.sum():,} frames at {episodes.fps:g} Hz "
         f"({lengths.sum() / episodes.fps / 60:.1f} minutes)\n"
         f"lengths: {lengths.min()} to {lengths.max()} frames, median {int(np.median(lengths))}",
-        highlight=False,
     )
     for name, values in episodes.table.items():
-        console.print(f"{name}: {_summary(np.asarray(values))}", highlight=False, soft_wrap=True)
+        say(console, f"{name}: {_summary(np.asarray(values))}")
     table = Table(Column("key", no_wrap=True), "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
     for key, array in episodes.arrays.items():
         feature = episodes.features[key]
         axes = 0 if feature.kind == "vector" else None
         low, high = np.min(array, axis=axes), np.max(array, axis=axes)
-        table.add_row(key, str(tuple(feature.shape)), feature.dtype, feature.unit or "", _numbers(low), _numbers(high))
+        cells = (key, str(feature.shape), feature.dtype, feature.unit or "", _numbers(low), _numbers(high))
+        table.add_row(*map(Text, cells))  # not as markup, which names may look like
     console.print(table)
 
 

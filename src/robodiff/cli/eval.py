@@ -14,6 +14,7 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.compare import compare, shared_seeds
 from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation, run_of
 from robodiff.files import write_json
+from robodiff.progress import say
 
 DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its
 actions are from recorded ones.
@@ -94,7 +95,7 @@ def run(arguments: list[str]) -> Path:
         run_offline(options, out, console)
     else:
         _run_episodes(options, out, console)
-    console.print(f"report: {report_evaluation(out)}", highlight=False, soft_wrap=True)
+    say(console, f"report: {report_evaluation(out)}")
     return out
 
 
@@ -174,12 +175,12 @@ def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> No
         f"with {evaluated['sampler']}, {evaluated['steps']} steps",
         f"written: {out / METRICS_FILE}" + (", and videos/ beside it" if options.videos else ""),
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def _warn(evaluation: Evaluation, console: Any) -> None:
     if evaluation.stopped:
-        console.print(evaluation.stopped, style="bold red", highlight=False, soft_wrap=True)
+        say(console, evaluation.stopped, "bold red")
 
 
 def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, console: Any) -> None:
@@ -201,4 +202,4 @@ def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, cons
         f"mean maximum reward {result.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
         conclusion,
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)

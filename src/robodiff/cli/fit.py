@@ -62,6 +62,7 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     from rich.console import Console
 
     from robodiff.cli.report import report
+    from robodiff.progress import say
     from robodiff.training.fit import FitConfig, Interrupted, fit
 
     for key in ("config", "run", "resume", "minutes"):
@@ -72,10 +73,10 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
     try:
         primary = fit(whole, folder, parser.dump(config, skip_none=False), resume, resume and new_length, console)
     except Interrupted as stop:
-        console.print(f"stopped and saved; go on with: robodiff fit --resume {folder}", highlight=False, soft_wrap=True)
+        say(console, f"stopped and saved; go on with: robodiff fit --resume {folder}")
         raise SystemExit(128 + stop.number) from None
     if primary:
-        console.print(f"policy: {folder / 'policy'}\nreport: {report(folder)}", highlight=False, soft_wrap=True)
+        say(console, f"policy: {folder / 'policy'}\nreport: {report(folder)}")
 
 
 def configuration(run: Path) -> Any:

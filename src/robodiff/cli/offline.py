@@ -7,6 +7,7 @@ from robodiff.cli.parser import RECORDING, recording_of
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import OFFLINE_FILE, run_of
+from robodiff.progress import say
 
 
 def run_offline(options: Any, out: Path, console: Any) -> None:
@@ -28,7 +29,7 @@ def run_offline(options: Any, out: Path, console: Any) -> None:
         console=console,
     )
     for line in [*_found(metrics), f"written: {out / OFFLINE_FILE}"]:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def _recording_of_run(policy: str) -> DataModule:

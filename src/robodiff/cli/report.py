@@ -36,10 +36,10 @@ def report(folder: Path) -> Path:
     config = configuration(folder)
     try:
         episodes = config.data.read(config.model.observation_keys)
-        _, held_out = config.data.split(episodes)
+        trained_on, held_out = (places.tolist() for places in config.data.split(episodes))
     except RobodiffError as error:
         return write_report(found, no_data=f"They cannot be read any more: {error}")
-    return write_report(found, episodes, held_out.tolist(), env=config.rollout.env, window=config.model.window)
+    return write_report(found, episodes, trained_on, held_out, env=config.rollout.env, window=config.model.window)
 
 
 def report_evaluation(out: Path) -> Path:

@@ -24,7 +24,8 @@ import numpy as np
 from rich.console import Console
 
 from robodiff.errors import RobodiffError
-from robodiff.progress import bar
+from robodiff.machine import cores
+from robodiff.progress import bar, say
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _make(what: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dt
         file.seek(end)
         done = file.read(len(parts))
         console = Console(stderr=True)
-        console.print(f"{what}: decoding once into {target} ({_gigabytes(size)})", highlight=False, soft_wrap=True)
+        say(console, f"{what}: decoding once into {target} ({_gigabytes(size)})")
         _fill(Path(file.name), parts, done, start, size // max(shape[0], 1), end, console)
         file.truncate(end)
         os.fsync(file.fileno())
@@ -176,7 +177,7 @@ def _fill(
             raise
 
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(cores()) as pool,
         bar(console, "frames", sum(parts[index].frames for index in missing)) as show,
     ):
         futures = [pool.submit(work_unless_stopped, index) for index in missing]

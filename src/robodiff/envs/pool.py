@@ -1,16 +1,20 @@
 """Several environments at once, in this process or, where drawing takes the time, in several."""
 
+import math
 import multiprocessing
-import os
 import signal
-from collections.abc import Collection, Mapping
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from robodiff.envs.registry import EnvSpec, get_env_spec
 from robodiff.errors import RobodiffError
+from robodiff.machine import cores
 
 Observation = dict[str, np.ndarray]
 
@@ -28,7 +32,7 @@ class Step(NamedTuple):
 def useful_workers(spec: EnvSpec, keys: Collection[str], rows: int) -> int:
     """How many processes are faster than this one alone: one a core where images are drawn, else none."""
     draws = any(spec.features[key].kind == "image" for key in keys if key in spec.features)
-    return min(os.cpu_count() or 1, rows) if draws and rows > 1 else 0
+    return min(cores(), rows) if draws and rows > 1 else 0
 
 
 class EnvPool:
@@ -55,11 +59,19 @@ class EnvPool:
             self._workers.append((process, ours, share))
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Observation]:
-        """Start an episode in each row that is named, from its seed."""
+        """Start an episode in each row that is named, from its seed.
+
+        Raises:
+            RobodiffError: an environment failed, with its seed; or a process died.
+        """
         return self._call("reset", seeds)
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
-        """Take one action in each row that is named."""
+        """Take one action in each row that is named.
+
+        Raises:
+            RobodiffError: an environment failed, with its seed and step; or a process died.
+        """
         return self._call("step", actions)
 
     def close(self) -> None:
@@ -94,21 +106,49 @@ class _Rows:
     """The environments of one process."""
 
     def __init__(self, spec: EnvSpec, keys: Collection[str], rows: Collection[int]) -> None:
-        self.environments = {row: spec.make(keys) for row in rows}
+        self.name = spec.name
+        with _told(f"the environment {self.name} cannot be made"):
+            self.environments = {row: spec.make(keys) for row in rows}
+        self._episodes: dict[int, tuple[int, int]] = {}  # by row: seed, steps taken
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Observation]:
-        return {row: self.environments[row].reset(seed=seed)[0] for row, seed in seeds.items()}
+        observations = {}
+        for row, seed in seeds.items():
+            with _told(f"the environment {self.name} cannot begin the episode of seed {seed}"):
+                observations[row] = self.environments[row].reset(seed=seed)[0]
+            self._episodes[row] = seed, 0
+        return observations
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
         steps = {}
         for row, action in actions.items():
-            observation, reward, terminated, truncated, info = self.environments[row].step(action)
-            steps[row] = Step(observation, float(reward), terminated or truncated, bool(info["is_success"]))
+            seed, taken = self._episodes[row]
+            with _told(f"the environment {self.name} failed at step {taken} of the episode of seed {seed}"):
+                observation, reward, terminated, truncated, info = self.environments[row].step(action)
+                if not math.isfinite(reward):
+                    raise ValueError(f"its reward is {reward}")
+                steps[row] = Step(observation, float(reward), terminated or truncated, bool(info["is_success"]))
+            self._episodes[row] = seed, taken + 1
         return steps
 
     def close(self) -> None:
         for environment in self.environments.values():
             environment.close()
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Make of anything that an environment raises a line, which can be sent from one process to another."""
+    try:
+        yield
+    except (RobodiffError, ModuleNotFoundError):  # they say enough
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(str(error).split())[:200]
+        raise RobodiffError(
+            f"{what}: {type(error).__name__}: {said} ({Path(place.filename).name}, line {place.lineno})"
+        ) from error
 
 
 def _serve(connection: Connection, name: str, keys: list[str], rows: list[int]) -> None:
@@ -122,7 +162,7 @@ def _serve(connection: Connection, name: str, keys: list[str], rows: list[int]) 
         try:
             local = local or _Rows(get_env_spec(name), keys, rows)
             answer = getattr(local, method)(values)
-        except RobodiffError as error:
+        except (RobodiffError, ModuleNotFoundError) as error:
             answer = error
         connection.send(answer)
     if local is not None:

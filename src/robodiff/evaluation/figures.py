@@ -139,7 +139,7 @@ def scores(episodes: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylabel("maximum reward")
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0.0, *(e["max_reward"] for e in episodes)))
         axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
     return panel(draw, "Maximum reward of each episode", (7.4, 2.4))

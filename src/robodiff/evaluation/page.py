@@ -18,7 +18,9 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name the page to write, such as {path / template}")
     with replacing(path) as temporary:
-        temporary.write_text(_templates().get_template(template).render(version=__version__, **context))
+        temporary.write_text(
+            _templates().get_template(template).render(version=__version__, **context), errors="replace"
+        )
     return path
 
 

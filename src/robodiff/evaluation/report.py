@@ -19,10 +19,12 @@ from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError
 from robodiff.evaluation import figures
 from robodiff.evaluation.compare import compare
+from robodiff.evaluation.forms import read_json
 from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
-from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_json, read_run
+from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_run
 from robodiff.evaluation.view import describe, histograms
+from robodiff.files import reading
 from robodiff.policies.checkpoint import policy_hash
 
 REPORT_FILE = "report.html"
@@ -35,6 +37,7 @@ _MOST_VIDEO_BYTES = 30_000_000
 def write_report(
     run: Run,
     episodes: Episodes | None = None,
+    trained_on: Sequence[int] = (),
     held_out: Sequence[int] = (),
     no_data: str = "",
     env: str | None = None,
@@ -44,8 +47,10 @@ def write_report(
 
     Args:
         run: from ``read_run``, or ``Run.of_evaluation`` for an evaluation without one.
-        episodes: what it was trained on; None where it cannot be read any more.
-        held_out: the episodes it was not trained on; all stand in where none were held out.
+        episodes: the recording; None where it cannot be read any more.
+        trained_on: the episodes of it that the policy was trained on.
+        held_out: those that were held out, at whose observations the policy is shown; where none were, at those of
+            ``trained_on``, and the page says so.
         no_data: why there are no episodes.
         env: the environment that draws scenes; the one of the latest evaluation when None.
         window: the time steps of a training sample, with which the demonstrations are checked; None leaves it out.
@@ -58,8 +63,8 @@ def write_report(
     env = run.evaluations[0].metrics["evaluated"]["environment"] if env is None and run.evaluations else env
     chunks, denoising, cameras = [], [], []
     if episodes is not None and (run.folder / "policy" / "config.json").is_file():
-        chosen = list(held_out) or list(range(len(episodes)))
-        chunks, denoising, cameras = draw_predictions(run.folder / "policy", episodes, chosen, env, SAMPLES)
+        shown = held_out or trained_on
+        chunks, denoising, cameras = draw_predictions(run.folder / "policy", episodes, shown, env, SAMPLES)
     return write_page(
         run.folder / REPORT_FILE,
         "report.html",
@@ -76,6 +81,7 @@ def write_report(
         denoising=denoising,
         cameras=cameras,
         samples=SAMPLES,
+        held_out=bool(held_out),
         data=_data(episodes) if episodes is not None else None,
         findings=findings_in(episodes, window) if episodes is not None and window is not None else [],
         no_data=no_data,
@@ -117,7 +123,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         rows=rows,
         curves=figures.curves({name: run.curves for name, run in zip(names, runs, strict=True)}),
         disagreements=disagreements,
-        differences=_differences([run.config for run in runs]),
+        differences=_differences(runs),
     )
 
 
@@ -248,8 +254,11 @@ def _disagreements(second: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _differences(configs: Sequence[str]) -> list[tuple[str, list[str]]]:
-    flat = [dict(_flatten(yaml.safe_load(config))) for config in configs]
+def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    flat = []
+    for run in runs:
+        with reading(run.folder / "config.yaml", "a YAML file", yaml.YAMLError):
+            flat.append(dict(_flatten(yaml.safe_load(run.config))))
     options = dict.fromkeys(option for config in flat for option in config)
     values = {option: [str(config.get(option, "")) for config in flat] for option in options}
     return [(option, found) for option, found in values.items() if len(set(found)) > 1]

@@ -1,6 +1,5 @@
 """A run's folder, read for people: what it measured, how it was configured, and how it was evaluated."""
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.forms import EVALUATION, FACTS, OFFLINE, read_formed
 from robodiff.files import read_rows
 
 RUN_FILE = "run.json"
@@ -21,6 +21,9 @@ COMPARISON_FILE = "comparison.json"
 
 NON_FINITE_FOLDER = "non_finite"
 """What the policy observed where an action was not finite, beside it; written by ``eval``."""
+
+_AGAIN = "evaluate again with robodiff eval"
+_FACTS_AGAIN = "remove it: it tells how long training took, and the report leaves that out then"
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def read_run(folder: Path) -> Run:
     facts = folder / RUN_FILE
     return Run(
         folder,
-        config.read_text(),
-        read_json(facts) if facts.is_file() else {},
+        config.read_text(errors="replace"),
+        read_formed(facts, FACTS, _FACTS_AGAIN, samples_per_second=None) if facts.is_file() else {},
         read_curves(folder / "metrics.csv"),
         [read_evaluation(path) for path in _latest_first(folder, METRICS_FILE)],
         [read_offline(path) for path in _latest_first(folder, OFFLINE_FILE)],
@@ -118,14 +121,19 @@ def run_of(policy: Path) -> Path | None:
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
-    needed = ("success_rate", "success_rate_ci95", "mean_max_reward", "episodes", "evaluated", "latency_ms")
-    return Evaluation(folder, {"non_finite_actions": 0, **_holding(folder / METRICS_FILE, *needed)})
+    return Evaluation(folder, read_formed(folder / METRICS_FILE, EVALUATION, _AGAIN, non_finite_actions=0))
 
 
 def read_offline(folder: Path) -> dict[str, Any]:
     """Read ``offline.json`` and check that it holds what a reader needs."""
-    needed = ("relative_to_hold", "relative_to_mean", "worst_dimension", "dimensions", "steps", "evaluated")
-    return _holding(folder / OFFLINE_FILE, *needed)
+    found = read_formed(folder / OFFLINE_FILE, OFFLINE, _AGAIN)
+    dimensions = len(found["dimensions"])
+    lengths = {len(step[name]) for step in found["steps"] for name in ("mae", "hold")}
+    if lengths != {dimensions} or (found["worst_dimension"] or 0) not in range(dimensions):
+        raise RobodiffError(
+            f"{folder / OFFLINE_FILE}: its steps have not the errors of {dimensions} dimensions; {_AGAIN}"
+        )
+    return found
 
 
 def video_files(folder: Path) -> list[Path]:
@@ -141,8 +149,8 @@ def non_finite_files(folder: Path) -> list[Path]:
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Read ``metrics.csv``: per quantity the steps and values that are numbers; half a line is left out."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for row in read_rows(path):
-        step = _number(row.get("global_step"))
+    for row in read_rows(path, "global_step"):
+        step = _number(row["global_step"])
         for key, text in row.items():
             value = _number(text)
             if step is not None and value is not None and key not in ("epoch", "global_step"):
@@ -150,24 +158,6 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
                 steps.append(step)
                 values.append(value)
     return curves
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else is a RobodiffError."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RobodiffError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise RobodiffError(f"{path}: must hold a JSON object; found {type(value).__name__}")
-    return value
-
-
-def _holding(path: Path, *needed: str) -> dict[str, Any]:
-    measured = read_json(path)
-    if missing := [key for key in needed if key not in measured]:
-        raise RobodiffError(f"{path}: has no {missing[0]!r}; evaluate again with robodiff eval")
-    return measured
 
 
 def _latest_first(run: Path, name: str) -> list[Path]:

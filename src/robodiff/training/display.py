@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robodiff.data.episodes import ACTION
+from robodiff.progress import say
 from robodiff.training.callbacks import Rollouts
 from robodiff.training.module import PolicyTraining
 
@@ -90,7 +91,7 @@ class ProgressLine(Callback):
             batches = 0 if total is None else (total - step) * trainer.accumulate_grad_batches
             left = batches * float(np.mean([seconds for seconds, _ in self.throughput.recent])) / 60
             until = "" if total is None else f"  {left:.1f} min left"
-            self.console.print(f"step {step}/{total or '?'}  {text}{until}", highlight=False)
+            say(self.console, f"step {step}/{total or '?'}  {text}{until}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Print what rollouts gave."""
@@ -98,7 +99,8 @@ class ProgressLine(Callback):
         rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
         if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
             stopped = rolled.latest["rollout/non_finite_actions"]
-            self.console.print(
+            say(
+                self.console,
                 f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
                 f"success {rolled.latest['rollout/success_rate']:.2f}, "
                 f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
@@ -108,7 +110,6 @@ class ProgressLine(Callback):
                     if "val/action_mse" in metrics and pl_module.samples_chunks
                     else ""
                 ),
-                highlight=False,
             )
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore

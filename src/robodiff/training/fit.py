@@ -27,6 +27,7 @@ from robodiff.files import locked, naming, replacing, write_json
 from robodiff.machine import describe_machine
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.progress import say
 from robodiff.training.callbacks import CHECKPOINT, Interrupted, Keeper, Rollouts, RunLength
 from robodiff.training.config import RolloutConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
@@ -83,7 +84,7 @@ def fit(
     console = (console or Console()) if primary else Console(quiet=True)
     if primary:
         _check_folder(run, resume)
-    console.print(f"run: {run}", highlight=False, soft_wrap=True)
+    say(console, f"run: {run}")
     spec = rollouts = None
     if config.rollout.env is not None:
         spec = get_env_spec(config.rollout.env)
@@ -126,7 +127,7 @@ def fit(
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
-        console.print(_describe(policy, data), highlight=False, soft_wrap=True)
+        say(console, _describe(policy, data))
         trainer.loggers = _loggers(config.trainer, run, step)
         with naming(run), _compiling():
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -44,11 +44,11 @@ class MetricsCsv(Logger):
     def __init__(self, path: Path, resumed_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        rows = [row for row in read_rows(path) if row["global_step"].isdigit()]
+        rows = [row for row in read_rows(path, "global_step") if row["global_step"].isdecimal()]
         kept = [row for row in rows if int(row["global_step"]) <= resumed_step]
         if rank_zero_only.rank == 0:
             with replacing(path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
+                writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
                 writer.writeheader()
                 writer.writerows(kept)
 

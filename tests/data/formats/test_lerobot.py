@@ -1,8 +1,11 @@
 """Reading LeRobot data sets, v2.1 and v3.0, whole and broken."""
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -234,13 +237,13 @@ def edit_feature(root: Path, key: str, **changes: object) -> None:
 
 
 def edit_table(path: Path, **columns: object) -> None:
-    """Replace columns, or drop those that are None."""
+    """Replace or add columns, or drop those that are None."""
     table = pq.read_table(path)
     for name, values in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.remove_column(place)
+        if name in table.column_names:
+            table = table.drop_columns(name)
         if values is not None:
-            table = table.add_column(place, name, pa.array(values))
+            table = table.append_column(name, pa.array(values))
     pq.write_table(table, path)
 
 
@@ -304,13 +307,38 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "action has frames without"),
     (lambda r: edit_data(r, frame_index=list(range(N))), rf"{DATA}: episode 1 has frame_index 6 in place of 0"),
     (lambda r: edit_data(r, episode_index=[1] * 6 + [0] * 9 + [2] * 4), "its episodes are not in rising order"),
-    (lambda r: (r / DATA).unlink(), rf"{DATA}: is missing; copy or download the data set again"),
-    (lambda r: cut(r, DATA, 0.5), rf"{DATA}: is broken"),
+    (lambda r: (r / DATA).unlink(), rf"{DATA}: is missing; copy or download it again"),
+    (lambda r: cut(r, DATA, 0.5), rf"{DATA}: is not a parquet file, or a broken one"),
     (lambda r: edit_info(r, codebase_version="v2.0"), "has format 'v2.0'; robodiff reads v2.1 and v3.0"),
-    (lambda r: edit_info(r, fps=0), "must have episodes and an fps above 0"),
-    (lambda r: (r / "meta/info.json").write_text("{"), r"info\.json: is broken"),
+    (lambda r: edit_info(r, fps=0), "fps must be above 0; found 0"),
+    (lambda r: (r / "meta/info.json").write_text("{"), r"info\.json: is not a JSON file, or a broken one"),
     (lambda r: (r / "meta/info.json").write_text('{"codebase_version": "v3.0"}'), "json: has no 'total_episodes'"),
     (lambda r: (r / "meta/info.json").unlink(), "is not a LeRobot data set"),
+    (lambda r: (r / "meta/info.json").write_text("[]"), r"info\.json: it must be a JSON object; found \[\]"),
+    (lambda r: (r / "meta/info.json").write_text("[" * 10**5), "json: is not a JSON file, or a broken one: .*rec"),
+    (lambda r: edit_info(r, total_episodes=math.inf), "total_episodes must be a whole number from 1 to .*; found inf"),
+    (lambda r: edit_info(r, total_episodes=10**400), "total_episodes must be a whole number from 1 to .*; found 1000"),
+    (lambda r: edit_info(r, fps=math.nan), "fps must be a number and not negative; found nan"),
+    (lambda r: edit_info(r, chunks_size=0), "chunks_size must be a whole number from 1 to 1000000000; found 0"),
+    (lambda r: edit_info(r, features=[]), "features must be a JSON object; found "),
+    (lambda r: edit_feature(r, "action", shape=[math.inf]), "in the shape of 'action' must .* found inf"),
+    (lambda r: edit_feature(r, TOP, shape=[10**6, 80, 3]), f"in the shape of .{TOP}. must .* 1 to 65536"),
+    (lambda r: edit_rows(r, length=[6, -9, 4]), rf"{ROWS}: length must be a whole number from 1 to .*; found -9"),
+    (lambda r: edit_rows(r, **{f"videos/{TOP}/from_timestamp": [0.0, math.nan, 0.0]}),
+     f"videos/{TOP}/from_timestamp must be a number and not negative; found nan"),
+    (lambda r: edit_data(r, timestamp=[math.nan] * N), rf"{DATA}: frame 0 of episode 0 is at nan s"),
+    (lambda r: edit_data(r, frame_index=["0"] * N), rf"{DATA}: frame_index must be numbers; found string"),
+    *((partial(edit_info, data_path=path), message) for path, message in {
+        "data/{}.parquet": "data_path must be a path with the fields chunk_index, file_index, as in .*:03d.; found ",
+        "data/{chunk_index:9999999999d}": "data_path must be a path with the fields",
+        "data/{chunk_index.__class__}": "data_path must be a path with the fields",
+        "data/{chunk_index!r:03d}": "data_path must be a path with the fields",
+        "data/{episode_index:03d}": "data_path must be a path with the fields",
+        "data/{chunk_index:{file_index}}": "data_path must be a path with the fields",
+        "{": r"info\.json: is not a JSON file, or a broken one",
+        "/etc/passwd": "data_path leads out of the data set, to '/etc/passwd'",
+        "data/../../{file_index}": "data_path leads out of the data set, to 'data/../../0'",
+    }.items()),
 ]  # fmt: skip
 
 
@@ -320,6 +348,22 @@ def test_faults_are_named(broken: Path, damage: Callable[[Path], object], messag
     with pytest.raises(RobodiffError, match=message) as caught:
         read_lerobot(broken)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_cameras_whose_names_lead_out_of_the_data_set_are_refused(broken: Path) -> None:
+    features = json.loads((broken / "meta/info.json").read_text())["features"]
+    evil = "../../../observation.image"
+    edit_info(broken, features={**features, evil: features[TOP]})
+    edit_rows(broken, **{f"videos/{evil}/{part}": [0] * 3 for part in ("chunk_index", "file_index", "from_timestamp")})
+    with pytest.raises(RobodiffError, match=r"video_path leads out of the data set, to 'videos/\.\./"):
+        read_lerobot(broken)
+
+
+def test_what_has_no_end_is_not_opened(broken: Path) -> None:
+    (broken / DATA).unlink()
+    os.mkfifo(broken / DATA)
+    with pytest.raises(RobodiffError, match=f"{DATA}: is neither a file nor a folder"):
+        read_lerobot(broken)
 
 
 def test_values_that_are_not_finite_are_refused(broken: Path) -> None:

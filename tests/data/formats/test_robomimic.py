@@ -254,7 +254,9 @@ def test_files_that_are_not_hdf5(file: Path, tmp_path: Path) -> None:
     content = file.read_bytes()
     for damaged in (b"", b"text", content[: len(content) // 2], content[:-1]):
         file.write_bytes(damaged)
-        with pytest.raises(RobodiffError, match=rf"^{file}: is no HDF5 file, or a broken one: .*; copy or download"):
+        with pytest.raises(
+            RobodiffError, match=rf"^{file}: is not an HDF5 file, or a broken one: .*; copy or download"
+        ):
             read_robomimic(file)
 
 
@@ -272,7 +274,9 @@ def test_images_that_cannot_be_decompressed(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[place : place + 20] = b"\xff" * 20
     file.write_bytes(content)
-    with pytest.raises(RobodiffError, match=rf"^{file}: is no HDF5 file, or a broken one: .*filter returned failure"):
+    with pytest.raises(
+        RobodiffError, match=rf"^{file}: is not an HDF5 file, or a broken one: .*filter returned failure"
+    ):
         read_robomimic(file)
 
 

@@ -92,7 +92,7 @@ def sound(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "is not a video, or a broken one: No such file"),
+        (lambda path: None, "is missing; copy or download it again"),
         (lambda path: path.write_bytes(b""), "is not a video, or a broken one"),
         (lambda path: path.write_bytes(bytes(5000)), "is not a video, or a broken one"),
         (sound, "is not a video, or a broken one: it holds no pictures"),

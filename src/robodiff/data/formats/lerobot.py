@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-import os
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,9 +14,12 @@ import pyarrow as pa
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
-from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, open_parquet, read_meta, reading
+from robodiff.data.formats.lerobot_meta import Episode, Meta, read_meta
+from robodiff.data.formats.lerobot_parquet import read_columns
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
+from robodiff.files import reading
+from robodiff.machine import cores
 
 FRAMES_PER_PART = 2000  # of a video: few seconds of work to lose, and far more than finding the first frame costs
 _CLOCK = ["episode_index", "frame_index", "timestamp"]
@@ -50,7 +53,7 @@ def read_lerobot(
     chosen, features = meta.choose(episodes), meta.wanted(keys)
     files = [list(group) for _, group in groupby(chosen, key=lambda episode: episode.data)]
     vectors = [key for key, feature in features.items() if feature.kind == "vector"]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
     found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
     ends = np.cumsum([episode.length for episode in chosen])
@@ -70,8 +73,8 @@ def read_lerobot(
 def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:
     """The rows of some episodes of one file, per key (n, D)."""
     path = meta.root / episodes[0].data
-    with reading(path), open_parquet(path) as file:
-        table = columns(file, [*_CLOCK, *keys])
+    with reading(path, "a parquet file", pa.ArrowException):
+        table = read_columns(path, [*_CLOCK, *keys])
         rows = _rows(meta, path, table, episodes)
         return {key: _numbers(meta, path, key, table[key].combine_chunks())[rows] for key in keys}
 
@@ -79,7 +82,10 @@ def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[
 def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> np.ndarray:
     """The rows that episodes have in the table of a file; their clock is checked."""
     number, frame, time = (table[key].to_numpy() for key in _CLOCK)
-    if np.any(np.diff(number) < 0):
+    for key, clock in zip(_CLOCK, (number, frame, time), strict=True):
+        if clock.dtype.kind not in "iuf":
+            raise RobodiffError(f"{path}: {key} must be numbers; found {table[key].type}")
+    if not np.all(number[1:] >= number[:-1]):
         raise RobodiffError(f"{path}: its episodes are not in rising order, see column episode_index")
     found = []
     for episode in episodes:
@@ -93,8 +99,8 @@ def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> n
             raise RobodiffError(f"{path}: episode {episode.number} has frame_index {frame[first + gap[0]]} "
                                 f"in place of {gap[0]}")  # fmt: skip
         off = np.abs(time[first:last] * meta.fps - expected)
-        if off.max() > TOLERANCE:
-            worst = int(np.argmax(off > TOLERANCE))
+        if not off.max() <= TOLERANCE:  # or is not a number
+            worst = int(np.argmin(off <= TOLERANCE))
             raise RobodiffError(
                 f"{path}: frame {worst} of episode {episode.number} is at {time[first + worst]:.3f} s, but fps "
                 f"{meta.fps:g} of meta/info.json puts it at {worst / meta.fps:.3f} s"
@@ -106,7 +112,7 @@ def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> n
 def _numbers(meta: Meta, path: Path, key: str, column: pa.Array) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
     said, rows = meta.features[key], len(column)
-    width = int(np.prod(said["shape"]))
+    width = math.prod(said["shape"])
     nulls = column.null_count
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
@@ -189,8 +195,8 @@ def _pngs(
     from PIL import Image
 
     path = meta.root / episodes[0].data
-    with reading(path), open_parquet(path) as file:
-        table = columns(file, [*_CLOCK, key])
+    with reading(path, "a parquet file of PNGs", pa.ArrowException, Image.DecompressionBombError):
+        table = read_columns(path, [*_CLOCK, key])
         for row in _rows(meta, path, table, episodes):
             with Image.open(io.BytesIO(table[key][int(row)].as_py()["bytes"])) as image:
                 if (image.height, image.width) != size:

@@ -1,20 +1,20 @@
 """What a LeRobot data set says of itself in ``meta/``, formats v2.1 and v3.0, and fetching one from the hub."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from robodiff.data.episodes import ACTION, Feature, episode_numbers, recorded_keys
+from robodiff.data.formats.lerobot_info import Info, Said, read_info
+from robodiff.data.formats.lerobot_parquet import read_columns
 from robodiff.errors import NotFetched, RobodiffError
+from robodiff.files import reading
 
-VERSIONS = ("v2.1", "v3.0")
+_NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+            "float16", "float32", "float64")  # fmt: skip
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 _PREFIXES = ("data/", "videos/", "meta/", "stats/")
 
@@ -61,8 +61,9 @@ class Meta:
         features = {key: self._feature(key) for key in there}
         for key, feature in features.items():
             if feature is None:
-                raise RobodiffError(f"{self.root}: {key} is neither numbers nor colour images; meta/info.json says "
-                                    f"{self.features[key]}")  # fmt: skip
+                said = {name: self.features[key][name] for name in ("dtype", "shape")}
+                raise RobodiffError(f"{self.root}: {key} is neither numbers nor colour images (depth is not read); "
+                                    f"meta/info.json says {said}")  # fmt: skip
         return {key: feature for key, feature in features.items() if feature is not None}
 
     def image_size(self, key: str) -> tuple[int, int]:
@@ -75,15 +76,16 @@ class Meta:
         said = self.features[key]
         shape, dtype = said["shape"], said["dtype"]
         if dtype in ("image", "video"):
-            info = {**(said.get("info") or {}), **(said.get("video_info") or {})}
-            if len(shape) != 3 or 3 not in shape or info.get("is_depth_map") or info.get("video.is_depth_map"):
+            more = [part for part in (said.get("info"), said.get("video_info")) if isinstance(part, dict)]
+            depth = any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in more)
+            if len(shape) != 3 or 3 not in shape or depth:
                 return None
             return Feature("image", (3, *self.image_size(key)), "uint8")
-        if dtype in ("string", "language"):
+        if dtype not in _NUMBERS:
             return None
-        width, names = int(np.prod(shape)), _names(said.get("names"))
+        width, names, unit = math.prod(shape), _names(said.get("names")), said.get("unit")
         names = names if names is not None and len(names) == width else None
-        return Feature("vector", (width,), "float32", names, said.get("unit"))
+        return Feature("vector", (width,), "float32", names, unit if isinstance(unit, str) else None)
 
 
 def read_meta(root: Path) -> Meta:
@@ -92,35 +94,18 @@ def read_meta(root: Path) -> Meta:
     Raises:
         RobodiffError: no data set there, another version, a broken or incomplete one, or a gap in the episodes.
     """
-    path = root / "meta" / "info.json"
-    if not path.is_file():
-        raise RobodiffError(f"{root}: is not a LeRobot data set (it has no meta/info.json)")
-    with reading(path):
-        info = json.loads(path.read_text())
-        version = info.get("codebase_version")
-        if version not in VERSIONS:
-            raise RobodiffError(f"{root}: has format {version!r}; robodiff reads {' and '.join(VERSIONS)}; "
-                                "convert it with LeRobot's own converters")  # fmt: skip
-        total, fps, features = int(info["total_episodes"]), float(info["fps"]), info["features"]
-        if total < 1 or not fps > 0:
-            raise RobodiffError(f"{path}: must have episodes and an fps above 0; found {total} episodes, fps {fps:g}")
-        for feature in features.values():
-            feature["dtype"], feature["shape"] = str(feature["dtype"]), [int(size) for size in feature["shape"]]
-        cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
-        for name in ("chunks_size", "data_path", *(["video_path"] if cameras else [])):
-            _ = info[name]
-    find = _v21 if version == "v2.1" else _v30
-    # More than info.json counts are of an episode that was being saved when the recording stopped.
-    episodes = sorted(find(root, info, cameras), key=lambda episode: episode.number)[:total]
+    info = read_info(root)
+    find = _v21 if info.version == "v2.1" else _v30
+    episodes = sorted(find(root, info), key=lambda episode: episode.number)[: info.episodes]
     for place, episode in enumerate(episodes):
         if episode.number != place:
             raise RobodiffError(f"{root}: episode {place} is missing; meta/ goes on with episode {episode.number}; "
                                 "episodes must be numbered from 0 without a gap")  # fmt: skip
-        if episode.length < 1:
-            raise RobodiffError(f"{root}: episode {place} has {episode.length} frames, by what meta/ says")
-    if len(episodes) < total:
-        raise RobodiffError(f"{root}: meta/info.json says {total} episodes, but meta/ describes {len(episodes)}")
-    return Meta(root, fps, features, episodes)
+    if len(episodes) < info.episodes:
+        raise RobodiffError(
+            f"{root}: meta/info.json says {info.episodes} episodes, but meta/ describes {len(episodes)}"
+        )
+    return Meta(root, info.fps, info.features, episodes)
 
 
 def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers: list[int] | None) -> Path:
@@ -155,71 +140,46 @@ def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers
     return fetch(["meta/*", *sorted({episode.data for episode in chosen} | videos)])
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Say of what goes wrong with a file which one it is."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise RobodiffError(f"{path}: is missing; copy or download the data set again") from None
-    except KeyError as error:
-        raise RobodiffError(f"{path}: has no {error.args[0]!r}") from None
-    except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise RobodiffError(f"{path}: is broken: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """A parquet file whose pages are compared with their checksums, where it has them."""
-    return pq.ParquetFile(path, page_checksum_verification=True)
-
-
-def columns(file: pq.ParquetFile, wanted: Callable[[str], bool] | list[str]) -> pa.Table:
-    """The columns that are named, or that a function picks; raises ``KeyError`` for one that is not there."""
-    there = file.schema_arrow.names
-    chosen = wanted if isinstance(wanted, list) else [name for name in there if wanted(name)]
-    for name in chosen:
-        if name not in there:
-            raise KeyError(name)
-    return file.read(columns=chosen)
-
-
 def reserved(column: str) -> bool:
     """Whether the format itself has this column in an episode's row."""
     return column in _COLUMNS or column.startswith(_PREFIXES)
 
 
-def _v21(root: Path, info: dict[str, Any], cameras: list[str]) -> Iterator[Episode]:
+def _v21(root: Path, info: Info) -> Iterator[Episode]:
     path = root / "meta" / "episodes.jsonl"
-    with reading(path):
+    with reading(path, "a JSON lines file"):
         for line in path.read_text().splitlines():
-            row = json.loads(line)
-            number = int(row["episode_index"])
-            place = {"episode_index": number, "episode_chunk": number // info["chunks_size"]}
-            videos = {camera: (info["video_path"].format(video_key=camera, **place), 0.0) for camera in cameras}
-            yield Episode(number, int(row["length"]), info["data_path"].format(**place), videos, _row(row))
+            row = Said(path, json.loads(line))
+            number = row.whole("episode_index")
+            fields = {"episode_index": number, "episode_chunk": number // info.chunks_size}
+            videos = {camera: (info.place("video_path", video_key=camera, **fields), 0.0) for camera in info.cameras}
+            yield Episode(number, row.whole("length", 1), info.place("data_path", **fields), videos, _row(row))
 
 
-def _v30(root: Path, info: dict[str, Any], cameras: list[str]) -> Iterator[Episode]:
+def _v30(root: Path, info: Info) -> Iterator[Episode]:
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not paths:
         raise RobodiffError(f"{root}: meta/episodes/ holds no parquet file; copy or download the data set again")
     for path in paths:
-        with reading(path), open_parquet(path) as file:
-            for row in columns(file, lambda name: not name.startswith("stats/")).to_pylist():
-                place = {part: row[f"data/{part}"] for part in ("chunk_index", "file_index")}
-                videos = {}
-                for camera in cameras:
-                    said = {part: row[f"videos/{camera}/{part}"] for part in ("chunk_index", "file_index")}
-                    start = float(row[f"videos/{camera}/from_timestamp"])
-                    videos[camera] = (info["video_path"].format(video_key=camera, **said), start)
-                data = info["data_path"].format(**place)
-                yield Episode(int(row["episode_index"]), int(row["length"]), data, videos, _row(row))
+        with reading(path, "a parquet file"):
+            for found in read_columns(path, lambda name: not name.startswith("stats/")).to_pylist():
+                row, videos = Said(path, found), {}
+                for camera in info.cameras:
+                    place = info.place("video_path", video_key=camera, **_file(row, f"videos/{camera}"))
+                    videos[camera] = (place, row.number(f"videos/{camera}/from_timestamp"))
+                data = info.place("data_path", **_file(row, "data"))
+                yield Episode(row.whole("episode_index"), row.whole("length", 1), data, videos, _row(row))
 
 
-def _row(said: Mapping[str, Any]) -> dict[str, Any]:
+def _file(row: Said, what: str) -> dict[str, int]:
+    """Which file an episode is in."""
+    return {part: row.whole(f"{what}/{part}") for part in ("chunk_index", "file_index")}
+
+
+def _row(said: Said) -> dict[str, Any]:
     """An episode's row of the table: its task, and columns that the format itself does not have."""
-    more = {key: value for key, value in said.items() if not reserved(key)}
-    return {"task": "; ".join(said.get("tasks") or []), **more}
+    more = {key: value for key, value in said.values.items() if not reserved(key)}
+    return {"task": "; ".join(said.values.get("tasks") or []), **more}
 
 
 def _names(names: Any) -> tuple[str, ...] | None:
@@ -229,4 +189,4 @@ def _names(names: Any) -> tuple[str, ...] | None:
     if not isinstance(names, list):
         return None
     flat = [name for part in names for name in (part if isinstance(part, list) else [part])]
-    return tuple(map(str, flat))
+    return tuple(map(str, flat)) if all(isinstance(name, str | int | float) for name in flat) else None

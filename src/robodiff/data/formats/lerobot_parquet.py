@@ -1,8 +1,8 @@
-"""The parquet files that ``LeRobotWriter`` makes: tables that grow by an episode, columns as LeRobot expects them."""
+"""LeRobot's parquet files: columns that are read, tables that grow by an episode, columns as LeRobot expects them."""
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from robodiff.data.formats.lerobot_meta import reading
 from robodiff.errors import RobodiffError
-from robodiff.files import replacing
+from robodiff.files import reading, replacing
 
 FULL = 2_000_000  # bytes of rows in a file; so much is at most rewritten with an episode
 CHUNK = 1000  # files in a folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+
+
+def read_columns(path: Path, wanted: Callable[[str], bool] | list[str]) -> pa.Table:
+    """The columns that are named, or that a function picks; pages are compared with their checksums, if they have them.
+
+    Raises:
+        RobodiffError: no such file, a broken one, or a column that it has not.
+    """
+    with (
+        reading(path, "a parquet file", pa.ArrowException),
+        pq.ParquetFile(path, page_checksum_verification=True) as file,
+    ):
+        there = file.schema_arrow.names
+        chosen = wanted if isinstance(wanted, list) else [name for name in there if wanted(name)]
+        for name in chosen:
+            if name not in there:
+                raise RobodiffError(f"{path}: has no {name!r}")
+        return file.read(columns=chosen)
 
 
 class GrowingTable:
@@ -56,7 +73,7 @@ class GrowingTable:
         """Go on after so many episodes; rows of later ones are removed."""
         folder = self.root / self.template.partition("/chunk-")[0]
         for path in sorted(folder.glob("*/*.parquet"), reverse=True):
-            with reading(path):
+            with reading(path, "a parquet file", pa.ArrowException):
                 found = pq.read_table(path)
                 rows = found.filter(pc.field("episode_index") < episodes)
             if rows.num_rows == 0:

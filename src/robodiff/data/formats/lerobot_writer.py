@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robodiff.data.episodes import Feature, as_images
-from robodiff.data.formats.lerobot_meta import reading, reserved
+from robodiff.data.formats.lerobot_info import Said
+from robodiff.data.formats.lerobot_meta import reserved
 from robodiff.data.formats.lerobot_parquet import CHUNK, PLACE, GrowingTable, column, hugging_face, pngs, task_table
 from robodiff.data.formats.lerobot_stats import Stats, image_stats, merge_stats, vector_stats
 from robodiff.data.formats.video import Codec, describe_video, encode_video
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import replacing, write_json
+from robodiff.files import reading, replacing, write_json
 
 _DATA, _EPISODES = f"data/{PLACE}.parquet", f"meta/episodes/{PLACE}.parquet"
 _VIDEO = f"videos/{{video_key}}/{PLACE}.mp4"
@@ -119,11 +120,11 @@ class LeRobotWriter:
     def _go_on(self) -> None:
         """Take up an existing data set, and drop what an unfinished episode left of itself."""
         path = self.path / "meta" / "info.json"
-        with reading(path):
+        with reading(path, "a JSON file"):
             info = json.loads(path.read_text())
-            counts = {
-                name: info[name] for name in ("total_episodes", "total_frames", "total_tasks", "splits", "features")
-            }
+        there = Said(path, info)
+        counts = {name: there.whole(name) for name in ("total_episodes", "total_frames", "total_tasks")}
+        counts |= {name: there.entry(name) for name in ("splits", "features")}
         if info != {**self._info, **counts}:
             said = {name: info.get(name) for name, value in self._info.items()
                     if name not in counts and info.get(name) != value}  # fmt: skip
@@ -133,7 +134,7 @@ class LeRobotWriter:
         self._data.resume(self.episodes)
         self._rows.resume(self.episodes)
         for path in sorted(self.path.glob("meta/episodes/*/*.parquet")):
-            with reading(path):
+            with reading(path, "a parquet file", pa.ArrowException):
                 rows = pq.read_table(path).to_pylist()
             for row in (row for row in rows if row["episode_index"] < self.episodes):
                 self._tasks = list(dict.fromkeys([*self._tasks, *row["tasks"]]))

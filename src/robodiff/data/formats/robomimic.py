@@ -32,6 +32,7 @@ from robodiff.data.formats import robomimic_meta as meta
 from robodiff.data.formats.shape_meta import check_features, named
 from robodiff.data.formats.video import resized
 from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.files import reading
 
 FRAMES_PER_PART = 2000  # few seconds of work to lose, and no file to sync for each short demonstration
 BLOCK = 2**25  # bytes of images in memory at once, by each thread
@@ -82,7 +83,7 @@ def read_robomimic(
     """
     if not path.is_file():
         raise RobodiffError(f"{path}: no such file")
-    with meta.reading(path), h5py.File(path, "r", locking="best-effort") as file:
+    with reading(path, "an HDF5 file"), h5py.File(path, "r", locking="best-effort") as file:
         names, masks = meta.demonstrations(path, file), meta.read_masks(path, file)
         numbers = meta.choose(path, names, masks, filter_key, val_filter_key, episodes)
         data: Any = file["data"]
@@ -244,7 +245,7 @@ def _images(
 
 def _decode(path: Path, datasets: list[Any], resize: tuple[int, int] | None) -> Iterator[np.ndarray]:
     """Images in blocks (n, C, H, W), of whole chunks, so that each is decompressed once."""
-    with meta.reading(path):
+    with reading(path, "an HDF5 file"):
         for dataset in datasets:
             chunk = dataset.chunks[0] if dataset.chunks else 1
             step = chunk * max(1, BLOCK // (chunk * math.prod(dataset.shape[1:])))

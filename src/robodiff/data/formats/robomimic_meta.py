@@ -3,8 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,6 @@ Demonstrations = Mapping[str, Any]
 """Groups of a file, by their names."""
 NO_COLUMNS = ("num_samples", "model_file", "ep_meta")
 """Attributes of a demonstration that do not go into the table: its length, and what the simulator is made of."""
-# What h5py raises for files that are damaged; none of them says so.
-_DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Say of what goes wrong with a file which one it is."""
-    try:
-        yield
-    except BlockingIOError:
-        raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
-    except _DAMAGE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RobodiffError(f"{path}: is no HDF5 file, or a broken one: {reason}; copy or download it again") from None
 
 
 def demonstrations(path: Path, file: Any) -> list[str]:

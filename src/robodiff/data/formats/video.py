@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from robodiff.errors import RobodiffError
+from robodiff.files import reading
 
 Codec = Literal["av1", "h264"]
 TOLERANCE = 0.25
@@ -45,7 +45,7 @@ def decode_frames(
         RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
     """
     wanted, reformatter = 0, VideoReformatter()
-    with _reading(path), av.open(path, metadata_errors="replace") as container:
+    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
         stream = _check(path, container, fps, size)
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
@@ -104,7 +104,7 @@ def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None
 
 def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
     if not container.streams.video or container.streams.video[0].codec_context is None:
-        raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy it again")
+        raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy or download it again")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
     if stream.average_rate is not None and abs(stream.average_rate / fps - 1) > 0.01:
@@ -124,11 +124,3 @@ def _planes(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int
     else:
         frame = reformatter.reformat(frame, size[1], size[0], "rgb24", interpolation="AREA")
     return frame.to_ndarray().transpose(2, 0, 1)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise RobodiffError(f"{path}: is not a video, or a broken one: {error.strerror}; copy it again") from None

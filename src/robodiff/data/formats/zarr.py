@@ -4,12 +4,10 @@ A layout says what the file's keys are called here. robodiff's own files name it
 others it is given, or a key map is.
 """
 
-import lzma
 import math
 import os
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,12 +32,9 @@ from robodiff.data.episodes import (
 )
 from robodiff.data.pusht import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.files import reading
 
 ATTRIBUTE = "robodiff"
-# What zarr, zipfile and the codecs raise for files that are damaged; none of them says so. An AttributeError is
-# metadata that is JSON, but no object, and a SystemError a Blosc chunk that claims a negative size.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError,
-           MemoryError, SystemError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
 Convert = Callable[[str, str, np.ndarray], np.ndarray]
 
 
@@ -149,23 +144,15 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
 def _open(path: Path) -> Iterator[zarr.Group]:
     if not (path.is_file() or path.is_dir()):
         raise RobodiffError(f"{path}: no such file or folder")
-    store: Any = path
-    try:
+    with reading(path, "a zarr group (a folder or a .zip)"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
         _check_files(path)
-        if path.is_file():
-            store = zarr.storage.ZipStore(path, mode="r")
-        group = zarr.open_group(store, mode="r")
-    except _DAMAGE as error:
-        raise RobodiffError(f"{path}: is not a zarr group (a folder or a .zip): {_first_line(error)}") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
-            yield group
-    except _DAMAGE as error:
-        raise RobodiffError(f"{path}: is broken: {_first_line(error)}") from None
-    finally:
-        if path.is_file():
-            store.close()
+        store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
+        try:
+            yield zarr.open_group(store, mode="r")
+        finally:
+            if path.is_file():
+                store.close()
 
 
 def _check_files(path: Path) -> None:
@@ -181,10 +168,6 @@ def _check_files(path: Path) -> None:
             if member.file_size > memory_free() / 3:
                 raise RobodiffError(f"{path}: {member.filename} unpacks to {member.file_size / 1e9:.1f} GB, more than "
                                     "memory has room for")  # fmt: skip
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _attributes(group: zarr.Group, path: Path) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""What is printed while work goes on."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from robodiff.progress import bar, say
+
+
+@pytest.mark.parametrize("text", ["runs/r[/x]", "[red]a[/red] :smile:", "[/]", "\\[x] " + "long " * 60])
+def test_text_is_printed_as_it_is(text: str) -> None:
+    out = io.StringIO()
+    say(Console(file=out, width=80), text, "bold red")
+    assert out.getvalue() == f"{text}\n"
+
+
+def test_without_a_terminal_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robodiff.progress.SECONDS_BETWEEN_LINES", 0.0)
+    out = io.StringIO()
+    with bar(Console(file=out), "episodes", 4) as show:
+        show(2)
+    assert out.getvalue().startswith("2/4 episodes  ")
