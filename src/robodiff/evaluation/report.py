@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from robodiff import documents
 from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
 from robodiff.data.windows import WindowShape
@@ -249,7 +249,7 @@ def _disagreements(second: Mapping[str, Any], first: Mapping[str, Any]) -> str:
 
 
 def _differences(configs: Sequence[str]) -> list[tuple[str, list[str]]]:
-    flat = [dict(_flatten(yaml.safe_load(config))) for config in configs]
+    flat = [dict(_flatten(documents.load(config))) for config in configs]
     options = dict.fromkeys(option for config in flat for option in config)
     values = {option: [str(config.get(option, "")) for config in flat] for option in options}
     return [(option, found) for option, found in values.items() if len(set(found)) > 1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robodiff import documents
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import read_rows
 
@@ -102,7 +103,7 @@ def read_run(folder: Path) -> Run:
     facts = folder / RUN_FILE
     return Run(
         folder,
-        config.read_text(),
+        documents.read(config)[0],
         read_json(facts) if facts.is_file() else {},
         read_curves(folder / "metrics.csv"),
         [read_evaluation(path) for path in _latest_first(folder, METRICS_FILE)],
