@@ -208,6 +208,18 @@ MISTAKES = [
     (["--model.horizon", "null"], 2, "model.horizon: expected a value; found null"),
     (["--run", "."], 2, ".: exists already"),
     (["--run", "README.md"], 2, "README.md: is a file; a run is a folder, choose another --run"),
+    (["--trainer.strategy", "ddp_spawn"], 2, "trainer.strategy: expected Literal['auto', 'ddp']; found ddp_spawn"),
+    (
+        ["--data", "{class_path: LeRobotDataModule, init_args: {image_transforms: flip}}"],
+        2,
+        "data.image_transforms: expected null; found flip",
+    ),
+    (
+        ["--data", "{class_path: LeRobotDataModule, init_args: {num_workers: many}}"],
+        2,
+        "data.num_workers: expected int or null; found many",
+    ),
+    (["--model", "{class_path: DiffusionConfig, dict_kwargs: {width: 1}}"], 2, "unknown option model.dict_kwargs"),
     (["--resume", "nowhere"], 2, "only --trainer.max_* may change"),
     (
         ["--trainer.precision", "bf16-true"],
@@ -262,6 +274,19 @@ def test_a_file_is_no_run(robodiff: Run, tmp_path: Path) -> None:
     code, _, err = robodiff("fit", "--resume", file)
     assert (code, err) == (2, f"robodiff fit: error: --resume {file}: is a file; give the folder of the run that is to "
                               f"go on, or begin a new one with --config {file}\n")  # fmt: skip
+
+
+def test_a_run_may_be_named_like_a_value(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin = ("fit", *SMALL, "--data.path", recording, "--rollout.env", "null", "--trainer.max_steps")
+    assert robodiff(*begin, 2, "--run", 3)[0] == 0
+    code, _, err = robodiff("fit", "--trainer.max_steps", 3, "--resume", 3)
+    assert code == 0, err
+    assert int(rows(tmp_path / "3")[-1]["global_step"]) == 3
+    assert "unknown option 4" in robodiff("fit", "--resume", 3, 4)[2]
+    assert "--resume needs a value" in robodiff("fit", "--trainer.max_steps", 3, "--resume")[2]
 
 
 def test_printed_configurations(robodiff: Run, tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
     [
         (("--data.filter_key", "trian"), 2, "has no filter key 'trian'; there is train, valid. Did you mean 'train'?"),
         (("--data.shape_meta", "{obs: {object: {shape: [9]}}}"), 1, "object is low_dim of shape [10], but shape_meta"),
-        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta must be {obs: "),
+        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta: expected dict; found []"),
+        (("--data.shape_meta", "{obs: {}}"), 2, "data.shape_meta must be {obs: "),
+        (("--data.shape_meta", "{action: {shape: [7]}}"), 2, "data.shape_meta: missing required 'obs'"),
+        (("--data.shape_meta", "{obs: {object: {shape: [9], as: rgb}}}"), 2, "shape_meta: unexpected 'as'"),
         (("--data.path", "nowhere.hdf5"), 1, "nowhere.hdf5: no such file"),
         (("--data.filter_kye", "train"), 2, "unknown option data.filter_kye. Did you mean 'data.filter_key'?"),
     ],

@@ -53,6 +53,17 @@ STRUCTURES = (
     None, True, False, [], {}, [[]], [None], [1, 2, 3], [7, 2], [7, 5], [0, 0], ["a", "b"], {"a": 1}, DEEP,
     {"0:2": "identity"}, [["a", "<f4"], ["b", "<i8"]], [{"id": "vlen-utf8"}, {"id": "pickle"}],
 )  # fmt: skip
+FORBIDDEN = "this"
+"""A module that nothing imports, and that can be seen to have been imported."""
+CLASS_KEYS = (
+    "class_path", "init_args", "dict_kwargs", "model", "data", "trainer", "config", "model.class_path", "model+",
+    "data.init_args.num_workers", "init_args.class_path", "normalization", "key_map",
+)  # fmt: skip
+CLASS_OPTIONS = (
+    ("LeRobotDataModule", "root", "num_workers"), ("LeRobotDataModule", "root", "image_transforms"),
+    ("LeRobotDataModule", "root", "delta_timestamps"), ("RobomimicDataModule", "path", "shape_meta"),
+    ("RobomimicDataModule", "path", "shape_meta.obs"),
+)  # fmt: skip
 TOKENS = (
     *(b"\0", b"\xff\xfe", b"\n", b"\t", b"- ", b"<<: ", b"? ", b"---\n", b"&a [*a]", b"!!binary x", b"%YAML 9"),
     *(b"!!python/object/apply:os.abort []", b"cos\nabort\n(tR.", b"PK\3\4", b"PK\1\2", b"PK\5\6", b"\x1f\x8b"),
@@ -218,6 +229,28 @@ def nest_aliases(name: str, content: bytes, random: Random) -> bytes:
     place = random.randrange(len(lines))
     lines[place] = lines[place].partition(":")[0] + ": *l9"
     return "\n".join([f"aliases: [{', '.join(levels)}]", *lines]).encode()
+
+
+@of_one_file(".yaml")
+def name_class(name: str, content: bytes, random: Random) -> bytes:
+    """Name a class of ``FORBIDDEN`` in one place, new or there already, as a mapping, in a list, or as text."""
+    try:
+        tree = yaml.safe_load(content)
+    except (ValueError, RecursionError, yaml.YAMLError):  # another mutator was here before
+        return content
+    places = list(islice(_places({"": tree}), 10_000))
+    container, key = random.choice(places)
+    named = {"class_path": f"{FORBIDDEN}.d", "init_args": {}}
+    value = random.choice((named, named, [named], {"obs": named}, str(named), named["class_path"]))
+    match random.choice(("replace", "key", "key", "data")):
+        case "key" if isinstance(container, dict):
+            container[random.choice(CLASS_KEYS)] = value
+        case "data" if isinstance(tree, dict):
+            kind, where, option = random.choice(CLASS_OPTIONS)
+            tree["data"] = {"class_path": kind, "init_args": {where: "x", option: value}}
+        case _:
+            container[key] = value
+    return yaml.safe_dump(places[0][0][""], sort_keys=False).encode()
 
 
 def _edit(holder: dict[str, Any], random: Random) -> None:

@@ -209,8 +209,11 @@ def _parse(folder: Path) -> None:
     from robodiff.cli import fit
 
     fit.train = lambda parser, config, *_, **__: parser.instantiate(config)  # parse only
-    fit.run(["--config", str(folder / "config.yaml")])
-    assert "torch" not in sys.modules
+    try:
+        fit.run(["--config", str(folder / "config.yaml")])
+    finally:
+        assert "torch" not in sys.modules
+        assert m.FORBIDDEN not in sys.modules
 
 
 BYTES = (m.flip_bits, m.truncate, m.insert, m.overwrite_integer)
@@ -224,5 +227,5 @@ TARGETS = {
     "lerobot2": Target(_lerobot("png"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
     "lerobot3": Target(_lerobot("h264"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
     "policy": Target(_policy, _load_policy, (*BYTES, *FILES, *[m.edit_document] * 9)),
-    "config": Target(_preset, _parse, (*BYTES, m.link, m.nest_aliases, *[m.edit_document] * 9)),
+    "config": Target(_preset, _parse, (*BYTES, m.link, m.nest_aliases, *[m.name_class] * 3, *[m.edit_document] * 9)),
 }

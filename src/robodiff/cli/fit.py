@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
-from robodiff.cli.foreign import OURS, known_class, read_configuration
-from robodiff.cli.parser import Parser, check_yaml
+from robodiff.cli.configuration import CLASSES, PARTS, check_options, read
+from robodiff.cli.parser import Parser
 from robodiff.data.config import DataModule
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.config import PolicyConfig  # and with it every policy, which can then be named
+from robodiff.policies.config import PolicyConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig, max_time
 
 DESCRIPTION = """Train a policy, and keep everything of the run in one folder.
@@ -29,8 +29,6 @@ Examples:
       --model.observation_keys '[observation.state]' --rollout.env null
   robodiff fit --resume runs/pusht_keypoints-20260131-120000"""
 
-PARTS = {"model": PolicyConfig, "data": DataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
-
 
 def run(arguments: list[str]) -> None:
     """Parse, train, and say where the policy is."""
@@ -40,15 +38,8 @@ def run(arguments: list[str]) -> None:
     if resumed is not None:
         arguments = _resume(arguments, resumed)
     name = _value(arguments, "--config")
-    configs = [place + 1 for place, argument in enumerate(arguments) if argument == "--config"]
-    for place in configs:
-        arguments[place] = _read(_find_config(arguments[place]))
-    for part in OURS:
-        for option in (f"--{part}", f"--{part}.class_path"):
-            if (given := _value(arguments, option)) is not None and not given.startswith("{"):
-                known_class(part, given)
-    config = parser.parse_args(_with_length(arguments))
-    _check_parts(config)
+    check_options(arguments)
+    config = _parse(parser, _with_texts(_with_length(arguments)))
     for option in ("resume", "minutes"):
         if config[option] is not None and f"--{option}" not in typed:
             raise UsageError(f"{option} is given on the command line, not in a configuration; the length of a run is "
@@ -80,9 +71,17 @@ def train(parser: Parser, config: Any, folder: Path, resume: bool = False, new_l
 
 
 def configuration(run: Path) -> Any:
-    """What a run was configured with: ``model``, ``data``, ``trainer`` and ``rollout`` as objects."""
-    parser = _parser()
-    return parser.instantiate(parser.parse_args(["--config", _read(str(run / "config.yaml"))]))
+    """What a run was configured with: ``model``, ``data``, ``trainer`` and ``rollout`` as objects.
+
+    Raises:
+        UsageError: its config.yaml is no configuration.
+    """
+    parser, file = _parser(), run / "config.yaml"
+    text = read(file)
+    try:
+        return parser.instantiate(_parse(parser, [f"--config={text}"]))
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
 
 
 def presets() -> list[str]:
@@ -104,14 +103,22 @@ def _parser() -> Parser:
     return parser
 
 
+def _parse(parser: Parser, arguments: list[str]) -> Any:
+    config = parser.parse_args(arguments)
+    _check_parts(config)
+    return config
+
+
 def _check_parts(config: Any) -> None:
     """Refuse what jsonargparse lets through: a part that is missing or no mapping, null where a value must be."""
     for part, kind in PARTS.items():
         values = config[part]
-        if values is None and part in ("model", "data"):
-            raise UsageError(f"nothing says what {part} is; give a --config: {', '.join(presets())}, or a file")
+        if values is None and part in CLASSES:
+            raise UsageError(f"nothing says what {part} is; a --config does: {', '.join(presets())}, or a file")
         if not isinstance(values, Namespace):
             raise UsageError(f"{part}: expected options, each with its name; found {str(values)[:80]}")
+        if "dict_kwargs" in values:  # where jsonargparse puts what a class does not accept
+            raise UsageError(f"unknown option {part}.dict_kwargs")
         name = str(values.get("class_path", "")).rpartition(".")[2]
         kind = next((own for own in kind.__subclasses__() if own.__name__ == name), kind)
         values = values.get("init_args", values)
@@ -121,29 +128,24 @@ def _check_parts(config: Any) -> None:
 
 
 def _takes_null(kind: Any) -> bool:
-    return kind is Any or NoneType in get_args(kind)
+    return NoneType in get_args(kind) or None in get_args(kind)
 
 
-def _read(config: str) -> str:
-    """A configuration file that may be parsed: no more than a configuration, and no class but those that are known."""
-    check_yaml(Path(config))
-    return read_configuration(Path(config))
-
-
-def _find_config(name: str) -> str:
+def _find_config(name: str) -> Path:
     if Path(name).is_file():
-        return name
+        return Path(name)
     if name in presets():
-        return str(files("robodiff.configs") / f"{name}.yaml")
+        return Path(str(files("robodiff.configs") / f"{name}.yaml"))
     raise UsageError(f"--config {name}: no such file, and no preset; there is {', '.join(presets())}."
                      f"{nearest(name, presets())}")  # fmt: skip
 
 
 def _resume(arguments: list[str], run: str) -> list[str]:
     """The arguments that repeat a run; the only others allowed are those that make it longer or shorter."""
-    rest = [a for a in arguments if a not in ("--resume", run)]
-    for option in rest[::2]:
-        if not option.startswith("--trainer.max_") and option != "--minutes":
+    place = arguments.index("--resume")
+    rest = arguments[:place] + arguments[place + 2 :]
+    for option in rest:
+        if option.startswith("--") and not option.startswith("--trainer.max_") and option != "--minutes":
             raise UsageError(f"--resume goes on with the run as it was begun; of its options only --trainer.max_* "
                              f"may change, found {option}")  # fmt: skip
     if Path(run).is_file():
@@ -169,6 +171,17 @@ def _with_length(arguments: list[str]) -> list[str]:
     after_config = arguments.index("--config") + 2 if "--config" in arguments else 0
     cleared = [x for name in ("epochs", "steps", "time") for x in (f"--trainer.max_{name}", "null")]
     return [*arguments[:after_config], *cleared, *arguments[after_config:]]
+
+
+def _with_texts(arguments: list[str]) -> list[str]:
+    """--config FILE as --config=TEXT: what was checked is what is parsed."""
+    words, rest = [], arguments
+    while rest:
+        option, *rest = rest
+        if option == "--config":
+            option, rest = f"--config={read(_find_config(_value([option, *rest], option) or ''))}", rest[1:]
+        words.append(option)
+    return words
 
 
 def _split(arguments: list[str]) -> list[str]:

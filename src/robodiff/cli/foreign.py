@@ -1,27 +1,9 @@
-"""Configuration files of getiaction (now physicalai): its class names and options, read as robodiff's.
+"""Configuration files of getiaction (now physicalai): its class names and options, read as robodiff's."""
 
-No class is imported because a file names it: whatever is not in these tables is refused.
-"""
-
-from pathlib import Path
 from typing import Any
 
-import yaml
+from robodiff.errors import UsageError, notice
 
-from robodiff.errors import UsageError, nearest, notice
-
-OURS = {
-    "model": {
-        "DiffusionConfig": "robodiff.policies.config.DiffusionConfig",
-        "DiffusionTransformerConfig": "robodiff.policies.config.DiffusionTransformerConfig",
-    },
-    "data": {
-        "ZarrDataModule": "robodiff.data.config.ZarrDataModule",
-        "LeRobotDataModule": "robodiff.data.config.LeRobotDataModule",
-        "RobomimicDataModule": "robodiff.data.config.RobomimicDataModule",
-    },
-}
-"""Per part of a configuration the classes that there are, by their short names."""
 THEIRS = {
     "getiaction.policies.lerobot.diffusion.Diffusion": "DiffusionConfig",
     "getiaction.policies.lerobot.Diffusion": "DiffusionConfig",
@@ -43,44 +25,23 @@ NOT_NEEDED = {
 """Options that have no use here: a gathering loader has no workers and no video backend, runs keep what they need."""
 
 
-def known_class(part: str, name: str) -> str:
-    """The class that a configuration names, ours or theirs, by its full name here.
+def translate(content: dict[str, Any]) -> bool:
+    """Put a configuration into robodiff's words, in place; returns whether it was not in them.
 
     Raises:
-        UsageError: another class; it is not imported.
+        UsageError: a value that contradicts what follows from others.
     """
-    short = THEIRS.get(name, name)
-    found = OURS[part].get(short) or next((full for full in OURS[part].values() if full == short), None)
-    if found is None:
-        raise UsageError(
-            f"{part}: unknown class {name!r}; there is {', '.join(OURS[part])}.{nearest(short, [*OURS[part]])}"
-        )
-    return found
-
-
-def read_configuration(path: Path) -> str:
-    """What a configuration file says in robodiff's words: its path where these are its own, else the text translated.
-
-    Raises:
-        UsageError: a class that is not known, or a value that contradicts what follows from others.
-    """
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
-        return str(path)
     foreign = False
-    for part in OURS:
+    for part in ("model", "data"):
         given = content.get(part)
-        if isinstance(given, dict) and isinstance(given.get("class_path"), str):
-            foreign |= given["class_path"] in THEIRS
-            given["class_path"] = known_class(part, given["class_path"])
-    if not foreign:
-        return str(path)
-    for part, options in NOT_NEEDED.items():
+        if isinstance(given, dict) and isinstance(name := given.get("class_path"), str) and name in THEIRS:
+            given["class_path"], foreign = THEIRS[name], True
+    for part, options in NOT_NEEDED.items() if foreign else ():
         given = content.get(part)
-        given = given.get("init_args", given) if isinstance(given, dict) and part in OURS else given
+        given = given.get("init_args", given) if isinstance(given, dict) else given
         if isinstance(given, dict):
             _adapt(part, given, options)
-    return yaml.safe_dump(content, sort_keys=False)
+    return foreign
 
 
 def _adapt(part: str, given: dict[str, Any], not_needed: set[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.episodes import ACTION, MASK, Episodes, episode_numbers
-from robodiff.data.formats.shape_meta import check_form
+from robodiff.data.formats.shape_meta import ShapeMeta, check_form
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository
@@ -126,9 +126,9 @@ class LeRobotDataModule(DataModule):
     delta_timestamps: dict[str, list[float]] | None = None
     """Seconds from now of the frames in a sample, per key, as LeRobot has them; checked against the policy, which
     says it all: its spacing becomes frame_stride."""
-    image_transforms: Any | None = None
+    image_transforms: Literal[None] = None
     """Only null: images are cropped and changed by the policy, on its device."""
-    num_workers: Any | None = None
+    num_workers: int | None = None
     """Accepted and not used: batches are gathered from memory, no worker decodes."""
 
     def __post_init__(self) -> None:
@@ -200,7 +200,7 @@ class RobomimicDataModule(DataModule):
     """Train only on the demonstrations that mask/<filter_key> of the file names, such as train; on all when null."""
     val_filter_key: str | None = None
     """Hold out the demonstrations that mask/<val_filter_key> names, such as valid; val_split of them when null."""
-    shape_meta: dict[str, Any] | None = None
+    shape_meta: ShapeMeta | None = None
     """Diffusion Policy's description of what to read, which is compared with the file:
     {obs: {<key>: {shape: [3, 84, 84], type: rgb}, ...}, action: {shape: [7]}}; the type is low_dim when left out."""
     fps: float | None = None

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from robodiff import documents
 from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
 from robodiff.data.windows import WindowShape
@@ -123,7 +123,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         rows=rows,
         curves=figures.curves({name: run.curves for name, run in zip(names, runs, strict=True)}),
         disagreements=disagreements,
-        differences=_differences(runs),
+        differences=_differences([run.config for run in runs]),
     )
 
 
@@ -254,11 +254,8 @@ def _disagreements(second: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    flat = []
-    for run in runs:
-        with reading(run.folder / "config.yaml", "a YAML file", yaml.YAMLError):
-            flat.append(dict(_flatten(yaml.safe_load(run.config))))
+def _differences(configs: Sequence[str]) -> list[tuple[str, list[str]]]:
+    flat = [dict(_flatten(documents.load(config))) for config in configs]
     options = dict.fromkeys(option for config in flat for option in config)
     values = {option: [str(config.get(option, "")) for config in flat] for option in options}
     return [(option, found) for option, found in values.items() if len(set(found)) > 1]

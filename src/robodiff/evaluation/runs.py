@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robodiff import documents
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.forms import EVALUATION, FACTS, OFFLINE, read_formed
 from robodiff.files import read_rows
@@ -105,7 +106,7 @@ def read_run(folder: Path) -> Run:
     facts = folder / RUN_FILE
     return Run(
         folder,
-        config.read_text(errors="replace"),
+        documents.read(config)[0],
         read_formed(facts, FACTS, _FACTS_AGAIN, samples_per_second=None) if facts.is_file() else {},
         read_curves(folder / "metrics.csv"),
         [read_evaluation(path) for path in _latest_first(folder, METRICS_FILE)],

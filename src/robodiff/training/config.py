@@ -23,8 +23,8 @@ class TrainerConfig:
     """How many devices, or auto."""
     num_nodes: int = 1
     """How many machines."""
-    strategy: str = "auto"
-    """How devices share the work, such as ddp."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How devices share the work: ddp, one process for each, which auto chooses where there are several."""
     sync_batchnorm: bool = False
     """Batch normalisation over all devices together."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

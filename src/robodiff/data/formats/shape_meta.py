@@ -1,10 +1,25 @@
 """Diffusion Policy's ``shape_meta``: which keys of a file to read, and of what shape and type they must be."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from robodiff.data.episodes import Feature
 from robodiff.errors import RobodiffError, UsageError
+
+
+class Described(TypedDict):
+    """What one frame of a key is."""
+
+    shape: list[int]
+    type: NotRequired[Literal["rgb", "low_dim"]]
+
+
+class ShapeMeta(TypedDict):
+    """The whole description."""
+
+    obs: dict[str, Described]
+    action: NotRequired[Described]
+
 
 TYPES = {"rgb": "image", "low_dim": "vector"}
 
