@@ -195,3 +195,17 @@ def test_statistics_of_relative_actions_are_of_what_training_sees(training: tupl
     found = encoded_statistics(representation, actions, references, windows, chunk)
     assert_same(found, Statistics.of(every, np.arange(len(every))))
     assert found.max[0] < 1010  # the held-out episode is not among them
+
+
+@pytest.mark.parametrize("relative_to", [{}, POSE])
+def test_mean_and_variance_are_of_what_was_recorded(relative_to: dict[str, str]) -> None:
+    representation = ActionRepresentation(7, ["3:6"], relative_to, OBSERVATIONS)
+    actions = random_actions(50, 7)
+    turns = torch.tensor([math.pi - 0.2, math.pi - 0.1, 0.1 - math.pi, 0.2 - math.pi]).repeat(13)[:50]
+    actions[:, 3:6] = torch.stack([0 * turns, 0 * turns, turns], -1)  # about z, by way of pi
+    mean, variance = representation.mean(actions), representation.variance(actions)
+    numbers = [0, 1, 2, 6]
+    torch.testing.assert_close(mean[numbers], actions[:, numbers].mean(0))
+    torch.testing.assert_close(variance[[0, 1, 2, 4]], actions[:, numbers].var(0, correction=0))
+    assert mean[3:6].norm() == pytest.approx(math.pi, abs=0.01)
+    assert variance[3] == pytest.approx((0.1**2 + 0.2**2) / 2, rel=0.02)

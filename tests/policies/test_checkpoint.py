@@ -1,19 +1,34 @@
 """Policies on disk: round trips, changed samplers, broken folders."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.conftest import CAMERAS, VISION
 from tests.policies.test_diffusion import FLOW, batch_of
 
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
+from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Make = Callable[..., DiffusionPolicy]
+INPAINT = {"conditioning": "inpaint"}
+KINDS = [
+    (DiffusionConfig, {}),
+    (DiffusionConfig, FLOW),
+    (DiffusionConfig, {"pred_action_steps_only": True}),
+    (DiffusionConfig, INPAINT),
+    (DiffusionTransformerConfig, {}),
+    (DiffusionTransformerConfig, {"n_cond_layers": 1, "causal_attn": False}),
+    (DiffusionTransformerConfig, INPAINT),
+    (DiffusionTransformerConfig, {**INPAINT, "time_as_cond": False}),
+]
 
 
 @pytest.fixture
@@ -31,6 +46,50 @@ def test_round_trip(small_policy: Make, saved: Path) -> None:
     batch, noise = batch_of(2), torch.randn(policy.noise_shape(2))
     assert loaded.predict_chunk(batch, noise=noise).actions.equal(policy.predict_chunk(batch, noise=noise).actions)
     assert sorted(p.name for p in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def seen(size: int) -> dict[str, torch.Tensor]:
+    """What a policy with cameras observes."""
+    random = torch.Generator().manual_seed(0)
+    return {key: torch.randint(256, (size, 2, *feature.shape), dtype=torch.uint8, generator=random)
+            for key, feature in CAMERAS.items()}  # fmt: skip
+
+
+def assert_the_same(policy: DiffusionPolicy, loaded: DiffusionPolicy, batch: dict[str, torch.Tensor]) -> None:
+    noise = torch.randn(policy.noise_shape(2))
+    assert loaded.predict_chunk(batch, noise=noise).actions.equal(policy.predict_chunk(batch, noise=noise).actions)
+    ours, theirs = ([*each.named_parameters(), *each.named_buffers()] for each in (policy, loaded))
+    for (name, a), (_, b) in zip(ours, theirs, strict=True):
+        assert (a.device, a.dtype, a.stride()) == (b.device, b.dtype, b.stride()), name
+        assert a.equal(b), name
+
+
+@pytest.mark.parametrize(("kind", "changes"), KINDS)
+def test_every_kind_of_policy(small_policy: Make, tmp_path: Path, kind: type, changes: dict) -> None:
+    save_policy(policy := small_policy(kind, **changes), tmp_path / "p")
+    assert_the_same(policy, load_policy(tmp_path / "p"), batch_of(2))
+
+
+@pytest.mark.parametrize("changes", [{}, {**INPAINT, "use_group_norm": False}, {"spatial_softmax_num_keypoints": None}])
+def test_policies_that_see(seeing_policy: Make, tmp_path: Path, changes: dict) -> None:
+    save_policy(policy := seeing_policy(**{**VISION, **changes}), tmp_path / "p")
+    assert_the_same(policy, load_policy(tmp_path / "p"), seen(2))
+
+
+def test_loading_does_not_wait_for_the_compiler(small_policy: Make, tmp_path: Path) -> None:
+    """torch._dynamo takes longer to import than a policy to load; torchvision imports it for images."""
+    for number, (kind, changes) in enumerate(KINDS):
+        save_policy(small_policy(kind, **changes), tmp_path / str(number))
+    child = """
+import sys
+from robodiff.policies.checkpoint import load_policy
+for folder in sys.argv[1:]:
+    load_policy(folder)
+    assert "torch._dynamo" not in sys.modules, folder
+"""
+    folders = [str(folder) for folder in tmp_path.iterdir()]
+    done = subprocess.run([sys.executable, "-c", child, *folders], capture_output=True, text=True, timeout=300)
+    assert (len(folders), done.returncode) == (len(KINDS), 0), done.stderr
 
 
 def test_a_run_stands_for_its_policy(saved: Path) -> None:

@@ -1,15 +1,19 @@
-"""Optimizer steps of several batches, and training that diverges."""
+"""Optimizer steps of several batches, what validation measures, and training that diverges."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tests.conftest import SMALL_MODEL
 from tests.faults.catalogue import SMALL
 
+from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.diffusion import Chunk, DiffusionPolicy
 from robodiff.training import module
 from robodiff.training.module import PolicyTraining
 from robodiff.training.optim import learning_rate
@@ -32,6 +36,66 @@ def test_rate_and_average_step_with_the_optimizer(
     assert steps == updates
     config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
     assert rates == pytest.approx([learning_rate(step, 6, config) for step in range(6)])
+
+
+class Validation:
+    """What is measured of guessed actions: two joints in radians, a gripper from 0 to 1 or to 255, and one at rest.
+
+    ``recorded`` (40, 4) are the actions of all training episodes; five windows execute each of them once.
+    """
+
+    def __init__(self, unit: float, steps_only: bool) -> None:
+        scale = torch.tensor([0.5, 0.1, unit, 0.0])
+        self.recorded = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)) * scale
+        features = {
+            "observation.state": Feature("vector", (2,), "float32"),
+            "action": Feature("vector", (4,), "float32"),
+        }
+        config = DiffusionConfig(**SMALL_MODEL, pred_action_steps_only=steps_only)  # type: ignore[arg-type]
+        policy = DiffusionPolicy(config, features, fps=10.0)
+        variance = policy.representation.variance(self.recorded.double())
+        self.module = PolicyTraining(policy, 0, None, 5, variance)
+        self.steps, self.first = (8, 1) if steps_only else (16, 0)  # of a chunk
+
+    def __call__(self, guess: torch.Tensor, padded: int = 0) -> dict[str, float]:
+        """What is logged where ``guess`` (40, 4) is what the policy says, and the last steps are padding."""
+        found: dict[str, float] = {}
+        actions, is_pad = torch.zeros(5, 16, 4), torch.zeros(5, 16, dtype=torch.bool)
+        actions[:, 1:9], is_pad[:, 9 - padded :] = self.recorded.reshape(5, 8, 4), padded > 0
+        chunk = torch.full((5, self.steps, 4), 1e6)  # before and after what is executed never to be looked at
+        chunk[:, 1 - self.first : 9 - self.first] = guess.reshape(5, 8, 4)
+        self.module.average.predict_chunk = lambda *_, **__: Chunk(chunk, self.first)  # type: ignore
+        self.module.log = lambda name, value, **_: found.update({name: float(value)})  # type: ignore
+        self.module.validation_step(
+            {"observation.state": torch.zeros(5, 2, 2), "action": actions, "action_is_pad": is_pad}, 0
+        )
+        return found
+
+
+@pytest.mark.parametrize("steps_only", [False, True])
+@pytest.mark.parametrize("unit", [1.0, 255.0])
+def test_the_unit_of_an_action_does_not_matter(unit: float, steps_only: bool) -> None:
+    validate = Validation(unit, steps_only)
+    recorded = validate.recorded
+    mean, deviation = recorded.mean(0), recorded.std(0, correction=0)
+    assert validate(mean.expand(40, -1))["val/action_mse"] == pytest.approx(1)
+    assert validate(recorded + deviation / 2)["val/action_mse"] == pytest.approx(1 / 4, rel=1e-4)
+    for moving in range(3):
+        wrong = recorded + deviation * (torch.arange(4) == moving)
+        assert validate(wrong)["val/action_mse"] == pytest.approx(1 / 3, rel=1e-4)
+    at_rest = recorded + torch.tensor([0, 0, 0, 9.0])
+    assert validate(at_rest)["val/action_mse"] == 0
+    wrong_at_the_end = recorded.reshape(5, 8, 4).clone()
+    wrong_at_the_end[:, -2:] += deviation
+    assert validate(wrong_at_the_end)["val/action_mse"] == pytest.approx(1 / 4, rel=1e-4)
+    assert validate(wrong_at_the_end, padded=1)["val/action_mse"] == pytest.approx(1 / 7, rel=1e-4)
+    assert validate(wrong_at_the_end, padded=2)["val/action_mse"] == 0
+
+
+def test_actions_that_rest_are_not_judged() -> None:
+    validate = Validation(0.0, False)
+    validate.module = PolicyTraining(validate.module.policy, 0, None, 5, torch.zeros(4).double())
+    assert validate(validate.recorded).keys() == {"val/loss"}
 
 
 def test_what_is_not_finite_is_not_saved_before_anybody_looks(

@@ -57,6 +57,11 @@ class WindowDataModule(LightningDataModule):
         actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows)
         return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
 
+    def action_variance(self, representation: ActionRepresentation) -> Tensor:
+        """How far the recorded actions of the training episodes lie from their mean, squared: (E,) float64."""
+        actions = self.episodes.arrays[ACTION][self.train_windows.episode_frames]
+        return representation.variance(torch.from_numpy(actions).double())
+
     def train_dataloader(self) -> "WindowLoader":
         """Every training window once an epoch, in an order that (seed, epoch) decide."""
         trainer = self.trainer
@@ -73,6 +78,7 @@ class WindowDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             limit=self.limit,
+            device=self._device,
         )
 
     def val_dataloader(self) -> "WindowLoader | list":
@@ -81,14 +87,22 @@ class WindowDataModule(LightningDataModule):
             return []
         order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
         return WindowLoader(
-            self._resident(), self.val_windows, self.config.val_batch_size, order=lambda _: order, position=lambda: 0
+            self._resident(),
+            self.val_windows,
+            self.config.val_batch_size,
+            order=lambda _: order,
+            position=lambda: 0,
+            device=self._device,
         )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _resident(self) -> dict[str, Tensor]:
         """The arrays as tensors, on the GPU when all of them take at most half of its free memory."""
         if self._tensors is None:
-            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            arrays = self.episodes.arrays
+            device, arrays = self._device, self.episodes.arrays
             if device.type == "cuda":
                 free, _ = torch.cuda.mem_get_info(device)
                 if sum(array.nbytes for array in arrays.values()) > free / 2:
@@ -112,6 +126,7 @@ class WindowLoader:
         rank: of this process.
         world_size: how many processes share each epoch.
         limit: how many batches, or which share of all, an epoch has; all when None.
+        device: where batches go; that of ``tensors`` when None.
     """
 
     def __init__(
@@ -124,8 +139,10 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         limit: int | float | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.limit = limit
+        self.device = device or tensors[ACTION].device
         self.tensors, self.windows, self.batch_size = tensors, windows, batch_size
         self.order, self.position = order, position
         self.rank, self.world_size = rank, world_size
@@ -150,16 +167,29 @@ class WindowLoader:
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
         """The chosen windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
         frames, is_pad = self.windows.frames(chosen)
-        device = self.tensors[ACTION].device
-        every = torch.from_numpy(frames).to(device)  # (B, T)
+        every = send(torch.from_numpy(frames), self.tensors[ACTION].device)  # (B, T)
         observed = every[:, : self.windows.shape.obs_steps_in_batch]  # (B, To), or (B, T)
-        batch = {key: _take(tensor, every if key == ACTION else observed) for key, tensor in self.tensors.items()}
-        return {**batch, "action_is_pad": torch.from_numpy(is_pad).to(device)}
+        batch = {
+            key: _take(tensor, every if key == ACTION else observed, self.device)
+            for key, tensor in self.tensors.items()
+        }
+        return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), self.device)}
 
 
-def _take(tensor: Tensor, frames: Tensor) -> Tensor:
-    """(N, ...) at frames (B, T) to (B, T, ...); index_select is ten times as fast as fancy indexing."""
-    return tensor.index_select(0, frames.reshape(-1)).reshape(*frames.shape, *tensor.shape[1:])
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor from the CPU on ``device``, without waiting for a GPU: only from pinned memory it copies on its own."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _take(tensor: Tensor, frames: Tensor, device: torch.device) -> Tensor:
+    """(N, ...) at frames (B, T) to (B, T, ...) on ``device``; index_select is ten times as fast as fancy indexing."""
+    shape = frames.numel(), *tensor.shape[1:]
+    pinned = tensor.device.type == "cpu" and device.type == "cuda"  # ``send`` would copy once more
+    taken = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, pin_memory=pinned)
+    torch.index_select(tensor, 0, frames.reshape(-1), out=taken)
+    return taken.to(device, non_blocking=pinned).unflatten(0, frames.shape)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -6,7 +6,7 @@ radians. The network sees the first two rows of its matrix, for which ``rotation
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -109,6 +109,19 @@ class ActionRepresentation:
     def distances(self) -> list[tuple[int, ...]]:
         """The dimensions that each number of ``distance`` is about: one, or the three of a rotation."""
         return [dims for part in self._parts for dims in part.distances]
+
+    def mean(self, actions: Tensor) -> Tensor:
+        """The mean (dim,) of recorded actions (F, dim); of rotations what Gram and Schmidt make of it."""
+        means = []
+        for part in self._parts:
+            absolute = replace(part, reference=None)
+            encoded = absolute.encode(actions[None, :, part.start : part.stop], {})  # (1, F, encoded_dim)
+            means.append(absolute.decode(encoded.mean(1, keepdim=True), {})[0, 0])
+        return torch.cat(means)
+
+    def variance(self, actions: Tensor) -> Tensor:
+        """The mean squared ``distance`` (E,) of recorded actions (F, dim) from their ``mean``."""
+        return self.distance(actions, self.mean(actions)).square().mean(0)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         """Which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""

@@ -114,20 +114,25 @@ def denoise(
         if on_row is not None:
             on_row(index, x)
         prediction = denoiser(x, _timestep_batch(row.timestep, x))  # (B, ...)
-        x0 = convert.x0_from_x * x + convert.x0_from_prediction * prediction
-        eps = convert.eps_from_x * x + convert.eps_from_prediction * prediction
+        x0 = _mix((convert.x0_from_x, x), (convert.x0_from_prediction, prediction))
         if clip_range is not None:
             x0 = x0.clamp(-clip_range, clip_range)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        x = row.a * x + row.b * x0 + row.c * eps
+        terms = [(row.a, x), (row.b, x0), (row.e, x0_previous)]
+        if row.c != 0.0:
+            terms.append((row.c, _mix((convert.eps_from_x, x), (convert.eps_from_prediction, prediction))))
         if row.d != 0.0:
-            x = x + row.d * noise[1 + index]
-        if row.e != 0.0:
-            x = x + row.e * x0_previous
-        x0_previous = x0
+            terms.append((row.d, noise[1 + index]))
+        x, x0_previous = _mix(*terms), x0
     x = overwrite_known(x)
     if on_row is not None:
         on_row(table.rows, x)
     return x
+
+
+def _mix(*terms: tuple[float, Tensor]) -> Tensor:
+    """The sum of weight times value, of which at least one has a weight other than 0; the others cost nothing."""
+    products = [weight * value for weight, value in terms if weight != 0.0]
+    return sum(products[1:], start=products[0])
 
 
 def _timestep_batch(timestep: float, x: Tensor) -> Tensor:

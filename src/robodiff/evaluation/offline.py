@@ -18,7 +18,6 @@ from rich.console import Console
 
 from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
-from robodiff.data.representation import ActionRepresentation
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.chunks import check_features, check_finite, sample_chunks, window_shape
@@ -183,9 +182,7 @@ def measure(
 
 def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
     """The mean (Da,) of the recorded actions at some frames, (F,); of rotations what Gram and Schmidt make of it."""
-    absolute = ActionRepresentation(policy.representation.dim, policy.config.action_rotations)
-    actions = torch.from_numpy(episodes.arrays[ACTION][frames][None]).double()
-    return absolute.decode(absolute.encode(actions, {}).mean(1, keepdim=True), {})[0, 0].numpy()
+    return policy.representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
 
 
 def _check_folder(out: Path, source: str) -> None:

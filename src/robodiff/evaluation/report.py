@@ -24,7 +24,6 @@ from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
 from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_run
 from robodiff.evaluation.view import describe, histograms
-from robodiff.files import reading
 from robodiff.policies.checkpoint import policy_hash
 
 REPORT_FILE = "report.html"

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 
 class SinusoidalEmbedding(nn.Module):
-    """Sines, then cosines, of a number at frequencies from 1 down to 1/10,000 (Vaswani et al., 2017)."""
+    """Sines, then cosines, of a number at frequencies from 1 down to 1/10,000 (Vaswani et al., 2017).
+
+    Constants of networks name their device, because a network may be built under ``torch.device("meta")``.
+    """
 
     frequencies: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.register_buffer(
-            "frequencies", torch.exp(torch.arange(half) * (-math.log(10_000) / (half - 1))), persistent=False
-        )
+        exponents = torch.arange(half, device="cpu") * (-math.log(10_000) / (half - 1))
+        self.register_buffer("frequencies", torch.exp(exponents), persistent=False)
 
     def forward(self, timestep: Tensor) -> Tensor:
         """(B,) to (B, dim)."""

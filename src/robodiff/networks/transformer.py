@@ -70,20 +70,20 @@ class ConditionalTransformer(nn.Module):
             raise ValueError("time_as_cond: false has no decoder, and so no place for a condition; condition_dim must "
                              f"be 0, is {condition_dim}")  # fmt: skip
         tokens = horizon if time_as_cond else 1 + horizon
-        mask = torch.ones(tokens, tokens, dtype=torch.bool).tril()  # True where attention may go
+        mask = torch.ones(tokens, tokens, dtype=torch.bool, device="cpu").tril()  # True where attention may go
         memory_mask = None
         self.input_emb = nn.Linear(action_dim, n_emb)
-        self.pos_emb = nn.Parameter(0.02 * torch.randn(1, tokens, n_emb))
+        self.pos_emb = _positions(tokens, n_emb)
         self.time_emb = SinusoidalEmbedding(n_emb)
         self.drop = nn.Dropout(p_drop_emb)
         if time_as_cond:
             if condition_dim:
                 self.cond_obs_emb = nn.Linear(condition_dim, n_emb)
-                memory_mask = torch.ones(tokens, 1 + n_obs_steps, dtype=torch.bool)
+                memory_mask = torch.ones(tokens, 1 + n_obs_steps, dtype=torch.bool, device="cpu")
                 memory_mask = memory_mask.tril(1 + first_step)  # token 0 is the timestep
             else:
                 self.cond_obs_emb = None
-            self.cond_pos_emb = nn.Parameter(0.02 * torch.randn(1, 1 + n_obs_steps if condition_dim else 1, n_emb))
+            self.cond_pos_emb = _positions(1 + n_obs_steps if condition_dim else 1, n_emb)
             if n_cond_layers:
                 self.encoder = Layers(EncoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_cond_layers))
             else:
@@ -118,6 +118,11 @@ class ConditionalTransformer(nn.Module):
             memory = self.encoder(self.drop(memory + self.cond_pos_emb))  # (B, 1 + To, n_emb)
             x = self.decoder(self.drop(x + self.pos_emb), memory, self.mask, self.memory_mask)
         return self.head(self.ln_f(x))
+
+
+def _positions(tokens: int, dim: int) -> nn.Parameter:
+    """An embedding of the place of each token, (1, tokens, dim)."""
+    return nn.Parameter(torch.normal(0.0, 0.02, (1, tokens, dim)))
 
 
 class Layers(nn.Module):

@@ -150,7 +150,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.freeze = freeze
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            channels = 255 * torch.tensor(value if imagenet else (0.5, 0.5, 0.5))
+            channels = 255 * torch.tensor(value if imagenet else (0.5, 0.5, 0.5), device="cpu")
             self.register_buffer(name, channels[:, None, None], persistent=False)
         self.backbone, channels = resnet_body(backbone, group_norm)
         self.backbone.requires_grad_(not freeze)
@@ -221,8 +221,8 @@ class SpatialSoftmax(nn.Module):
         super().__init__()
         self.cells = cells
         self.maps = nn.Conv2d(channels, keypoints, 1, bias=False)  # the softmax would cancel a bias
-        self.register_buffer("y", torch.linspace(-1, 1, cells[0]), persistent=False)
-        self.register_buffer("x", torch.linspace(-1, 1, cells[1]), persistent=False)
+        self.register_buffer("y", torch.linspace(-1, 1, cells[0], device="cpu"), persistent=False)
+        self.register_buffer("x", torch.linspace(-1, 1, cells[1], device="cpu"), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, rows, columns) to (N, K, 2), x and y in [-1, 1]."""

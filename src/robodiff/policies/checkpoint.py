@@ -79,15 +79,13 @@ def load_policy(
         config = config_from_dict(checked(described.get("config"), dict, "config"))
         features, fps = _features(described), checked(described.get("fps"), float, "fps")
         sha256 = checked(described.get("weights_sha256"), str | None, "weights_sha256")
-        with torch.device("meta"):  # takes no memory, whatever sizes are asked for
-            outline = DiffusionPolicy(config, features, fps)
+        with torch.device("meta"):  # weights take no memory, whatever sizes are asked for; constants are real
+            policy = DiffusionPolicy(config, features, fps)
     except UsageError as error:
         raise RobodiffError(
             f"{folder / CONFIG_FILE}: does not describe a policy that this robodiff knows: {error}"
         ) from None
-    weights = _read_weights(folder / WEIGHTS_FILE, outline, sha256)
-    policy = DiffusionPolicy(config, features, fps)
-    policy.load_state_dict(weights)
+    policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, sha256), assign=True)
     changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
     if sampler is not None:
         try:
@@ -154,7 +152,7 @@ def _features(described: dict[str, Any]) -> dict[str, Feature]:
 
 
 def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> dict[str, Tensor]:
-    """The weights in a file: whole, of the shapes of ``outline``, finite, and those saved with config.json."""
+    """The weights in a file: whole, finite, those saved with config.json, and stored as ``outline`` lays them out."""
     if not path.is_file():
         raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
     try:
@@ -162,7 +160,8 @@ def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> d
         weights = load(content)
     except (OSError, safetensors.SafetensorError) as error:
         raise RobodiffError(f"{path}: cannot be read: {error}; {_REMEDY}") from None
-    expected = {key: tuple(value.shape) for key, value in outline.state_dict().items()}
+    outlines = outline.state_dict()
+    expected = {key: tuple(value.shape) for key, value in outlines.items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != found:
         key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
@@ -174,7 +173,11 @@ def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> d
     if sha256 is not None and sha256 != (actual := hashlib.sha256(content).hexdigest()):
         raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}, which expects sha256 "
                             f"{sha256[:12]}..., found {actual[:12]}...; {_REMEDY}")  # fmt: skip
-    return weights
+    # A file keeps no memory format, and channels last convolve faster.
+    return {
+        key: torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights[key])
+        for key, like in outlines.items()
+    }
 
 
 def _first_not_finite(weights: dict[str, Tensor]) -> str | None:

@@ -47,7 +47,8 @@ class DiffusionPolicy(nn.Module):
         UsageError: the features lack a key, or hold one that this policy cannot observe; no rate.
     """
 
-    _seen: Tensor
+    _seen_steps: Tensor
+    _described: Tensor
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
@@ -68,9 +69,9 @@ class DiffusionPolicy(nn.Module):
         self.inpaints = config.conditioning == "inpaint"
         self.trajectory_dim = self.action_dim + (described if self.inpaints else 0)
         self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else described)
-        seen = torch.zeros(config.denoised_steps, self.trajectory_dim, dtype=torch.bool)
-        seen[: config.n_obs_steps, self.action_dim :] = True
-        self.register_buffer("_seen", seen, persistent=False)  # (n, W) what of a trajectory the observation says
+        steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
+        self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
+        self.register_buffer("_described", places >= self.action_dim, persistent=False)  # (W,)
         self.schedule = make_schedule(
             config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end
         )
@@ -121,7 +122,7 @@ class DiffusionPolicy(nn.Module):
         if self.inpaints:
             # What is seen trains its encoder. What comes later is there to be predicted: with a gradient, an encoder
             # that says nothing would be the best.
-            trajectory = torch.cat([trajectory, torch.where(self._seen_features, condition, condition.detach())], -1)
+            trajectory = torch.cat([trajectory, torch.where(self._seen_steps, condition, condition.detach())], -1)
             condition = None
         if noise is None:
             noise = torch.randn_like(trajectory)
@@ -129,7 +130,9 @@ class DiffusionPolicy(nn.Module):
             timesteps = self.schedule.timesteps_from_uniform(torch.rand(len(trajectory), device=trajectory.device))
         alpha, sigma = self.schedule.coefficients(timesteps, trajectory.dtype)  # (B,) each
         noisy = expand_like(alpha, trajectory) * trajectory + expand_like(sigma, noise) * noise
-        prediction = self.denoiser(torch.where(self._seen, trajectory, noisy), timesteps, condition)
+        if self.inpaints:
+            noisy = torch.where(self._seen, trajectory, noisy)
+        prediction = self.denoiser(noisy, timesteps, condition)
         wanted = target(self.config.prediction_type, trajectory, noise, alpha, sigma)
         loss, per_sample = diffusion_loss(prediction, wanted, self._counts(batch["action_is_pad"][:, steps]))
         per_sample = per_sample.detach()
@@ -167,9 +170,7 @@ class DiffusionPolicy(nn.Module):
         if self.inpaints:
             known, condition = self._inpainting(described, known), None
             if clip is not None:  # what encoders say has no bound
-                clip = torch.where(
-                    torch.arange(self.trajectory_dim, device=self.device) < self.action_dim, clip, math.inf
-                )
+                clip = torch.where(self._described, math.inf, clip)
         watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, observation))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
         return Chunk(self._decode(trajectory, observation), self.config.first_step)
@@ -208,8 +209,9 @@ class DiffusionPolicy(nn.Module):
         self.sampler = self._table()
 
     @property
-    def _seen_features(self) -> Tensor:
-        return self._seen[:, self.action_dim :]  # (n, D)
+    def _seen(self) -> Tensor:
+        """What of a trajectory the observation says, (n, W)."""
+        return self._seen_steps & self._described
 
     def _counts(self, is_pad: Tensor) -> Tensor | None:
         """What counts in the loss, (B, n) or (B, n, W), True where it does; None where everything does."""

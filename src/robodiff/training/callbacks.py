@@ -21,6 +21,11 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
 """What is logged of rollouts; the last is the number of episodes that an action which is not finite stopped."""
 
+SHARE = 30
+"""Training takes at least so many times as long as the checkpoints of it: those of large networks take seconds."""
+AGREE_EVERY = 20
+"""Optimizer steps after which processes that train together agree on saving and stopping: to ask takes time, too."""
+
 
 class Interrupted(Exception):
     """Ctrl-C was pressed or the process told to end, and the run has been saved.
@@ -110,8 +115,9 @@ class Rollouts(Callback):
 class Keeper(Callback):
     """Keep the best policy, the last, every n-th, and checkpoints to go on from; end a run that no longer improves.
 
-    The best is the one with the highest reward in rollouts or, where there are none, with the smallest error of its
-    actions on held-out windows; without either, the last.
+    The best is the one with the highest reward in rollouts or, where there are none, with the smallest
+    ``val/action_mse``, the error of its actions on held-out windows in units that let metres and radians be added up;
+    without either, the last.
     """
 
     def __init__(self, run: Path, config: TrainerConfig, rollouts: Rollouts | None) -> None:
@@ -121,6 +127,7 @@ class Keeper(Callback):
         self.best: float | None = None  # higher is better
         self.worse_in_a_row = 0
         self._saved_at = time.monotonic()
+        self._pause = 60 * config.checkpoint_every_minutes  # seconds until the next checkpoint
         self._begun_at = 0  # batches of earlier processes
         self._signal: int | None = None  # SIGINT or SIGTERM, once it has come
         self._previous_handlers: dict[int, Any] = {}
@@ -154,7 +161,9 @@ class Keeper(Callback):
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         if args[1] % trainer.accumulate_grad_batches != 0 or pl_module.micro_batches == self._begun_at:
             return
-        due = time.monotonic() - self._saved_at >= 60 * self.config.checkpoint_every_minutes
+        if trainer.world_size > 1 and args[1] // trainer.accumulate_grad_batches % AGREE_EVERY != 0:
+            return
+        due = time.monotonic() - self._saved_at >= self._pause
         due, number = trainer.strategy.broadcast((due, self._signal))
         if due or number is not None:
             self._checkpoint(trainer, pl_module)
@@ -195,12 +204,15 @@ class Keeper(Callback):
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
         """The policies come first: what is not finite they refuse, and then no checkpoint is made of it, either."""
+        begun = time.monotonic()
         module.check_finite()
         self._save_policy(trainer, module, "policy-last")
         if self.best is None:
             self._save_policy(trainer, module, "policy")
         trainer.save_checkpoint(self.run / CHECKPOINT)
         self._saved_at = time.monotonic()
+        if self._pause:  # 0 is to save after every step, whatever it costs
+            self._pause = max(60 * self.config.checkpoint_every_minutes, SHARE * (self._saved_at - begun))
 
     def _save_policy(self, trainer: Trainer, module: PolicyTraining, name: str) -> None:
         if trainer.is_global_zero:

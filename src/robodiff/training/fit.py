@@ -114,6 +114,7 @@ def fit(
         config.seed_everything,
         config.trainer.gradient_clip_val,
         config.data.train_batch_size,
+        data.action_variance(policy.representation),
         config.trainer.sample_every_n_epochs,
     )
     if config.trainer.compile:

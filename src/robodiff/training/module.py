@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from robodiff.data.episodes import ACTION
+from robodiff.data.datamodule import send
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE
 from robodiff.errors import RobodiffError
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.diffusion import Chunk, DiffusionPolicy
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
 
@@ -32,8 +33,11 @@ class PolicyTraining(LightningModule):
         seed: of the run.
         gradient_clip_val: largest norm of the gradient; None does not clip.
         batch_size: windows in a batch on one rank, for which noise is drawn.
+        action_variance: (E,) of the training episodes, ``ActionRepresentation.variance``.
         sample_every: epochs from one validation that samples chunks to the next.
     """
+
+    action_weights: Tensor
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class PolicyTraining(LightningModule):
         seed: int,
         gradient_clip_val: float | None,
         batch_size: int,
+        action_variance: Tensor,
         sample_every: int = 1,
     ) -> None:
         super().__init__()
@@ -50,6 +55,10 @@ class PolicyTraining(LightningModule):
         self.seed = seed
         self.clip = gradient_clip_val
         self.batch_size = batch_size
+        moves = action_variance > (SMALLEST_RANGE / 2) ** 2  # what is too small to be learnt varies by less
+        self.action_moves = bool(moves.any())
+        weights = torch.where(moves, 1 / action_variance, 0) / moves.sum()  # of squared errors, (E,)
+        self.register_buffer("action_weights", weights.float(), persistent=False)
         self.sample_every = sample_every
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
@@ -145,19 +154,30 @@ class PolicyTraining(LightningModule):
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
         if not self.samples_chunks:
             return
-        draws = self.average.sampler.noise_rows
-        sampled = torch.stack([self._draw(size, 1, 0, _mix(self.seed, batch_idx, 3, i))[0] for i in range(draws)])
+        generator = torch.Generator().manual_seed(_mix(self.seed, batch_idx, 3))
+        noise = torch.randn(self.average.noise_shape(size), generator=generator)
         with torch.autocast(self.device.type, enabled=False):
-            chunk = self.average.predict_chunk(batch, noise=sampled)
-        steps = slice(chunk.first_step, chunk.first_step + chunk.actions.shape[1])
-        error = self.average.representation.distance(chunk.actions, batch[ACTION][:, steps]).square().mean(-1)  # (B, n)
+            chunk = self.average.predict_chunk(batch, noise=send(noise, self.device))
+        error = self._action_error(chunk, batch)
+        self.log("val/action_mse", error, batch_size=size, sync_dist=True)
+
+    def _action_error(self, chunk: Chunk, batch: Mapping[str, Tensor]) -> Tensor:
+        """The mean squared error of the actions that are executed, over the dimensions that move.
+
+        Each counts in units of its variance, so that always giving the training episodes' mean action scores 1 there.
+        """
+        config = self.policy.config
+        steps = slice(config.n_obs_steps - 1, config.n_obs_steps - 1 + config.n_action_steps)
+        executed = chunk.actions[:, steps.start - chunk.first_step :][:, : config.n_action_steps]
+        squared = self.policy.representation.distance(executed, batch[ACTION][:, steps]).square()  # (B, Ta, E)
         valid = ~batch["action_is_pad"][:, steps]
-        self.log("val/action_mse", (error * valid).sum() / valid.sum(), batch_size=size, sync_dist=True)
+        return ((squared * self.action_weights).sum(-1) * valid).sum() / valid.sum()
 
     @property
     def samples_chunks(self) -> bool:
-        """Whether the validation of this epoch samples chunks of actions."""
-        return (self.current_epoch + 1) % self.sample_every == 0 or self.trainer.should_stop
+        """Whether the validation of this epoch samples chunks of actions; without one that moves, none does."""
+        due = (self.current_epoch + 1) % self.sample_every == 0 or self.trainer.should_stop
+        return due and self.action_moves
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
@@ -185,7 +205,7 @@ class PolicyTraining(LightningModule):
         uniform = torch.rand(rows, generator=generator)
         mine = slice(rank, rank + world_size * size, world_size)  # as the loader divides windows
         timesteps = self.policy.schedule.timesteps_from_uniform(uniform[mine])
-        return noise[mine].to(self.device), timesteps.to(self.device)
+        return send(noise[mine], self.device), send(timesteps, self.device)
 
 
 def _mix(*numbers: int) -> int:

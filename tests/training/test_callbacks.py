@@ -1,0 +1,68 @@
+"""When a run saves, by a clock that the tests set."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from robodiff.training import callbacks
+from robodiff.training.callbacks import AGREE_EVERY, Interrupted, Keeper
+from robodiff.training.config import TrainerConfig
+
+
+class Run:
+    """A run of batches that take a second each, and of checkpoints that take ``saving`` seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, minutes: float, saving: float, processes: int = 1) -> None:
+        self.clock, self.saving, self.saved, self.asked = 0.0, saving, [], 0
+        monkeypatch.setattr(time, "monotonic", lambda: self.clock)
+        monkeypatch.setattr(callbacks, "save_policy", lambda *_: None)
+        self.keeper = Keeper(Path("run"), TrainerConfig(max_steps=1, checkpoint_every_minutes=minutes), None)
+        self.trainer: Any = SimpleNamespace(
+            world_size=processes, accumulate_grad_batches=2, is_global_zero=True, global_step=0,
+            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), save_checkpoint=self.save_checkpoint,
+            strategy=SimpleNamespace(broadcast=self.broadcast),
+        )  # fmt: skip
+        self.module: Any = SimpleNamespace(micro_batches=0, average=None, check_finite=lambda: None)
+
+    def save_checkpoint(self, path: Path) -> None:
+        self.saved.append(self.module.micro_batches)
+        self.clock += self.saving
+
+    def broadcast(self, what: object) -> object:
+        self.asked += 1
+        return what
+
+    def train(self, batches: int) -> None:
+        for batch in range(batches):
+            self.keeper.on_train_batch_start(self.trainer, self.module, None, batch)
+            self.module.micro_batches += 1
+            self.clock += 1
+
+
+def test_checkpoints_of_a_large_network_are_further_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Run(monkeypatch, 1.0, saving=0.5)
+    quick.train(400)
+    assert quick.saved == [60, 120, 180, 240, 300, 360]
+    slow = Run(monkeypatch, 1.0, saving=4.0)
+    slow.train(400)
+    assert slow.saved == [60, 180, 300]  # 30 times 4 seconds
+
+
+def test_zero_minutes_save_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, 0.0, saving=9.0)
+    run.train(8)
+    assert run.saved == [2, 4, 6]
+
+
+def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, 1.0, saving=0.0, processes=2)
+    run.train(401)
+    assert (run.asked, 2 * AGREE_EVERY) == (10, 40)  # not before the first batch
+    assert run.saved == [80, 160, 240, 320, 400]
+    run.keeper._interrupted = True
+    with pytest.raises(Interrupted):
+        run.train(41)
+    assert run.saved[-1] == 401
