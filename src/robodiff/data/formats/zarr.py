@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.storage
+from h5py import is_hdf5
 
 from robodiff.data.cache import decoded, memory_free
 from robodiff.data.episodes import (
@@ -156,6 +157,8 @@ def _open(path: Path) -> Iterator[zarr.Group]:
             store = zarr.storage.ZipStore(path, mode="r")
         group = zarr.open_group(store, mode="r")
     except _DAMAGE as error:
+        if path.is_file() and is_hdf5(path):
+            raise UsageError(f"{path}: is an HDF5 file; set --data RobomimicDataModule") from None
         raise RobodiffError(f"{path}: is not a zarr group (a folder or a .zip): {_first_line(error)}") from None
     try:
         with warnings.catch_warnings():
