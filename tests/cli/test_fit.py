@@ -195,7 +195,7 @@ MISTAKES = [
     (["--model.horizon", "15"], 2, "horizon must be divisible by 2"),
     (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 = 17, horizon 16"),
     (["--model.noise_scheduler_type", "DDPM"], 2, "These go together"),
-    (["--model.noise_scheduler_type", "DDPMM"], 2, "expected Literal['DDPM', 'DDIM'"),
+    (["--model.noise_scheduler_type", "DDPMM"], 2, "expected one of DDPM, DDIM, "),
     (["--data.path", "nowhere.zarr"], 1, "nowhere.zarr: no such file or folder"),
     (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
     (["--data.layout", "robofactory"], 1, "data/head_camera is missing; it holds data/action, data/state"),
@@ -224,8 +224,18 @@ MISTAKES = [
     (
         ["--trainer.precision", "bf16-true"],
         2,
-        "trainer.precision: expected Literal['32-true', 'bf16-mixed', '16-mixed']",
+        "trainer.precision: expected one of 32-true, bf16-mixed, 16-mixed; found",
     ),
+    (["--trainer.sync_batchnorm", "true", "--trainer.accelerator", "cpu"], 2, "trainer.sync_batchnorm needs GPUs; on"),
+    (["--trainer.limit_val_batches", "x"], 2, "trainer.limit_val_batches: expected int or float or null; found x"),
+    (["--model.crop_shape", "84"], 2, "model.crop_shape: expected list of two int or null; found 84"),
+    (["--model.crop_shape", "[84]"], 2, "model.crop_shape: expected list of two int or null; found [84]"),
+    (["--data.episodes", "5"], 2, "data.episodes: expected list of int or null; found 5"),
+    (["--data.layout", "zarr"], 2, "data.layout: expected one of pusht, robofactory, img or null; found zarr"),
+    (["--data.key_map", "x"], 2, "data.key_map: expected mapping of names to str or null; found x"),
+    (["--model.action_rotations", "[3:6]"], 2, "expected str; found 186 (YAML reads 3:6 as a number; quote it"),
+    (["--model.obs_as_cond", "true"], 2, "model.obs_as_cond; it is model.conditioning (global or inpaint) here"),
+    (["--data.helpp", "5"], 2, "unknown option data.helpp. Did you mean 'data.fps'?"),
     (["--seed_everything", "-1"], 2, "seed_everything must be from 0 to 4294967295; found -1"),
     (["--data.val_split_seed", "-1"], 2, "val_split_seed must not be negative; found -1"),
     (["--model.observation_keys", "[action]"], 2, "must name observations, such as observation.state; found 'action'"),
@@ -257,9 +267,11 @@ def test_mistakes(robodiff: Run, recording: Path, tmp_path: Path, mistake: list[
         (b"model: {class_path: DiffusionConfig}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\n"
          b"rollout: null",
          "rollout: expected options, each with its name; found None"),
+        (b"model: {class_path: DiffusionConfig}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\n"
+         b"trainer: {max_epoch: 3}", "unknown option trainer.max_epoch. Did you mean 'trainer.max_epochs'?"),
         (b"model: {horizon: 8}", "of which class it is; there is DiffusionConfig, DiffusionTransformerConfig"),
     ],
-    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null", "no class"],
+    ids=["no UTF-8", "no YAML", "deep", "endless", "a long number", "aliases", "null", "a typo", "no class"],
 )  # fmt: skip
 def test_files_that_are_no_configuration(robodiff: Run, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)

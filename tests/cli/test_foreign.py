@@ -1,14 +1,21 @@
 """Configuration files of getiaction, and classes that a file may not name."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from robodiff.cli.foreign import ELSEWHERE
+from robodiff.data.config import LeRobotDataModule
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.errors import notice
 from robodiff.policies.checkpoint import load_policy
+from robodiff.policies.config import DiffusionConfig
+from robodiff.training.config import RolloutConfig, TrainerConfig
 
 Run = Callable[..., tuple[int, str, str]]
 THEIRS = """
@@ -74,6 +81,9 @@ def test_their_file_loads_unchanged(robodiff: Run, tmp_path: Path) -> None:
     [
         (("drop_n_last_frames: 7", "drop_n_last_frames: 31"), "model.drop_n_last_frames follows from horizon"),
         (("drop_n_last_frames: 7", "drop_last: 7"), "unknown option model.drop_last"),
+        (("precision: 32-true", "precision: 64"), "trainer.precision: expected one of 32-true, bf16-mixed, 16-mixed"),
+        (("enable_checkpointing", "enable_checkpoints"), "unknown option trainer.enable_checkpoints"),
+        (("trainer:", "ckpt_path: last.ckpt\ntrainer:"), "unknown option ckpt_path"),
         (("getiaction.data.lerobot", "this"), "data: unknown class 'this.LeRobotDataModule'; there is ZarrDataModule"),
     ],
 )
@@ -82,6 +92,100 @@ def test_refused(robodiff: Run, tmp_path: Path, change: tuple[str, str], message
     code, _, err = robodiff("fit", "--config", tmp_path / "theirs.yaml", "--run", tmp_path / "run")
     assert (code, "Traceback" in err) == (2, False), err
     assert message in err
+
+
+LIGHTNINGS = """
+seed_everything: true
+ckpt_path: null
+model:
+  class_path: physicalai.policies.lerobot.Diffusion
+  init_args: {compile_model: true, compile_mode: reduce-overhead, optimizer_lr: 2.0e-4}
+data:
+  class_path: physicalai.data.lerobot.LeRobotDataModule
+  init_args: {repo_id: lerobot/pusht, dataset: null, state_columns: null}
+trainer:
+  max_epochs: -1
+  max_steps: 5
+  min_epochs: 1
+  min_steps: null
+  precision: PRECISION
+  log_every_n_steps: null
+  limit_test_batches: 3
+  val_check_interval: null
+  profiler: null
+"""
+
+
+def printed(robodiff: Run, file: Path, text: str) -> tuple[dict[str, Any], str]:
+    """The configuration that is made of a file, and what is told of it."""
+    notice.cache_clear()
+    file.write_text(text)
+    code, out, err = robodiff("fit", "--config", file, "--print_config")
+    assert code == 0, err
+    return yaml.safe_load(out), err
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("32", "32-true"), ("16", "16-mixed"), ("bf16", "bf16-mixed"), ('"16-mixed"', "16-mixed"), ("null", "32-true")],
+)
+def test_lightnings_options_are_read_as_ours_or_left_out(robodiff: Run, tmp_path: Path, theirs: str, ours: str) -> None:
+    config, err = printed(robodiff, tmp_path / "theirs.yaml", LIGHTNINGS.replace("PRECISION", theirs))
+    assert config["trainer"]["precision"] == ours
+    assert (config["trainer"]["max_epochs"], config["trainer"]["max_steps"]) == (None, 5)
+    assert (config["trainer"]["compile"], config["seed_everything"]) == (True, 42)
+    assert config["model"]["init_args"]["learning_rate"] == 2e-4
+    told = [line.removeprefix("robodiff: note: ") for line in err.splitlines()]
+    assert told == [
+        "what the configuration leaves out is as in getiaction: model.crop_shape [84, 84], model.down_dims "
+        "[512, 1024, 2048], model.diffusion_step_embed_dim 128, model.optimizer_type adam, data.train_batch_size 16, "
+        "trainer.gradient_clip_val null",
+        "seed_everything is a number here, and true and false are none; taken as 42",
+        "model.compile_mode has no use here and is left out",
+        "trainer.limit_test_batches has no use here and is left out",
+        "trainer.min_epochs has no use here and is left out",
+    ]
+
+
+def test_defaults_are_those_of_their_classes(robodiff: Run, tmp_path: Path) -> None:
+    config, _ = printed(robodiff, tmp_path / "theirs.yaml", LIGHTNINGS.replace("PRECISION", "32"))
+    model = config["model"]["init_args"]
+    assert (model["crop_shape"], model["down_dims"]) == ([84, 84], [512, 1024, 2048])
+    assert (model["diffusion_step_embed_dim"], model["optimizer_type"]) == (128, "adam")
+    assert (config["data"]["init_args"]["train_batch_size"], config["trainer"]["gradient_clip_val"]) == (16, None)
+    config, err = printed(robodiff, tmp_path / "theirs.yaml", THEIRS)
+    assert (config["model"]["init_args"]["crop_shape"], config["data"]["init_args"]["train_batch_size"]) == (
+        [40, 40],
+        4,
+    )
+    assert "getiaction: model.diffusion_step_embed_dim 128, model.optimizer_type adam, trainer.gradient" in err
+    without = LIGHTNINGS.replace("{compile_model", "{crop_shape: null, compile_model").replace("PRECISION", "32")
+    config, _ = printed(robodiff, tmp_path / "theirs.yaml", without + "  gradient_clip_val: 0\n")
+    assert (config["model"]["init_args"]["crop_shape"], config["trainer"]["gradient_clip_val"]) == (None, None)
+
+
+def test_what_is_only_read_in_files_of_theirs(robodiff: Run, tmp_path: Path) -> None:
+    ours = "model: {class_path: DiffusionConfig}\ndata: {class_path: ZarrDataModule, init_args: {path: x}}\n"
+    for line, message in (("trainer: {precision: 32}", "trainer.precision: expected one of 32-true"),
+                          ("trainer: {min_epochs: 3}", "unknown option trainer.min_epochs"),
+                          ("seed_everything: true", "seed_everything: expected int; found True"),
+                          ("ckpt_path: null", "unknown option ckpt_path")):  # fmt: skip
+        (tmp_path / "own.yaml").write_text(ours + line)
+        code, _, err = robodiff("fit", "--config", tmp_path / "own.yaml")
+        assert (code, message in err) == (2, True), err
+
+
+def test_a_configuration_of_diffusion_policy_is_told_where_to_go(robodiff: Run, tmp_path: Path) -> None:
+    for text in ("policy:\n  _target_: a.b\n  horizon: 10", "_target_: a.b\ndefaults: [_self_]"):
+        (tmp_path / "theirs.yaml").write_text(text)
+        code, _, err = robodiff("fit", "--config", tmp_path / "theirs.yaml")
+        assert (code, "diffusion_policy" in err, "docs/coming-from.md" in err) == (2, True, True), err
+
+
+def test_the_table_of_other_names_leads_to_options_that_there_are() -> None:
+    parts = {"model": DiffusionConfig, "data": LeRobotDataModule, "trainer": TrainerConfig, "rollout": RolloutConfig}
+    known = {f"{part}.{field.name}" for part, kind in parts.items() for field in dataclasses.fields(kind)}
+    assert {ours.partition(" ")[0] for ours in ELSEWHERE.values()} <= known | {"seed_everything"}
 
 
 def test_no_module_is_imported_because_it_is_named(robodiff: Run, tmp_path: Path) -> None:

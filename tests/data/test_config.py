@@ -88,6 +88,7 @@ def test_other_steps_are_refused(deltas: dict[str, list[float]]) -> None:
         ({}, r"set data\.root \(a folder\) or data\.repo_id"),
         ({"root": "x", "resize_shape": (0, 5)}, "resize_shape must be a height and a width above 0"),
         ({"root": "x", "image_transforms": {"class_path": "Resize"}}, "image_transforms must be null"),
+        ({"root": "x", "delta_timestamps": {"action": [float("nan")] * 2}}, "delta_timestamps.action must be finite"),
         ({"root": "x", "val_split": 1.0}, "val_split must be at least 0 and below 1"),
         ({"root": "x", "train_batch_size": 0}, "train_batch_size must be at least 1"),
     ],
@@ -139,6 +140,12 @@ def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lero
         numbers = episodes.table.get("episode_index", list(range(len(episodes))))
         assert sorted(numbers[place] for place in [*train, *held_out]) == [1, 3, 4]
         assert (len(train), len(held_out)) == (2, 1)
+
+
+def test_steps_of_a_key_that_was_not_recorded(lerobot_set: Path) -> None:
+    deltas = {"action": seconds(-1, 16), "observation.stat": [0.0]}
+    with pytest.raises(UsageError, match=r"names 'observation\.stat', which .* Did you mean 'observation\.state'"):
+        LeRobotDataModule(root=str(lerobot_set), delta_timestamps=deltas).read(["observation.state"])
 
 
 def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from robodiff.cli.foreign import ELSEWHERE
 from robodiff.data.config import DataModule, recording
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import PolicyConfig
@@ -26,6 +27,19 @@ set_parsing_settings(
 
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that tell of a recording what it does not say itself."""
+WORDS = (
+    (r"typing\.", ""),
+    (r"Literal\[None\], ", ""),
+    (r"<class '(\w+)'>", r"\1"),
+    ("NoneType", "null"),
+    (r"tuple\[(\w+), \1\]", r"list of two \1"),
+    (r"(?:list|tuple)\[(\w+)(?:, \.\.\.)?\]", r"list of \1"),
+    (r"dict\[str, ([^][]+)\]", r"mapping of names to \1"),
+    (r"\btuple\b", "list"),
+    (r"\bdict\b", "mapping"),
+    (r"\bAny\b", "anything"),
+)
+"""How jsonargparse writes types, and how they are told, from the inside out."""
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -60,8 +74,9 @@ class Parser(ArgumentParser):
 
     def known_options(self) -> list[str]:
         """Every option there is, those within model and data included."""
-        known = [option.lstrip("-") for action in self._actions for option in action.option_strings]
-        for action in self._actions:
+        actions = [action for action in self._actions if not action.dest.endswith(".help")]
+        known = [option.lstrip("-") for action in actions for option in action.option_strings]
+        for action in actions:
             kind = getattr(action, "_typehint", None)
             if kind in (PolicyConfig, DataModule):
                 classes = [kind, *kind.__subclasses__()]
@@ -90,18 +105,21 @@ def shorten(message: str, known: list[str]) -> str:
         if path in known:
             part = path.partition(".")[0]
             return f"{path} is an option of another class than that of {part} here; set the class with --{part} CLASS"
-        return f"unknown option {path}.{nearest(path, known)}"
+        return f"unknown option {path}{_instead(path, known)}"
+    if unknown := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+        path = f"{unknown[1]}.{unknown[2]}"
+        return f"unknown option {path}{_instead(path, known)}"
     if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
         path = unknown[1].lstrip("-").partition("=")[0]
-        return f"unknown option {unknown[1]}.{nearest(path, known)}"
+        return f"unknown option {unknown[1]}{_instead(path, known)}"
+    if wrong := re.search(r"Subtypes: \[([^\n]+)\]\n.*Given value: (.+)", message, re.DOTALL):
+        return f"{'.'.join(keys)}: expected {_in_words(wrong[1])}; found {wrong[2].splitlines()[0][:80]}"
     if wrong := re.search(r"Expected an? (.+?)\. Got value: (.+)", message, re.DOTALL):
-        found = wrong[2].strip().splitlines()[0]
-        return f"{'.'.join(keys)}: expected {_plain(wrong[1])}; found {found[:80]}"
+        expected, found = _in_words(wrong[1]), wrong[2].strip().splitlines()[0]
+        quote = " (YAML reads 3:6 as a number; quote it, as in '[\"3:6\"]')" if expected == "str" else ""
+        return f"{'.'.join(keys)}: expected {expected}; found {found[:80]}{quote if found.isdigit() else ''}"
     if wrong := re.search(r"(Unexpected|Missing required) keys: \{(.+?)\}", message):
         return f"{'.'.join(keys)}: {wrong[1].lower()} {wrong[2]}"
-    if wrong := re.search(r"Subtypes: \[([^\n]+)\]\n.*Given value: ([^\n]+)", message, re.DOTALL):
-        kinds = _plain(wrong[1]).replace("Literal[None], ", "").replace(", NoneType", " or null")
-        return f"{'.'.join(keys)}: expected {kinds.replace('NoneType', 'null')}; found {wrong[2][:80]}"
     if 'Invalid option "comments"' in message:
         return "--print_config=comments needs ruamel.yaml: pip install ruamel.yaml"
     if "is abstract" in message:
@@ -112,6 +130,15 @@ def shorten(message: str, known: list[str]) -> str:
     return " ".join(lines[:3])[:400]
 
 
-def _plain(kind: str) -> str:
-    """A type without Python's decoration."""
-    return " ".join(re.sub(r"<class '(\w+)'>|typing\.", lambda m: m[1] or "", kind).split())
+def _instead(path: str, known: list[str]) -> str:
+    """What to write in place of an option that there is not, as far as that can be told."""
+    here = ELSEWHERE.get(path.rpartition(".")[2], "")
+    return f"; it is {here} here" if here.partition(" ")[0] in known else f".{nearest(path, known)}"
+
+
+def _in_words(types: str) -> str:
+    """Types as jsonargparse writes them, in words."""
+    for written, told in WORDS:
+        types = re.sub(written, told, " ".join(types.split()))
+    choices = re.split(r", (?![^\[]*\])", types)
+    return " or ".join(re.sub(r"Literal\[(.+)\]", r"one of \1", choice).replace("'", "") for choice in choices)

@@ -1,6 +1,7 @@
 """Which demonstrations to train on, and how they become batches. Imports no torch, so that help is instant."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -139,10 +140,13 @@ class LeRobotDataModule(DataModule):
         if self.image_transforms is not None:
             raise UsageError("image_transforms must be null; the policy crops and changes images on its device, "
                              "see robodiff fit --model.help DiffusionConfig")  # fmt: skip
+        for key, seconds in (self.delta_timestamps or {}).items():
+            if not all(map(math.isfinite, seconds)):
+                raise UsageError(f"data.delta_timestamps.{key} must be finite numbers of seconds; found {seconds}")
 
     def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
         from robodiff.data.formats.lerobot import read_lerobot
-        from robodiff.data.formats.lerobot_meta import download
+        from robodiff.data.formats.lerobot_meta import download, read_meta
 
         if self.num_workers is not None:
             notice("data.num_workers has no effect: batches are gathered from memory, no worker decodes")
@@ -152,6 +156,11 @@ class LeRobotDataModule(DataModule):
         else:
             assert self.repo_id is not None
             root = download(self.repo_id, self.revision, keys, self.episodes)
+        if self.delta_timestamps:
+            there = read_meta(root).features
+            for key in sorted(self.delta_timestamps.keys() - there.keys()):
+                raise UsageError(f"data.delta_timestamps names {key!r}, which {root} does not have."
+                                 f"{nearest(key, [*there])}")  # fmt: skip
         episodes = read_lerobot(root, keys, self.episodes, self.resize_shape, _folder(self.cache_dir))
         return replace(episodes, source=self.root or self.repo_id)
 

@@ -244,6 +244,8 @@ def _trainer(config: TrainerConfig, callbacks: list) -> Trainer:
         raise UsageError(
             f"trainer.precision {config.precision} needs a GPU; on this machine take bf16-mixed or 32-true"
         )
+    if config.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
+        raise UsageError("trainer.sync_batchnorm needs GPUs; on this machine set --trainer.sync_batchnorm false")
     processes = trainer.num_devices * trainer.num_nodes
     if torch.distributed.is_torchelastic_launched() and processes != int(os.environ["WORLD_SIZE"]):
         raise UsageError(

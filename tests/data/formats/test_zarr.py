@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -145,6 +146,9 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(RobodiffError, match="is not a zarr group"):
         read_zarr(tmp_path / "text.zip", "pusht")
+    h5py.File(tmp_path / "demos.hdf5", "w").close()
+    with pytest.raises(UsageError, match=r"demos\.hdf5: is an HDF5 file; set --data RobomimicDataModule"):
+        read_zarr(tmp_path / "demos.hdf5", "pusht")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RobodiffError, match="is not a zarr group"):
         read_zarr(tmp_path / "empty", "pusht")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.storage
+from h5py import is_hdf5
 
 from robodiff.data.cache import decoded, memory_free
 from robodiff.data.episodes import (
@@ -144,6 +145,8 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
 def _open(path: Path) -> Iterator[zarr.Group]:
     if not (path.is_file() or path.is_dir()):
         raise RobodiffError(f"{path}: no such file or folder")
+    if path.is_file() and is_hdf5(path):
+        raise UsageError(f"{path}: is an HDF5 file; set --data RobomimicDataModule")
     with reading(path, "a zarr group (a folder or a .zip)"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
         _check_files(path)
