@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,6 +264,12 @@ def test_a_writer_stopped_at_any_write_goes_on(
     assert stop > 8  # five arrays, each lengthened and filled
     with pytest.raises(RobodiffError, match="holds another recording"):
         ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0}, zarr_format=zarr_format)
+
+
+def test_images_are_compressed_fast_and_numbers_small(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    ZarrWriter(tmp_path / "w.zarr", 10.0, "pusht").append(arrays)
+    data: Any = zarr.open_group(tmp_path / "w.zarr", mode="r")["data"]
+    assert {key: data[key].compressors[0].clevel for key in arrays} == {"state": 9, "action": 9, "img": 5}
 
 
 def test_a_zip_is_the_same_for_the_same_content(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
