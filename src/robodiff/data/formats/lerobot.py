@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
@@ -20,6 +21,7 @@ from robodiff.errors import RobodiffError
 
 FRAMES_PER_PART = 2000  # of a video: few seconds of work to lose, and far more than finding the first frame costs
 _CLOCK = ["episode_index", "frame_index", "timestamp"]
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 def read_lerobot(
@@ -73,7 +75,7 @@ def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[
     with reading(path), open_parquet(path) as file:
         table = columns(file, [*_CLOCK, *keys])
         rows = _rows(meta, path, table, episodes)
-        return {key: _numbers(meta, path, key, table[key].combine_chunks())[rows] for key in keys}
+        return {key: _numbers(meta, path, key, table)[rows] for key in keys}
 
 
 def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> np.ndarray:
@@ -103,17 +105,24 @@ def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> n
     return np.concatenate(found)
 
 
-def _numbers(meta: Meta, path: Path, key: str, column: pa.Array) -> np.ndarray:
+def _numbers(meta: Meta, path: Path, key: str, table: pa.Table) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
-    said, rows = meta.features[key], len(column)
+    column, said, rows = table[key].combine_chunks(), meta.features[key], len(table)
     width = int(np.prod(said["shape"]))
-    nulls = column.null_count
-    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+    while len(column) > 0 and column.null_count == 0 and any(is_list(column.type) for is_list in _LISTS):
+        lengths = pc.call_function("list_value_length", [column]).to_numpy()
+        kinds, counts = np.unique(lengths, return_counts=True)
+        usual = kinds[counts.argmax()]
+        if (bad := np.flatnonzero(lengths != usual)).size:
+            row = int(bad[0]) * rows // len(column)
+            frame, episode = (table[name][row].as_py() for name in ("frame_index", "episode_index"))
+            raise RobodiffError(f"{path}: {key} has {lengths[bad[0]]} values in frame {frame} of episode {episode}, "
+                                f"and {usual} in most others; record it again")  # fmt: skip
         column = column.flatten()
-        nulls += column.null_count
-    if nulls:
+    if column.null_count:
         raise RobodiffError(f"{path}: {key} has frames without a value")
-    dtype = str(np.dtype(column.type.to_pandas_dtype()))
+    plain = pa.types.is_primitive(column.type)
+    dtype = str(np.dtype(column.type.to_pandas_dtype()) if plain else column.type)
     if dtype != said["dtype"] or len(column) != rows * width:
         raise RobodiffError(f"{path}: {key} is {dtype} with {len(column) / max(rows, 1):g} numbers a frame, but "
                             f"meta/info.json says {said['dtype']} of shape {said['shape']}")  # fmt: skip
