@@ -125,6 +125,7 @@ def test_version_3(v30: Path) -> None:
     assert episodes.episode_ends.tolist() == np.cumsum(LENGTHS).tolist()
     assert episodes.features["observation.state"] == Feature("vector", (3,), "float32", ("x", "y", "z"), "rad")
     assert episodes.features[TOP] == Feature("image", (3, 64, 80), "uint8")
+    assert (episodes.attributes, list(episodes.unread)) == ({"robot_type": "arm"}, ["next.reward"])
     assert episodes.table == {"task": ["push", "pull", "push"], "success": [False, True, True],
                               "episode_index": [0, 1, 2]}  # fmt: skip
 

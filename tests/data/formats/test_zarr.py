@@ -218,6 +218,7 @@ def test_what_is_written_is_read(tmp_path: Path, arrays: dict[str, np.ndarray], 
     np.testing.assert_array_equal(episodes.arrays["action"], arrays["action"])
     np.testing.assert_array_equal(episodes.arrays["observation.image"], arrays["img"].transpose(0, 3, 1, 2))
     assert episodes.table == {"seed": [4, 6], "success": [True, False]}
+    assert sorted(read_zarr(tmp_path / "w.zarr", key_map={"action": "action"}).unread) == ["data/img", "data/state"]
     assert (episodes.fps, episodes.episode_ends.tolist()) == (10.0, [3, 7])
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
-from robodiff.data.formats.lerobot_meta import Episode, Meta, columns, open_parquet, read_meta, reading
+from robodiff.data.formats.lerobot_meta import CLOCK, Episode, Meta, columns, open_parquet, read_meta, reading
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
 
@@ -66,7 +66,10 @@ def read_lerobot(
     names = dict.fromkeys(name for episode in chosen for name in episode.row)
     table = {name: [episode.row.get(name) for episode in chosen] for name in names}
     table["episode_index"] = [episode.number for episode in chosen]
-    return Episodes(str(root), {key: arrays[key] for key in features}, ends, meta.fps, features, table)
+    about = {} if meta.robot_type is None else {"robot_type": meta.robot_type}
+    unread = [key for key in meta.features if key not in features and key not in CLOCK]
+    arrays = {key: arrays[key] for key in features}
+    return Episodes(str(root), arrays, ends, meta.fps, features, table, about, unread=unread)
 
 
 def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ from robodiff.data.episodes import ACTION, Feature, episode_numbers, recorded_ke
 from robodiff.errors import NotFetched, RobodiffError
 
 VERSIONS = ("v2.1", "v3.0")
+CLOCK = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+"""Columns that the format itself has in every row."""
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 _PREFIXES = ("data/", "videos/", "meta/", "stats/")
 
@@ -43,6 +45,7 @@ class Meta:
     features: Mapping[str, Mapping[str, Any]]
     """Per key LeRobot's ``dtype``, ``shape`` and ``names``."""
     episodes: list[Episode]
+    robot_type: str | None
 
     def choose(self, numbers: list[int] | None) -> list[Episode]:
         """The episodes of these numbers in rising order, or all; raises ``UsageError`` for a number that is none."""
@@ -120,7 +123,8 @@ def read_meta(root: Path) -> Meta:
             raise RobodiffError(f"{root}: episode {place} has {episode.length} frames, by what meta/ says")
     if len(episodes) < total:
         raise RobodiffError(f"{root}: meta/info.json says {total} episodes, but meta/ describes {len(episodes)}")
-    return Meta(root, fps, features, episodes)
+    robot = info.get("robot_type")
+    return Meta(root, fps, features, episodes, robot if isinstance(robot, str) else None)
 
 
 def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers: list[int] | None) -> Path:
