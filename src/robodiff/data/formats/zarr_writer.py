@@ -52,6 +52,11 @@ class ZarrWriter:
         ends = written_ends(self._meta["episode_ends"][:]) if "episode_ends" in self._meta else np.zeros(0, np.int64)
         self.episodes, self.frames = len(ends), int(ends[-1]) if len(ends) else 0
 
+    @property
+    def complete(self) -> bool:
+        """Whether it was closed, and not appended to since."""
+        return self.group.attrs[ATTRIBUTE]["complete"]
+
     def column(self, name: str) -> np.ndarray:
         """What the episodes so far have in one column of the table; empty when there are none."""
         return np.asarray(self._meta[name][: self.episodes]) if name in self._meta else np.zeros(0)
