@@ -109,10 +109,13 @@ def convert(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     episodes, out, console = recording_of(options.path, options).read(), Path(options.out), Console()
     with bar(console, "episodes", len(episodes)) as advance:
-        write(episodes, out, options.images, advance)
+        written = write(episodes, out, options.images, advance)
+    if episodes.unread:
+        notice(f"{episodes.source} also holds {', '.join(episodes.unread)}; not read, and left out")
     if names := lost(episodes, out):
         notice(f"{out} has no place for {', '.join(names)}; left out")
-    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}")
+    done = "written" if written else "there already, whole"
+    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\n{done}: {out}")
 
 
 ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view, "convert": convert}

@@ -72,6 +72,13 @@ class Episodes:
     """Per key of ``arrays``, what one frame holds."""
     table: Mapping[str, list[Any]] = field(default_factory=dict)
     """What the source says of each episode (``task``, ``success``, ``seed``): per column a list of E values."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the source says of all of it, for a writer of the same format: robomimic's ``env_args``, LeRobot's
+    ``robot_type``."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Per key its name in the source, where the format's writer could not tell it from the key."""
+    unread: Sequence[str] = ()
+    """What else the source holds, by its own names, and was not read."""
 
     @property
     def lengths(self) -> np.ndarray:

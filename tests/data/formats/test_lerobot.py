@@ -128,6 +128,7 @@ def test_version_3(v30: Path) -> None:
     assert episodes.episode_ends.tolist() == np.cumsum(LENGTHS).tolist()
     assert episodes.features["observation.state"] == Feature("vector", (3,), "float32", ("x", "y", "z"), "rad")
     assert episodes.features[TOP] == Feature("image", (3, 64, 80), "uint8")
+    assert (episodes.attributes, list(episodes.unread)) == ({"robot_type": "arm"}, ["next.reward"])
     assert episodes.table == {"task": ["push", "pull", "push"], "success": [False, True, True],
                               "episode_index": [0, 1, 2]}  # fmt: skip
 
@@ -284,6 +285,11 @@ def later_video(root: Path) -> None:
     edit_rows(root, **{f"videos/{TOP}/from_timestamp": [0.0, 0.04, 0.0]})
 
 
+def ragged(kind: Callable[[pa.DataType], pa.DataType]) -> pa.Array:
+    """Lists of two numbers but for one of three and one of one: together as many as there should be."""
+    return pa.array([[0.0, 1.0]] * 7 + [[0.0, 1.0, 2.0], [0.0]] + [[0.0, 1.0]] * (N - 9), kind(pa.float32()))
+
+
 N = sum(LENGTHS)
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: (r / TOP_VIDEO).unlink(), rf"{TOP_VIDEO}: is missing, and {TOP} needs it"),
@@ -305,6 +311,12 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
      rf"{DATA}: action is float64 with 1 numbers a frame, but meta/info.json says float32 of shape \[2\]"),
     (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 with 2 numbers a frame, but .* shape \\[7\\]"),
     (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "action has frames without"),
+    (lambda r: edit_data(r, action=ragged(pa.list_)),
+     rf"{DATA}: action has 3 values in frame 1 of episode 1, and 2 in most others; record it again"),
+    (lambda r: edit_data(r, action=ragged(pa.large_list)), "action has 3 values in frame 1 of episode 1, and 2 in"),
+    (lambda r: edit_data(r, action=pa.array([[[0.0, 1.0]]] * 8 + [[[0.0], [1.0]]] + [[[0.0, 1.0]]] * (N - 9))),
+     "action has 2 values in frame 2 of episode 1, and 1 in most others"),
+    (lambda r: edit_data(r, action=[{"x": 0.0}] * N), "action is struct<x: double> with 1 numbers a frame, but"),
     (lambda r: edit_data(r, frame_index=list(range(N))), rf"{DATA}: episode 1 has frame_index 6 in place of 0"),
     (lambda r: edit_data(r, episode_index=[1] * 6 + [0] * 9 + [2] * 4), "its episodes are not in rising order"),
     (lambda r: (r / DATA).unlink(), rf"{DATA}: is missing; copy or download it again"),
@@ -364,6 +376,13 @@ def test_what_has_no_end_is_not_opened(broken: Path) -> None:
     os.mkfifo(broken / DATA)
     with pytest.raises(RobodiffError, match=f"{DATA}: is neither a file nor a folder"):
         read_lerobot(broken)
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+def test_lists_of_any_kind(broken: Path, kind: Callable[[pa.DataType], pa.DataType]) -> None:
+    expected = read_lerobot(broken, ["action"]).arrays["action"]
+    edit_data(broken, action=pa.array(expected.tolist(), kind(pa.float32())))
+    np.testing.assert_array_equal(read_lerobot(broken, ["action"]).arrays["action"], expected)
 
 
 def test_values_that_are_not_finite_are_refused(broken: Path) -> None:

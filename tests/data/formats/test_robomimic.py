@@ -67,6 +67,7 @@ def test_everything_in_the_order_of_the_numbers(file: Path) -> None:
     assert episodes.table["demo"] == [f"demo_{number}" for number in range(12)]
     assert episodes.table["mask.valid"] == [number in (2, 10) for number in range(12)]
     assert "model_file" not in episodes.table
+    assert sorted(episodes.unread) == ["model_file", "next_obs", "rewards", "states"]
 
 
 def test_windows_of_what_is_held_out_frame_for_frame(file: Path) -> None:
@@ -309,6 +310,27 @@ def made_up(**arrays: np.ndarray) -> Episodes:
     named = {key.replace("__", "."): array for key, array in arrays.items()}
     features = {key: Feature.of(array) for key, array in named.items()}
     return Episodes("made up", named, np.array([2, 5]), 10.0, features)
+
+
+def test_names_and_environment_of_robomimics_own_come_back(file: Path, tmp_path: Path) -> None:
+    environment = {"env_name": "Can", "type": 1, "env_kwargs": {"control_freq": 20, "robots": ["Panda"]}, "v": "1.4"}
+
+    def change(opened: Any) -> None:
+        opened["data"].attrs["env_args"] = json.dumps(environment, indent=4)
+        for demo in opened["data"].values():
+            demo.move("obs/agentview_image", "obs/agentview_rgb")
+
+    edit(file, change)
+    first = read_robomimic(file)
+    for fps, rate in ((20.0, 20), (12.5, 12.5)):
+        write_robomimic(tmp_path / "again.hdf5", dataclasses.replace(first, fps=fps))
+        again = read_robomimic(tmp_path / "again.hdf5")
+        assert (again.places, again.fps) == (first.places, fps)
+        with h5py.File(tmp_path / "again.hdf5") as opened:
+            assert "agentview_rgb" in opened["data/demo_0/obs"]  # type: ignore[operator]
+            found = json.loads(opened["data"].attrs["env_args"])  # type: ignore[arg-type]
+        expected = {**environment, "env_kwargs": {"control_freq": rate, "robots": ["Panda"]}}
+        assert found == expected
 
 
 IMAGES, NUMBERS = np.arange(60, dtype=np.uint8).reshape(5, 3, 2, 2), np.arange(10, dtype=np.float32).reshape(5, 2)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -221,6 +222,7 @@ def test_what_is_written_is_read(tmp_path: Path, arrays: dict[str, np.ndarray], 
     np.testing.assert_array_equal(episodes.arrays["action"], arrays["action"])
     np.testing.assert_array_equal(episodes.arrays["observation.image"], arrays["img"].transpose(0, 3, 1, 2))
     assert episodes.table == {"seed": [4, 6], "success": [True, False]}
+    assert sorted(read_zarr(tmp_path / "w.zarr", key_map={"action": "action"}).unread) == ["data/img", "data/state"]
     assert (episodes.fps, episodes.episode_ends.tolist()) == (10.0, [3, 7])
 
 
@@ -267,6 +269,12 @@ def test_a_writer_stopped_at_any_write_goes_on(
     assert stop > 8  # five arrays, each lengthened and filled
     with pytest.raises(RobodiffError, match="holds another recording"):
         ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0}, zarr_format=zarr_format)
+
+
+def test_images_are_compressed_fast_and_numbers_small(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    ZarrWriter(tmp_path / "w.zarr", 10.0, "pusht").append(arrays)
+    data: Any = zarr.open_group(tmp_path / "w.zarr", mode="r")["data"]
+    assert {key: data[key].compressors[0].clevel for key in arrays} == {"state": 9, "action": 9, "img": 5}
 
 
 def test_a_zip_is_the_same_for_the_same_content(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
-from robodiff.data.formats.lerobot_meta import Episode, Meta, read_meta
+from robodiff.data.formats.lerobot_meta import CLOCK, Episode, Meta, read_meta
 from robodiff.data.formats.lerobot_parquet import read_columns
 from robodiff.data.formats.video import TOLERANCE, decode_frames, resized
 from robodiff.errors import RobodiffError
@@ -23,6 +24,7 @@ from robodiff.machine import cores
 
 FRAMES_PER_PART = 2000  # of a video: few seconds of work to lose, and far more than finding the first frame costs
 _CLOCK = ["episode_index", "frame_index", "timestamp"]
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 def read_lerobot(
@@ -67,7 +69,10 @@ def read_lerobot(
     names = dict.fromkeys(name for episode in chosen for name in episode.row)
     table = {name: [episode.row.get(name) for episode in chosen] for name in names}
     table["episode_index"] = [episode.number for episode in chosen]
-    return Episodes(str(root), {key: arrays[key] for key in features}, ends, meta.fps, features, table)
+    about = {} if meta.robot_type is None else {"robot_type": meta.robot_type}
+    unread = [key for key in meta.features if key not in features and key not in CLOCK]
+    arrays = {key: arrays[key] for key in features}
+    return Episodes(str(root), arrays, ends, meta.fps, features, table, about, unread=unread)
 
 
 def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:
@@ -76,7 +81,7 @@ def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[
     with reading(path, "a parquet file", pa.ArrowException):
         table = read_columns(path, [*_CLOCK, *keys])
         rows = _rows(meta, path, table, episodes)
-        return {key: _numbers(meta, path, key, table[key].combine_chunks())[rows] for key in keys}
+        return {key: _numbers(meta, path, key, table)[rows] for key in keys}
 
 
 def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> np.ndarray:
@@ -109,17 +114,24 @@ def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> n
     return np.concatenate(found)
 
 
-def _numbers(meta: Meta, path: Path, key: str, column: pa.Array) -> np.ndarray:
+def _numbers(meta: Meta, path: Path, key: str, table: pa.Table) -> np.ndarray:
     """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
-    said, rows = meta.features[key], len(column)
+    column, said, rows = table[key].combine_chunks(), meta.features[key], len(table)
     width = math.prod(said["shape"])
-    nulls = column.null_count
-    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+    while len(column) > 0 and column.null_count == 0 and any(is_list(column.type) for is_list in _LISTS):
+        lengths = pc.call_function("list_value_length", [column]).to_numpy()
+        kinds, counts = np.unique(lengths, return_counts=True)
+        usual = kinds[counts.argmax()]
+        if (bad := np.flatnonzero(lengths != usual)).size:
+            row = int(bad[0]) * rows // len(column)
+            frame, episode = (table[name][row].as_py() for name in ("frame_index", "episode_index"))
+            raise RobodiffError(f"{path}: {key} has {lengths[bad[0]]} values in frame {frame} of episode {episode}, "
+                                f"and {usual} in most others; record it again")  # fmt: skip
         column = column.flatten()
-        nulls += column.null_count
-    if nulls:
+    if column.null_count:
         raise RobodiffError(f"{path}: {key} has frames without a value")
-    dtype = str(np.dtype(column.type.to_pandas_dtype()))
+    plain = pa.types.is_primitive(column.type)
+    dtype = str(np.dtype(column.type.to_pandas_dtype()) if plain else column.type)
     if dtype != said["dtype"] or len(column) != rows * width:
         raise RobodiffError(f"{path}: {key} is {dtype} with {len(column) / max(rows, 1):g} numbers a frame, but "
                             f"meta/info.json says {said['dtype']} of shape {said['shape']}")  # fmt: skip

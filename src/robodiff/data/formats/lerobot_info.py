@@ -73,6 +73,7 @@ class Info:
     """Episodes in a folder, in v2.1."""
     templates: Mapping[str, str]
     """``data_path``, and with cameras ``video_path``."""
+    robot_type: str | None
 
     def place(self, template: str, **fields: Any) -> str:
         """The path, relative to the data set's folder, that a template makes of these fields.
@@ -110,7 +111,9 @@ def read_info(root: Path) -> Info:
         templates = {"data_path": _template(info, "data_path", _NUMBERED[version])}
         if cameras:
             templates["video_path"] = _template(info, "video_path", (*_NUMBERED[version], "video_key"))
-    return Info(path, version, episodes, fps, checked, cameras, chunks_size, templates)
+        robot = info.values.get("robot_type")
+    return Info(path, version, episodes, fps, checked, cameras, chunks_size, templates,
+                robot if isinstance(robot, str) else None)  # fmt: skip
 
 
 def _feature(path: Path, key: str, found: Any) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from robodiff.files import reading
 
 _NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
             "float16", "float32", "float64")  # fmt: skip
+CLOCK = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+"""Columns that the format itself has in every row."""
 _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
 _PREFIXES = ("data/", "videos/", "meta/", "stats/")
 
@@ -43,6 +45,7 @@ class Meta:
     features: Mapping[str, Mapping[str, Any]]
     """Per key LeRobot's ``dtype``, ``shape`` and ``names``."""
     episodes: list[Episode]
+    robot_type: str | None
 
     def choose(self, numbers: list[int] | None) -> list[Episode]:
         """The episodes of these numbers in rising order, or all; raises ``UsageError`` for a number that is none."""
@@ -105,7 +108,7 @@ def read_meta(root: Path) -> Meta:
         raise RobodiffError(
             f"{root}: meta/info.json says {info.episodes} episodes, but meta/ describes {len(episodes)}"
         )
-    return Meta(root, info.fps, info.features, episodes)
+    return Meta(root, info.fps, info.features, episodes, info.robot_type)
 
 
 def download(repo_id: str, revision: str | None, keys: list[str] | None, numbers: list[int] | None) -> Path:

@@ -2,7 +2,8 @@
 
 ``meta/info.json`` is written last and says how many episodes count; whatever else a stopped writer left is not read,
 and is dropped when a writer goes on. A parquet file is complete only when it is closed, so the last one is rewritten
-with each episode until it is full.
+with each episode until it is full. ``robodiff.json`` says by which recipe a data set is made, if by any, and whether it
+is whole.
 """
 
 import json
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from robodiff.data.episodes import Feature, as_images
 from robodiff.data.formats.lerobot_info import Said
-from robodiff.data.formats.lerobot_meta import reserved
+from robodiff.data.formats.lerobot_meta import CLOCK, reserved
 from robodiff.data.formats.lerobot_parquet import CHUNK, PLACE, GrowingTable, column, hugging_face, pngs, task_table
 from robodiff.data.formats.lerobot_stats import Stats, image_stats, merge_stats, vector_stats
 from robodiff.data.formats.video import Codec, describe_video, encode_video
@@ -25,7 +26,7 @@ from robodiff.files import reading, replacing, write_json
 
 _DATA, _EPISODES = f"data/{PLACE}.parquet", f"meta/episodes/{PLACE}.parquet"
 _VIDEO = f"videos/{{video_key}}/{PLACE}.mp4"
-_CLOCK = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_RECIPE = "robodiff.json"
 
 
 class LeRobotWriter:
@@ -37,6 +38,7 @@ class LeRobotWriter:
         images: how images are stored: as video with a codec, or ``png``, which loses nothing and takes far more room.
         features: names and units of the vectors' dimensions, per key.
         robot_type: which robot it was recorded on.
+        recipe: how the episodes are made; a data set is then continued only by the recipe that began it.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class LeRobotWriter:
         images: Literal["av1", "h264", "png"] = "av1",
         features: Mapping[str, Feature] | None = None,
         robot_type: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         if fps != int(fps) or fps < 1:
             raise UsageError(f"{path}: LeRobot's fps is a whole number; found {fps:g}")
@@ -59,6 +62,8 @@ class LeRobotWriter:
         self._data, self._rows = GrowingTable(path, _DATA), GrowingTable(path, _EPISODES)
         self._tasks: list[str] = []
         self._stats: dict[str, Stats] = {}
+        self._recipe = recipe
+        self.complete = recipe is not None and _made_by(recipe, path)
         if (path / "meta" / "info.json").exists():
             self._go_on()
 
@@ -106,7 +111,8 @@ class LeRobotWriter:
         self._finish(length, tasks, features, merge_stats(self._stats, stats))
 
     def close(self) -> None:
-        """Replace the quantiles of the vectors, until now averages over the episodes, by those over all frames."""
+        """Replace the quantiles of the vectors, until now averages over the episodes, by those over all frames, and
+        mark what is made by a recipe as whole."""
         vectors = [key for key, feature in self._info["features"].items() if feature["dtype"] not in ("image", "video")]
         for key in vectors:  # one at a time, so that only one is in memory
             tables = [pq.read_table(path, columns=[key]) for path in sorted(self.path.glob("data/*/*.parquet"))]
@@ -116,6 +122,8 @@ class LeRobotWriter:
             self._stats[key] = vector_stats(values.to_numpy(zero_copy_only=False).reshape(-1, width))
         if self.episodes:
             self._write_stats(self._stats)
+        if self._recipe is not None:
+            _write_recipe(self.path, self._recipe, complete=True)
 
     def _go_on(self) -> None:
         """Take up an existing data set, and drop what an unfinished episode left of itself."""
@@ -145,7 +153,7 @@ class LeRobotWriter:
         if len(lengths) != 1 or 0 in lengths:
             raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
         for key in [*arrays, *row]:
-            if key in _CLOCK or reserved(key) or "/" in key:
+            if key in CLOCK or reserved(key) or "/" in key:
                 raise RobodiffError(f"{self.path}: {key!r} is a name that LeRobot's format keeps for itself")
         return lengths.pop()
 
@@ -153,7 +161,7 @@ class LeRobotWriter:
         step = np.arange(length)
         same = np.ones(length, np.int64)
         values = (step / self.fps, step, same * self.episodes, step + self._info["total_frames"], same * task)
-        columns = {key: value[:, None] for key, value in zip(_CLOCK, values, strict=True)}
+        columns = {key: value[:, None] for key, value in zip(CLOCK, values, strict=True)}
         return {**columns, "timestamp": columns["timestamp"].astype(np.float32)}
 
     def _image_feature(self, key: str, images: np.ndarray) -> dict[str, Any]:
@@ -195,6 +203,30 @@ class LeRobotWriter:
     def _write_stats(self, stats: dict[str, Stats]) -> None:
         plain = {key: {name: value.tolist() for name, value in each.items()} for key, each in stats.items()}
         write_json(self.path / "meta" / "stats.json", plain)
+
+
+def _made_by(recipe: Mapping[str, Any], path: Path) -> bool:
+    """Whether a recipe's data set is here and whole; where there is none, or one without an episode, it is begun.
+
+    Raises:
+        RobodiffError: what is here was made otherwise.
+    """
+    mark, made = path / _RECIPE, ""
+    if mark.exists():
+        with reading(mark, "a JSON file"):
+            found = json.loads(mark.read_text())
+            if found["recipe"] == recipe:
+                return found["complete"]
+            made = f" ({found['recipe']})"
+    began = ["meta/info.json"] if made else ["data", "meta", "videos"]  # without info.json no episode is whole
+    if any((path / name).exists() for name in began):
+        raise RobodiffError(f"{path}: holds another recording{made}; choose another path")
+    _write_recipe(path, recipe, complete=False)
+    return False
+
+
+def _write_recipe(path: Path, recipe: Mapping[str, Any], complete: bool) -> None:
+    write_json(path / _RECIPE, {"recipe": dict(recipe), "complete": complete})
 
 
 def _stats_of(row: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Stats]:

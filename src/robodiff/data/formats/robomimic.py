@@ -88,21 +88,26 @@ def read_robomimic(
         numbers = meta.choose(path, names, masks, filter_key, val_filter_key, episodes)
         data: Any = file["data"]
         demos = {names[number]: data[names[number]] for number in numbers}
-        fps = fps or meta.control_frequency(data)
+        environment = meta.environment(data)
+        fps = fps or meta.control_frequency(environment)
         if fps is None:
             raise UsageError(f"{path}: does not say how many frames a second it has (env_args has no control_freq); "
                              "set fps, which is 20 for most of robosuite's")  # fmt: skip
         sources = _wanted(path, *_sources(path, *next(iter(demos.items()))), keys, shape_meta)
         ends = np.cumsum(_lengths(path, demos, sources))
+        places = {key: source.place for key, source in sources.items()}
         arrays = _vectors(path, demos, sources, ends)
         for key, source in sources.items():
             if source.feature.kind == "image":
                 arrays[key] = _images(path, demos, source, ends, resize_shape, cache)
         table = meta.attributes(demos)
+        about = {"env_args": environment} if environment else {}
+        unread = _unread(data, demos, {"total", "num_samples", "obs", *about, *table, *places.values()})
         table |= {MASK + key: [name in listed for name in demos] for key, listed in masks.items()}
         table |= {"demo": list(demos), "episode_index": numbers}
     features = {key: Feature.of(arrays[key]) for key in sources}
-    return Episodes(str(path), {key: arrays[key] for key in sources}, ends, float(fps), features, table)
+    arrays = {key: arrays[key] for key in sources}
+    return Episodes(str(path), arrays, ends, float(fps), features, table, about, places, unread)
 
 
 def _sources(path: Path, name: str, demo: Any) -> tuple[dict[str, Source], dict[str, str]]:
@@ -215,6 +220,16 @@ def _vectors(
     }
     check_finite(str(path), found, ends, list(demos))
     return {key: as_vectors(str(path), place, found[place]) for key, place in vectors.items()}
+
+
+def _unread(data: Any, demos: meta.Demonstrations, read: set[str]) -> list[str]:
+    """The arrays, groups and attributes that are not among those that were read."""
+    there = dict.fromkeys(data.attrs)
+    for demo in demos.values():
+        obs = demo.get("obs")
+        seen = [f"obs/{key}" for key in obs] if isinstance(obs, h5py.Group) else []
+        there |= dict.fromkeys([*demo, *seen, *demo.attrs])
+    return [name for name in there if name not in read]
 
 
 def _rows(parts: list[np.ndarray]) -> np.ndarray:

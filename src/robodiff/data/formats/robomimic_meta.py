@@ -76,12 +76,21 @@ def choose(
     return numbers
 
 
-def control_frequency(data: Any) -> float | None:
-    """The rate at which the environment was stepped; None where the file does not tell."""
+def environment(data: Any) -> dict[str, Any]:
+    """What ``env_args`` says of the environment; nothing where it cannot be read."""
     try:
-        found = json.loads(data.attrs["env_args"])["env_kwargs"]["control_freq"]
-        return float(found) if 0 < found < math.inf else None
+        found = json.loads(data.attrs["env_args"])
     except (LookupError, ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def control_frequency(environment: Mapping[str, Any]) -> float | None:
+    """The rate at which an environment was stepped; None where it is not told."""
+    try:
+        found = environment["env_kwargs"]["control_freq"]
+        return float(found) if 0 < found < math.inf else None
+    except (LookupError, TypeError):
         return None
 
 

@@ -4,11 +4,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from robodiff.data.episodes import ACTION, MASK, Episodes, recorded_keys
+from robodiff.data.formats.robomimic_meta import control_frequency
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
@@ -47,8 +49,7 @@ def _fill(
 ) -> None:
     data = file.create_group("data")
     data.attrs["total"] = int(episodes.episode_ends[-1])
-    environment = {"env_name": episodes.source, "type": 2, "env_kwargs": {"control_freq": episodes.fps}}  # Gym's
-    data.attrs["env_args"] = json.dumps(environment)
+    data.attrs["env_args"] = json.dumps(_environment(episodes))
     columns = {
         name: column for name, column in episodes.columns(bool, int, float, str).items() if not name.startswith(MASK)
     }
@@ -67,8 +68,21 @@ def _fill(
         file[f"mask/{column.removeprefix(MASK)}"] = np.array(listed, "S")
 
 
+def _environment(episodes: Episodes) -> dict[str, Any]:
+    """The source's own, so that robomimic can make it again; it says the rate of the recording."""
+    found = episodes.attributes.get("env_args", {"env_name": episodes.source, "type": 2})  # 2 is Gym's
+    if control_frequency(found) == episodes.fps:
+        return found
+    arguments = found.get("env_kwargs")
+    arguments = arguments if isinstance(arguments, dict) else {}
+    return {**found, "env_kwargs": {**arguments, "control_freq": episodes.fps}}
+
+
 def place_of(episodes: Episodes, key: str) -> str | None:
-    """Where a demonstration has a key: ``actions``, ``obs/<key>``, or None for what there is no place for."""
+    """Where a demonstration has a key: where it was in one of robomimic's, else ``actions``, ``obs/<key>``, or None for
+    what there is no place for."""
+    if key in episodes.places:
+        return episodes.places[key]
     if key == ACTION:
         return "actions"
     if not key.startswith("observation."):

@@ -133,7 +133,8 @@ def read_zarr(
         if faults:
             raise RecordingError(str(path), list(dict.fromkeys(faults)))
         table = {name: _column(meta, path, name, len(ends)) for name in meta if name != "episode_ends"}
-    return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table)
+        unread = [f"data/{key}" for key in data if key not in stored]
+    return Episodes(str(path), arrays, ends.astype(np.int64), float(fps), features, table, unread=unread)
 
 
 def written_ends(ends: np.ndarray) -> np.ndarray:
