@@ -100,7 +100,7 @@ def fit(
     )
     model = replace(config.model, frame_stride=data.shape.frame_stride)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
-    policy.normalizer.fit(data.statistics(policy.representation))
+    policy.normalizer.fit(data.statistics(policy.representation, model.denoised))
     _check_normalization(policy)
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:
