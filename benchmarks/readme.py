@@ -9,10 +9,11 @@ from benchmarks.common import RESULTS, markdown
 ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
-    "docs/concepts.md": ("denoisers",),
+    "docs/concepts.md": ("denoisers", "denoisers_pixels"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
+    "denoisers_pixels": "Push-T from pixels, human demonstrations; success with its 95 % interval",
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
     "training_cpu": "Samples (windows) a second of training, whole steps of `robodiff fit`",
     "training_gpu": "Samples (windows) a second of training on a GPU, whole steps of `robodiff fit`",

@@ -15,7 +15,7 @@ from robodiff.data.rotations import (
     rotation_6d_to_matrix,
 )
 
-ROUND_TRIP = {torch.float64: 1e-14, torch.float32: 2e-6}
+ROUND_TRIP = {torch.float64: 1e-14, torch.float32: 1e-6}
 
 
 def exponential(axis_angle: Tensor) -> Tensor:

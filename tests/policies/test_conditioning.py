@@ -114,21 +114,36 @@ def test_inpainting_overwrites_what_is_known_before_every_step(small_policy: Mak
     assert a.equal(b)  # the future is not read
 
 
-def test_what_is_seen_trains_the_encoder_of_an_inpainting_policy(seeing_policy: Make) -> None:
-    for changes, wanted in (({}, True), ({"n_obs_steps": 1, "horizon": 8}, True)):
-        policy = seeing_policy(conditioning="inpaint", **changes)
-        horizon = policy.config.horizon
-        batch = {key: value[:, :1].expand(-1, horizon, *value.shape[2:]) for key, value in seeing_batch(2).items()
-                 if key.startswith("observation")}  # fmt: skip
-        batch |= {"action": torch.rand(2, horizon, 2) * 512, "action_is_pad": torch.zeros(2, horizon, dtype=torch.bool)}
-        loss, _ = policy.loss(batch)
-        loss.backward()
-        gradients = [p.grad for p in policy.cameras.parameters() if p.requires_grad]
-        assert all(g is not None and g.isfinite().all() for g in gradients)
-        assert any(g.abs().max() > 0 for g in gradients) is wanted
-        actions = policy.eval().predict_chunk(batch).actions
-        assert actions.shape == (2, horizon, 2)
-        assert actions.isfinite().all()
+@pytest.mark.parametrize(("seen", "horizon"), [(2, 16), (1, 8)])
+def test_what_is_seen_alone_trains_the_encoder_of_an_inpainting_policy(
+    seeing_policy: Make, seen: int, horizon: int
+) -> None:
+    policy = seeing_policy(conditioning="inpaint", n_obs_steps=seen, horizon=horizon)
+    batch = {key: value[:, :1].expand(-1, horizon, *value.shape[2:]) for key, value in seeing_batch(2).items()
+             if key.startswith("observation")}  # fmt: skip
+    batch |= {"action": torch.rand(2, horizon, 2) * 512, "action_is_pad": torch.zeros(2, horizon, dtype=torch.bool)}
+    described: list[dict[str, Tensor]] = []
+    policy.cameras.register_forward_hook(lambda _, images, features: described.append(features))
+    loss, _ = policy.loss(batch)
+    for gradient in torch.autograd.grad(loss, [*described[0].values()], retain_graph=True):  # (B, T, D) of each camera
+        assert gradient[:, :seen].any(-1).all()
+        assert not gradient[:, seen:].any()  # what comes later is there to be predicted
+    loss.backward()
+    gradients = [p.grad for p in policy.cameras.parameters() if p.requires_grad]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    actions = policy.eval().predict_chunk(batch).actions
+    assert actions.shape == (2, horizon, 2)
+    assert actions.isfinite().all()
+
+
+def test_the_first_executed_action_depends_on_the_newest_observation(small_policy: Make) -> None:
+    """A causal step attends to observations up to its own, and the first that is executed is that of the newest."""
+    policy = small_policy(DiffusionTransformerConfig, pred_action_steps_only=True, clip_sample=False)
+    batch, noise = batch_of(2), torch.randn(policy.noise_shape(2))
+    other = {**batch, "observation.state": batch["observation.state"].clone()}
+    other["observation.state"][:, -1] += 100
+    a, b = (policy.predict_chunk(observed, noise=noise).actions for observed in (batch, other))
+    assert ((a - b)[:, 0].abs() > 1e-3).any(-1).all()
 
 
 def test_executed_steps_only_are_those_of_the_window(small_policy: Make) -> None:

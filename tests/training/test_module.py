@@ -1,13 +1,15 @@
-"""Optimizer steps of several batches, what validation measures, and training that diverges."""
+"""Optimizer steps of several batches, shortened epochs, what validation measures, and training that diverges."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.conftest import SMALL_MODEL
 from tests.faults.catalogue import SMALL
+from torch import Tensor
 
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot_writer import LeRobotWriter
@@ -96,6 +98,28 @@ def test_actions_that_rest_are_not_judged() -> None:
     validate = Validation(0.0, False)
     validate.module = PolicyTraining(validate.module.policy, 0, None, 5, torch.zeros(4).double())
     assert validate(validate.recorded).keys() == {"val/loss"}
+
+
+def test_epochs_and_validations_are_as_long_as_asked_and_some_sample_chunks(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[int] = []
+    step = PolicyTraining.validation_step
+
+    def counted(self: PolicyTraining, batch: dict[str, Tensor], batch_idx: int) -> Any:
+        validated.append(len(batch["action"]))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PolicyTraining, "validation_step", counted)
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_epochs", 3,
+                            "--trainer.limit_train_batches", 2, "--data.val_batch_size", 4,
+                            "--trainer.limit_val_batches", 3, "--trainer.sample_every_n_epochs", 2)  # fmt: skip
+    assert code == 0, err
+    assert validated == [4] * 9  # the held-out episode would make more
+    curves = read_curves(run / "metrics.csv")
+    assert curves["val/loss"][0] == [2, 4, 6]
+    assert curves["val/action_mse"][0] == [4, 6]  # in the second epoch, and in the last of all
 
 
 def test_what_is_not_finite_is_not_saved_before_anybody_looks(

@@ -48,13 +48,18 @@ class WindowDataModule(LightningDataModule):
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
         self._tensors: dict[str, Tensor] | None = None
 
-    def statistics(self, representation: ActionRepresentation) -> dict[str, Statistics]:
-        """What the frames of the training episodes hold, per vector key; actions as they are represented."""
+    def statistics(self, representation: ActionRepresentation, steps: slice = slice(None)) -> dict[str, Statistics]:
+        """What the frames of the training episodes hold, per vector key; actions as they are represented.
+
+        Args:
+            representation: of the actions.
+            steps: those of a window that are denoised, for relative actions; all when not given.
+        """
         frames, arrays = self.train_windows.episode_frames, self.episodes.arrays
         observed = [
             key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION
         ]
-        actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows)
+        actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows, steps)
         return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
 
     def action_variance(self, representation: ActionRepresentation) -> Tensor:

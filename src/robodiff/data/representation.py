@@ -191,18 +191,20 @@ def encoded_statistics(
     actions: np.ndarray,
     references: Mapping[str, np.ndarray],
     windows: Windows,
+    steps: slice = slice(None),
     chunk: int = 4096,
 ) -> Statistics:
     """What the encoded actions of the training episodes hold, for the normalizer.
 
     Absolute actions count once a frame. What a relative one is depends on the window, so these count as training sees
-    them: every step of every window, edge frames that pad it included.
+    them: every step that is denoised of every window, edge frames that pad it included.
 
     Args:
         representation: how actions are encoded.
         actions: (N, dim) of all frames.
         references: per key of ``reference_keys`` (N, D) of all frames.
         windows: of the training episodes.
+        steps: those of a window that are denoised; all when not given.
         chunk: windows (or frames) that are encoded at a time; it bounds the memory.
 
     Returns:
@@ -210,9 +212,9 @@ def encoded_statistics(
     """
     low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
     count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
-    for frames, now in _training_steps(windows, chunk, relative=bool(representation.reference_keys)):
+    for frames, now in _training_steps(windows, steps if representation.reference_keys else None, chunk):
         current = {key: torch.from_numpy(references[key][now]) for key in representation.reference_keys}
-        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, T, encoded_dim)
+        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, n, encoded_dim)
         values = encoded.flatten(0, 1).numpy().astype(np.float64)
         low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
         # Moments of blocks are merged around their means (Chan, Golub and LeVeque 1983): sums of squares would cancel.
@@ -223,9 +225,9 @@ def encoded_statistics(
     return Statistics(low, high, mean, np.sqrt(squares / count))
 
 
-def _training_steps(windows: Windows, chunk: int, relative: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the frames of actions (B, T) and the current frame of each row (B,)."""
-    if not relative:
+def _training_steps(windows: Windows, steps: slice | None, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the frames of actions (B, n) and the current frame of each row (B,); every frame once without steps."""
+    if steps is None:
         every = windows.episode_frames
         for first in range(0, len(every), chunk):
             frames = every[first : first + chunk]
@@ -233,7 +235,7 @@ def _training_steps(windows: Windows, chunk: int, relative: bool) -> Iterator[tu
         return
     for first in range(0, len(windows), chunk):
         chosen = np.arange(first, min(first + chunk, len(windows)))
-        yield windows.frames(chosen)[0], windows.now[chosen]
+        yield windows.frames(chosen)[0][:, steps], windows.now[chosen]
 
 
 def _range(text: str, dim: int, where: str) -> tuple[int, int]:

@@ -177,6 +177,11 @@ class PolicyConfig(ABC):
         return self.n_action_steps if self.pred_action_steps_only else self.horizon
 
     @property
+    def denoised(self) -> slice:
+        """Which steps of the window are denoised."""
+        return slice(self.first_step, self.first_step + self.denoised_steps)
+
+    @property
     def inference_steps(self) -> int:
         """Denoising steps of the sampler."""
         return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps

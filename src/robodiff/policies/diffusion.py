@@ -116,7 +116,7 @@ class DiffusionPolicy(nn.Module):
             The mean squared error of the prediction, over all that was not known beforehand, and its spread over the
             samples of the batch.
         """
-        steps = slice(self.config.first_step, self.config.first_step + self.config.denoised_steps)
+        steps = self.config.denoised
         trajectory = self._encode(batch[ACTION][:, steps], batch)  # (B, n, W without observations)
         condition = self.describe(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
         if self.inpaints:

@@ -102,7 +102,7 @@ def fit(
     if config.trainer.fast_dev_run:
         model = replace(model, num_inference_steps=2)
     policy = DiffusionPolicy(model, data.episodes.features, data.episodes.fps)
-    policy.normalizer.fit(data.statistics(policy.representation))
+    policy.normalizer.fit(data.statistics(policy.representation, model.denoised))
     _check_normalization(policy)
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     if checkpoint is None:
