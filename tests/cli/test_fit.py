@@ -189,7 +189,7 @@ MISTAKES = [
     (["--model.horizon", "null"], 2, "model.horizon: expected a value; found null"),
     (["--run", "."], 2, ".: exists already"),
     (["--run", "README.md"], 2, "README.md: is a file; a run is a folder, choose another --run"),
-    (["--trainer.strategy", "ddp_spawn"], 2, "trainer.strategy: expected Literal['auto', 'ddp']; found ddp_spawn"),
+    (["--trainer.strategy", "ddp_spawn"], 2, "trainer.strategy: expected one of auto, ddp; found ddp_spawn"),
     (
         ["--data", "{class_path: LeRobotDataModule, init_args: {image_transforms: flip}}"],
         2,

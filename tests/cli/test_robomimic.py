@@ -58,7 +58,7 @@ def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -
     page = (run / "report.html").read_text()
     assert "Error of its actions on recorded episodes" in page
     assert "agentview: Frame" in page
-    assert "robot0_eye_in_hand: Episode" in page
+    assert "robot0_eye_in_hand: Frame" in page
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]
     assert kept["class_path"] == "robodiff.data.config.RobomimicDataModule"
     assert kept["init_args"]["shape_meta"] == yaml.safe_load(SHAPE_META)
@@ -90,7 +90,7 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
     [
         (("--data.filter_key", "trian"), 2, "has no filter key 'trian'; there is train, valid. Did you mean 'train'?"),
         (("--data.shape_meta", "{obs: {object: {shape: [9]}}}"), 1, "object is low_dim of shape [10], but shape_meta"),
-        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta: expected dict; found []"),
+        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta: expected mapping of obs and action or null; found"),
         (("--data.shape_meta", "{obs: {}}"), 2, "data.shape_meta must be {obs: "),
         (("--data.shape_meta", "{action: {shape: [7]}}"), 2, "data.shape_meta: missing required 'obs'"),
         (("--data.shape_meta", "{obs: {object: {shape: [9], as: rgb}}}"), 2, "shape_meta: unexpected 'as'"),

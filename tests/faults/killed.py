@@ -108,7 +108,7 @@ def killed_while_training(place: Place) -> Seen:
         weights = load_file(place.run / "policy-last" / "model.safetensors")
         for name, value in load_file(whole / "policy-last" / "model.safetensors").items():
             assert value.equal(weights[name]), name
-        assert read_rows(place.run / "metrics.csv") == read_rows(whole / "metrics.csv")
+        assert read_rows(place.run / "metrics.csv", "global_step") == read_rows(whole / "metrics.csv", "global_step")
         no_traces(place.run)
         shutil.rmtree(place.run)
     assert len(killed) >= 3
@@ -180,14 +180,21 @@ def half_a_line_of_metrics(place: Place) -> Seen:
     """half a line in metrics.csv."""
     place.with_run()
     file = place.run / "metrics.csv"
-    rows = read_rows(file)
+    rows = read_rows(file, "global_step")
     with file.open("a") as metrics:
         metrics.write(file.read_text().splitlines()[-1][:-5])
-    assert read_rows(file) == rows
+    assert read_rows(file, "global_step") == rows
     seen = run(*place.resume(6)).done()
-    assert read_rows(file)[: len(rows)] == rows
-    assert all(None not in row.values() for row in read_rows(file))
-    assert [int(row["global_step"]) for row in read_rows(file) if row["train/loss"]] == [1, 2, 3, 4, 5, 6]
+    assert read_rows(file, "global_step")[: len(rows)] == rows
+    assert all(None not in row.values() for row in read_rows(file, "global_step"))
+    assert [int(row["global_step"]) for row in read_rows(file, "global_step") if row["train/loss"]] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     return seen
 
 
@@ -199,7 +206,7 @@ def two_trainings_of_one_run(place: Place) -> Seen:
     training.wait_for((place.run / "checkpoints" / "last.ckpt").exists)
     seen = run(*place.resume(2)).refused(1, f"process {training.process.pid} is writing to it")
     training.kill().killed()
-    steps = max(int(row["global_step"]) for row in read_rows(place.run / "metrics.csv"))
+    steps = max(int(row["global_step"]) for row in read_rows(place.run / "metrics.csv", "global_step"))
     run(*place.resume(steps + 2)).done()
     return seen
 

@@ -1,5 +1,6 @@
 """When a run saves, by a clock that the tests set."""
 
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +63,7 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     run.train(401)
     assert (run.asked, 2 * AGREE_EVERY) == (10, 40)  # not before the first batch
     assert run.saved == [80, 160, 240, 320, 400]
-    run.keeper._interrupted = True
+    run.keeper._signal = signal.SIGTERM
     with pytest.raises(Interrupted):
         run.train(41)
     assert run.saved[-1] == 401

@@ -31,6 +31,7 @@ WORDS = (
     (r"typing\.", ""),
     (r"Literal\[None\], ", ""),
     (r"<class '(\w+)'>", r"\1"),
+    (r"<class '[\w.]+\.ShapeMeta'>", "mapping of obs and action"),
     ("NoneType", "null"),
     (r"tuple\[(\w+), \1\]", r"list of two \1"),
     (r"(?:list|tuple)\[(\w+)(?:, \.\.\.)?\]", r"list of \1"),
@@ -112,14 +113,14 @@ def shorten(message: str, known: list[str]) -> str:
     if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
         path = unknown[1].lstrip("-").partition("=")[0]
         return f"unknown option {unknown[1]}{_instead(path, known)}"
+    if wrong := re.search(r"(Unexpected|Missing required) keys: \{(.+?)\}", message):
+        return f"{'.'.join(keys)}: {wrong[1].lower()} {wrong[2]}"
     if wrong := re.search(r"Subtypes: \[([^\n]+)\]\n.*Given value: (.+)", message, re.DOTALL):
         return f"{'.'.join(keys)}: expected {_in_words(wrong[1])}; found {wrong[2].splitlines()[0][:80]}"
     if wrong := re.search(r"Expected an? (.+?)\. Got value: (.+)", message, re.DOTALL):
         expected, found = _in_words(wrong[1]), wrong[2].strip().splitlines()[0]
         quote = " (YAML reads 3:6 as a number; quote it, as in '[\"3:6\"]')" if expected == "str" else ""
         return f"{'.'.join(keys)}: expected {expected}; found {found[:80]}{quote if found.isdigit() else ''}"
-    if wrong := re.search(r"(Unexpected|Missing required) keys: \{(.+?)\}", message):
-        return f"{'.'.join(keys)}: {wrong[1].lower()} {wrong[2]}"
     if 'Invalid option "comments"' in message:
         return "--print_config=comments needs ruamel.yaml: pip install ruamel.yaml"
     if "is abstract" in message:
