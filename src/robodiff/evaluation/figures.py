@@ -92,7 +92,7 @@ def curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[str]:
         ("Success in rollouts", ["rollout/success_rate"], False),
         ("Mean maximum reward in rollouts", ["rollout/mean_max_reward"], False),
         ("Loss", ["train/loss", "val/loss"], True),
-        ("Squared error of sampled actions, held out", ["val/action_mse"], True),
+        ("Error of sampled actions, held out (mean action: 1)", ["val/action_mse"], True),
         ("Gradient norm", ["train/grad_norm"], True),
         ("Learning rate", ["train/learning_rate"], False),
     ):

@@ -47,7 +47,8 @@ class TrainerConfig:
     log_every_n_steps: int = 20
     """Optimizer steps from one line of metrics to the next."""
     checkpoint_every_minutes: float = 1.0
-    """Work that a crash can cost; 0 saves after every optimizer step."""
+    """Work that a crash can cost, more where saving takes long: at most a thirtieth of the time goes into it. 0 saves
+    after every optimizer step."""
     keep_every_n_epochs: int | None = None
     """Keep the policy of every n-th epoch in policies/; only the best and the last when null."""
     early_stopping_patience: int | None = None
