@@ -77,13 +77,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, whose median counts")
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
-    rows = [] if gpu else measure("pusht_keypoints", [], options.steps, options.rounds)
     recorded = os.environ.get("ROBODIFF_TEST_DATA")
+    presets = {} if gpu else {"pusht_keypoints": []}
     if recorded:
-        root = str(Path(recorded) / "lerobot_pusht_v3")
-        preset = "pusht_basic" if gpu else "pusht_cpu"
-        rows += measure(preset, ["--data.root", root], options.steps, options.rounds)
-    keep("training_gpu" if gpu else "training_cpu", rows)
+        presets["pusht_basic" if gpu else "pusht_cpu"] = ["--data.root", str(Path(recorded) / "lerobot_pusht_v3")]
+    rows = []
+    for preset, data in presets.items():
+        rows += measure(preset, data, options.steps, options.rounds)
+        keep("training_gpu" if gpu else "training_cpu", rows)
 
 
 if __name__ == "__main__":
