@@ -152,7 +152,8 @@ def _compiling() -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        said = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
+        reason = (said or [type(error).__name__])[0]
         raise RobodiffError(
             f"torch.compile failed: {reason}\nit needs a C++ compiler, on a GPU Triton; or train with "
             "--trainer.compile false"
