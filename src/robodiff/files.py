@@ -139,6 +139,17 @@ def write_json(target: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read a JSON object; anything else is a ``RobodiffError`` that ends with what to do."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+    if not isinstance(value, dict):
+        raise RobodiffError(f"{path}: expected a JSON object, found {type(value).__name__}; {advice}")
+    return value
+
+
 def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
     """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out.
 

@@ -155,7 +155,11 @@ def test_broken_files(run: Path, robodiff: Run, tmp_path: Path) -> None:
         assert (got, "Traceback" in err) == (code, False), err
         assert message in err
     metrics = next(run.glob("eval/*/metrics.json"))
-    for content, message in (("{", "cannot be read"), ("[]", "must hold a JSON object"), ("{}", "has no 'success")):
+    for content, message in (
+        ("{", "cannot be read"),
+        ("[]", "expected a JSON object, found list; evaluate again"),
+        ("{}", "has no 'success"),
+    ):
         metrics.write_text(content)
         with pytest.raises(RobodiffError, match=message):
             read_run(run)
@@ -191,7 +195,7 @@ def test_evaluations_of_another_form(run: Path, place: list, value: object, mess
     [
         ("metrics.csv", b"epoch,step,val/loss\n0,1,0.5\n", "metrics.csv: has no column 'global_step'"),
         ("run.json", b"{}", "run.json: has no 'minutes'; remove it"),
-        ("run.json", b"[" * 10**5, "run.json: cannot be read: "),
+        ("run.json", b"[" * 10**5, "run.json: cannot be read as JSON: "),
         ("config.yaml", b"model: \xff\n", "config.yaml: cannot be read as YAML"),
     ],
 )

@@ -1,11 +1,11 @@
 """The forms of the JSON files that a run keeps: what those who read them rely on. More may be there."""
 
-import json
 import reprlib
 from pathlib import Path
 from typing import Any
 
 from robodiff.errors import RobodiffError
+from robodiff.files import read_json
 
 LARGEST = 1e15
 """No number is as large, which can be drawn and written out."""
@@ -40,17 +40,6 @@ OFFLINE: Any = {
 }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else is a ``RobodiffError``."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RobodiffError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise RobodiffError(f"{path}: must hold a JSON object; found {type(value).__name__}")
-    return value
-
-
 def read_formed(path: Path, form: Any, advice: str, **absent: Any) -> dict[str, Any]:
     """Read a JSON object of a form.
 
@@ -64,7 +53,7 @@ def read_formed(path: Path, form: Any, advice: str, **absent: Any) -> dict[str, 
     Raises:
         RobodiffError: it is not of that form; the message names the first place.
     """
-    found = {**absent, **read_json(path)}
+    found = {**absent, **read_json(path, advice)}
 
     def check(found: Any, form: Any, name: str) -> None:
         if isinstance(form, dict) and isinstance(found, dict):

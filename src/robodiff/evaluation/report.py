@@ -19,15 +19,16 @@ from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError
 from robodiff.evaluation import figures
 from robodiff.evaluation.compare import compare
-from robodiff.evaluation.forms import read_json
 from robodiff.evaluation.page import write_page
 from robodiff.evaluation.predictions import draw_predictions
 from robodiff.evaluation.runs import COMPARISON_FILE, Evaluation, Run, read_run
 from robodiff.evaluation.view import describe, histograms
+from robodiff.files import read_json
 from robodiff.policies.checkpoint import policy_hash
 
 REPORT_FILE = "report.html"
 SAMPLES = 8
+_COMPARE_AGAIN = "compare again with robodiff eval --against"
 _MOST_HISTOGRAMS = 8  # of each key
 _MOST_ERRORS = 8  # lines in one panel
 _MOST_VIDEO_BYTES = 30_000_000
@@ -210,7 +211,7 @@ def _last_rollouts(run: Run) -> str:
 
 def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:
     files = [evaluation.folder / COMPARISON_FILE for evaluation in evaluations]
-    return [read_json(file).get("conclusion", "") for file in files if file.is_file()]
+    return [read_json(file, _COMPARE_AGAIN).get("conclusion", "") for file in files if file.is_file()]
 
 
 def _data(episodes: Episodes) -> dict[str, Any]:

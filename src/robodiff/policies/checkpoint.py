@@ -14,7 +14,7 @@ from torch import Tensor
 from robodiff.data.episodes import Feature
 from robodiff.diffusion.combinations import canonical_sampler
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import is_repository, replacing, standing
+from robodiff.files import is_repository, read_json, replacing, standing
 from robodiff.policies.config import config_from_dict, config_to_dict
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.plain import checked, from_plain
@@ -133,12 +133,7 @@ def policy_hash(folder: Path) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        described = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {_REMEDY}") from None
-    if not isinstance(described, dict):
-        raise RobodiffError(f"{path}: expected a JSON object, found {type(described).__name__}")
+    described = read_json(path, _REMEDY)
     version = described.get("format_version")
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
