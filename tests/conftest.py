@@ -19,8 +19,8 @@ from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
-from robodiff.envs import registry
-from robodiff.envs.pusht import PushTEnv
+from robodiff.envs import spec as registry
+from robodiff.envs.pusht.env import PushTEnv
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy

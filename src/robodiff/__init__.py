@@ -1,3 +1,27 @@
 """robodiff: from recorded robot demonstrations to a measured diffusion policy."""
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robodiff.policies.checkpoint import load_policy
+    from robodiff.policies.runner import PolicyRunner, Team
+    from robodiff.registry import register
+
+__version__ = "0.2.0"
+__all__ = ["PolicyRunner", "Team", "load_policy", "register"]
+
+_PUBLIC = {
+    "load_policy": "robodiff.policies.checkpoint",
+    "PolicyRunner": "robodiff.policies.runner",
+    "Team": "robodiff.policies.runner",
+    "register": "robodiff.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``import robodiff`` takes no time."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'robodiff' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,54 +1,293 @@
-"""YAML that others wrote, read within limits and as jsonargparse reads it."""
+"""One typed reader for every document: YAML that people write, JSON that runs keep, options of a command line.
 
+A document is a dataclass. Its annotations say what a field may be, bounds included (``Annotated[int, AtLeast(1)]``),
+and its field docstrings are the help texts. Whatever makes one (a file, a command line, Python) is held against the
+annotations in one place, ``Document.__post_init__``, so nobody checks a bound again. A document holds values; no name
+in it is ever imported or called.
+"""
+
+import ast
+import functools
+import inspect
+import json
+import math
+import re
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 import yaml
-from jsonargparse import get_loader
 
-from robodiff.errors import UsageError
+from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.files import replacing
+
+T = TypeVar("T")
 
 MOST_VALUES = 10_000
 DEEPEST = 20
 LONGEST_NUMBER = 30
-"""Limits of a configuration; every 100 characters of a text count as one more value."""
+"""Limits of a YAML document; every 100 characters of a text count as one more value."""
+MOST_PROBLEMS = 3
+"""Problems of one document that are told together."""
 
 
-def read(path: Path) -> tuple[str, Any]:
-    """A file as text, and what it says.
+def AtLeast(least: float) -> msgspec.Meta:
+    """Bound a number from below."""
+    return msgspec.Meta(ge=least)
+
+
+def Above(bound: float) -> msgspec.Meta:
+    """Bound a number from below, the bound itself excluded."""
+    return msgspec.Meta(gt=bound)
+
+
+def Between(least: float, most: float) -> msgspec.Meta:
+    """Bound a number from both sides."""
+    return msgspec.Meta(ge=least, le=most)
+
+
+def FromTo(least: float, end: float) -> msgspec.Meta:
+    """Bound a number from both sides, the end excluded."""
+    return msgspec.Meta(ge=least, lt=end)
+
+
+class FieldErrors(UsageError):
+    """Some fields of a document are not what their annotations say.
+
+    Args:
+        problems: by field, in words.
+        where: the keys that lead to the document.
+    """
+
+    def __init__(self, problems: dict[str, str], where: str = "") -> None:
+        prefix = f"{where}." if where else ""
+        texts = [f"{prefix}{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}"
+                 for name, problem in problems.items()]  # fmt: skip
+        more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
+        super().__init__("; ".join(texts[:MOST_PROBLEMS]) + more)
+        self.problems = problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A dataclass whose fields are converted to, and checked against, their annotations when one is made.
 
     Raises:
-        UsageError: it cannot be read, is no YAML, or exceeds the limits; it says where.
+        FieldErrors: values of another type, or out of bounds; all of them together.
+    """
+
+    def __post_init__(self) -> None:
+        problems = {}
+        for name, kind in hints(type(self)).items():
+            try:
+                object.__setattr__(self, name, convert(getattr(self, name), kind))
+            except ValueError as error:
+                problems[name] = str(error)
+        if problems:
+            raise FieldErrors(problems)
+
+
+def typed(kind: type[T], values: Any, where: str = "") -> T:
+    """Make a ``Document`` of a mapping.
+
+    Args:
+        kind: the class.
+        values: by field; unknown ones are refused, with the nearest known name.
+        where: the keys that lead here, for messages.
+
+    Raises:
+        UsageError: no mapping, unknown or missing fields, or values that do not fit.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{where or kind.__name__}: expected options, each with its name; found {brief(values)}")
+    known = {field.name: field for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    problems = {str(name): f" is not an option.{nearest(str(name), [*known])}" for name in values if name not in known}
+    for name, field in known.items():
+        if field.default is MISSING and field.default_factory is MISSING and name not in values:
+            problems[name] = " is missing"
+    try:
+        if not problems:
+            return kind(**values)
+        kind_hints = hints(kind)
+        for name in values.keys() & known.keys():
+            try:
+                convert(values[name], kind_hints[name])
+            except ValueError as error:
+                problems[name] = str(error)
+    except FieldErrors as errors:
+        problems = errors.problems
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}" if where else str(error)) from None
+    raise FieldErrors(problems, where)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Return ``value`` as an annotation has it: lists as tuples, whole numbers as floats.
+
+    Raises:
+        ValueError: it does not fit; the message says what was expected, and what was found.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        return text, load(text)
+        converted = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(_told(str(error), value, kind)) from None
+    if isinstance(converted, float | tuple | list) and not _finite(converted):
+        raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
+    return converted
+
+
+def parse(text: str, kind: Any) -> Any:
+    """Return what a word of a command line says, read as YAML, or as it is where an annotation takes texts.
+
+    Raises:
+        ValueError: it does not fit.
+        UsageError: it exceeds the limits of a document.
+    """
+    try:
+        value = load_yaml(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str) or _fits(value, kind) or not _fits(text, kind):
+        return convert(value, kind)
+    return text
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        convert(value, kind)
+    except ValueError:
+        return False
+    return True
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+@functools.cache
+def hints(kind: type) -> dict[str, Any]:
+    """Return the annotation of each field, bounds included."""
+    every = get_type_hints(kind, include_extras=True)
+    return {field.name: every[field.name] for field in fields(kind)}
+
+
+@functools.cache
+def field_docs(kind: type) -> dict[str, str]:
+    """Return the docstring of each field of a dataclass, those of its bases included."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if base is object or not hasattr(base, "__dataclass_fields__"):
+            continue
+        try:
+            body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body[0].body  # pyright: ignore
+        except (OSError, SyntaxError):  # a class that was typed into an interpreter
+            continue
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[field.target.id] = " ".join(str(text.value.value).split())  # pyright: ignore
+    return docs
+
+
+def plain(document: Any) -> Any:
+    """Return a document as values of JSON and YAML: mappings, lists, texts, numbers."""
+    return msgspec.to_builtins(document)
+
+
+def read_json(path: Path, kind: type[T], advice: str) -> T:
+    """Read a JSON file into a type; keys that the type does not have are ignored.
+
+    Raises:
+        RobodiffError: it cannot be read, or is not of that type; the message names the place and ends with ``advice``.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.ValidationError as error:
+        raise RobodiffError(f"{path}: {_told(str(error), None)}; {advice}") from None
+    except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all; NaN and infinity are refused (they are not JSON)."""
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file says.
+
+    Raises:
+        UsageError: it cannot be read, is not YAML, or exceeds the limits; it says where.
+    """
+    try:
+        return load_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def load(text: str) -> Any:
-    """What a text says.
+def load_yaml(text: str) -> Any:
+    """Return what a text says; numbers are read as YAML 1.2 has them, so that 1e-4 is one and 3:6 is none.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is not YAML.
         UsageError: it exceeds the limits, or a value is not what its tag says.
     """
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-        if root is not None and _size(root, {}) > MOST_VALUES:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _size(root, {}) > MOST_VALUES:
             _refuse(root, f"and on: more than {MOST_VALUES} values, which is not a configuration")
-        return get_loader("yaml")(text)
+        return loader.construct_document(root)
     except RecursionError:
         raise UsageError(f"is nested more than {DEEPEST} deep") from None
     except (ValueError, LookupError, AttributeError, TypeError) as error:  # what !!int x and the like come to
         raise UsageError(f"holds a value that is not what its tag says: {error}") from None
 
 
+def dump_yaml(value: Any) -> str:
+    """Return values as YAML that ``load_yaml`` reads back."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def brief(value: Any) -> str:
+    """Return a value in at most 80 characters, as a document writes it."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe types, with the scalars of YAML 1.2's core schema."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+for _kind in (_Loader, _Dumper):
+    for _tag, _pattern, _first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+         list("-+.0123456789")),
+    ):  # fmt: skip
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
 def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:
-    """How many values a node holds with its aliases unfolded, which may be 10^9 in a file of ten lines."""
+    """Return how many values a node holds with its aliases unfolded, which may be 10^9 in a file of ten lines."""
     if depth > DEEPEST:
         _refuse(node, f"is nested more than {DEEPEST} deep")
     if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_NUMBER:
@@ -68,3 +307,45 @@ def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:
 
 def _refuse(node: yaml.Node, reason: str) -> NoReturn:
     raise UsageError(f"line {node.start_mark.line + 1} {reason}")
+
+
+def _told(message: str, value: Any, kind: Any = None) -> str:
+    """Tell msgspec's account of a mistake in the words of a document, with what was found there."""
+    reason, _, path = message.partition(" - at ")
+    place = path.strip("`").removeprefix("$")
+    for index, key in re.findall(r"\[(\d+|\.\.\.)\]|\.(\w+)", place):
+        try:
+            value = value[key] if key else value[int(index)]
+        except (LookupError, TypeError, ValueError):
+            value = None
+    reason = reason.partition(", got ")[0].replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
+    reason = reason.replace("array", "list").replace("object", "mapping").replace("Invalid enum value", "unexpected")
+    if kind is not None and not place:
+        reason = f"expected {in_words(kind)}"
+    found = "" if value is None and place else f"; found {brief(value)}"
+    return f"{place.lstrip('.')}: {reason}{found}" if place else f"{reason}{found}"
+
+
+def in_words(kind: Any) -> str:
+    """Return an annotation in words: ``int or null``, ``list of str``, ``one of ddp, auto``."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind in (None, NoneType):
+        return "null"
+    if origin is Annotated:
+        return f"{in_words(inner[0])}{_bounds(inner[1])}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(in_words, inner))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else brief(inner[0])
+    if origin in (list, tuple):
+        count = "two " if origin is tuple and len(inner) == 2 and inner[1] is not Ellipsis else ""
+        return f"list of {count}{in_words(inner[0])}"
+    if origin is dict:
+        return f"mapping of names to {in_words(inner[1])}"
+    return getattr(kind, "__name__", str(kind))
+
+
+def _bounds(meta: Any) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    given = [f"{sign} {getattr(meta, name)}" for name, sign in signs.items() if getattr(meta, name, None) is not None]
+    return f" {' and '.join(given)}" if given else ""

@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from collections.abc import Iterable
 
 
 class RobodiffError(Exception):
@@ -17,12 +18,12 @@ class UsageError(RobodiffError):
     """What was asked for cannot be meant: an option, a name, a combination. The command line exits with 2."""
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return ``" Did you mean 'x'?"`` for the known name that is closest to ``name``, or nothing."""
     from difflib import get_close_matches
 
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    return f" Did you mean {prefix + matches[0]!r}?" if matches else ""
 
 
 @functools.cache

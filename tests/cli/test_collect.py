@@ -14,7 +14,7 @@ import numpy as np
 from robodiff.data.config import BUILTIN
 from robodiff.data.formats.zarr import read_zarr
 from robodiff.envs.collect import collect
-from robodiff.envs.pusht import render_observation
+from robodiff.envs.pusht.env import render_observation
 
 Run = Callable[..., tuple[int, str, str]]
 

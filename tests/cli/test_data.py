@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from robodiff.data.episodes import Feature
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 
 Run = Callable[..., tuple[int, str, str]]
 

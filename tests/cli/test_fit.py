@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from robodiff.cli.fit import presets
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_run
 from robodiff.policies.checkpoint import load_policy
 

@@ -11,7 +11,7 @@ import yaml
 
 from robodiff.cli.foreign import ELSEWHERE
 from robodiff.data.config import LeRobotDataModule
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.errors import notice
 from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.config import DiffusionConfig

@@ -10,9 +10,9 @@ from robodiff.data import episodes as data_episodes
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, as_images, with_past_action
 from robodiff.data.formats.convert import convert
-from robodiff.data.representation import ActionRepresentation
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
+from robodiff.policies.actions import ActionRepresentation
 
 KEYS = ["observation.state", PAST_ACTION]
 

@@ -11,7 +11,7 @@ import zarr
 from tests.conftest import write_recording, write_robomimic_file
 
 from robodiff.cli.main import main
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.statistics import episodes_to_decide, wilson_interval
 
 ROOT = Path(__file__).parents[2]

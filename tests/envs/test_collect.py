@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from robodiff.envs import registry
+from robodiff.envs import spec as registry
 from robodiff.envs.collect import collect
-from robodiff.envs.pusht import GOAL_POSE, PushTEnv
-from robodiff.envs.pusht_expert import PushTExpert
-from robodiff.envs.pusht_planner import simulate_pushes
+from robodiff.envs.pusht.env import GOAL_POSE, PushTEnv
+from robodiff.envs.pusht.expert import PushTExpert
+from robodiff.envs.pusht.planner import simulate_pushes
 from robodiff.errors import RobodiffError, UsageError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robodiff.envs.pool import EnvPool, useful_workers
-from robodiff.envs.registry import get_env_spec
+from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
 
 KEYS = ["observation.state", "observation.image"]

@@ -24,10 +24,10 @@ from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.chunks import sample_chunks, window_shape
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
-from robodiff.evaluation.predictions import draw_predictions
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
+from robodiff.report.predictions import draw_predictions
 
 Make = Callable[..., DiffusionPolicy]
 Run = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,7 @@ from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.episodes import PAST_ACTION
 from robodiff.envs.pool import Step
-from robodiff.envs.registry import get_env_spec
+from robodiff.envs.spec import get_env_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
 from robodiff.policies.diffusion import DiffusionPolicy

@@ -21,8 +21,8 @@ Trouble = Callable[[], None]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.evaluation.video", "robodiff.evaluation.report",
-     "robodiff.envs.pusht", "robodiff.envs.pusht_expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
+    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.evaluation.video", "robodiff.report.run",
+     "robodiff.envs.pusht", "robodiff.envs.pusht.expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
      "gym_pusht", "cv2"]
 )  # fmt: skip
 

@@ -89,7 +89,7 @@ def _lerobot(images: str) -> Callable[[Path], None]:
     def base(folder: Path) -> None:
         import numpy as np
 
-        from robodiff.data.formats.lerobot_writer import LeRobotWriter
+        from robodiff.data.formats.lerobot.writer import LeRobotWriter
 
         random = np.random.default_rng(0)
         size = (2, 4) if images == "png" else (64, 64)
@@ -135,7 +135,7 @@ def _make_v21(root: Path) -> None:
 
 
 def _read_lerobot(folder: Path) -> None:
-    from robodiff.data.formats.lerobot import read_lerobot
+    from robodiff.data.formats.lerobot.reader import read_lerobot
 
     _check_episodes(read_lerobot(folder / "set"))
 

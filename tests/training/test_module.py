@@ -12,7 +12,7 @@ from tests.faults.catalogue import SMALL
 from torch import Tensor
 
 from robodiff.data.episodes import Feature
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy

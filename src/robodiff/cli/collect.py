@@ -36,7 +36,7 @@ def record(options: Any, out: Path) -> None:
 
     from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
     from robodiff.envs.collect import collect
-    from robodiff.envs.registry import get_env_spec
+    from robodiff.envs.spec import get_env_spec
     from robodiff.files import locked, naming
     from robodiff.progress import say
 

@@ -82,7 +82,7 @@ def check(arguments: list[str]) -> None:
 
 def view(arguments: list[str]) -> None:
     """Parse, read, examine, write the page."""
-    from robodiff.evaluation.view import write_view
+    from robodiff.report.recording import write_view
 
     parser = _parser("view", VIEW)
     parser.add_argument("--out", type=str, default="data.html", help="The page.")

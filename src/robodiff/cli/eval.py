@@ -11,7 +11,7 @@ from robodiff.cli.offline import run_offline
 from robodiff.cli.parser import RECORDING, Parser, add_recording
 from robodiff.cli.report import report_evaluation
 from robodiff.errors import UsageError
-from robodiff.evaluation.compare import compare, shared_seeds
+from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation, run_of
 from robodiff.files import write_json
 from robodiff.progress import say

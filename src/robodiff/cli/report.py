@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> None:
     if len(options.runs) == 1:
         print(f"written: {report(Path(options.runs[0]))}")
         return
-    from robodiff.evaluation.report import write_comparison
+    from robodiff.report.run import write_comparison
 
     print(f"written: {write_comparison([Path(run) for run in options.runs], Path(options.out))}")
 
@@ -29,8 +29,8 @@ def report(folder: Path) -> Path:
     """Write a run's ``report.html``, with its demonstrations if they can still be read."""
     from robodiff.cli.fit import configuration
     from robodiff.errors import RobodiffError
-    from robodiff.evaluation.report import write_report
     from robodiff.evaluation.runs import read_run
+    from robodiff.report.run import write_report
 
     found = read_run(folder)
     config = configuration(folder)
@@ -44,8 +44,8 @@ def report(folder: Path) -> Path:
 
 def report_evaluation(out: Path) -> Path:
     """Write the report of the run that an evaluation lies in or, where it lies in none, one of itself alone."""
-    from robodiff.evaluation.report import write_report
     from robodiff.evaluation.runs import Run
+    from robodiff.report.run import write_report
 
     run = out.resolve().parent.parent
     if out.resolve().parent.name == "eval" and (run / "config.yaml").is_file():

@@ -15,7 +15,7 @@ from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository
 
-BUILTIN = {"pusht": Path(__file__).parent / "builtin" / "pusht.zarr.zip"}
+BUILTIN = {"pusht": Path(__file__).parents[1] / "envs" / "pusht" / "demonstrations.zarr.zip"}
 """Demonstrations inside the package, by the name in ``builtin:<name>``."""
 HDF5 = (".hdf5", ".h5")
 """How the name of a robomimic file ends."""
@@ -145,8 +145,8 @@ class LeRobotDataModule(DataModule):
                 raise UsageError(f"data.delta_timestamps.{key} must be finite numbers of seconds; found {seconds}")
 
     def read(self, observation_keys: list[str] | None = None) -> Episodes:  # noqa: D102
-        from robodiff.data.formats.lerobot import read_lerobot
-        from robodiff.data.formats.lerobot_meta import download, read_meta
+        from robodiff.data.formats.lerobot.meta import download, read_meta
+        from robodiff.data.formats.lerobot.reader import read_lerobot
 
         if self.num_workers is not None:
             notice("data.num_workers has no effect: batches are gathered from memory, no worker decodes")

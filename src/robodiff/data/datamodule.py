@@ -12,9 +12,9 @@ from robodiff.data.check import read_sound
 from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.normalize import Statistics
-from robodiff.data.representation import ActionRepresentation, encoded_statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 from robodiff.errors import UsageError
+from robodiff.policies.actions import ActionRepresentation, encoded_statistics
 
 
 class WindowDataModule(LightningDataModule):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.envs.registry import Expert, get_env_spec
+from robodiff.envs.spec import Expert, get_env_spec
 from robodiff.errors import RobodiffError, UsageError
 
 Demonstration = dict[str, Any]

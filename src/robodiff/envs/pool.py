@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robodiff.envs.registry import EnvSpec, get_env_spec
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import RobodiffError
 from robodiff.machine import cores
 

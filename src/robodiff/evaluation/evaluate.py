@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.envs.registry import EnvSpec, get_env_spec
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
 from robodiff.evaluation.runs import (
     COMPARISON_FILE,

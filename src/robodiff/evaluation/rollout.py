@@ -9,7 +9,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.envs.pool import EnvPool, Step, useful_workers
-from robodiff.envs.registry import EnvSpec
+from robodiff.envs.spec import EnvSpec
 from robodiff.errors import UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.envs.registry import EnvSpec
+from robodiff.envs.spec import EnvSpec
 from robodiff.evaluation.rollout import EpisodeRecord
 from robodiff.files import replacing
 

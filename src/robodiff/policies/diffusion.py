@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.normalize import Normalizer
-from robodiff.data.representation import ActionRepresentation
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
 from robodiff.diffusion.schedule import expand_like, make_schedule
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.vision import CameraView
+from robodiff.policies.actions import ActionRepresentation
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.features import make_cameras, observed, policy_features
 

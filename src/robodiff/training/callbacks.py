@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from robodiff.envs.registry import get_env_spec
+from robodiff.envs.spec import get_env_spec
 from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import rollout
 from robodiff.policies.checkpoint import save_policy

@@ -19,7 +19,7 @@ from rich.console import Console
 from robodiff.data.config import DataModule
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
-from robodiff.envs.registry import get_env_spec
+from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import RUN_FILE

@@ -10,7 +10,7 @@ import pytest
 from robodiff.data.config import recording as read_any
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.convert import convert, lost
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.errors import RobodiffError, UsageError, notice
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,7 +12,7 @@ import zarr
 
 from robodiff.data.formats.zarr import read_zarr
 from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
-from robodiff.data.pusht import corners_from_pose
+from robodiff.envs.pusht.geometry import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from robodiff.data.config import HDF5
 from robodiff.data.episodes import WHERE, Episodes
-from robodiff.data.formats.lerobot_writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic_writer import place_of, write_robomimic
 from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
 from robodiff.errors import UsageError

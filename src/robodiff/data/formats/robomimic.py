@@ -29,8 +29,8 @@ from robodiff.data.episodes import (
     check_finite,
 )
 from robodiff.data.formats import robomimic_meta as meta
+from robodiff.data.formats.lerobot.video import resized
 from robodiff.data.formats.shape_meta import check_features, named
-from robodiff.data.formats.video import resized
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import reading
 

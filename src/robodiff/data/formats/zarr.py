@@ -31,7 +31,7 @@ from robodiff.data.episodes import (
     check_lengths,
     recorded_keys,
 )
-from robodiff.data.pusht import corners_from_pose
+from robodiff.envs.pusht.geometry import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.files import reading
 

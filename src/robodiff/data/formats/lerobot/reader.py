@@ -1,0 +1,217 @@
+"""LeRobot data sets, formats v2.1 and v3.0: vectors from parquet files, images decoded once from videos or PNGs."""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from robodiff.data.cache import Part, assembled
+from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
+from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta, read_meta
+from robodiff.data.formats.lerobot.parquet import read_columns
+from robodiff.data.formats.lerobot.video import TOLERANCE, decode_frames, resized
+from robodiff.errors import RobodiffError
+from robodiff.files import reading
+from robodiff.machine import cores
+
+FRAMES_PER_PART = 2000  # of a video: few seconds of work to lose, and far more than finding the first frame costs
+_CLOCK = ["episode_index", "frame_index", "timestamp"]
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+
+
+def read_lerobot(
+    root: Path,
+    keys: list[str] | None = None,
+    episodes: list[int] | None = None,
+    resize_shape: tuple[int, int] | None = None,
+    cache: Path | None = None,
+) -> Episodes:
+    """Read a data set; videos of keys that are not asked for stay untouched.
+
+    Args:
+        root: its folder, with ``meta/``, ``data/`` and ``videos/``.
+        keys: which keys to read; all observations and the action when None.
+        episodes: which episodes, by number; all when None.
+        resize_shape: height and width of the images that are made of it; the recorded size when None.
+        cache: folder of the decoded images; that of ``robodiff.data.cache`` when None.
+
+    Returns:
+        The chosen episodes alone, in the order of their numbers, which are in the table as ``episode_index``.
+
+    Raises:
+        RobodiffError: no data set there, a broken one, or one that is not what its ``meta/`` says; the message names
+            the file, the key and the episode.
+        UsageError: episodes that there are not.
+    """
+    meta = read_meta(root)
+    chosen, features = meta.choose(episodes), meta.wanted(keys)
+    files = [list(group) for _, group in groupby(chosen, key=lambda episode: episode.data)]
+    vectors = [key for key, feature in features.items() if feature.kind == "vector"]
+    with ThreadPoolExecutor(cores()) as pool:
+        tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
+    found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
+    ends = np.cumsum([episode.length for episode in chosen])
+    check_finite(str(root), found, ends, [f"episode {episode.number}" for episode in chosen])
+    arrays = {key: as_vectors(str(root), key, array) for key, array in found.items()}
+    for key, feature in features.items():
+        if feature.kind == "image":
+            images = _images(meta, key, chosen, files, resize_shape, cache)
+            arrays[key] = images
+            features[key] = Feature("image", images.shape[1:], "uint8")
+    names = dict.fromkeys(name for episode in chosen for name in episode.row)
+    table = {name: [episode.row.get(name) for episode in chosen] for name in names}
+    table["episode_index"] = [episode.number for episode in chosen]
+    about = {} if meta.robot_type is None else {"robot_type": meta.robot_type}
+    unread = [key for key in meta.features if key not in features and key not in CLOCK]
+    arrays = {key: arrays[key] for key in features}
+    return Episodes(str(root), arrays, ends, meta.fps, features, table, about, unread=unread)
+
+
+def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:
+    """The rows of some episodes of one file, per key (n, D)."""
+    path = meta.root / episodes[0].data
+    with reading(path, "a parquet file", pa.ArrowException):
+        table = read_columns(path, [*_CLOCK, *keys])
+        rows = _rows(meta, path, table, episodes)
+        return {key: _numbers(meta, path, key, table)[rows] for key in keys}
+
+
+def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> np.ndarray:
+    """The rows that episodes have in the table of a file; their clock is checked."""
+    number, frame, time = (table[key].to_numpy() for key in _CLOCK)
+    for key, clock in zip(_CLOCK, (number, frame, time), strict=True):
+        if clock.dtype.kind not in "iuf":
+            raise RobodiffError(f"{path}: {key} must be numbers; found {table[key].type}")
+    if not np.all(number[1:] >= number[:-1]):
+        raise RobodiffError(f"{path}: its episodes are not in rising order, see column episode_index")
+    found = []
+    for episode in episodes:
+        first, last = np.searchsorted(number, [episode.number, episode.number + 1])
+        if last - first != episode.length:
+            raise RobodiffError(
+                f"{path}: episode {episode.number} has {last - first} rows, but meta/ says {episode.length} frames"
+            )
+        expected = np.arange(episode.length)
+        if (gap := np.flatnonzero(frame[first:last] != expected)).size:
+            raise RobodiffError(f"{path}: episode {episode.number} has frame_index {frame[first + gap[0]]} "
+                                f"in place of {gap[0]}")  # fmt: skip
+        off = np.abs(time[first:last] * meta.fps - expected)
+        if not off.max() <= TOLERANCE:  # or is not a number
+            worst = int(np.argmin(off <= TOLERANCE))
+            raise RobodiffError(
+                f"{path}: frame {worst} of episode {episode.number} is at {time[first + worst]:.3f} s, but fps "
+                f"{meta.fps:g} of meta/info.json puts it at {worst / meta.fps:.3f} s"
+            )
+        found.append(np.arange(first, last))
+    return np.concatenate(found)
+
+
+def _numbers(meta: Meta, path: Path, key: str, table: pa.Table) -> np.ndarray:
+    """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
+    column, said, rows = table[key].combine_chunks(), meta.features[key], len(table)
+    width = math.prod(said["shape"])
+    while len(column) > 0 and column.null_count == 0 and any(is_list(column.type) for is_list in _LISTS):
+        lengths = pc.call_function("list_value_length", [column]).to_numpy()
+        kinds, counts = np.unique(lengths, return_counts=True)
+        usual = kinds[counts.argmax()]
+        if (bad := np.flatnonzero(lengths != usual)).size:
+            row = int(bad[0]) * rows // len(column)
+            frame, episode = (table[name][row].as_py() for name in ("frame_index", "episode_index"))
+            raise RobodiffError(f"{path}: {key} has {lengths[bad[0]]} values in frame {frame} of episode {episode}, "
+                                f"and {usual} in most others; record it again")  # fmt: skip
+        column = column.flatten()
+    if column.null_count:
+        raise RobodiffError(f"{path}: {key} has frames without a value")
+    plain = pa.types.is_primitive(column.type)
+    dtype = str(np.dtype(column.type.to_pandas_dtype()) if plain else column.type)
+    if dtype != said["dtype"] or len(column) != rows * width:
+        raise RobodiffError(f"{path}: {key} is {dtype} with {len(column) / max(rows, 1):g} numbers a frame, but "
+                            f"meta/info.json says {said['dtype']} of shape {said['shape']}")  # fmt: skip
+    return column.to_numpy(zero_copy_only=False).reshape(rows, width)
+
+
+def _images(
+    meta: Meta,
+    key: str,
+    chosen: list[Episode],
+    files: list[list[Episode]],
+    resize: tuple[int, int] | None,
+    cache: Path | None,
+) -> np.ndarray:
+    """(N, 3, H, W) uint8, memory-mapped."""
+    size = meta.image_size(key)
+    if meta.features[key]["dtype"] == "video":
+        parts = [_video_part(meta, key, group, size, resize) for group in _runs(meta, key, chosen)]
+    else:
+        parts = [
+            Part(
+                meta.root / group[0].data,
+                sum(episode.length for episode in group),
+                f"{key} {[episode.number for episode in group]} {resize}",
+                partial(_pngs, meta, key, group, size, resize),
+            )
+            for group in files
+        ]
+    for part in parts:
+        if not part.source.is_file():
+            raise RobodiffError(f"{part.source}: is missing, and {key} needs it; copy or download the data set again")
+    return assembled(f"{meta.root}: {key}", parts, (3, *(resize or size)), np.dtype(np.uint8), cache)
+
+
+def _runs(meta: Meta, key: str, episodes: list[Episode]) -> Iterator[list[Episode]]:
+    """Episodes that follow one another in one video, up to about ``FRAMES_PER_PART`` frames together."""
+    run: list[Episode] = []
+    frames, end = 0, 0.0
+    for episode in episodes:
+        path, start = episode.videos[key]
+        if run and (path != run[0].videos[key][0] or start < end or frames + episode.length > FRAMES_PER_PART):
+            yield run
+            run, frames = [], 0
+        run.append(episode)
+        frames, end = frames + episode.length, start + (episode.length - TOLERANCE) / meta.fps
+    yield run
+
+
+def _video_part(
+    meta: Meta, key: str, episodes: list[Episode], size: tuple[int, int], resize: tuple[int, int] | None
+) -> Part:
+    times = np.concatenate([e.videos[key][1] + np.arange(e.length) / meta.fps for e in episodes])
+    path = meta.root / episodes[0].videos[key][0]
+    recipe = f"{hashlib.sha256(times.tobytes()).hexdigest()} {resize}"
+
+    def decode() -> Iterator[np.ndarray]:
+        done = 0
+        try:
+            for image in decode_frames(path, times, meta.fps, size, resize):
+                yield image
+                done += 1
+        except RobodiffError as error:
+            place = np.searchsorted(np.cumsum([episode.length for episode in episodes]), done, side="right")
+            raise RobodiffError(f"{error} (episode {episodes[place].number})") from None
+
+    return Part(path, len(times), recipe, decode)
+
+
+def _pngs(
+    meta: Meta, key: str, episodes: list[Episode], size: tuple[int, int], resize: tuple[int, int] | None
+) -> Iterator[np.ndarray]:
+    """Images that are embedded in a parquet file, one by one as (1, 3, H, W)."""
+    from PIL import Image
+
+    path = meta.root / episodes[0].data
+    with reading(path, "a parquet file of PNGs", pa.ArrowException, Image.DecompressionBombError):
+        table = read_columns(path, [*_CLOCK, key])
+        for row in _rows(meta, path, table, episodes):
+            with Image.open(io.BytesIO(table[key][int(row)].as_py()["bytes"])) as image:
+                if (image.height, image.width) != size:
+                    raise RobodiffError(f"{path}: {key} is {image.height}x{image.width} (height x width) in row {row}, "
+                                        f"but meta/info.json says {size[0]}x{size[1]}")  # fmt: skip
+                yield resized(np.asarray(image.convert("RGB")), resize)[None]

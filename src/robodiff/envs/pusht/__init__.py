@@ -1,0 +1,1 @@
+"""Push-T: the simulation, its scripted expert, and the demonstrations inside the package."""

@@ -1,0 +1,263 @@
+"""What the network sees of an action, and back: rotations as six numbers, poses relative to the current state.
+
+A recording holds a rotation as axis-angle: three numbers, whose direction is the axis and whose length is the angle in
+radians. The network sees the first two rows of its matrix, for which ``rotations`` tells the reasons.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robodiff.data.normalize import Statistics, parse_range
+from robodiff.data.windows import Windows
+from robodiff.errors import UsageError, nearest
+from robodiff.policies.rotations import (
+    angle_between,
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    matrix_to_rotation_6d,
+    product,
+    quaternion_to_matrix,
+    rotation_6d_to_matrix,
+)
+
+
+class ActionRepresentation:
+    """A map from recorded actions to those that are learnt, and back; it has no parameters.
+
+    Every range of dimensions is encoded where it stands, so (position, axis-angle, gripper) of 3 + 3 + 1 numbers become
+    3 + 6 + 1. A normalizer of encoded actions counts these dimensions: ``{"0:3": "limits", "3:9": "identity", "9:10":
+    "identity"}``; the six numbers lie within [-1, 1] and are best left as they are.
+
+    Args:
+        dim: dimensions of a recorded action.
+        rotations: ranges of it that hold axis-angle in radians, as ``"3:6"``.
+        relative_to: ranges of it that are taken relative to the current observation, each with the observation,
+            ``{"0:3": "observation.robot0_eef_pos"}`` or ``{"0:3": "observation.state[0:3]"}``. A range of numbers
+            becomes action - observation. A range of ``rotations`` becomes the action's rotation as seen from the
+            observed one, R_observation^T R_action, the observation being axis-angle (3 numbers) or a quaternion
+            x, y, z, w (4 numbers of any length above 0, as robosuite and robomimic write it).
+        observations: dimensions of every vector that is observed.
+
+    Raises:
+        UsageError: a range that is not one, is outside of the action or overlaps another; a rotation that is not 3
+            numbers; an observation that there is not, or of the wrong number of dimensions.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        rotations: Sequence[str] = (),
+        relative_to: Mapping[str, str] | None = None,
+        observations: Mapping[str, int] | None = None,
+    ) -> None:
+        rotated = [_range(text, dim, "rotations") for text in rotations]
+        for start, stop in rotated:
+            if stop - start != 3:
+                raise UsageError(f"rotations: axis-angle is 3 numbers; the range {start}:{stop} has {stop - start}")
+        relative = [(_range(text, dim, "relative_to"), source) for text, source in (relative_to or {}).items()]
+        ranges = sorted(rotated + [range_ for range_, _ in relative if range_ not in rotated])
+        for (a, b), (c, d) in pairwise(ranges):
+            if c < b:
+                raise UsageError(f"rotations and relative_to: the ranges {a}:{b} and {c}:{d} overlap; "
+                                 "a relative range is one whole rotation or holds none")  # fmt: skip
+        references = {
+            range_: _reference(source, range_, range_ in rotated, observations or {}) for range_, source in relative
+        }
+        edges = sorted({0, dim, *(edge for range_ in ranges for edge in range_)})
+        self._parts = [_Part(*range_, range_ in rotated, references.get(range_)) for range_ in pairwise(edges)]
+        self.dim = dim
+        self.encoded_dim = sum(part.encoded_dim for part in self._parts)
+        self.reference_keys = sorted({reference.key for reference in references.values()})
+        """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
+
+    def encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """Recorded actions to what is learnt.
+
+        Args:
+            actions: (B, T, dim) as recorded.
+            reference: per key of ``reference_keys`` the current observation as recorded, (B, D): that of step
+                n_obs_steps - 1 of the window. All T steps are taken relative to it.
+
+        Returns:
+            (B, T, encoded_dim), not normalised.
+        """
+        return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
+
+    def decode(self, encoded: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of ``encode``, (B, T, encoded_dim) to (B, T, dim).
+
+        Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi].
+        """
+        pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
+        return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
+
+    def distance(self, actions: Tensor, others: Tensor) -> Tensor:
+        """How far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.
+
+        Of a number that is the size of the difference, of a rotation the angle that leads from one to the other, in
+        radians: differences between axis-angles mean nothing where the axis flips.
+        """
+        return torch.cat([part.distance(actions, others) for part in self._parts], -1)
+
+    @property
+    def distances(self) -> list[tuple[int, ...]]:
+        """The dimensions that each number of ``distance`` is about: one, or the three of a rotation."""
+        return [dims for part in self._parts for dims in part.distances]
+
+    def mean(self, actions: Tensor) -> Tensor:
+        """The mean (dim,) of recorded actions (F, dim); of rotations what Gram and Schmidt make of it."""
+        means = []
+        for part in self._parts:
+            absolute = replace(part, reference=None)
+            encoded = absolute.encode(actions[None, :, part.start : part.stop], {})  # (1, F, encoded_dim)
+            means.append(absolute.decode(encoded.mean(1, keepdim=True), {})[0, 0])
+        return torch.cat(means)
+
+    def variance(self, actions: Tensor) -> Tensor:
+        """The mean squared ``distance`` (E,) of recorded actions (F, dim) from their ``mean``."""
+        return self.distance(actions, self.mean(actions)).square().mean(0)
+
+    def encode_mask(self, mask: Tensor) -> Tensor:
+        """Which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""
+        return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Dimensions of one observation: numbers, axis-angle or a quaternion."""
+
+    key: str
+    start: int
+    stop: int
+
+    def numbers(self, observations: Mapping[str, Tensor]) -> Tensor:
+        return observations[self.key][:, None, self.start : self.stop]  # (B, 1, d): the same for every step
+
+    def matrix(self, observations: Mapping[str, Tensor]) -> Tensor:
+        to_matrix = quaternion_to_matrix if self.stop - self.start == 4 else axis_angle_to_matrix
+        return to_matrix(self.numbers(observations))  # (B, 1, 3, 3)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A range of the recorded action that is encoded as one."""
+
+    start: int
+    stop: int
+    is_rotation: bool
+    reference: _Reference | None
+
+    @property
+    def encoded_dim(self) -> int:
+        return 6 if self.is_rotation else self.stop - self.start
+
+    @property
+    def distances(self) -> list[tuple[int, ...]]:
+        dims = range(self.start, self.stop)
+        return [tuple(dims)] if self.is_rotation else [(dim,) for dim in dims]
+
+    def distance(self, actions: Tensor, others: Tensor) -> Tensor:
+        a, b = actions[..., self.start : self.stop], others[..., self.start : self.stop]
+        return angle_between(a, b).unsqueeze(-1) if self.is_rotation else (a - b).abs()
+
+    def encode(self, action: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
+        if not self.is_rotation:
+            return action - self.reference.numbers(observations) if self.reference else action
+        matrix = axis_angle_to_matrix(action)  # (B, T, 3, 3)
+        if self.reference:
+            matrix = product(self.reference.matrix(observations).mT, matrix)
+        return matrix_to_rotation_6d(matrix)
+
+    def encode_mask(self, mask: Tensor) -> Tensor:
+        return mask.all(-1, keepdim=True).expand(*mask.shape[:-1], 6) if self.is_rotation else mask
+
+    def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
+        if not self.is_rotation:
+            return encoded + self.reference.numbers(observations) if self.reference else encoded
+        matrix = rotation_6d_to_matrix(encoded)  # (B, T, 3, 3)
+        if self.reference:
+            matrix = product(self.reference.matrix(observations), matrix)
+        return matrix_to_axis_angle(matrix)
+
+
+def encoded_statistics(
+    representation: ActionRepresentation,
+    actions: np.ndarray,
+    references: Mapping[str, np.ndarray],
+    windows: Windows,
+    steps: slice = slice(None),
+    chunk: int = 4096,
+) -> Statistics:
+    """What the encoded actions of the training episodes hold, for the normalizer.
+
+    Absolute actions count once a frame. What a relative one is depends on the window, so these count as training sees
+    them: every step that is denoised of every window, edge frames that pad it included.
+
+    Args:
+        representation: how actions are encoded.
+        actions: (N, dim) of all frames.
+        references: per key of ``reference_keys`` (N, D) of all frames.
+        windows: of the training episodes.
+        steps: those of a window that are denoised; all when not given.
+        chunk: windows (or frames) that are encoded at a time; it bounds the memory.
+
+    Returns:
+        Four arrays (encoded_dim,) float64.
+    """
+    low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
+    count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
+    for frames, now in _training_steps(windows, steps if representation.reference_keys else None, chunk):
+        current = {key: torch.from_numpy(references[key][now]) for key in representation.reference_keys}
+        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, n, encoded_dim)
+        values = encoded.flatten(0, 1).numpy().astype(np.float64)
+        low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
+        # Moments of blocks are merged around their means (Chan, Golub and LeVeque 1983): sums of squares would cancel.
+        total, shift = count + len(values), values.mean(0) - mean
+        squares += values.var(0) * len(values) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    return Statistics(low, high, mean, np.sqrt(squares / count))
+
+
+def _training_steps(windows: Windows, steps: slice | None, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the frames of actions (B, n) and the current frame of each row (B,); every frame once without steps."""
+    if steps is None:
+        every = windows.episode_frames
+        for first in range(0, len(every), chunk):
+            frames = every[first : first + chunk]
+            yield frames[:, None], frames
+        return
+    for first in range(0, len(windows), chunk):
+        chosen = np.arange(first, min(first + chunk, len(windows)))
+        yield windows.frames(chosen)[0][:, steps], windows.now[chosen]
+
+
+def _range(text: str, dim: int, where: str) -> tuple[int, int]:
+    start, stop = parse_range(text, where)
+    if not 0 <= start < stop <= dim:
+        raise UsageError(f"{where}: the range {text} is not within the dimensions 0:{dim}")
+    return start, stop
+
+
+def _reference(text: str, range_: tuple[int, int], is_rotation: bool, observations: Mapping[str, int]) -> _Reference:
+    """Read ``observation.state`` or ``observation.state[0:3]``, what a range of the action is relative to."""
+    where = f"relative_to {range_[0]}:{range_[1]}"
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", text)
+    key, dims = match.groups() if match else (text, None)
+    if key not in observations:
+        known = ", ".join(observations) or "none"
+        raise UsageError(f"{where}: {key} is no observed vector; there are: {known}.{nearest(key, list(observations))}")
+    whole = observations[key]
+    start, stop = (0, whole) if dims is None else _range(dims, whole, f"{where}: {key}")
+    size = range_[1] - range_[0]
+    if stop - start not in ((3, 4) if is_rotation else (size,)):
+        wanted = "3 numbers (axis-angle) or 4 (quaternion x, y, z, w)" if is_rotation else f"{size} numbers"
+        raise UsageError(f"{where}: expected {wanted}; {text} has {stop - start}, "
+                         f"and a part of it is written '{key}[0:3]'")  # fmt: skip
+    return _Reference(key, start, stop)

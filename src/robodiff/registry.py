@@ -1,0 +1,246 @@
+"""One table of names: the models, data formats, environments and samplers that there are, and how others join.
+
+What can be looked up by name is built in, or declared by an installed distribution as an entry point (groups
+``robodiff.models``, ``robodiff.data``, ``robodiff.envs``, ``robodiff.samplers``), or comes with a plugin: a file or a
+module that the person at the keyboard names with ``--plugin``, or an object handed to ``robodiff.register``. Nothing
+else is ever imported: no text in a configuration, recording or policy is more than a key of this table.
+
+An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from robodiff.documents import Document
+from robodiff.errors import RobodiffError, UsageError, nearest
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "models": {
+        "DiffusionConfig": "robodiff.policies.config:DiffusionConfig",
+        "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
+    },
+    "data": {
+        "ZarrConfig": "robodiff.data.formats.zarr:FORMAT",
+        "LeRobotConfig": "robodiff.data.formats.lerobot:FORMAT",
+        "RobomimicConfig": "robodiff.data.formats.robomimic:FORMAT",
+        "AlohaConfig": "robodiff.data.formats.aloha:FORMAT",
+        "ManiSkillConfig": "robodiff.data.formats.maniskill:FORMAT",
+        "NpzConfig": "robodiff.data.formats.npz:FORMAT",
+        "TableConfig": "robodiff.data.formats.table:FORMAT",
+        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",
+    },
+    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC"},
+    "samplers": {},
+    "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},
+    "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},
+}
+"""By kind and name, where an object is."""
+KINDS = {
+    "models": "model",
+    "data": "data format",
+    "envs": "environment",
+    "samplers": "sampler",
+    "layouts": "layout",
+    "recordings": "built-in recording",
+}
+"""By kind, what messages call one."""
+FORMER = {
+    "ZarrDataModule": "ZarrConfig",
+    "LeRobotDataModule": "LeRobotConfig",
+    "RobomimicDataModule": "RobomimicConfig",
+}
+"""Names that configurations of earlier versions have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Document):
+    """Where something that is not built in came from; kept with a policy and a run, so that its absence can be told."""
+
+    distribution: str | None = None
+    """The distribution that declares it, such as ``my-policies 1.2``."""
+    plugin: str | None = None
+    """The plugin that was named."""
+    sha256: str | None = None
+    """Of the plugin's file."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is missing."""
+        if self.distribution is not None:
+            return f"it came with {self.distribution}: pip install {self.distribution.partition(' ')[0]}"
+        if self.plugin is not None:
+            return f"it came with a plugin: pass --plugin {self.plugin}"
+        return "it was registered in Python: call robodiff.register() there again"
+
+
+@dataclass
+class _Table:
+    """What was registered in this process."""
+
+    objects: dict[tuple[str, str], Any] = field(default_factory=dict)
+    origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
+    plugins: dict[str, Origin] = field(default_factory=dict)
+    """By the word that was given to ``--plugin``."""
+
+
+_TABLE = _Table()
+
+
+def register(*objects: Any) -> None:
+    """Add models, data formats, environments or samplers, so that they can be named; the latest of a name counts.
+
+    Raises:
+        UsageError: an object that cannot be registered, or a name that is built in.
+    """
+    for each in objects:
+        kind, name = getattr(each, "registry_kind", None), getattr(each, "registry_name", None)
+        if kind not in KINDS or not isinstance(name, str):
+            raise UsageError(
+                f"cannot register {each!r}; expected a configuration class, a Format, an EnvSpec or a Sampler"
+            )
+        if name in BUILTIN[kind]:
+            raise UsageError(
+                f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
+            )
+        _TABLE.objects[kind, name] = each
+        _TABLE.origins[kind, name] = Origin()
+
+
+def names(kind: str) -> list[str]:
+    """Return every name of a kind, the built-in ones first; nothing is imported to list them."""
+    registered = [name for of, name in _TABLE.objects if of == kind]
+    return list(dict.fromkeys([*BUILTIN[kind], *_entry_points(kind), *registered]))
+
+
+def find(kind: str, name: str) -> Any:
+    """Return what is called ``name``.
+
+    A name may be written with the module that it was in, as older configurations have it: only its end counts.
+
+    Raises:
+        UsageError: there is nothing of that name; the message lists what there is.
+    """
+    short = short_name(name)
+    if (kind, short) in _TABLE.objects:
+        return _TABLE.objects[kind, short]
+    if short in BUILTIN[kind]:
+        module, _, attribute = BUILTIN[kind][short].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    if short in (points := _entry_points(kind)):
+        try:
+            return points[short].load()
+        except Exception as error:  # whatever its code raises
+            raise RobodiffError(f"the {KINDS[kind]} {short!r} of {_distribution(points[short])} cannot be imported: "
+                                f"{_reason(error)}") from error  # fmt: skip
+    known = names(kind)
+    raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{nearest(short, known)}")
+
+
+def short_name(name: str) -> str:
+    """Return a name without its module, today's where it had another in an earlier version."""
+    short = name.rpartition(".")[2]
+    return FORMER.get(short, short)
+
+
+def origin(kind: str, name: str) -> Origin | None:
+    """Return where something came from; None for what is built in."""
+    if (kind, name) in _TABLE.origins:
+        return _TABLE.origins[kind, name]
+    point = _entry_points(kind).get(name) if name not in BUILTIN[kind] else None
+    return None if point is None else Origin(distribution=_distribution(point))
+
+
+def load_plugin(word: str) -> None:
+    """Import the file or module that ``--plugin`` names, and register what it defines.
+
+    That is every configuration class (a subclass of ``PolicyConfig`` or of another one), ``Format``, ``EnvSpec`` and
+    ``Sampler`` in it, and what it hands to ``robodiff.register`` itself.
+
+    Raises:
+        UsageError: there is no such file or module, or it defines nothing of these.
+        RobodiffError: it cannot be imported.
+    """
+    file = Path(word).expanduser()
+    is_file = file.suffix == ".py" or file.is_file()
+    key = str(file.resolve()) if is_file else word
+    if key in _TABLE.plugins:
+        return
+    if is_file and not file.is_file():
+        raise UsageError(f"--plugin {word}: no such file")
+    before = set(_TABLE.objects)
+    module = _import_file(file) if is_file else _import_module(word)
+    for each in vars(module).values():
+        if _is_own(each, module) and each not in _TABLE.objects.values():
+            register(each)
+    added = set(_TABLE.objects) - before
+    if not added:
+        raise UsageError(f"--plugin {word}: defines nothing that can be named; expected a configuration class, a Format, "
+                         "an EnvSpec or a Sampler")  # fmt: skip
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if is_file else None
+    _TABLE.plugins[key] = Origin(plugin=word, sha256=sha256)
+    _TABLE.origins |= dict.fromkeys(added, _TABLE.plugins[key])
+
+
+def plugins() -> list[str]:
+    """Return the plugins that were loaded, for processes that this one starts to load them, too."""
+    return list(_TABLE.plugins)
+
+
+def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=f"robodiff.{kind}")}
+
+
+def _distribution(point: metadata.EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _is_own(each: Any, module: ModuleType) -> bool:
+    """Tell whether a module defines something that can be registered: what it imports from elsewhere is others'."""
+    if getattr(each, "registry_kind", None) not in KINDS or inspect.isabstract(each):
+        return False
+    if inspect.isclass(each):
+        return each.__module__.partition(".")[0] == module.__name__.partition(".")[0]
+    return getattr(each, "registry_name", None) not in BUILTIN[each.registry_kind]
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"robodiff_plugin_{file.stem}"  # not its stem alone, which may be that of an installed module
+    specification = importlib.util.spec_from_file_location(name, file)
+    if specification is None or specification.loader is None:
+        raise UsageError(f"--plugin {file}: is not a Python file (.py)")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where dataclasses look up their annotations
+    try:
+        specification.loader.exec_module(module)
+    except (RobodiffError, Exception) as error:
+        del sys.modules[name]
+        if isinstance(error, RobodiffError):
+            raise
+        raise RobodiffError(f"--plugin {file}: cannot be imported: {_reason(error)}") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except RobodiffError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and name.startswith(str(error.name)):
+            raise UsageError(f"--plugin {name}: no such module; install it, or give the path of a file") from None
+        raise RobodiffError(f"--plugin {name}: cannot be imported: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"

@@ -1,0 +1,92 @@
+"""What a policy would do at recorded observations, drawn beside what was done there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION, Episodes, with_past_action
+from robodiff.data.windows import Windows
+from robodiff.envs.spec import Scene, get_env_spec
+from robodiff.evaluation.chunks import observed_at, sample_chunks
+from robodiff.policies.checkpoint import load_policy
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.report import figures
+
+_OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS = 6, 6, 6
+
+
+def draw_predictions(
+    policy_folder: Path, episodes: Episodes, chosen: Sequence[int], env: str | None, samples: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Draw sampled chunks beside the recorded ones, how the first of them come about, and what the cameras see.
+
+    Over the scene where the environment can draw it, else as curves over time, one a dimension.
+
+    Args:
+        policy_folder: of the policy.
+        episodes: the recording.
+        chosen: the episodes whose observations are taken.
+        env: the environment that draws scenes; None draws curves.
+        samples: chunks sampled for each observation.
+
+    Returns:
+        The SVG panels of the chunks, those of the denoising, and those of the cameras, after resize and crop.
+    """
+    policy = load_policy(policy_folder)
+    shape, now = policy.config.window, policy.config.n_obs_steps - 1
+    episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
+    windows = Windows(episodes.episode_ends, shape, np.asarray(chosen))
+    picks = np.linspace(0, len(windows) - 1, min(_OBSERVATIONS, len(windows)) * 2 + 1).astype(int)[1::2]
+    asked = np.array([(window, draw) for window in picks for draw in range(samples)])
+    sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)
+    recorded = episodes.arrays[ACTION][windows.frames(picks)[0][:, now:]]  # (W, n, Da)
+    scene = None if env is None else get_env_spec(env).scene
+    frames = windows.now[picks]
+    titles = [episodes.where(frame).capitalize() for frame in frames]
+    chunks = []
+    for title, frame, theirs, ours in zip(titles, frames, recorded, np.split(sampled, len(picks)), strict=True):
+        chunks += _panels(policy, episodes, frame, scene, theirs, ours, title)
+
+    watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
+    sample_chunks(policy, episodes, windows, asked[:samples], seed=0, batch_size=samples,
+                  on_row=lambda _, x: watched.append(x[:, now - policy.config.first_step :].numpy()))  # fmt: skip
+    denoising = []
+    for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
+        title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
+        denoising += _panels(policy, episodes, frames[0], scene, None, watched[row], title)
+
+    views = policy.views(observed_at(policy, episodes, windows, picks))
+    cameras = [
+        figures.camera_view(
+            view.image[place, -1].permute(1, 2, 0).numpy(),
+            None if view.keypoints is None else view.keypoints[place, -1].numpy(),
+            title if len(views) == 1 else f"{camera.rpartition('.')[2]}: {title}",
+        )
+        for camera, view in views.items()
+        for place, title in enumerate(titles)
+    ]
+    return chunks, denoising, cameras
+
+
+def _panels(
+    policy: DiffusionPolicy,
+    episodes: Episodes,
+    frame: int,
+    scene: Scene | None,
+    recorded: np.ndarray | None,
+    sampled: np.ndarray,
+    title: str,
+) -> list[str]:
+    if not np.isfinite(sampled).all():  # what is not has no place in a figure
+        return []
+    image = None
+    if scene is not None:
+        image = scene.draw({key: array[frame] for key, array in episodes.arrays.items() if key != ACTION})
+    if scene is not None and image is not None:
+        return [figures.chunk_over_scene(image, scene.extent, recorded, sampled, title)]
+    names = policy.features[ACTION].names
+    return [
+        figures.chunk_over_time(recorded, sampled, d, f"{title}: {names[d] if names else f'action {d}'}")
+        for d in range(min(sampled.shape[2], _MOST_DIMENSIONS))
+    ]

@@ -1,0 +1,240 @@
+"""The report: what it says of a run that has everything, little, or something broken."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import Tags, write_recording
+
+from robodiff.cli.main import main
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.runs import read_curves, read_run
+from robodiff.report.figures import histogram
+from robodiff.report.run import write_comparison
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ("fit", "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", 4, "--rollout.env",
+         "null", "--data.train_batch_size", 16, "--trainer.log_every_n_steps", 1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with demonstrations and a run of a few steps on them, evaluated on two seeds."""
+    folder = tmp_path_factory.mktemp("made")
+    recording = write_recording(folder / "demos.zarr")
+    run = folder / "first"
+    main([*map(str, SMALL), "--data.path", str(recording), "--run", str(run), "--trainer.max_steps", "3"])
+    assert (run / "report.html").is_file()
+    main(["eval", str(run), "--env", "pusht", "--episodes", "2", "--num_envs", "2"])
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, beside a copy of its demonstrations."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "first" / "config.yaml"
+    config.write_text(config.read_text().replace(str(made), str(tmp_path)))
+    return tmp_path / "first"
+
+
+def test_report_of_a_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    page = (run / "report.html").read_text()
+    tags = Tags(page)
+    assert tags.open == []
+    assert len(tags.ids) == len(set(tags.ids))
+    assert all(link.startswith(("data:", "#")) for link in tags.loads)  # opens without a network
+    assert {link[1:] for link in tags.loads if link.startswith("#")} <= set(tags.ids)
+    metrics = json.loads(next(run.glob("eval/*/metrics.json")).read_text())
+    assert f"{100 * metrics['success_rate']:.0f}&#8239;% success" in page or "0&#8239;% success" in page
+    assert page.count("<video ") == 2
+    assert page.count("<svg ") > 20
+    assert "(3 optimizer steps) on" in page
+    assert "6 episodes, 135 frames at 10 Hz" in page
+    assert "After step 10 of 10" in page
+    assert "n_action_steps: 8" in page
+    assert len(re.sub(r'"data:video[^"]*"', "", page)) < 5_000_000
+
+    shutil.rmtree(tmp_path / "demos.zarr")  # as when only the run was copied
+    code, out, err = robodiff("report", run)
+    assert (code, out.strip()) == (0, f"written: {run / 'report.html'}"), err
+    page = (run / "report.html").read_text()
+    assert "They cannot be read any more" in page
+    assert page.count("<video ") == 2
+
+
+def test_the_step_that_the_policy_was_kept_at(run: Path, robodiff: Run) -> None:
+    metrics = run / "metrics.csv"
+    columns = "epoch,global_step,val/action_mse,rollout/mean_max_reward\n"
+    for rows, sentence in (
+        ("0,10,5,\n1,20,3.25,\n2,30,3.25,\n", "kept at step 20, the best by val/action_mse (3.25)."),
+        ("0,10,5,0.5\n1,20,3,0.75\n2,30,2,0.25\n", "kept at step 20, the best by rollout/mean_max_reward (0.75)."),
+        ("", "The policy is that of the last step."),
+    ):
+        metrics.write_text(columns + rows)
+        assert robodiff("report", run)[0] == 0
+        assert sentence in (run / "report.html").read_text()
+
+
+def test_whose_observations_the_policy_is_shown_at(run: Path, robodiff: Run) -> None:
+    """No more is claimed than is so: episodes that were held out, or those that it was trained on."""
+    config = run / "config.yaml"
+    held_out, trained_on = "episodes that were held out from training", "for none were held out"
+    for val_split, said, unsaid in (("0.0", trained_on, held_out), ("0.2", held_out, trained_on)):
+        config.write_text(re.sub(r"val_split: [\d.]+", f"val_split: {val_split}", config.read_text()))
+        assert robodiff("report", run)[0] == 0
+        page = (run / "report.html").read_text()
+        assert said in page
+        assert unsaid not in page
+
+
+def test_comparison(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(run, second)
+    config = (second / "config.yaml").read_text()
+    (second / "config.yaml").write_text(config.replace("n_action_steps: 8", "n_action_steps: 4"))
+    shutil.copytree(run, tmp_path / "third")
+    shutil.rmtree(tmp_path / "third" / "eval")
+    code, out, err = robodiff("report", run, second, tmp_path / "third", "--out", tmp_path / "page.html")
+    assert (code, out.strip()) == (0, f"written: {tmp_path / 'page.html'}"), err
+    page = (tmp_path / "page.html").read_text()
+    assert Tags(page).open == []
+    assert "No difference in success between second and first" in page
+    assert "+0.00 (" in page
+    assert f"not evaluated: robodiff eval {tmp_path / 'third'}" in page
+    assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
+    code, _, err = robodiff("report", run, second, "--out", tmp_path)
+    assert (code, "is a folder; name the page to write, such as" in err) == (2, True)
+    with pytest.raises(UsageError, match="given twice"):
+        write_comparison([run, run], tmp_path / "page.html")
+
+
+def test_an_evaluation_of_an_earlier_policy_is_not_the_answer(run: Path, robodiff: Run) -> None:
+    assert robodiff("fit", "--resume", run, "--trainer.max_steps", 6)[0] == 0
+    page = (run / "report.html").read_text()
+    assert "not evaluated" in page
+    assert "The evaluations below are of an earlier or another policy." in page
+
+
+def test_constants_and_names_that_mean_something_elsewhere() -> None:
+    for value in (1.7e18, 0.0, -3.0):
+        assert histogram(np.full(9, value), r"left\dx a$_{$ <b>", "$").startswith("<svg ")
+
+
+def test_names_are_escaped(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "<b>&amp;"
+    shutil.copytree(run, odd)
+    assert robodiff("report", odd)[0] == 0
+    page = (odd / "report.html").read_text()
+    assert "<b>&amp;" not in page
+    assert "&lt;b&gt;&amp;amp;" in page
+    assert Tags(page).open == []
+
+
+def test_evaluation_of_a_policy_without_its_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    shutil.copytree(run / "policy", tmp_path / "policy")
+    code, out, err = robodiff("eval", tmp_path / "policy", "--env", "pusht", "--episodes", 1, "--num_envs", 1,
+                              "--out", tmp_path / "measured")  # fmt: skip
+    assert code == 0, err
+    assert f"report: {tmp_path / 'measured' / 'report.html'}" in out
+    assert "1 episodes of pusht" in (tmp_path / "measured" / "report.html").read_text()
+
+
+def test_broken_files(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    for arguments, code, message in (
+        ((tmp_path,), 2, "is not the folder of a run (it has no config.yaml)"),
+        ((run, tmp_path), 2, "is not the folder of a run (it has no config.yaml)"),
+        ((), 2, "runs"),
+    ):
+        got, _, err = robodiff("report", *arguments)
+        assert (got, "Traceback" in err) == (code, False), err
+        assert message in err
+    metrics = next(run.glob("eval/*/metrics.json"))
+    for content, message in (
+        ("{", "cannot be read"),
+        ("[]", "expected a JSON object, found list; evaluate again"),
+        ("{}", "has no 'success"),
+    ):
+        metrics.write_text(content)
+        with pytest.raises(RobodiffError, match=message):
+            read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (["evaluated"], {}, r"has no 'evaluated\.policy'; evaluate again"),
+        (["evaluated"], "pusht", "evaluated cannot be 'pusht'"),
+        (["success_rate"], "high", "success_rate cannot be 'high'"),
+        (["success_rate"], float("nan"), "success_rate cannot be nan"),
+        (["success_rate_ci95"], [0.5], r"success_rate_ci95 cannot be \[0\.5\]"),
+        (["episodes"], [], r"episodes cannot be \[\]"),
+        (["episodes", 1, "seed"], 1e300, r"episodes\[1\]\.seed cannot be 1e\+300"),
+        (["episodes", 1, "success"], 1, r"episodes\[1\]\.success cannot be 1"),
+        (["latency_ms", "p50"], None, r"latency_ms\.p50 cannot be None"),
+    ],
+)
+def test_evaluations_of_another_form(run: Path, place: list, value: object, message: str) -> None:
+    file = next(run.glob("eval/*/metrics.json"))
+    holder = metrics = json.loads(file.read_text())
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    file.write_text(json.dumps(metrics))
+    with pytest.raises(RobodiffError, match=rf"metrics\.json: {message}"):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.csv", b"epoch,step,val/loss\n0,1,0.5\n", "metrics.csv: has no column 'global_step'"),
+        ("run.json", b"{}", "run.json: has no 'minutes'; remove it"),
+        ("run.json", b"[" * 10**5, "run.json: cannot be read as JSON: "),
+        ("config.yaml", b"model: \xff\n", "config.yaml: cannot be read as YAML"),
+    ],
+)
+def test_files_of_a_run_that_were_damaged(run: Path, robodiff: Run, name: str, content: bytes, message: str) -> None:
+    (run / name).write_bytes(content)
+    code, _, err = robodiff("report", run)
+    assert (code != 0, len(err.splitlines())) == (True, 1)
+    assert message in err
+
+
+def test_a_configuration_that_was_damaged_is_not_compared(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second")
+    (tmp_path / "second" / "config.yaml").write_bytes(b"model: [\xff")
+    with pytest.raises(RobodiffError, match=r"second/config\.yaml: cannot be read as YAML"):
+        write_comparison([run, tmp_path / "second"], tmp_path / "page.html")
+
+
+def test_half_a_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,global_step,train/loss,val/loss\n0,1,0.5,\n0,2,,0.25\n0,3,nan,x\n0,4,0.1")
+    assert read_curves(path) == {"train/loss": ([1.0], [0.5]), "val/loss": ([2.0], [0.25])}
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
+def test_in_a_browser(run: Path, tmp_path: Path) -> None:
+    """No error on the console, and every video plays."""
+    script = """<script>addEventListener("load", async () => {
+        let played = 0;
+        for (const video of document.querySelectorAll("video")) {
+            try { await video.play(); played += video.videoWidth > 0; } catch (error) { console.error(String(error)); }
+        }
+        document.title = "played " + played;
+    })</script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text((run / "report.html").read_text().replace("</body>", script))
+    done = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>played 2</title>" in done.stdout
+    assert "CONSOLE" not in done.stderr
