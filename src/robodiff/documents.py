@@ -12,7 +12,8 @@ import inspect
 import json
 import math
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -41,6 +42,11 @@ def AtLeast(least: float) -> msgspec.Meta:
 def Above(bound: float) -> msgspec.Meta:
     """Bound a number from below, the bound itself excluded."""
     return msgspec.Meta(gt=bound)
+
+
+def AtMost(most: float) -> msgspec.Meta:
+    """Bound a number from above."""
+    return msgspec.Meta(le=most)
 
 
 def Between(least: float, most: float) -> msgspec.Meta:
@@ -129,6 +135,8 @@ def convert(value: Any, kind: Any) -> Any:
     Raises:
         ValueError: it does not fit; the message says what was expected, and what was found.
     """
+    if is_dataclass(kind) and isinstance(value, kind):  # pyright: ignore[reportArgumentType]
+        return value
     try:
         converted = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -186,7 +194,7 @@ def field_docs(kind: type) -> dict[str, str]:
             body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body[0].body  # pyright: ignore
         except (OSError, SyntaxError):  # a class that was typed into an interpreter
             continue
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 docs[field.target.id] = " ".join(str(text.value.value).split())  # pyright: ignore
     return docs

@@ -72,7 +72,9 @@ class DataConfig(Document):
     left out; all agents together when null."""
     episodes: list[int] | None = None
     """Which episodes to use, by number; all when null."""
-    resize_shape: tuple[Annotated[int, AtLeast(1)], Annotated[int, AtLeast(1)]] | Annotated[int, AtLeast(1)] | None = None
+    resize_shape: tuple[Annotated[int, AtLeast(1)], Annotated[int, AtLeast(1)]] | Annotated[int, AtLeast(1)] | None = (
+        None
+    )
     """Height and width to which images are brought when they are decoded, or the length of the shorter side at most;
     as recorded when null. The policy then expects images of this size."""
     cache_dir: str | None = None

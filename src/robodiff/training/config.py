@@ -1,19 +1,22 @@
 """How long and on what to train, and what to measure meanwhile. Imports no torch, so that help is instant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
+from robodiff.data.recordings import DataConfig
+from robodiff.documents import Above, AtLeast, AtMost, Between, Document
 from robodiff.errors import UsageError
+from robodiff.policies.config import PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
+class TrainerConfig(Document):
     """The length of a run, the machine it uses, and what is kept of it. Names are Lightning's where it has them."""
 
-    max_epochs: int | None = None
+    max_epochs: Annotated[int, AtLeast(1)] | None = None
     """Stop after this many passes over the training windows."""
-    max_steps: int | None = None
+    max_steps: Annotated[int, AtLeast(1)] | None = None
     """Stop after this many optimizer steps."""
     max_time: str | None = None
     """Stop after about this time of training, DD:HH:MM:SS; it becomes a number of steps after the first ones."""
@@ -21,7 +24,7 @@ class TrainerConfig:
     """cpu, cuda, mps or auto."""
     devices: int | str = "auto"
     """How many devices, or auto."""
-    num_nodes: int = 1
+    num_nodes: Annotated[int, AtLeast(1)] = 1
     """How many machines."""
     strategy: Literal["auto", "ddp"] = "auto"
     """How devices share the work: ddp, one process for each, which auto chooses where there are several."""
@@ -32,26 +35,26 @@ class TrainerConfig:
     compile: bool = False
     """Train through torch.compile, which first takes a minute; it needs a C++ compiler, on a GPU Triton. Resumed runs
     repeat to the bit only where both were compiled."""
-    gradient_clip_val: float | None = 1.0
+    gradient_clip_val: Annotated[float, Above(0)] | None = 1.0
     """Largest norm of the gradient; not clipped when null."""
-    accumulate_grad_batches: int = 1
+    accumulate_grad_batches: Annotated[int, AtLeast(1)] = 1
     """Batches whose gradients make one optimizer step."""
-    check_val_every_n_epoch: int = 1
+    check_val_every_n_epoch: Annotated[int, AtLeast(1)] = 1
     """Epochs from one validation to the next."""
-    sample_every_n_epochs: int = 1
+    sample_every_n_epochs: Annotated[int, AtLeast(1)] = 1
     """Validations also sample chunks of actions, for val/action_mse, in epochs that are a multiple of this."""
-    limit_train_batches: int | float | None = None
+    limit_train_batches: Annotated[int, AtLeast(1)] | Annotated[float, Above(0), AtMost(1)] | None = None
     """Batches, or share, of the training windows that make an epoch; all when null."""
-    limit_val_batches: int | float | None = None
+    limit_val_batches: Annotated[int, AtLeast(0)] | Annotated[float, Between(0, 1)] | None = None
     """Batches, or share, of the held-out windows that a validation uses; all when null."""
-    log_every_n_steps: int = 20
+    log_every_n_steps: Annotated[int, AtLeast(1)] = 20
     """Optimizer steps from one line of metrics to the next."""
-    checkpoint_every_minutes: float = 1.0
+    checkpoint_every_minutes: Annotated[float, AtLeast(0)] = 1.0
     """Work that a crash can cost, more where saving takes long: at most a thirtieth of the time goes into it. 0 saves
     after every optimizer step."""
-    keep_every_n_epochs: int | None = None
+    keep_every_n_epochs: Annotated[int, AtLeast(1)] | None = None
     """Keep the policy of every n-th epoch in policies/; only the best and the last when null."""
-    early_stopping_patience: int | None = None
+    early_stopping_patience: Annotated[int, AtLeast(1)] | None = None
     """Stop after this many measurements in a row that bring no better policy; never when null."""
     tensorboard: bool = True
     """Write TensorBoard logs."""
@@ -62,23 +65,10 @@ class TrainerConfig:
     everything works."""
 
     def __post_init__(self) -> None:
-        given = [n for n in ("max_epochs", "max_steps", "max_time") if getattr(self, n) is not None]
+        super().__post_init__()
+        given = [name for name in ("max_epochs", "max_steps", "max_time") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise UsageError(f"set one of trainer.max_epochs, max_steps, max_time; found {', '.join(given)}")
-        for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "check_val_every_n_epoch",
-                     "sample_every_n_epochs", "num_nodes", "log_every_n_steps", "keep_every_n_epochs",
-                     "early_stopping_patience"):  # fmt: skip
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"trainer.{name} must be at least 1; found {getattr(self, name)}")
-        for name in ("limit_train_batches", "limit_val_batches"):
-            limit = getattr(self, name)
-            if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
-                raise UsageError(f"trainer.{name} must be a number of batches, a share from 0.0 to 1.0, or null; "
-                                 f"found {limit}")  # fmt: skip
-        if self.limit_train_batches == 0:
-            raise UsageError("trainer.limit_train_batches 0 leaves nothing to train on; null takes all")
-        if self.gradient_clip_val is not None and not self.gradient_clip_val > 0:
-            raise UsageError(f"trainer.gradient_clip_val must be above 0, or null; found {self.gradient_clip_val}")
+            raise UsageError(f"set one of max_epochs, max_steps, max_time; found {', '.join(given)}")
         if self.max_time is not None:
             _ = self.seconds
 
@@ -103,26 +93,38 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
+class RolloutConfig(Document):
     """Rollouts of the averaged policy in an environment during training."""
 
     env: str | None = None
     """The environment, such as pusht; no rollouts when null."""
-    episodes: int = 50
+    episodes: Annotated[int, AtLeast(1)] = 50
     """Episodes each time."""
-    seed: int = 50_000
+    seed: Annotated[int, AtLeast(0)] = 50_000
     """Seed of the first; the others follow. Evaluation starts at 100000, so it meets none of these."""
-    num_envs: int = 50
+    num_envs: Annotated[int, AtLeast(1)] = 50
     """Episodes that are stepped together with one call of the policy."""
-    every_n_epochs: int = 10
+    every_n_epochs: Annotated[int, AtLeast(1)] = 10
     """Epochs from one time to the next."""
 
-    def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs", "every_n_epochs"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"rollout.{name} must be at least 1; found {getattr(self, name)}")
-        if self.seed < 0:
-            raise UsageError(f"rollout.seed must not be negative; found {self.seed}")
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(Document):
+    """Everything that a run is made of."""
+
+    model: PolicyConfig
+    """The policy."""
+    data: DataConfig
+    """The demonstrations."""
+    trainer: TrainerConfig = TrainerConfig()
+    """The length of the run, and the machine."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """Rollouts during training."""
+    seed_everything: Annotated[int, Between(0, 2**32 - 1)] = 42
+    """Seed of everything random in training."""
+    plugins: list[str] = field(default_factory=list)
+    """The plugins that the run was begun with, for messages; a plugin is imported where --plugin names it, never from
+    here."""
 
 
 def max_time(minutes: float) -> str:
