@@ -1,11 +1,12 @@
 """One table of names: the models, data formats, environments and samplers that there are, and how others join.
 
 What can be looked up by name is built in, or declared by an installed distribution as an entry point (groups
-``robodiff.models``, ``robodiff.data``, ``robodiff.envs``, ``robodiff.samplers``), or comes with a plugin: a file or a
+``robodiff.models``, ``robodiff.data``, ``robodiff.envs``), or comes with a plugin: a file or a
 module that the person at the keyboard names with ``--plugin``, or an object handed to ``robodiff.register``. Nothing
 else is ever imported: no text in a configuration, recording or policy is more than a key of this table.
 
-An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``.
+An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``; where it
+has a method ``on_register``, that is called.
 """
 
 import hashlib
@@ -113,6 +114,10 @@ def register(*objects: Any) -> None:
             raise UsageError(
                 f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
             )
+        try:
+            getattr(each, "on_register", lambda: None)()
+        except ValueError as error:
+            raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()
 
