@@ -199,6 +199,10 @@ class Sampler:
         """The name that it is registered by."""
         return self.name
 
+    def on_register(self) -> None:
+        """Make it known where samplers are looked up."""
+        add_sampler(self)
+
 
 BUILTIN = (
     Sampler("DDPM", ddpm, DIFFUSION, "leading", options=("variance",)),
