@@ -38,7 +38,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "TableConfig": "robodiff.data.formats.table:FORMAT",
         "MappedConfig": "robodiff.data.formats.mapped:FORMAT",
     },
-    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC"},
+    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC", "gymnasium": "robodiff.envs.gymnasium:read_spec"},
     "samplers": {},
     "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},
     "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},
