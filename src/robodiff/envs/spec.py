@@ -1,7 +1,10 @@
 """What an environment is: how it is made, what it observes, how fast it acts, and who can demonstrate on it."""
 
-from collections.abc import Callable, Collection, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.documents import Document
-from robodiff.errors import UsageError
+from robodiff.errors import RobodiffError, UsageError
 
 
 class Expert(Protocol):
@@ -65,6 +68,8 @@ class EnvSpec:
     """Put an environment into the state of a snapshot."""
     renders: bool = True
     """Whether ``render`` draws (H, W, 3) uint8; there are no videos where it does not."""
+    local: bool = False
+    """Whether other processes cannot make it although they load the same plugins."""
     scene: Scene | None = None
     """Draws observations with actions over them; None where actions are no places in a picture."""
 
@@ -74,6 +79,11 @@ class EnvSpec:
     def registry_name(self) -> str:
         """The name by which a command line or a configuration names it."""
         return self.name
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether other processes can make it: not what was only registered in Python."""
+        return not self.local and registry.origin("envs", self.name) != registry.Origin()
 
 
 def get_env_spec(name: str) -> EnvSpec:
@@ -87,3 +97,22 @@ def get_env_spec(name: str) -> EnvSpec:
     if isinstance(found, EnvSpec) == bool(colon):
         raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
     return found(rest) if colon else found
+
+
+@contextmanager
+def raise_for_env(failure: str) -> Iterator[None]:
+    """Make one line of anything that an environment raises, which can be sent from one process to another.
+
+    Raises:
+        RobodiffError: it raised something; the message is ``failure``, what was raised, and where.
+    """
+    try:
+        yield
+    except (RobodiffError, ModuleNotFoundError):  # they say enough
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:200]
+        raise RobodiffError(
+            f"{failure}: {type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"
+        ) from error
