@@ -1,11 +1,12 @@
 """One table of names: the models, data formats, environments and samplers that there are, and how others join.
 
 What can be looked up by name is built in, or declared by an installed distribution as an entry point (groups
-``robodiff.models``, ``robodiff.data``, ``robodiff.envs``, ``robodiff.samplers``), or comes with a plugin: a file or a
+``robodiff.models``, ``robodiff.data``, ``robodiff.envs``), or comes with a plugin: a file or a
 module that the person at the keyboard names with ``--plugin``, or an object handed to ``robodiff.register``. Nothing
 else is ever imported: no text in a configuration, recording or policy is more than a key of this table.
 
-An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``.
+An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``; where it
+has a method ``on_register``, that is called.
 """
 
 import hashlib
@@ -89,7 +90,9 @@ class _Table:
     objects: dict[tuple[str, str], Any] = field(default_factory=dict)
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     plugins: dict[str, Origin] = field(default_factory=dict)
-    """By the word that was given to ``--plugin``."""
+    """By file or module, those that were loaded."""
+    mentioned: list[str] = field(default_factory=list)
+    """Those with which a run or policy that is being read was made, by the words that were given to ``--plugin``."""
 
 
 _TABLE = _Table()
@@ -111,6 +114,10 @@ def register(*objects: Any) -> None:
             raise UsageError(
                 f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
             )
+        try:
+            getattr(each, "on_register", lambda: None)()
+        except ValueError as error:
+            raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()
 
@@ -141,8 +148,10 @@ def find(kind: str, name: str) -> Any:
         except Exception as error:  # whatever its code raises
             raise RobodiffError(f"the {KINDS[kind]} {short!r} of {_distribution(points[short])} cannot be imported: "
                                 f"{_reason(error)}") from error  # fmt: skip
-    known = names(kind)
-    raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{nearest(short, known)}")
+    known, loaded = names(kind), plugin_words()
+    absent = [word for word in _TABLE.mentioned if word not in loaded]
+    advice = f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else nearest(short, known)
+    raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
 
 def short_name(name: str) -> str:
@@ -195,6 +204,16 @@ def load_plugin(word: str) -> None:
 def plugins() -> list[str]:
     """Return the plugins that were loaded, for processes that this one starts to load them, too."""
     return list(_TABLE.plugins)
+
+
+def plugin_words() -> list[str]:
+    """Return the plugins that were loaded, as they were named."""
+    return [str(each.plugin) for each in _TABLE.plugins.values()]
+
+
+def mention(words: list[str]) -> None:
+    """Remember with which plugins something was made: what is not found may be theirs."""
+    _TABLE.mentioned = words
 
 
 def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:

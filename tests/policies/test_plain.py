@@ -33,7 +33,7 @@ def test_through_json_and_back(value: Feature | DiffusionConfig) -> None:
         ("horizon", True, "int, found True"),
         ("learning_rate", "1e-4", "float, found '1e-4'"),
         ("clip_sample", 1, "bool, found 1"),
-        ("noise_scheduler_type", "DDMP", r"Literal\['DDPM', .*, found 'DDMP'"),
+        ("optimizer_type", "adan", r"Literal\['adam', .*, found 'adan'"),
         ("down_dims", [8, "16"], r"tuple\[int, \.\.\.\], found \[8, '16'\]"),
         ("optimizer_betas", [0.9, 0.99, 0.999], r"tuple\[float, float\], found"),
         ("normalization", {"action": 3}, r"found \{'action': 3\}"),

@@ -57,8 +57,7 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str]) -> T:
 def split(arguments: Sequence[str]) -> Iterator[tuple[str | None, Any]]:
     """Yield the options of a command line, each with its value; None in place of what is not given.
 
-    ``--name=value`` is ``--name value``; dashes within a name are underscores. A value starts with two dashes only where
-    it holds a blank.
+    ``--name=value`` is ``--name value``. A value starts with two dashes only where it holds a blank.
     """
     rest = list(arguments)
     while rest:

@@ -7,17 +7,15 @@ read, agents, the rate, and that every value is finite. Imports no torch.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from robodiff import registry
-from robodiff.data.episodes import ACTION, Episodes, Feature
+from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
-from robodiff.errors import RobodiffError, UsageError, nearest, notice
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from operator import gt
 from typing import TYPE_CHECKING, Literal, get_args
 
 from robodiff.data.windows import WindowShape
-from robodiff.diffusion.combinations import check_combination, check_options, check_steps
+from robodiff.diffusion.samplers import check_sampling
 from robodiff.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class PolicyConfig(ABC):
     use_separate_rgb_encoder_per_camera: bool = False
     """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
 
-    noise_scheduler_type: Literal["DDPM", "DDIM", "DPMSolver++", "Flow", "FlowHeun"] = "DDPM"
-    """The sampler; it can be changed when a policy is loaded. Flow is Euler's method, FlowHeun Heun's."""
+    noise_scheduler_type: str = "DDPM"
+    """The sampler: DDPM, DDIM, DPMSolver++, Flow (Euler's method), FlowHeun (Heun's), or one that a plugin registers;
+    it can be changed when a policy is loaded."""
     num_train_timesteps: int = 100
     """Noise levels of the diffusion; for flow matching the scale of the time that the network sees."""
     num_inference_steps: int | None = None
@@ -103,8 +104,9 @@ class PolicyConfig(ABC):
     """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
     prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
     """What the network predicts."""
-    timestep_spacing: Literal["leading", "trailing"] | None = None
-    """Where fewer steps than trained lie; leading for DDPM and DDIM, trailing for DPMSolver++ when null."""
+    timestep_spacing: Literal["leading", "trailing", "uniform"] | None = None
+    """Where fewer steps than trained lie; when null leading for DDPM and DDIM, trailing for DPMSolver++, and uniform,
+    which is the one that goes with it, for flow matching."""
     variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
     """Variance of the noise that DDPM adds back."""
     ddim_eta: float = 0.0
@@ -235,11 +237,19 @@ class PolicyConfig(ABC):
         if self.num_train_timesteps < 1:
             raise UsageError(f"num_train_timesteps must be at least 1; found {self.num_train_timesteps}")
         try:
-            check_combination(self.noise_scheduler_type, self.beta_schedule, self.prediction_type)
-            check_steps(self.noise_scheduler_type, self.inference_steps, self.num_train_timesteps)
-            check_options(self.noise_scheduler_type, self.timestep_spacing, self.ddim_eta, self.variance_type)
+            sampler = check_sampling(
+                self.noise_scheduler_type,
+                self.beta_schedule,
+                self.prediction_type,
+                self.inference_steps,
+                self.num_train_timesteps,
+                self.timestep_spacing,
+                self.ddim_eta,
+                self.variance_type,
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
+        object.__setattr__(self, "noise_scheduler_type", sampler.name)  # however it was spelled
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise UsageError(f"betas must rise within (0, 1); found beta_start {self.beta_start}, "
                              f"beta_end {self.beta_end}")  # fmt: skip

@@ -12,7 +12,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from robodiff.data.episodes import Feature
-from robodiff.diffusion.combinations import canonical_sampler
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import is_repository, read_json, replacing, standing
 from robodiff.policies.config import config_from_dict, config_to_dict
@@ -86,13 +85,8 @@ def load_policy(
             f"{folder / CONFIG_FILE}: does not describe a policy that this robodiff knows: {error}"
         ) from None
     policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, sha256), assign=True)
-    changes: dict[str, Any] = {"num_inference_steps": steps, "timestep_spacing": spacing}
-    if sampler is not None:
-        try:
-            changes["noise_scheduler_type"] = canonical_sampler(sampler)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
+    changes: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     if changes:
         policy.set_sampler(dataclasses.replace(config, **changes))
     if str(device).partition(":")[0] == "meta":

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.normalize import Normalizer
+from robodiff.diffusion.denoise import SamplerTable, denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
-from robodiff.diffusion.samplers import SamplerTable, denoise, make_table
-from robodiff.diffusion.schedule import expand_like, make_schedule
+from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.vision import CameraView
 from robodiff.policies.actions import ActionRepresentation
@@ -128,12 +128,12 @@ class DiffusionPolicy(nn.Module):
             noise = torch.randn_like(trajectory)
         if timesteps is None:
             timesteps = self.schedule.timesteps_from_uniform(torch.rand(len(trajectory), device=trajectory.device))
-        alpha, sigma = self.schedule.coefficients(timesteps, trajectory.dtype)  # (B,) each
-        noisy = expand_like(alpha, trajectory) * trajectory + expand_like(sigma, noise) * noise
+        noisy = self.schedule.add_noise(trajectory, noise, timesteps)
         if self.inpaints:
             noisy = torch.where(self._seen, trajectory, noisy)
         prediction = self.denoiser(noisy, timesteps, condition)
-        wanted = target(self.config.prediction_type, trajectory, noise, alpha, sigma)
+        coefficients = self.schedule.coefficients(timesteps, trajectory.dtype)  # (B,) each
+        wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         loss, per_sample = diffusion_loss(prediction, wanted, self._counts(batch["action_is_pad"][:, steps]))
         per_sample = per_sample.detach()
         spread = {"loss_std": per_sample.std(correction=0), "loss_min": per_sample.min(), "loss_max": per_sample.max()}
