@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from robodiff.progress import bar, say
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that say of a recording what it does not say itself."""
 IN_ENV = ("episodes", "num_envs", "videos", "against")
-OFFLINE = ("data", "windows", *RECORDING, "data_options")
+OFFLINE = ("data", "windows", *RECORDING)
 """Options that have a meaning only with --env, and only without."""
 
 
@@ -66,8 +66,8 @@ class EvalOptions(Options):
     """With --env: another policy, which is evaluated on the same seeds, or the folder of an evaluation; the two are
     compared episode by episode."""
     data: str | None = None
-    """Without --env: another recording, all of whose episodes are measured; builtin:pusht is the one inside the package.
-    --data.NAME sets any option of its format."""
+    """Without --env: another recording, all of whose episodes are measured; builtin:pusht is the one inside the
+    package. --data.NAME sets any option of its format."""
     layout: str | None = None
     """What the recording's keys are, if it does not say it itself."""
     key_map: dict[str, str] | None = None
@@ -84,12 +84,9 @@ class EvalOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in IN_ENV if self.env is None else OFFLINE:
-            if getattr(self, name, None) is not None:
+            if getattr(self, name) is not None:
                 remedy = "episodes in an environment; give" if self.env is None else "recorded episodes; leave out"
                 raise UsageError(f"--{name} is for {remedy} --env, or leave it out")
-        for name in RECORDING:
-            if self.data is None and getattr(self, name) is not None:
-                raise UsageError(f"--{name} says more of the recording that --data names; give --data, or leave it out")
         _ = self.config  # checks the bounds
 
     @property
@@ -98,3 +95,183 @@ class EvalOptions(Options):
         kind = OfflineConfig if self.env is None else EvalConfig
         values = {each.name: getattr(self, each.name) for each in fields(kind)}
         return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+def run(arguments: list[str]) -> Path:
+    """Parse, measure, print; return the folder that was written to."""
+    options, recording = _read(arguments)
+    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
+    console = Console()
+    if isinstance(config := options.config, EvalConfig):
+        _run_in_env(options, config, out, console)
+    else:
+        _run_offline(options, config, recording, out, console)
+    say(console, f"report: {report_evaluation(out)}")
+    return out
+
+
+def _read(arguments: Sequence[str]) -> tuple[EvalOptions, dict[str, Any]]:
+    """Return the options, and those that say more of the recording.
+
+    Raises:
+        UsageError: one that is unknown, out of its range, or without a meaning beside the others.
+    """
+    words: list[str] = []
+    dotted: dict[str, Any] = {}
+    for option, value in split(arguments):
+        if option is not None and option.startswith("data."):
+            dotted[option] = load_yaml(value or "")
+        elif option is None:
+            words.append(value)
+        else:
+            words.append(f"--{option}" if value is None else f"--{option}={value}")
+    options = read_options(EvalOptions, "eval", words)
+    recording = {name: getattr(options, name) for name in RECORDING} | dotted
+    given = [name for name, value in recording.items() if value is not None]
+    if given and options.data is None:
+        raise UsageError(f"--{given[0]} says more of the recording that --data names; give --data, or leave it out")
+    return options, {name.removeprefix("data."): recording[name] for name in given}
+
+
+def default_folder(policy: str, options: EvalOptions) -> Path:
+    """Return ``eval/<what is measured>`` inside the run, or beside the policy."""
+    folder = Path(policy)
+    if folder.is_file():
+        raise UsageError(f"{policy}: is a file; give the folder of a run or of a policy")
+    if not folder.is_dir():
+        raise UsageError(
+            f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared with by the "
+            "folder of its evaluation"
+        )
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    run, config = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder), options.config
+    if isinstance(config, EvalConfig):
+        what = [config.env, f"seed{config.seed}", f"n{config.episodes}"]
+    else:
+        recording = Path(options.data).name if options.data else None
+        what = ["offline", recording, f"seed{config.seed}", f"n{config.windows}"]
+    own = [folder.name] if folder != run and folder.name != "policy" else []
+    parts = [str(part) for part in [*own, *what, options.sampler, options.steps] if part is not None]
+    return run / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
+
+
+def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
+    """Measure in the environment, compare if that was asked for, print what came of it."""
+    other = _other(options, config) if options.against else None
+    if other is not None and other.resolve() == out.resolve():
+        raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
+    result = _measure(options.policy, config, out, console)
+    low, high = result.success_rate_ci95
+    _say_stopped(Evaluation(out, result), console)
+    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
+    for line in (
+        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
+        f"{config.env} from seed {config.seed}",
+        f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps",
+        *([f"means over the episodes: {extra}"] if extra else []),
+        _latency(result),
+        f"written: {out / result.file}" + (f", and {VIDEO_FOLDER}/ beside it" if config.videos else ""),
+    ):
+        say(console, line)
+    if other is not None:
+        _compare(options, config, result, out, other, console)
+
+
+def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
+    from robodiff.evaluation.evaluate import evaluate  # needs torch
+
+    with bar(console, "episodes", config.episodes) as advance:
+        return evaluate(policy, out, config, lambda done, running: advance(done), again)
+
+
+def _other(options: EvalOptions, config: EvalConfig) -> Path:
+    """Return the folder of the evaluation to compare with; it is refused before anything is measured."""
+    folder = Path(str(options.against))
+    if not (folder / EnvResult.file).is_file():
+        return default_folder(str(options.against), options)
+    shared_seeds(config.env, range(config.seed, config.seed + config.episodes), read_result(folder, EnvResult))
+    return folder
+
+
+def _compare(
+    options: EvalOptions, config: EvalConfig, result: EnvResult, out: Path, other: Path, console: Console
+) -> None:
+    """Compare with the other evaluation, which is made first where there is none yet."""
+    against = str(options.against)
+    made = Path(against) == other
+    theirs = read_result(other, EnvResult) if made else _measure(against, config, other, console, again=False)
+    _say_stopped(Evaluation(other, theirs), console)
+    paired = compare(result, theirs, options.policy, against)
+    write_result(out, paired)
+    success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
+    for line in (
+        f"against {against}, over the same {paired.episodes} seeds:",
+        f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
+        f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
+        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})",
+        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
+        paired.conclusion,
+    ):
+        say(console, line)
+
+
+def _run_offline(
+    options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
+) -> None:
+    """Measure on the recording that the options name, else on the run's own, and print what came of it."""
+    from robodiff.evaluation.offline import evaluate_offline  # needs torch
+
+    own = options.data is None
+    source = open_path(options.data, **recording) if options.data else _recording_of_run(options.policy)
+    result = evaluate_offline(options.policy, source, out, config, own, console)
+    evaluated = result.evaluated
+    for line in (
+        *_errors(result),
+        f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
+        f"of {evaluated.data}, {evaluated.which}",
+        _latency(result),
+        f"written: {out / result.file}",
+    ):
+        say(console, line)
+
+
+def _recording_of_run(policy: str) -> DataConfig:
+    """Return what the run that the policy lies in was trained on."""
+    run = run_of(Path(policy))
+    if run is not None:
+        return read_run_config(run).data
+    raise UsageError(
+        f"{policy}: lies in no run whose config.yaml would name a recording; give --data PATH to compare its actions "
+        "with recorded ones, or --env ENV to let it act"
+    )
+
+
+def _errors(result: OfflineResult) -> list[str]:
+    """Tell the error over all dimensions, and that of the worst one at the first executed step and at the last."""
+    place, mean = result.worst_dimension, result.relative_to_mean
+    if place is None or mean is None:
+        return ["the recorded actions do not move: there is nothing to compare with"]
+    hold, worst = result.relative_to_hold, result.dimensions[place]
+    held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
+    unit = f" {worst.unit}" if worst.unit else ""
+    executed = [step.mae[place] for step in result.steps if step.executed]
+    return [
+        f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action",
+        f"worst is {worst.name}: {worst.mae:.3g}{unit} on average, {executed[0]:.3g} at the first step and "
+        f"{executed[-1]:.3g} at the last; holding errs by {worst.hold:.3g}, the mean action by {worst.mean:.3g}, and "
+        f"two samples differ by {worst.spread:.3g}",
+    ]
+
+
+def _latency(result: EnvResult | OfflineResult) -> str:
+    latency, evaluated = result.latency_ms, result.evaluated
+    return (
+        f"one chunk takes {latency.p50:.1f} ms (p95 {latency.p95:.1f} ms) on {evaluated.device} with "
+        f"{evaluated.sampler}, {evaluated.steps} steps"
+    )
+
+
+def _say_stopped(evaluation: Evaluation, console: Console) -> None:
+    if evaluation.stopped:
+        say(console, evaluation.stopped, "bold red")

@@ -22,7 +22,7 @@ BATCH, BATCH_OF_IMAGES = 64, 16
 
 
 def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
-    """Return the time steps of the policy's windows in a recording, whose rate may be a multiple of that it was trained on.
+    """Return the time steps of the policy's windows in a recording, whose rate may be a multiple of its own.
 
     Raises:
         UsageError: it is not.

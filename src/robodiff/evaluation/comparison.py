@@ -17,9 +17,7 @@ LEVEL = 0.05
 """A difference is called one when chance alone would show it less often than this."""
 
 
-def compare(
-    first: EnvResult, second: EnvResult, name: str = "the first", against: str = "the second"
-) -> Comparison:
+def compare(first: EnvResult, second: EnvResult, name: str = "the first", against: str = "the second") -> Comparison:
     """Compare two evaluations over the seeds that they share.
 
     Args:

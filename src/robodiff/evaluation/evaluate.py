@@ -10,7 +10,15 @@ import numpy as np
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.results import Comparison, EnvResult, EpisodeResult, Evaluated, Summary, read_result, write_result
+from robodiff.evaluation.results import (
+    Comparison,
+    EnvResult,
+    EpisodeResult,
+    Evaluated,
+    Summary,
+    read_result,
+    write_result,
+)
 from robodiff.evaluation.rollout import EpisodeRecord, check_fit, first_observation, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval

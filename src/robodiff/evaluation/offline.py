@@ -8,7 +8,7 @@ on the same steps, for an error means little without them:
 - mean: the mean action of the episodes that the policy was trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +181,7 @@ def measure(
 
 
 def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
-    """Return the mean (Da,) of the recorded actions at some frames, (F,); of rotations what Gram and Schmidt make of it."""
+    """Return the mean (Da,) of the recorded actions at frames (F,); of rotations what Gram and Schmidt make of it."""
     return policy.representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
 
 
@@ -192,7 +192,7 @@ def _check_folder(out: Path, source: str) -> None:
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return, over the rows of (K, E) each, the policy's mean absolute and root mean square error, the guesses' mean ones."""
+    """Return means over the rows of errors (K, E), each (E,): absolute ones and, of the policy, the root mean square."""
     policy = errors["policy"]
     return {
         "mae": policy.mean(0),

@@ -15,6 +15,7 @@ from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRun
 Policies = DiffusionPolicy | Mapping[str, DiffusionPolicy]
 """One policy, or one for each agent."""
 
+
 @dataclass
 class EpisodeRecord:
     """What happened in one episode."""

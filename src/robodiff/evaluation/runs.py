@@ -41,8 +41,8 @@ class Evaluation:
         if count == 0:
             return ""
         return (
-            f"{count} of {episodes} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite, "
-            f"before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
+            f"{count} of {episodes} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite,"
+            f" before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
         )
 
 

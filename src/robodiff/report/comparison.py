@@ -66,7 +66,7 @@ def _row(name: str, run: Run, first: _Row | None) -> _Row:
 
 
 def _like(run: Run, other: Evaluation | None) -> Evaluation | None:
-    """Return the largest evaluation of the run's policy, the latest of those; one done as ``other`` before all others."""
+    """Return the largest evaluation of the run's policy, the latest of those; first of all one done as ``other``."""
 
     def conditions(evaluation: Evaluation) -> tuple[Any, ...]:
         evaluated = evaluation.result.evaluated
@@ -92,7 +92,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _disagreements(second: _Row, first: _Row) -> str:
-    outcomes = [{e.seed: e.success for e in row.evaluation.result.episodes} for row in (first, second) if row.evaluation]
+    outcomes = [
+        {e.seed: e.success for e in row.evaluation.result.episodes} for row in (first, second) if row.evaluation
+    ]
     sentences = []
     for row, ours, theirs in ((first, *outcomes), (second, *outcomes[::-1])):
         seeds = sorted(seed for seed in ours.keys() & theirs.keys() if ours[seed] and not theirs[seed])

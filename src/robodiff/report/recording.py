@@ -110,5 +110,5 @@ def _thumbnails(episodes: Episodes, key: str) -> list[dict[str, Any]]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return up to ``most`` of ``count`` numbers, evenly spread, neither the first nor the last where there are many."""
+    """Return up to ``most`` of ``count`` numbers, evenly spread, neither the first nor the last where they are many."""
     return np.unique(((np.arange(min(most, count)) + 0.5) * count / min(most, count)).astype(int)).tolist()
