@@ -132,7 +132,9 @@ class DataConfig(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = list((self.key_map or {}).values())
-        if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec 0.22 crashes on a bound beside a tuple
+        if (
+            isinstance(self.resize_shape, int) and self.resize_shape < 1
+        ):  # msgspec 0.22 crashes on a bound beside a tuple
             raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
         if twins := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")

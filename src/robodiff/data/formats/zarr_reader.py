@@ -58,9 +58,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
             key: _stored(path, key, array, names[key], ends, config, stopped=not own.complete)
             for key, array in arrays.items()
         }
-        table = {
-            name: _column(meta, path, name, len(ends)) for name in meta if name not in ("episode_ends", *WHERE)
-        }
+        table = {name: _column(meta, path, name, len(ends)) for name in meta if name not in ("episode_ends", *WHERE)}
     layout = config.layout or own.layout
     return Recording(str(path), stored, ends, own.fps, table=table, layout=find_layout(layout) if layout else None)
 
