@@ -324,7 +324,7 @@ def open_path(path: str, **options: Any) -> DataConfig:
         if form is None:
             from robodiff.data.describe import describe_unknown
 
-            raise describe_unknown(place)
+            raise UsageError(describe_unknown(place))
     elif is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
         form = registry.find("data", "LeRobotConfig")
