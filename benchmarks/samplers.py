@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from benchmarks.common import keep, side_by_side
-from robodiff.diffusion.samplers import denoise, make_table
+from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.networks.unet import ConditionalUnet1d
 

@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import json
 import lzma
 import os
 import shutil
@@ -10,9 +9,8 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from robodiff.errors import RobodiffError, UsageError
 
@@ -114,40 +112,24 @@ def locked(folder: Path) -> Iterator[None]:
         RobodiffError: another process holds it.
         UsageError: it is a file.
     """
+    from filelock import FileLock, Timeout  # takes longer than --help may
+
     if folder.is_file():
         raise UsageError(f"{folder}: is a file, which stays as it is; name a folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
-    with path.open("a+") as file:
-        if not _take(file, path):
-            file.seek(0)
-            raise RobodiffError(f"{folder}: process {file.read().strip() or '(unknown)'} is writing to it; "
-                                "wait until it has ended, or stop it")  # fmt: skip
+    lock = FileLock(folder / LOCK_FILE)
+    with suppress(NotImplementedError):  # a network file system without locks
         try:
-            with naming(path):
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n")
-                file.flush()
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def write_json(target: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused (they are not JSON)."""
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """Read a JSON object; anything else is a ``RobodiffError`` that ends with what to do."""
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RobodiffError(
+                f"{folder}: another process is writing to it; wait until it has ended, or stop it"
+            ) from None
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
-    if not isinstance(value, dict):
-        raise RobodiffError(f"{path}: expected a JSON object, found {type(value).__name__}; {advice}")
-    return value
+        yield
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        lock.release()
 
 
 def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
@@ -189,18 +171,6 @@ def _is_alive(process: int) -> bool:
     except PermissionError:  # another user's
         pass
     return True
-
-
-def _take(file: IO[str], path: Path) -> bool:
-    import fcntl  # not on Windows, where policies can be loaded all the same
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())  # else its owner has just removed it
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    except OSError:  # a network file system without locks
-        return True
 
 
 def _sync(path: Path) -> None:

@@ -1,11 +1,12 @@
 """One table of names: the models, data formats, environments and samplers that there are, and how others join.
 
 What can be looked up by name is built in, or declared by an installed distribution as an entry point (groups
-``robodiff.models``, ``robodiff.data``, ``robodiff.envs``, ``robodiff.samplers``), or comes with a plugin: a file or a
+``robodiff.models``, ``robodiff.data``, ``robodiff.envs``), or comes with a plugin: a file or a
 module that the person at the keyboard names with ``--plugin``, or an object handed to ``robodiff.register``. Nothing
 else is ever imported: no text in a configuration, recording or policy is more than a key of this table.
 
-An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``.
+An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``; where it
+has a method ``on_register``, that is called.
 """
 
 import hashlib
@@ -15,13 +16,15 @@ import inspect
 import sys
 import traceback
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robodiff.documents import Document
 from robodiff.errors import RobodiffError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BUILTIN: dict[str, dict[str, str]] = {
     "models": {
@@ -38,7 +41,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",
     },
-    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC"},
+    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC", "gymnasium": "robodiff.envs.gymnasium:read_spec"},
     "samplers": {},
     "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},
     "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},
@@ -89,7 +92,9 @@ class _Table:
     objects: dict[tuple[str, str], Any] = field(default_factory=dict)
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     plugins: dict[str, Origin] = field(default_factory=dict)
-    """By the word that was given to ``--plugin``."""
+    """By file or module, those that were loaded."""
+    mentioned: list[str] = field(default_factory=list)
+    """Those with which a run or policy that is being read was made, by the words that were given to ``--plugin``."""
 
 
 _TABLE = _Table()
@@ -111,6 +116,10 @@ def register(*objects: Any) -> None:
             raise UsageError(
                 f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
             )
+        try:
+            getattr(each, "on_register", lambda: None)()
+        except ValueError as error:
+            raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()
 
@@ -141,8 +150,10 @@ def find(kind: str, name: str) -> Any:
         except Exception as error:  # whatever its code raises
             raise RobodiffError(f"the {KINDS[kind]} {short!r} of {_distribution(points[short])} cannot be imported: "
                                 f"{_reason(error)}") from error  # fmt: skip
-    known = names(kind)
-    raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{nearest(short, known)}")
+    known, loaded = names(kind), plugin_words()
+    absent = [word for word in _TABLE.mentioned if word not in loaded]
+    advice = f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else nearest(short, known)
+    raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
 
 def short_name(name: str) -> str:
@@ -163,7 +174,7 @@ def load_plugin(word: str) -> None:
     """Import the file or module that ``--plugin`` names, and register what it defines.
 
     That is every configuration class (a subclass of ``PolicyConfig`` or of another one), ``Format``, ``EnvSpec`` and
-    ``Sampler`` in it, and what it hands to ``robodiff.register`` itself.
+    ``Sampler`` in it, and what it hands to ``robodiff.register`` itself, or to Gymnasium's registry.
 
     Raises:
         UsageError: there is no such file or module, or it defines nothing of these.
@@ -176,13 +187,13 @@ def load_plugin(word: str) -> None:
         return
     if is_file and not file.is_file():
         raise UsageError(f"--plugin {word}: no such file")
-    before = set(_TABLE.objects)
+    before, known_environments = set(_TABLE.objects), _gymnasium_ids()
     module = _import_file(file) if is_file else _import_module(word)
     for each in vars(module).values():
         if _is_own(each, module) and each not in _TABLE.objects.values():
             register(each)
     added = set(_TABLE.objects) - before
-    if not added:
+    if not added and _gymnasium_ids() <= known_environments:
         raise UsageError(
             f"--plugin {word}: defines nothing that can be named; expected a configuration class, a Format, an EnvSpec or "
             "a Sampler"
@@ -197,12 +208,29 @@ def plugins() -> list[str]:
     return list(_TABLE.plugins)
 
 
-def _entry_points(kind: str) -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=f"robodiff.{kind}")}
+def plugin_words() -> list[str]:
+    """Return the plugins that were loaded, as they were named."""
+    return [str(each.plugin) for each in _TABLE.plugins.values()]
 
 
-def _distribution(point: metadata.EntryPoint) -> str:
+def mention(words: list[str]) -> None:
+    """Remember with which plugins something was made: what is not found may be theirs."""
+    _TABLE.mentioned = words
+
+
+def _entry_points(kind: str) -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # takes a fifth of the time that --help may take
+
+    return {point.name: point for point in entry_points(group=f"robodiff.{kind}")}
+
+
+def _distribution(point: "EntryPoint") -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _gymnasium_ids() -> set[str]:
+    """Return the environments that Gymnasium knows, if it was imported: a package may add to its registry."""
+    return set(getattr(sys.modules.get("gymnasium"), "registry", ()))
 
 
 def _is_own(each: Any, module: ModuleType) -> bool:

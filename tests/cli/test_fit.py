@@ -176,7 +176,7 @@ MISTAKES = [
     (["--model.horizon", "15"], 2, "horizon must be divisible by 2"),
     (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 = 17, horizon 16"),
     (["--model.noise_scheduler_type", "DDPM"], 2, "These go together"),
-    (["--model.noise_scheduler_type", "DDPMM"], 2, "expected one of DDPM, DDIM, "),
+    (["--model.noise_scheduler_type", "DDPMM"], 2, "is not known. Known: DDPM, DDIM, "),
     (["--data.path", "nowhere.zarr"], 1, "nowhere.zarr: no such file or folder"),
     (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
     (["--data.layout", "robofactory"], 1, "data/head_camera is missing; it holds data/action, data/state"),

@@ -4,20 +4,20 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from robodiff.diffusion.combinations import COMBINATIONS, PREDICTION_TYPES
 from robodiff.diffusion.objective import _MIXTURES, conversion, diffusion_loss, target
+from robodiff.diffusion.samplers import PROCESSES
 from robodiff.diffusion.schedule import make_schedule
 
 PAIRS = [
     (beta_schedule, prediction_type)
-    for process in COMBINATIONS
+    for process in PROCESSES
     for beta_schedule in process.beta_schedules
     for prediction_type in process.prediction_types
 ]
 
 
 def test_every_prediction_type_of_the_table_is_defined():
-    assert set(_MIXTURES) == set(PREDICTION_TYPES)
+    assert set(_MIXTURES) == {name for process in PROCESSES for name in process.prediction_types}
 
 
 def test_targets():

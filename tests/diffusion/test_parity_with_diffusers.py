@@ -10,8 +10,8 @@ from diffusers.schedulers import (
     scheduling_flow_match_euler_discrete,
 )
 
-from robodiff.diffusion.combinations import DIFFUSION
-from robodiff.diffusion.samplers import denoise, diffusion_timesteps, make_table
+from robodiff.diffusion.denoise import denoise, make_table
+from robodiff.diffusion.samplers import DIFFUSION, timestep_grid
 from robodiff.diffusion.schedule import make_schedule
 
 N = 100
@@ -120,7 +120,7 @@ def test_ddpm(monkeypatch, beta_schedule, prediction_type, clip_range, variance)
     for steps in STEPS:
         oracle.set_timesteps(steps)
         table = make_table("DDPM", schedule, prediction_type, steps, variance=variance)
-        noise = draw_noise(table.rows)
+        noise = draw_noise(len(table.rows))
         assert list(table.timesteps) == oracle.timesteps.tolist()
         ours = our_trajectory(table, noise, clip_range)
         assert_same(ours, their_trajectory(oracle, noise, step(noise)), f"{steps} steps")
@@ -133,7 +133,7 @@ def test_ddpm_trailing(monkeypatch, beta_schedule, steps):
     oracle, step = ddpm_oracle(monkeypatch, beta_schedule, "epsilon", 1.0, "fixed_small", "trailing")
     oracle.set_timesteps(steps)
     table = make_table("DDPM", make_schedule(beta_schedule, N), "epsilon", steps, spacing="trailing")
-    noise = draw_noise(table.rows)
+    noise = draw_noise(len(table.rows))
     assert_same(our_trajectory(table, noise, 1.0), their_trajectory(oracle, noise, step(noise)), f"{steps} steps")
 
 
@@ -152,7 +152,7 @@ def ddim_oracle(beta_schedule, prediction_type, clip_range, spacing):
 
 def assert_ddim_same(oracle, table, steps, eta, clip_range):
     oracle.set_timesteps(steps)
-    noise = draw_noise(table.rows)
+    noise = draw_noise(len(table.rows))
     assert list(table.timesteps) == oracle.timesteps.tolist()
 
     def step(prediction, timestep, x, index):
@@ -226,4 +226,4 @@ def test_timesteps_at_every_step_count(num_train_timesteps, spacing):
         oracle.set_timesteps(steps)
         # By rounding, the oracle's trailing grid now and then ends with one timestep too many, -1.
         theirs = oracle.timesteps.tolist()[:steps]
-        assert diffusion_timesteps(num_train_timesteps, steps, spacing) == theirs, steps
+        assert timestep_grid(num_train_timesteps, steps, spacing) == theirs, steps

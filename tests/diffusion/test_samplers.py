@@ -1,298 +1,156 @@
-"""What holds for samplers whatever the network, and the loop's own promises."""
+"""The table of what goes together: everything in it builds and runs, everything else is refused with the table."""
 
-import math
+import dataclasses
+import itertools
+import subprocess
+import sys
 
 import pytest
-import torch
 
-from robodiff.diffusion.combinations import COMBINATIONS, DIFFUSION
-from robodiff.diffusion.objective import target
-from robodiff.diffusion.samplers import denoise, make_table
-from robodiff.diffusion.schedule import make_schedule
+from robodiff.diffusion.samplers import (
+    DIFFUSION,
+    FLOW,
+    PROCESSES,
+    SAMPLERS,
+    Sampler,
+    add_sampler,
+    check_sampling,
+    find_sampler,
+    flow_euler,
+)
 
-CASES = [
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "flow")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "velocity")
+ALLOWED = {
     (sampler, beta_schedule, prediction_type)
-    for process in COMBINATIONS
+    for process in PROCESSES
     for sampler in process.samplers
     for beta_schedule in process.beta_schedules
     for prediction_type in process.prediction_types
-]
+}
 ONE_PER_SAMPLER = [
-    (sampler, process.beta_schedules[-1], process.prediction_types[0])
-    for process in COMBINATIONS
+    (sampler, process.beta_schedules[0], process.prediction_types[0])
+    for process in PROCESSES
     for sampler in process.samplers
 ]
 
 
-def as_prediction(schedule, prediction_type, x, timestep, x0):
-    """What a network would predict that believes in x0."""
-    alpha, sigma = (value.reshape(-1, 1, 1) for value in schedule.coefficients(timestep, dtype=x.dtype))
-    alpha, sigma = alpha.expand_as(x), sigma.expand_as(x)
-    return target(prediction_type, x0, (x - alpha * x0) / sigma, alpha, sigma)
+def test_torch_and_numpy_are_not_imported():
+    code = "import sys, robodiff.diffusion.samplers; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def bell(schedule, prediction_type, mean=0.7, spread=0.3):
-    """The ideal network for data ~ N(mean, spread^2), for which the probability-flow ODE has a closed solution."""
-
-    def predict(x, timestep):
-        alpha, sigma = (value.reshape(-1, 1, 1) for value in schedule.coefficients(timestep, dtype=x.dtype))
-        gain = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
-        return as_prediction(schedule, prediction_type, x, timestep, mean + gain * (x - alpha * mean))
-
-    return predict
-
-
-@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), CASES)
-def test_a_network_that_knows_the_answer_gives_it_at_every_step_count(sampler, beta_schedule, prediction_type):
-    schedule = make_schedule(beta_schedule, 20)
-    x0 = torch.rand(2, 8, 3, dtype=torch.float64) * 2 - 1
-
-    def perfect(x, timestep):
-        return as_prediction(schedule, prediction_type, x, timestep, x0)
-
-    for steps in range(1, 21):
-        for spacing in ("leading", "trailing") if sampler in DIFFUSION.samplers else (None,):
-            table = make_table(sampler, schedule, prediction_type, steps, spacing, eta=1.0)
-            noise = torch.randn(table.noise_rows, 2, 8, 3, dtype=torch.float64)
-            for clip_range in (None, 1.0):
-                sample = denoise(table, perfect, noise, clip_range)
-                torch.testing.assert_close(sample, x0, rtol=1e-8, atol=1e-8)
+def test_allowed_is_what_the_design_says():
+    diffusion = itertools.product(
+        ("DDPM", "DDIM", "DPMSolver++"),
+        ("linear", "scaled_linear", "squaredcos_cap_v2"),
+        ("epsilon", "sample", "v_prediction"),
+    )
+    flow = itertools.product(("Flow", "FlowHeun"), ("flow",), ("velocity", "sample"))
+    assert set(diffusion) | set(flow) == ALLOWED
 
 
-@pytest.mark.parametrize("sampler", DIFFUSION.samplers)
-@pytest.mark.parametrize("spacing", ["leading", "trailing", None])
-def test_one_step_starts_at_the_last_timestep(sampler, spacing):
-    table = make_table(sampler, make_schedule("squaredcos_cap_v2", 100), "epsilon", 1, spacing)
-    assert table.timesteps == (99,)
-    assert not table.stochastic
-
-
-@pytest.mark.parametrize("sampler", ["Flow", "FlowHeun"])
-def test_one_step_of_the_flow_starts_at_noise(sampler):
-    assert make_table(sampler, make_schedule("flow", 100), "velocity", 1).timesteps == (100.0,)
-
-
-@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_the_last_row_is_the_clean_sample_without_noise(sampler, beta_schedule, prediction_type):
-    for variance in ("fixed_small", "fixed_large"):
-        for spacing in ("leading", "trailing") if sampler in DIFFUSION.samplers else (None,):
-            schedule = make_schedule(beta_schedule, 100)
-            table = make_table(sampler, schedule, prediction_type, 10, spacing, eta=1.0, variance=variance)
-            last = table.table[-1]
-            assert (last.a, last.c, last.d, last.e) == (0.0, 0.0, 0.0, 0.0)
-            assert last.b == pytest.approx(1.0, abs=1e-9)
-
-
-def test_rows_and_noise():
-    diffusion, flow = make_schedule("squaredcos_cap_v2", 100), make_schedule("flow", 100)
-    for table, rows, stochastic in [
-        (make_table("ddpm", diffusion, "epsilon", 10), 10, True),
-        (make_table("ddim", diffusion, "epsilon", 10), 10, False),
-        (make_table("ddim", diffusion, "epsilon", 10, eta=0.1), 10, True),
-        (make_table("dpm-solver++", diffusion, "epsilon", 10), 10, False),
-        (make_table("euler", flow, "velocity", 10), 10, False),
-        (make_table("heun", flow, "velocity", 10), 19, False),
-    ]:
-        assert (table.rows, table.stochastic) == (rows, stochastic)
-        assert table.noise_rows == (1 + rows if stochastic else 1)
-        assert hash(table) == hash(table)
-
-
-def test_flow_grid():
-    table = make_table("Flow", make_schedule("flow", 100), "velocity", 4)
-    assert table.timesteps == (100.0, 75.0, 50.0, 25.0)
-    table = make_table("FlowHeun", make_schedule("flow", 100), "velocity", 4)
-    assert table.timesteps == (100.0, 75.0, 75.0, 50.0, 50.0, 25.0, 25.0)
-
-
-def test_heun_is_the_textbook_method():
-    def velocity(x, s):
-        return torch.tanh(x - s) + 0.3 * x
-
-    for steps in (1, 2, 3, 10, 64):
-        table = make_table("FlowHeun", make_schedule("flow", 100), "velocity", steps)
-        noise = torch.randn(1, 2, 8, 3, dtype=torch.float64)
-        sample = denoise(table, lambda x, timestep: velocity(x, timestep.reshape(-1, 1, 1) / 100), noise)
-        x = noise[0]
-        for i in range(steps):
-            s, after = 1 - i / steps, 1 - (i + 1) / steps
-            euler = x + (after - s) * velocity(x, s)
-            last = i == steps - 1
-            x = euler if last else x + (after - s) / 2 * (velocity(x, s) + velocity(euler, after))
-        torch.testing.assert_close(sample, x, rtol=1e-11, atol=1e-11)
+@pytest.mark.parametrize("combination", itertools.product(SAMPLERS, BETA_SCHEDULES, PREDICTION_TYPES))
+def test_every_other_combination_is_refused_with_the_table(combination):
+    if combination in ALLOWED:
+        assert check_sampling(*combination, 10, 100).name == combination[0]
+        return
+    with pytest.raises(ValueError, match="These go together") as error:
+        check_sampling(*combination, 10, 100)
+    assert all(str(process) in str(error.value) for process in PROCESSES)
+    assert any(repr(value) in str(error.value) for value in combination)
+    assert len(str(error.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize(
-    ("sampler", "beta_schedule", "prediction_type", "order"),
+    ("combination", "message"),
     [
-        ("Flow", "flow", "velocity", 1),
-        ("Flow", "flow", "sample", 1),
-        ("FlowHeun", "flow", "velocity", 2),
-        ("FlowHeun", "flow", "sample", 2),
+        (("DDIM", "cosine", "epsilon"), "sampler='DDIM' does not go with beta_schedule='cosine'. These"),
+        (("DDIM", "linear", "eps"), "sampler='DDIM' does not go with prediction_type='eps'. These"),
+        (("ddim", "linear", "velocity"), "sampler='DDIM' does not go with prediction_type='velocity'. These"),
+        (("DDIM", "flow", "velocity"), "'DDIM' does not go with beta_schedule='flow' and prediction_type='velocity'."),
+        (("PNDM", "linear", "epsilon"), "sampler='PNDM' is not known"),
     ],
 )
-def test_order_of_convergence_to_the_ode(sampler, beta_schedule, prediction_type, order):
-    schedule = make_schedule(beta_schedule, 100)
-    noise = torch.randn(1, 4, 8, 3, dtype=torch.float64)
-    exact = 0.7 + 0.3 * noise[0]  # the flow keeps each sample's quantile
-
-    def error(steps):
-        table = make_table(sampler, schedule, prediction_type, steps)
-        return (denoise(table, bell(schedule, prediction_type), noise) - exact).abs().max().item()
-
-    assert error(400) < 1e-2 / order**4
-    assert math.log2(error(200) / error(400)) == pytest.approx(order, abs=0.15)
+def test_the_message_names_what_is_wrong(combination, message):
+    with pytest.raises(ValueError, match=message):
+        check_sampling(*combination, 10, 100)
 
 
-def test_dpmsolver_plus_plus_beats_ddim_on_the_ode():
-    schedule = make_schedule("squaredcos_cap_v2", 1000)
-    noise = torch.randn(1, 4, 8, 3, dtype=torch.float64)
-    exact = 0.7 + 0.3 * noise[0]
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        *((name, name) for name in SAMPLERS),
+        ("ddpm", "DDPM"),
+        ("ddim", "DDIM"),
+        ("dpmsolver", "DPMSolver++"),
+        ("dpmsolver++", "DPMSolver++"),
+        ("DPM-Solver++", "DPMSolver++"),
+        ("dpm++", "DPMSolver++"),
+        ("flow", "Flow"),
+        ("euler", "Flow"),
+        ("flow euler", "Flow"),
+        ("heun", "FlowHeun"),
+        ("flow_heun", "FlowHeun"),
+    ],
+)
+def test_spellings(spelling, name):
+    assert find_sampler(spelling) is SAMPLERS[name]
 
-    def error(sampler):
-        table = make_table(sampler, schedule, "epsilon", 20, "trailing")
-        return (denoise(table, bell(schedule, "epsilon"), noise) - exact).abs().max().item()
 
-    assert error("DPMSolver++") < error("DDIM") / 3
-
-
-def test_ddim_with_all_the_noise_is_ddpm():
-    schedule = make_schedule("squaredcos_cap_v2", 100)
-    noise = torch.randn(11, 2, 8, 3, dtype=torch.float64)
-    samples = [
-        denoise(make_table(sampler, schedule, "epsilon", 10, eta=1.0), bell(schedule, "epsilon"), noise)
-        for sampler in ("DDPM", "DDIM")
-    ]
-    torch.testing.assert_close(samples[0], samples[1], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_samples_have_the_distribution_of_the_data(sampler, beta_schedule, prediction_type):
-    schedule = make_schedule(beta_schedule, 100)
-    table = make_table(sampler, schedule, prediction_type, 100)
-    noise = torch.randn(table.noise_rows, 2000, 1, 1, generator=torch.Generator().manual_seed(0))
-    samples = denoise(table, bell(schedule, prediction_type), noise)
-    assert samples.mean().item() == pytest.approx(0.7, abs=0.03)
-    assert samples.std().item() == pytest.approx(0.3, abs=0.03)
+@pytest.mark.parametrize(("name", "suggestion"), [("unipc", ""), ("DDMP", " Did you mean 'ddpm'?")])
+def test_unknown_sampler_lists_the_known_ones(name, suggestion):
+    with pytest.raises(ValueError, match="is not known") as error:
+        find_sampler(name)
+    known = "DDPM, DDIM, DPMSolver++, Flow, FlowHeun"
+    assert str(error.value) == f"sampler={name!r} is not known. Known: {known}.{suggestion}"
 
 
 @pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_known_elements_come_out_exactly_and_are_seen_at_every_evaluation(sampler, beta_schedule, prediction_type):
-    schedule = make_schedule(beta_schedule, 100)
-    table = make_table(sampler, schedule, prediction_type, 8)
-    values = torch.rand(2, 8, 3, dtype=torch.float64)
-    mask = torch.zeros(2, 8, 3, dtype=torch.bool)
-    mask[:, :3] = True
-    mask[1, :, 2] = True
-    network = bell(schedule, prediction_type)
-    evaluations = []
+def test_steps(sampler, beta_schedule, prediction_type):
+    def check(steps):
+        check_sampling(sampler, beta_schedule, prediction_type, steps, 100)
 
-    def spy(x, timestep):
-        assert torch.equal(x[mask], values[mask].to(x.dtype))
-        evaluations.append(timestep)
-        return network(x, timestep)
-
-    noise = torch.randn(table.noise_rows, 2, 8, 3)
-    sample = denoise(table, spy, noise, clip_range=1.0, known=(values, mask))
-    assert len(evaluations) == table.rows
-    assert sample.dtype == torch.float32
-    assert torch.equal(sample[mask], values[mask].float())
-    assert not torch.equal(sample[~mask], values[~mask].float())
+    check(1)
+    check(100)
+    with pytest.raises(ValueError, match="at least 1"):
+        check(0)
+    if sampler in ("Flow", "FlowHeun"):
+        check(101)
+    else:
+        with pytest.raises(ValueError, match="1 to 100 steps, got steps=101: more than the 100 timesteps"):
+            check(101)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_dtypes(dtype):
-    seen = []
-
-    def network(x, timestep):
-        seen.append(timestep.dtype)
-        return 0.1 * x
-
-    for sampler, beta_schedule, prediction_type in ONE_PER_SAMPLER:
-        table = make_table(sampler, make_schedule(beta_schedule, 100), prediction_type, 5)
-        sample = denoise(table, network, torch.randn(table.noise_rows, 2, 8, 3, dtype=dtype), 1.0)
-        assert sample.dtype == dtype
-        expected = torch.promote_types(dtype, torch.float32) if beta_schedule == "flow" else torch.int64
-        assert set(seen) == {expected}
-        seen.clear()
-
-
-def test_noise_of_the_wrong_size_is_refused():
-    schedule = make_schedule("squaredcos_cap_v2", 100)
-    stochastic, still = (make_table(sampler, schedule, "epsilon", 10) for sampler in ("DDPM", "DDIM"))
-    with pytest.raises(ValueError, match="leading size 11 for a sampler of 10 rows that add fresh noise, got 10 in"):
-        denoise(stochastic, lambda x, _: x, torch.zeros(10, 2, 8, 3))
-    with pytest.raises(ValueError, match="leading size 1 for a sampler of 10 rows, got 2 in"):
-        denoise(still, lambda x, _: x, torch.zeros(2, 2, 8, 3))
-    noise = torch.randn(11, 2, 8, 3)
-    network = bell(schedule, "epsilon")
-    assert torch.equal(denoise(still, network, noise), denoise(still, network, noise[:1]))
+def test_options():
+    ddim, heun = ("DDIM", "linear", "epsilon", 10, 100), ("heun", "flow", "velocity", 10, 100)
+    spacings = {name: sampler.spacing for name, sampler in SAMPLERS.items()}
+    assert spacings == {
+        "DDPM": "leading",
+        "DDIM": "leading",
+        "DPMSolver++": "trailing",
+        "Flow": "uniform",
+        "FlowHeun": "uniform",
+    }
+    check_sampling(*ddim, "trailing", eta=1.0, variance="fixed_large")
+    for combination, spacing in ((ddim, "linspace"), (ddim, "uniform"), (heun, "leading")):
+        with pytest.raises(ValueError, match=f"does not go with spacing='{spacing}'. These go together"):
+            check_sampling(*combination, spacing)
+    with pytest.raises(ValueError, match=r"eta must lie between 0 .* and 1 .*got 1\.5"):
+        check_sampling(*ddim, eta=1.5)
+    with pytest.raises(ValueError, match=r"variance='learned' is not known\. Known: fixed_small, fixed_large"):
+        check_sampling(*ddim, variance="learned")
 
 
-def test_what_does_not_go_together_is_refused():
-    diffusion, flow = make_schedule("squaredcos_cap_v2", 100), make_schedule("flow", 100)
-    with pytest.raises(ValueError, match="These go together"):
-        make_table("DDIM", flow, "velocity", 10)
-    with pytest.raises(ValueError, match="These go together"):
-        make_table("Flow", diffusion, "epsilon", 10)
-    for sampler in DIFFUSION.samplers:
-        with pytest.raises(ValueError, match="1 to 100 steps, got steps=101"):
-            make_table(sampler, diffusion, "epsilon", 101)
-    with pytest.raises(ValueError, match="spacing='leading' does not go with Flow"):
-        make_table("Flow", flow, "velocity", 10, spacing="leading")
-
-
-@pytest.mark.parametrize("beta_schedule", DIFFUSION.beta_schedules)
-def test_coefficients_are_finite_at_every_step_count(beta_schedule):
-    for n in (1, 2, 10, 1000):
-        schedule = make_schedule(beta_schedule, n)
-        for steps in sorted({1, 2, 3, 7, n // 2, n - 1, n} & set(range(1, n + 1))):
-            for sampler in DIFFUSION.samplers:
-                for spacing in ("leading", "trailing"):
-                    table = make_table(sampler, schedule, "epsilon", steps, spacing, eta=1.0)
-                    assert all(math.isfinite(value) for row in table.table for value in row)
-                    assert table.timesteps == tuple(sorted(set(table.timesteps), reverse=True))
-                    assert len(table.timesteps) == steps
-
-
-class Exported(torch.nn.Module):
-    def __init__(self, table):
-        super().__init__()
-        self.table = table
-        self.layer = torch.nn.Linear(3, 3)
-
-    def forward(self, noise):
-        def network(x, timestep):
-            return self.layer(x) + timestep.reshape(-1, 1, 1) / 100
-
-        return denoise(self.table, network, noise, clip_range=1.0)
-
-
-@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_export_with_a_free_batch_size(sampler, beta_schedule, prediction_type):
-    table = make_table(sampler, make_schedule(beta_schedule, 100), prediction_type, 3)
-    module = Exported(table).eval()
-    example = torch.randn(table.noise_rows, 2, 8, 3)
-    program = torch.export.export(module, (example,), dynamic_shapes=({1: torch.export.Dim("batch", min=2)},))
-    noise = torch.randn(table.noise_rows, 5, 8, 3)
-    torch.testing.assert_close(program.module()(noise), module(noise))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_cuda_graph(sampler, beta_schedule, prediction_type):
-    table = make_table(sampler, make_schedule(beta_schedule, 100), prediction_type, 10)
-    module = Exported(table).eval().cuda()
-    noise = torch.randn(table.noise_rows, 4, 8, 3, device="cuda")
-    with torch.no_grad():
-        side_stream = torch.cuda.Stream()
-        side_stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side_stream):
-            module(noise)  # warm-up
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = module(noise)
-        noise.normal_()
-        graph.replay()
-        torch.testing.assert_close(captured, module(noise))
+def test_a_sampler_is_added_under_names_that_are_free(monkeypatch):
+    monkeypatch.setattr("robodiff.diffusion.samplers.SAMPLERS", dict(SAMPLERS))
+    mine = Sampler("Mine", flow_euler, FLOW, "uniform", spellings=("my own",))
+    assert (mine.registry_kind, mine.registry_name) == ("samplers", "Mine")
+    add_sampler(dataclasses.replace(mine, spellings=()))
+    add_sampler(mine)  # the latest counts
+    assert find_sampler("MY-OWN") is find_sampler("mine") is mine
+    assert FLOW.samplers == ("Flow", "FlowHeun", "Mine")
+    assert DIFFUSION.samplers == ("DDPM", "DDIM", "DPMSolver++")
+    for name, spellings, clash in (("DDIM", (), "'ddim' is DDIM"), ("Other", ("Heun",), "'heun' is FlowHeun")):
+        with pytest.raises(ValueError, match=f"sampler='{name}' cannot be added: {clash} already"):
+            add_sampler(dataclasses.replace(mine, name=name, spellings=spellings))

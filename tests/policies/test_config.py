@@ -21,6 +21,7 @@ from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
         ({"diffusion_step_embed_dim": 3}, "even and at least 4"),
         ({"num_inference_steps": 101}, "1 to 100 steps"),
         ({"num_inference_steps": 0}, "at least 1 step"),
+        ({"noise_scheduler_type": "DDMP"}, "'DDMP' is not known. Known: DDPM, .* Did you mean 'ddpm'?"),
         ({"noise_scheduler_type": "Flow"}, "does not go with"),
         ({"prediction_type": "velocity"}, "(?s)does not go with.*These go together"),
         ({"beta_schedule": "flow", "noise_scheduler_type": "Flow", "prediction_type": "epsilon"}, "does not go with"),

@@ -4,12 +4,12 @@ from typing import Any
 
 from robodiff.errors import UsageError, notice
 
-THEIRS = {
+CLASSES = {
     "getiaction.policies.lerobot.diffusion.Diffusion": "DiffusionConfig",
     "getiaction.policies.lerobot.Diffusion": "DiffusionConfig",
     "physicalai.policies.lerobot.Diffusion": "DiffusionConfig",
-    "getiaction.data.lerobot.LeRobotDataModule": "LeRobotDataModule",
-    "physicalai.data.lerobot.LeRobotDataModule": "LeRobotDataModule",
+    "getiaction.data.lerobot.LeRobotDataModule": "LeRobotConfig",
+    "physicalai.data.lerobot.LeRobotDataModule": "LeRobotConfig",
 }
 """Their classes, and those that stand for them here."""
 RENAMED = {"optimizer_lr": "learning_rate"}
@@ -61,26 +61,34 @@ ELSEWHERE = {
     "device": "trainer.accelerator",
     "compile_model": "trainer.compile",
     "seed": "seed_everything",
+    "minutes": "trainer.max_time",
 }
-"""Options of other code bases that one types by habit, and what they are called here."""
+"""Options that other code bases have, and what they are called here."""
 
 
-def translate(content: dict[str, Any]) -> bool:
-    """Put a configuration into robodiff's words, in place; returns whether it was not in them.
+def translate(content: dict[str, Any]) -> None:
+    """Put a configuration into robodiff's words, in place.
 
     Raises:
         UsageError: a value that contradicts what follows from others, or a configuration of diffusion_policy.
     """
-    _refuse_hydra(content)
-    foreign = []
-    for part in ("model", "data"):
-        given = content.get(part)
-        if isinstance(given, dict) and isinstance(name := given.get("class_path"), str) and name in THEIRS:
-            given["class_path"] = THEIRS[name]
-            foreign.append(part)
+    if any("_target_" in values for values in (content, *content.values()) if isinstance(values, dict)):
+        raise UsageError(
+            "this is a configuration of Hydra (_target_), as diffusion_policy has them, and must be written anew; "
+            "docs/coming-from.md says what its keys are called"
+        )
+    foreign = [part for part in ("model", "data") if _rename_class(content.get(part))]
     if foreign:
         _translate(content, foreign)
-    return bool(foreign)
+
+
+def _rename_class(given: Any) -> bool:
+    """Name robodiff's class where a part names one of theirs; tell whether it did."""
+    name = given.get("class_path") if isinstance(given, dict) else None
+    if not isinstance(name, str) or name not in CLASSES:
+        return False
+    given["class_path"] = CLASSES[name]
+    return True
 
 
 def _translate(content: dict[str, Any], foreign: list[str]) -> None:
@@ -105,12 +113,6 @@ def _translate(content: dict[str, Any], foreign: list[str]) -> None:
     _adapt_trainer(trainer)
     for part, options in NOT_NEEDED.items():
         _adapt(part, _options(content, part), options)
-
-
-def _refuse_hydra(content: dict[str, Any]) -> None:
-    if any("_target_" in values for values in (content, *content.values()) if isinstance(values, dict)):
-        raise UsageError("this is a configuration of diffusion_policy, or another of Hydra (_target_), and is written "
-                         "anew here; docs/coming-from.md says what its keys are called")  # fmt: skip
 
 
 def _lay_out(content: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         if command not in COMMANDS:
             raise UsageError(f"unknown command {command!r}; there is {', '.join(COMMANDS)}."
                              f"{nearest(command, list(COMMANDS))}")  # fmt: skip
-        importlib.import_module(f"robodiff.cli.{command}").run(arguments[1:])
+        importlib.import_module(f"robodiff.cli.{command}").run(_load_plugins(arguments[1:]))
     except RobodiffError as error:
         _fail(f"robodiff {command}: error: {error}", 2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
@@ -70,6 +70,23 @@ def main(arguments: list[str] | None = None) -> None:
         again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"
         _fail(f"robodiff {command}: error: {error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished "
               f"before stays\n{UNWRITABLE[error.errno]}, then go on with {again}")  # fmt: skip
+
+
+def _load_plugins(arguments: list[str]) -> list[str]:
+    """Import what ``--plugin`` names, before anything is looked up; return the other arguments."""
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--plugin" or word.startswith("--plugin="):
+            from robodiff.registry import load_plugin
+
+            name = word.partition("=")[2] or next(words, "")
+            if not name or name.startswith("--"):
+                raise UsageError("--plugin needs a value: a Python file, or a module")
+            load_plugin(name)
+        else:
+            rest.append(word)
+    return rest
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
@@ -96,6 +113,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "robodiff COMMAND --help tells more. Example: robodiff demo --minutes 5",
+            "robodiff COMMAND --help tells more. --plugin FILE_OR_MODULE, with any command, adds models, data formats,",
+            "environments and samplers of your own. Example: robodiff demo --minutes 5",
         ]
     )

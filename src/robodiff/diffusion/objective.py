@@ -11,21 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robodiff.diffusion.samplers import check_known
 from robodiff.diffusion.schedule import expand_like
 
-# prediction type -> (alpha, sigma) -> the weights of x_0 and eps
 _Scalar = float | Tensor
+# Prediction type -> (alpha, sigma) -> the weights of x_0 and eps. Sources: epsilon, Ho et al. 2020,
+# https://arxiv.org/abs/2006.11239, eq. 14; v_prediction, Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, app. D;
+# velocity, dx/ds of the straight line, Liu et al. 2023, https://arxiv.org/abs/2209.03003, eq. 1.
 _MIXTURES: dict[str, Callable[[_Scalar, _Scalar], tuple[_Scalar, _Scalar]]] = {
-    "epsilon": lambda alpha, sigma: (0.0, 1.0),  # Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 14
+    "epsilon": lambda alpha, sigma: (0.0, 1.0),
     "sample": lambda alpha, sigma: (1.0, 0.0),
-    "v_prediction": lambda alpha, sigma: (
-        -sigma,
-        alpha,
-    ),  # Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, app. D
-    "velocity": lambda alpha, sigma: (
-        -1.0,
-        1.0,
-    ),  # dx/ds of the straight line; Liu et al. 2023, arXiv 2209.03003, eq. 1
+    "v_prediction": lambda alpha, sigma: (-sigma, alpha),
+    "velocity": lambda alpha, sigma: (-1.0, 1.0),
 }
 
 
@@ -42,8 +39,7 @@ class Conversion(NamedTuple):
 
 
 def _mixture(prediction_type: str, alpha: _Scalar, sigma: _Scalar) -> tuple[_Scalar, _Scalar]:
-    if prediction_type not in _MIXTURES:
-        raise ValueError(f"prediction_type={prediction_type!r} is not known. Known: {', '.join(_MIXTURES)}.")
+    check_known("prediction_type", prediction_type, _MIXTURES)
     return _MIXTURES[prediction_type](alpha, sigma)
 
 
@@ -86,7 +82,7 @@ def conversion(prediction_type: str, alpha: float, sigma: float) -> Conversion:
 
 
 def diffusion_loss(prediction: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean squared error over all elements, or over the valid ones.
+    """Return the mean squared error over all elements, or over the valid ones.
 
     Args:
         prediction: (B, T, ...).

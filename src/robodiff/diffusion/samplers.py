@@ -1,278 +1,97 @@
-"""Samplers as tables of coefficients, and the one loop that runs them all.
+"""Samplers: their names, their rows, and what goes together with them. Imports no torch.
 
 A sampler is a list of rows. A row evaluates the network once, at its timestep, and then mixes
 
     x'  =  a x  +  b x0  +  c eps  +  d z  +  e x0_previous
 
 where x0 is the clean sample that the prediction implies (clipped), eps the noise that it implies (not clipped), z fresh
-noise and x0_previous the x0 of the row before. Every row steps to the true next timestep of the grid and the last one
-to clean data (alpha 1, sigma 0), so that the last x is the sample. To add a sampler: write the function that lists its
-rows, name it in make_table() and in the table of combinations.py.
+noise and x0_previous the x0 of the row before. Every row steps to the true next level of the grid and the last one to
+clean data (alpha 1, sigma 0), so that the last x is the sample.
+
+To add a sampler, write the function that lists its rows, and one line: here in BUILTIN, elsewhere
+``robodiff.register(Sampler("MySampler", my_rows, DIFFUSION, "trailing"))``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from robodiff.diffusion.combinations import (
-    canonical_sampler,
-    check_combination,
-    check_options,
-    check_steps,
-    default_spacing,
-)
-from robodiff.diffusion.objective import Conversion, conversion
-from robodiff.diffusion.schedule import NoiseSchedule
+from robodiff.errors import nearest
 
 
-class Row(NamedTuple):
-    """One evaluation of the network and the mixture that follows it. Python floats: float64, and no device's."""
+class Level(NamedTuple):
+    """A point of the time grid: x_t = alpha x_0 + sigma eps."""
 
     timestep: float  # as the network embeds it: an int for diffusion, a float for the flow
-    a: float = 0.0  # weight of x
-    b: float = 0.0  # weight of x0, clipped
-    c: float = 0.0  # weight of eps, not clipped
-    d: float = 0.0  # weight of fresh noise
-    e: float = 0.0  # weight of the x0 of the row before, clipped
-
-
-@dataclass(frozen=True)
-class SamplerTable:
-    """All that denoise() needs to know of a sampler: R rows, and how each one reads the network's prediction."""
-
-    table: tuple[Row, ...]  # (R,)
-    conversions: tuple[Conversion, ...]  # (R,)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows R: how often the network is evaluated."""
-        return len(self.table)
-
-    @property
-    def timesteps(self) -> tuple[float, ...]:
-        """The timestep of each row (R,), as the network embeds it."""
-        return tuple(row.timestep for row in self.table)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any row adds fresh noise."""
-        return any(row.d != 0.0 for row in self.table)
-
-    @property
-    def noise_rows(self) -> int:
-        """The least leading size of denoise()'s noise: 1 + R where rows add fresh noise, else 1."""
-        return 1 + self.rows if self.stochastic else 1
-
-
-def denoise(
-    table: SamplerTable,
-    denoiser: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    clip_range: float | Tensor | None = None,
-    known: tuple[Tensor, Tensor] | None = None,
-    on_row: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
-    """Turn noise into a sample. Nothing depends on the data in the tensors, so it exports and fits a CUDA graph.
-
-    Args:
-        table: From make_table().
-        denoiser: (x (B, ...), timestep (B,)) -> prediction (B, ...). The timestep is int64 for diffusion; for the flow
-            it is float32 (float64 if x is).
-        noise: Standard normal, (1 + R, B, ...): the start, then the fresh noise of each row. A table that is not
-            stochastic reads the start alone and takes (1, B, ...) as well.
-        clip_range: The x0 of every row is clipped to [-clip_range, clip_range], which broadcasts to (B, ...); None
-            leaves it alone.
-        known: Inpainting: clean values and a bool mask, both broadcastable to (B, ...). Where the mask is True, x is
-            overwritten before every evaluation and at the end, as in the original diffusion_policy
-            (``DiffusionUnetLowdimPolicy.conditional_sample``).
-        on_row: Called with (rows done, x (B, ...)), from (0, the noise) on, to watch the sample come about.
-
-    Returns:
-        The sample (B, ...), in the dtype of ``noise``.
-
-    Raises:
-        ValueError: ``noise`` has the wrong leading size.
-    """
-    if noise.shape[0] not in (table.noise_rows, 1 + table.rows):
-        raise ValueError(
-            f"noise must have the leading size {table.noise_rows} for a sampler of {table.rows} rows"
-            f"{' that add fresh noise' if table.stochastic else ''}, got {noise.shape[0]} in {tuple(noise.shape)}."
-        )
-
-    def overwrite_known(x: Tensor) -> Tensor:
-        return x if known is None else torch.where(known[1], known[0].to(x.dtype), x)
-
-    x = x0_previous = noise[0]  # (1 + R, B, ...) -> (B, ...); no first row reads x0_previous
-    for index, (row, convert) in enumerate(zip(table.table, table.conversions, strict=True)):
-        x = overwrite_known(x)
-        if on_row is not None:
-            on_row(index, x)
-        prediction = denoiser(x, _timestep_batch(row.timestep, x))  # (B, ...)
-        x0 = _mix((convert.x0_from_x, x), (convert.x0_from_prediction, prediction))
-        if clip_range is not None:
-            x0 = x0.clamp(-clip_range, clip_range)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        terms = [(row.a, x), (row.b, x0), (row.e, x0_previous)]
-        if row.c != 0.0:
-            terms.append((row.c, _mix((convert.eps_from_x, x), (convert.eps_from_prediction, prediction))))
-        if row.d != 0.0:
-            terms.append((row.d, noise[1 + index]))
-        x, x0_previous = _mix(*terms), x0
-    x = overwrite_known(x)
-    if on_row is not None:
-        on_row(table.rows, x)
-    return x
-
-
-def _mix(*terms: tuple[float, Tensor]) -> Tensor:
-    """The sum of weight times value, of which at least one has a weight other than 0; the others cost nothing."""
-    products = [weight * value for weight, value in terms if weight != 0.0]
-    return sum(products[1:], start=products[0])
-
-
-def _timestep_batch(timestep: float, x: Tensor) -> Tensor:
-    # Filled on the device, because a copy from the host cannot be captured into a CUDA graph. Half precision would
-    # merge neighbouring times of the flow.
-    dtype = torch.int64 if isinstance(timestep, int) else torch.promote_types(x.dtype, torch.float32)
-    return torch.full((x.shape[0],), timestep, dtype=dtype, device=x.device)  # (B,)
-
-
-def make_table(
-    sampler: str,
-    schedule: NoiseSchedule,
-    prediction_type: str,
-    steps: int,
-    spacing: str | None = None,
-    eta: float = 0.0,
-    variance: str = "fixed_small",
-) -> SamplerTable:
-    """Build a sampler's table by name, in float64.
-
-    Args:
-        sampler: ``DDPM``, ``DDIM``, ``DPMSolver++``, ``Flow`` or ``FlowHeun``, as canonical_sampler() reads it.
-        schedule: The one that the network was trained with.
-        prediction_type: What the network predicts.
-        steps: How many steps from noise to data; the rows, too, except that FlowHeun has 2 steps - 1 of them.
-        spacing: ``leading``, ``trailing`` or None for the sampler's own.
-        eta: DDIM's share of fresh noise, 0 to 1; the other samplers do not read it.
-        variance: DDPM's, ``fixed_small`` or ``fixed_large``; the other samplers do not read it.
-
-    Raises:
-        ValueError: An unknown name, a combination or option that cannot be, or more steps than the sampler can take.
-    """
-    sampler = canonical_sampler(sampler)
-    check_combination(sampler, schedule.beta_schedule, prediction_type)
-    check_steps(sampler, steps, schedule.num_train_timesteps)
-    check_options(sampler, spacing, eta, variance)
-    spacing = spacing or default_spacing(sampler) or "uniform"  # the flow's, which has no choice
-    builders: dict[str, Callable[[], list[Row]]] = {
-        "DDPM": lambda: ddpm(schedule, steps, spacing, variance),
-        "DDIM": lambda: ddim(schedule, steps, spacing, eta),
-        "DPMSolver++": lambda: dpmsolver_plus_plus(schedule, steps, spacing),
-        "Flow": lambda: flow_euler(schedule, steps),
-        "FlowHeun": lambda: flow_heun(schedule, steps),
-    }
-    table = builders[sampler]()
-    levels = _levels(schedule, [row.timestep for row in table])[:-1]
-    return SamplerTable(
-        table=tuple(table),
-        conversions=tuple(conversion(prediction_type, level.alpha, level.sigma) for level in levels),
-    )
-
-
-class _Level(NamedTuple):
-    """A point of the time grid."""
-
-    timestep: float
     alpha: float
     sigma: float
 
     @property
     def log_ratio(self) -> float:
+        """The logarithm of alpha / sigma, half the log signal-to-noise ratio."""
         return math.log(self.alpha / self.sigma)
 
 
-_CLEAN = _Level(timestep=math.nan, alpha=1.0, sigma=0.0)  # where every sampler ends; the network never sees it
+CLEAN = Level(timestep=math.nan, alpha=1.0, sigma=0.0)
+"""Clean data, on which every sampler ends; the network never sees it."""
 
 
-def _levels(schedule: NoiseSchedule, timesteps: Sequence[float]) -> list[_Level]:
-    """Return the grid (n + 1): the levels of the timesteps (n,), noisiest first, and then clean data."""
-    dtype = torch.int64 if isinstance(timesteps[0], int) else torch.float64
-    alpha, sigma = schedule.coefficients(torch.tensor(timesteps, dtype=dtype, device="cpu"), dtype=torch.float64)
-    return [*map(_Level, timesteps, alpha.tolist(), sigma.tolist()), _CLEAN]
+class Row(NamedTuple):
+    """One evaluation of the network and the mixture that follows it. Python floats: float64, on no device."""
+
+    timestep: float  # of the level that the network is evaluated at
+    a: float = 0.0  # weight of x
+    b: float = 0.0  # weight of x0, clipped
+    c: float = 0.0  # weight of eps, not clipped
+    d: float = 0.0  # weight of fresh noise
+    e: float = 0.0  # weight of the x0 of the row before, clipped; 0 in the first row
 
 
-def diffusion_timesteps(num_train_timesteps: int, steps: int, spacing: str) -> list[int]:
-    """Choose ``steps`` of the N training timesteps, noisiest first (Lin et al. 2024, arXiv 2305.08891, table 2).
+def ddpm(levels: Sequence[Level], variance: str) -> list[Row]:
+    """Draw x' from the posterior q(x' | x, x0): ancestral sampling.
 
-    ``leading`` counts up from 0 by N // steps and so may start below the last timestep; ``trailing`` counts down from
-    N - 1. Both are those of diffusers' DDPMScheduler with steps_offset 0, but for a single leading step: there
-    diffusers starts at timestep 0, which takes pure noise for nearly clean data, and this starts at N - 1.
+    Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 7 with beta taken between the two levels of the grid, as in
+    diffusers' DDPMScheduler. ``fixed_small`` is the posterior's own variance, ``fixed_large`` is beta.
     """
-    if spacing == "trailing" or steps == 1:
-        grid = np.arange(num_train_timesteps, 0, -num_train_timesteps / steps)[:steps]  # rounding may append a 0
-        return [int(time) - 1 for time in np.round(grid)]
-    return [i * (num_train_timesteps // steps) for i in reversed(range(steps))]
-
-
-def ddpm(schedule: NoiseSchedule, steps: int, spacing: str, variance: str) -> list[Row]:
-    """Ancestral sampling: x' is drawn from the posterior q(x' | x, x0).
-
-    Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 7 with beta taken between the two timesteps of the grid, as
-    in diffusers' DDPMScheduler. ``fixed_small`` is the posterior's own variance, ``fixed_large`` is beta.
-    """
-    timesteps = diffusion_timesteps(schedule.num_train_timesteps, steps, spacing)
     rows = []
-    for now, then in pairwise(_levels(schedule, timesteps)):
+    for now, then in pairwise(levels):
         alpha_step = now.alpha / then.alpha
         beta_step = 1.0 - alpha_step**2
         shrink = then.sigma**2 / now.sigma**2
         step_variance = shrink * beta_step if variance == "fixed_small" else beta_step
-        rows.append(
-            Row(
-                now.timestep,
-                a=alpha_step * shrink,
-                b=then.alpha * beta_step / now.sigma**2,
-                d=0.0 if then is _CLEAN else math.sqrt(step_variance),
-            )
-        )
+        noise = 0.0 if then is CLEAN else math.sqrt(step_variance)
+        rows.append(Row(now.timestep, a=alpha_step * shrink, b=then.alpha * beta_step / now.sigma**2, d=noise))
     return rows
 
 
-def ddim(schedule: NoiseSchedule, steps: int, spacing: str, eta: float) -> list[Row]:
+def ddim(levels: Sequence[Level], eta: float) -> list[Row]:
     """Move along the implied noise; ``eta`` replaces part of it by fresh noise.
 
     Song et al. 2021, https://arxiv.org/abs/2010.02502, eq. 12 and 16; diffusers' DDIMScheduler with
     use_clipped_model_output=False, where clipping changes x0 but not eps.
     """
-    timesteps = diffusion_timesteps(schedule.num_train_timesteps, steps, spacing)
     rows = []
-    for now, then in pairwise(_levels(schedule, timesteps)):
+    for now, then in pairwise(levels):
         fresh = eta * then.sigma / now.sigma * math.sqrt(1.0 - (now.alpha / then.alpha) ** 2)
         along = math.sqrt(max(0.0, then.sigma**2 - fresh**2))  # max: rounding, with eta 1
         rows.append(Row(now.timestep, b=then.alpha, c=along, d=fresh))
     return rows
 
 
-def dpmsolver_plus_plus(schedule: NoiseSchedule, steps: int, spacing: str) -> list[Row]:
-    """DPM-Solver++(2M), midpoint: a line through the last two x0, integrated exactly in the log signal-to-noise ratio.
+def dpmsolver_plus_plus(levels: Sequence[Level]) -> list[Row]:
+    """Integrate a line through the last two x0 exactly in the log signal-to-noise ratio: DPM-Solver++(2M), midpoint.
 
     Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2; diffusers' DPMSolverMultistepScheduler with
     solver_order 2 and final_sigmas_type zero. The first row has no x0 before it and the last one goes to an infinite
     ratio: these two are of first order (which is DDIM).
     """
-    timesteps = diffusion_timesteps(schedule.num_train_timesteps, steps, spacing)
-    levels = _levels(schedule, timesteps)
     rows = []
     for before, now, then in zip([None, *levels[:-2]], levels[:-1], levels[1:], strict=True):
         a = then.sigma / now.sigma
         b = then.alpha - a * now.alpha  # the paper's -alpha (exp(-h) - 1), finite where h is not
-        if before is None or then is _CLEAN:
+        if before is None or then is CLEAN:
             rows.append(Row(now.timestep, a=a, b=b))
         else:
             r = (now.log_ratio - before.log_ratio) / (then.log_ratio - now.log_ratio)
@@ -280,26 +99,20 @@ def dpmsolver_plus_plus(schedule: NoiseSchedule, steps: int, spacing: str) -> li
     return rows
 
 
-def _flow_levels(schedule: NoiseSchedule, steps: int) -> list[_Level]:
-    return _levels(schedule, [(1.0 - i / steps) * schedule.num_train_timesteps for i in range(steps)])
-
-
-def _euler_row(now: _Level, then: _Level) -> Row:
-    """x' = x + (s' - s) v with v = (x - x0) / s: the straight line from x to x0, followed to s'."""
-    ratio = then.sigma / now.sigma
-    return Row(now.timestep, a=ratio, b=1.0 - ratio)
-
-
-def flow_euler(schedule: NoiseSchedule, steps: int) -> list[Row]:
-    """Euler's method on dx/ds = velocity over the grid s_i = 1 - i / steps.
+def flow_euler(levels: Sequence[Level]) -> list[Row]:
+    """Take Euler's steps x' = x + (s' - s) v on the velocity v = (x - x0) / s: along the straight line from x to x0.
 
     Liu et al. 2023, https://arxiv.org/abs/2209.03003, section 2.2; diffusers' FlowMatchEulerDiscreteScheduler.
     """
-    return [_euler_row(now, then) for now, then in pairwise(_flow_levels(schedule, steps))]
+    rows = []
+    for now, then in pairwise(levels):
+        ratio = then.sigma / now.sigma
+        rows.append(Row(now.timestep, a=ratio, b=1.0 - ratio))
+    return rows
 
 
-def flow_heun(schedule: NoiseSchedule, steps: int) -> list[Row]:
-    """Heun's method, of second order with two evaluations a step; 2 steps - 1 rows, for the last step is Euler's.
+def flow_heun(levels: Sequence[Level]) -> list[Row]:
+    """Take Heun's steps, of second order with two evaluations each; 2 steps - 1 rows, for the last step is Euler's.
 
     The last step ends at s' = 0, where there is no velocity (x - x0) / s to evaluate, as in Karras et al. 2022,
     https://arxiv.org/abs/2206.00364, algorithm 1. A step over h = s' - s is two rows. The first is Euler's,
@@ -307,9 +120,192 @@ def flow_heun(schedule: NoiseSchedule, steps: int) -> list[Row]:
     evaluation v2 = (x_e - x0_2) / s' Heun's x + h (v1 + v2) / 2 becomes x_e + h / (2 s') (x0_1 - x0_2).
     """
     rows = []
-    for now, then in pairwise(_flow_levels(schedule, steps)):
-        rows.append(_euler_row(now, then))
-        if then is not _CLEAN:
+    for euler, (now, then) in zip(flow_euler(levels), pairwise(levels), strict=True):
+        rows.append(euler)
+        if then is not CLEAN:
             half_step = (then.sigma - now.sigma) / (2.0 * then.sigma)
             rows.append(Row(then.timestep, a=1.0, b=-half_step, e=half_step))
     return rows
+
+
+def timestep_grid(num_train_timesteps: int, steps: int, spacing: str) -> list[float]:
+    """Return the timesteps (steps,) of a grid, noisiest first.
+
+    ``leading`` counts up from 0 by N // steps and so may start below the last timestep; ``trailing`` counts down from
+    N - 1 (Lin et al. 2024, https://arxiv.org/abs/2305.08891, table 2). Both are those of diffusers' DDPMScheduler with
+    steps_offset 0, but for a single leading step: there diffusers starts at timestep 0, which takes pure noise for
+    nearly clean data, and this starts at N - 1. ``uniform`` is the flow's s_i = 1 - i / steps, times N.
+    """
+    if spacing == "uniform":
+        return [(1.0 - i / steps) * num_train_timesteps for i in range(steps)]
+    if spacing == "leading" and steps > 1:
+        return [i * (num_train_timesteps // steps) for i in reversed(range(steps))]
+    stride = num_train_timesteps - (num_train_timesteps - num_train_timesteps / steps)  # rounded as in numpy.arange
+    return [round(num_train_timesteps - i * stride) - 1 for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class Process:
+    """What goes together: every schedule of a process with every prediction type, sampler and spacing of it."""
+
+    beta_schedules: tuple[str, ...]
+    prediction_types: tuple[str, ...]
+    spacings: tuple[str, ...]
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The names of its samplers, registered ones included."""
+        return tuple(sampler.name for sampler in SAMPLERS.values() if sampler.process == self)
+
+    def __str__(self) -> str:
+        """Return the process as one line of an error message."""
+        return (
+            f"beta_schedule {' | '.join(self.beta_schedules)} with sampler {' | '.join(self.samplers)}, "
+            f"prediction_type {' | '.join(self.prediction_types)} and spacing {' | '.join(self.spacings)}"
+        )
+
+
+DIFFUSION = Process(
+    beta_schedules=("linear", "scaled_linear", "squaredcos_cap_v2"),
+    prediction_types=("epsilon", "sample", "v_prediction"),
+    spacings=("leading", "trailing"),
+)
+# "sample" is sound for the flow at s = 1 too: eps = (x - (1 - s) x0) / s divides by s, and the grid never reaches 0.
+# "epsilon" is not: x0 = (x - s eps) / (1 - s) divides by zero where sampling starts.
+FLOW = Process(beta_schedules=("flow",), prediction_types=("velocity", "sample"), spacings=("uniform",))
+PROCESSES = (DIFFUSION, FLOW)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler as it is registered: its name, the function that lists its rows, and what that is given."""
+
+    registry_kind: ClassVar[str] = "samplers"
+
+    name: str
+    rows: Callable[..., list[Row]]
+    """``rows(levels, **options)`` lists the rows over the grid's levels (steps + 1,): noisiest first, CLEAN last."""
+    process: Process
+    """DIFFUSION or FLOW."""
+    spacing: str
+    """The spacing of its grid unless another is asked for."""
+    options: tuple[str, ...] = ()
+    """Which of ``eta`` and ``variance`` the function takes by name."""
+    spellings: tuple[str, ...] = ()
+    """Its other names. Case, blanks, ``-`` and ``_`` make no difference to a name."""
+
+    @property
+    def registry_name(self) -> str:
+        """The name that it is registered by."""
+        return self.name
+
+    def on_register(self) -> None:
+        """Make it known where samplers are looked up."""
+        add_sampler(self)
+
+
+BUILTIN = (
+    Sampler("DDPM", ddpm, DIFFUSION, "leading", options=("variance",)),
+    Sampler("DDIM", ddim, DIFFUSION, "leading", options=("eta",)),
+    Sampler("DPMSolver++", dpmsolver_plus_plus, DIFFUSION, "trailing", spellings=("DPMSolver", "DPM++")),
+    Sampler("Flow", flow_euler, FLOW, "uniform", spellings=("Euler", "FlowEuler")),
+    Sampler("FlowHeun", flow_heun, FLOW, "uniform", spellings=("Heun",)),
+)
+SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in BUILTIN}
+"""The samplers by name: the built-in ones, and those that add_sampler() adds."""
+
+
+def add_sampler(sampler: Sampler) -> None:
+    """Make a sampler known by its name and spellings; the latest of a name counts.
+
+    Raises:
+        ValueError: A built-in sampler, or one of another name, has one of them.
+    """
+    taken = _by_spelling(other for other in SAMPLERS.values() if other in BUILTIN or other.name != sampler.name)
+    if clashes := sorted(_by_spelling([sampler]).keys() & taken):
+        raise ValueError(f"sampler={sampler.name!r} cannot be added: {clashes[0]!r} is {taken[clashes[0]]} already.")
+    SAMPLERS[sampler.name] = sampler
+
+
+def find_sampler(name: str) -> Sampler:
+    """Return the sampler of a name in any spelling: ``ddim`` -> DDIM, ``heun`` -> FlowHeun.
+
+    Raises:
+        ValueError: No sampler has this name; lists the known ones and suggests the nearest.
+    """
+    name = _by_spelling(SAMPLERS.values()).get(_fold(name), name)
+    check_known("sampler", name, SAMPLERS)
+    return SAMPLERS[name]
+
+
+def _by_spelling(samplers: Iterable[Sampler]) -> dict[str, str]:
+    return {_fold(spelling): sampler.name for sampler in samplers for spelling in (sampler.name, *sampler.spellings)}
+
+
+def _fold(name: str) -> str:
+    return "".join(character for character in name.lower() if character not in "-_ ")
+
+
+def check_known(option: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is not one of the known ones.
+
+    Raises:
+        ValueError: Lists the known values and suggests the nearest.
+    """
+    if value not in known:
+        known = list(known)
+        hint = nearest(value.lower(), [name.lower() for name in known])
+        raise ValueError(f"{option}={value!r} is not known. Known: {', '.join(known)}.{hint}")
+
+
+def check_sampling(
+    sampler: str,
+    beta_schedule: str,
+    prediction_type: str,
+    steps: int,
+    num_train_timesteps: int,
+    spacing: str | None = None,
+    eta: float = 0.0,
+    variance: str = "fixed_small",
+) -> Sampler:
+    """Return the sampler of this name, or refuse options that are unknown or do not go together.
+
+    Args:
+        sampler: Its name, in any spelling.
+        beta_schedule: See make_schedule().
+        prediction_type: See target().
+        steps: A diffusion sampler visits some of the levels that the network was trained on, so it can take no more
+            steps than there are levels. The flow is trained on continuous time: any number of steps will do.
+        num_train_timesteps: The number of levels N.
+        spacing: ``leading`` or ``trailing``, for the flow ``uniform``; None for the sampler's own.
+        eta: DDIM's share of fresh noise, 0 (deterministic) to 1 (as much as DDPM). Read by DDIM alone.
+        variance: DDPM's variance, ``fixed_small`` or ``fixed_large``. Read by DDPM alone.
+
+    Raises:
+        ValueError: Names the option, its value, and what it can be.
+    """
+    found = find_sampler(sampler)
+    process = found.process
+    misfits = [
+        f"{option}={value!r}"
+        for option, value, choices in (
+            ("beta_schedule", beta_schedule, process.beta_schedules),
+            ("prediction_type", prediction_type, process.prediction_types),
+            ("spacing", spacing or found.spacing, process.spacings),
+        )
+        if value not in choices
+    ]
+    if misfits:
+        table = "".join(f"\n  {process}" for process in PROCESSES)
+        raise ValueError(f"sampler={found.name!r} does not go with {' and '.join(misfits)}. These go together:{table}")
+    check_known("variance", variance, ("fixed_small", "fixed_large"))
+    if steps < 1:
+        raise ValueError(f"{found.name} needs at least 1 step, got steps={steps}.")
+    if process == DIFFUSION and steps > num_train_timesteps:
+        raise ValueError(
+            f"{found.name} can take 1 to {num_train_timesteps} steps, got steps={steps}: "
+            f"more than the {num_train_timesteps} timesteps of the training (num_train_timesteps)."
+        )
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"eta must lie between 0 (deterministic) and 1 (as DDPM), got {eta}.")
+    return found

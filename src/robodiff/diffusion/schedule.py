@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from robodiff.diffusion.combinations import BETA_SCHEDULES
+from robodiff.diffusion.samplers import DIFFUSION, FLOW, check_known
 
 
 def expand_like(values: Tensor, like: Tensor) -> Tensor:
@@ -110,8 +110,7 @@ def make_schedule(
     Raises:
         ValueError: An unknown name, no level at all, or betas outside 0 < beta_start <= beta_end < 1.
     """
-    if beta_schedule not in BETA_SCHEDULES:
-        raise ValueError(f"beta_schedule={beta_schedule!r} is not known. Known: {', '.join(BETA_SCHEDULES)}.")
+    check_known("beta_schedule", beta_schedule, DIFFUSION.beta_schedules + FLOW.beta_schedules)
     if num_train_timesteps < 1:
         raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}.")
     if not 0.0 < beta_start <= beta_end < 1.0:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from robodiff.diffusion.combinations import DIFFUSION
+from robodiff.diffusion.samplers import DIFFUSION
 from robodiff.diffusion.schedule import DiffusionSchedule, make_schedule
 
 
