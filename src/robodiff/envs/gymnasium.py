@@ -70,8 +70,8 @@ def gymnasium_spec(
         RobodiffError: the environment cannot be made.
     """
     if environment_id not in gymnasium.registry:
-        raise UsageError(f"gymnasium has no environment {environment_id!r}.{nearest(environment_id, gymnasium.registry)}"
-                         " Of a package that adds some, name the module: --plugin MODULE")  # fmt: skip
+        advice = nearest(environment_id, gymnasium.registry) or " Of a package that adds it, name the module: --plugin MODULE"
+        raise UsageError(f"gymnasium has no environment {environment_id!r}.{advice}")
     registered = gymnasium.registry[environment_id]
 
     def make() -> gymnasium.Env[Any, Any]:
@@ -103,7 +103,7 @@ def gymnasium_spec(
         version=lambda: _version(_module(registered)),
         max_steps=limit,
         renders=environment.render_mode == "rgb_array",
-        local=_module(registered) not in ("gymnasium", *(word.partition(".")[0] for word in registry.plugins())),
+        local=_module(registered) != "gymnasium" and not registry.plugins(),  # else a plugin registers it there, too
     )
 
 
