@@ -21,7 +21,9 @@ STATE, CORNERS, IMAGE = "observation.state", "observation.environment_state", "o
 
 
 def assert_same(one: dict[str, np.ndarray] | None, other: dict[str, np.ndarray] | None) -> None:
-    assert one is not None and other is not None and one.keys() == other.keys()
+    assert one is not None
+    assert other is not None
+    assert one.keys() == other.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], other[key])
 
