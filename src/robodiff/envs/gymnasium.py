@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
 from robodiff import registry
 from robodiff.data.episodes import ACTION, Feature
@@ -218,7 +219,7 @@ def _chosen(name: str, sources: Mapping[str, str], keys: Collection[str]) -> dic
 def _class_of(registered: Any) -> Any:
     """Return the class of a registered environment; importing it is what ``gymnasium.make`` does, too."""
     entry = registered.entry_point
-    return gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _module(registered: Any) -> str:
