@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from robodiff.data.config import DataModule
+from robodiff.data.recordings import DataConfig
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.windows import WindowShape
@@ -37,7 +37,7 @@ SAMPLE = 50_000
 """Frames that are enough to measure a quantile or a correlation."""
 
 
-def examine(source: DataModule, window: WindowShape) -> list[Finding]:
+def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
     """Everything that is found in a recording, worst first.
 
     Args:
@@ -66,7 +66,7 @@ def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episodes:
+def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episodes:
     """Read what is to be trained on.
 
     Raises:

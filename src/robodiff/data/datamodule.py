@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from robodiff.data.check import read_sound
-from robodiff.data.config import DataModule
+from robodiff.data.recordings import DataConfig
 from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.normalize import Statistics
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -30,7 +30,7 @@ class WindowDataModule(LightningDataModule):
 
     def __init__(
         self,
-        config: DataModule,
+        config: DataConfig,
         shape: WindowShape,
         observation_keys: list[str] | None,
         seed: int,

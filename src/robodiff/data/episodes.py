@@ -179,6 +179,19 @@ def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None,
     )
 
 
+def left_out(episodes: Episodes, kept: Collection[str], names_kept: bool = False) -> list[str]:
+    """Return what of a recording a file has no place for.
+
+    Args:
+        episodes: the recording.
+        kept: the columns, attributes and keys that are written, at least those that might not be.
+        names_kept: whether names and units of dimensions are.
+    """
+    named = any(feature.names or feature.unit for feature in episodes.features.values())
+    lost = [name for name in (*episodes.table, *episodes.attributes) if name not in (*kept, *WHERE)]
+    return [*lost, *(["names and units of dimensions"] if named and not names_kept else [])]
+
+
 def recorded_keys(source: str, keys: Sequence[str], there: Collection[str]) -> list[str]:
     """Those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
 

@@ -176,9 +176,9 @@ class DataConfig(Document):
         """
         sources = self.select(recording, keys)
         parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
-        ends = check_ends(recording.source, recording.episode_ends)
         if faults := [fault for stored in parts.values() for fault in stored.faults]:
             raise RecordingError(recording.source, faults)
+        ends = check_ends(recording.source, recording.episode_ends)
         arrays = {file_key: stored.read() for file_key, stored in parts.items() if stored.read is not None}
         check_finite(recording.source, arrays, ends, recording.names)
         made, features = {}, {}
@@ -293,8 +293,10 @@ class Format:
     suffixes: tuple[str, ...] = ()
     """How the names of what ``write`` writes end; empty for a folder of any name."""
     write: Callable[..., list[str]] | None = None
-    """Write ``Episodes`` to a path that is free, as ``write(episodes, path, on_episode)``, and return what of them it
-    has no place for; None where the format is only read."""
+    """Write ``Episodes`` to a path that is free, as ``write(episodes, path, on_episode, **options)``, and return what of
+    them it has no place for; None where the format is only read."""
+    write_options: tuple[str, ...] = ()
+    """Names of ``write``'s further options."""
 
     registry_kind: ClassVar[str] = "data"
 
@@ -348,6 +350,18 @@ def resolve(path: str) -> Path:
     if path.startswith("builtin:"):
         return registry.find("recordings", path.removeprefix("builtin:"))
     return Path(path).expanduser()
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a file has the signature of HDF5, at its start or behind a user's block."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        for place in (0, 512, 1024, 2048, 4096):
+            file.seek(place)
+            if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
+    return False
 
 
 def find_key(arrays: Mapping[str, Any], key: str) -> str | None:

@@ -14,7 +14,7 @@ import zarr
 import zarr.storage
 
 from robodiff.data.cache import decoded, folder_of, memory_free
-from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, kind_of, unequal
+from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
 from robodiff.data.recordings import Recording, Stored, usual_names
@@ -51,7 +51,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         own = _attributes(group, path)
         data, meta = _child(group, path, "data"), _child(group, path, "meta")
         frames = max((array.shape[0] for _, array in data.arrays() if array.ndim), default=0)
-        ends = _episode_ends(meta, path, frames, stopped=not own.complete)
+        ends = check_ends(str(path), _episode_ends(meta, path, frames, stopped=not own.complete))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
         names = usual_names({key: _kind(array) for key, array in arrays.items()})
         stored = {

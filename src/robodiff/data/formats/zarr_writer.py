@@ -1,8 +1,9 @@
 """Write zarr recordings, episode by episode, and pack them."""
 
+import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from robodiff.data.episodes import Episodes, left_out
 from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
@@ -91,6 +93,34 @@ class ZarrWriter:
         array = group[key]
         array.resize((start, *values.shape[1:]))  # drops what a stopped writer left behind
         array.append(values)
+
+
+def write_zarr(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
+    """Write a recording to a .zarr folder or a .zip, whole or not at all; its arrays come back to the bit.
+
+    Args:
+        episodes: the recording.
+        path: where nothing is yet.
+        on_episode: called with the number of episodes done.
+
+    Returns:
+        What of it a zarr group has no place for.
+    """
+    columns = {name: column for name, column in episodes.columns(bool, int, float).items() if None not in column}
+    with replacing(path) as temporary:
+        packed = path.suffix == ".zip"
+        folder = path.with_name(f".{path.name}.zarr.{os.getpid()}.tmp") if packed else temporary
+        writer = ZarrWriter(folder, episodes.fps)
+        for number in range(len(episodes)):
+            frames = episodes.slice(number)
+            arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
+            writer.append(arrays, **{name: column[number] for name, column in columns.items()})
+            if on_episode is not None:
+                on_episode(number + 1)
+        writer.close()
+        if packed:
+            pack_zip(folder, temporary)
+    return left_out(episodes, [*columns])
 
 
 def pack_zip(folder: Path, target: Path) -> None:
