@@ -41,7 +41,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "TableConfig": "robodiff.data.formats.table:FORMAT",
         "MappedConfig": "robodiff.data.formats.mapped:FORMAT",
     },
-    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC", "gymnasium": "robodiff.envs.gymnasium:read_spec"},
+    "envs": {
+        "pusht": "robodiff.envs.pusht.spec:SPEC",
+        "gymnasium": "robodiff.envs.gymnasium:read_spec",
+        "team": "robodiff.envs.team:team_spec",
+    },
     "samplers": {},
     "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},
     "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},

@@ -115,3 +115,19 @@ def test_only_drawing_is_worth_processes() -> None:
     assert useful_workers(spec, KEYS[:1], 50) == 0
     assert useful_workers(spec, KEYS, 1) == 0
     assert 1 <= useful_workers(spec, KEYS, 2) <= 2
+
+
+def test_one_policy_for_all_agents_observes_what_they_observe_joined(plugin: Path) -> None:
+    spec, own = get_env_spec("team:meet"), get_env_spec("meet")
+    assert {key: feature.shape for key, feature in spec.features.items()} == {
+        "observation.state": (8,), "action": (4,)
+    }  # fmt: skip
+    pools = [EnvPool(spec, ["observation.state"], [0, 1], workers) for workers in (0, 1)]
+    apart = EnvPool(own, ["agents.0.observation.state", "agents.1.observation.state"], [0, 1])
+    expected = {row: np.concatenate([*states.values()]) for row, states in apart.reset({0: 3, 1: 4}).items()}
+    for pool in pools:
+        for row, observation in pool.reset({0: 3, 1: 4}).items():
+            np.testing.assert_array_equal(observation["observation.state"], expected[row])
+        pool.close()
+    with pytest.raises(UsageError, match="all agents together observe"):
+        spec.make(["observation.image"])
