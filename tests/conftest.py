@@ -23,8 +23,7 @@ from robodiff.data.normalize import Statistics
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import EnvSpec
-from robodiff.policies.base import PolicyConfig
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.config import DiffusionConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 torch.set_num_threads(1)
