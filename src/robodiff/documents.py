@@ -49,14 +49,19 @@ def AtMost(most: float) -> msgspec.Meta:
     return msgspec.Meta(le=most)
 
 
-def Between(least: float, most: float) -> msgspec.Meta:
-    """Bound a number from both sides."""
-    return msgspec.Meta(ge=least, le=most)
+def Between(least: float, most: float, step: int | None = None) -> msgspec.Meta:
+    """Bound a number from both sides; with a step it is a multiple of that."""
+    return msgspec.Meta(ge=least, le=most, multiple_of=step)
 
 
 def FromTo(least: float, end: float) -> msgspec.Meta:
     """Bound a number from both sides, the end excluded."""
     return msgspec.Meta(ge=least, lt=end)
+
+
+def NotEmpty() -> msgspec.Meta:
+    """Ask for at least one value."""
+    return msgspec.Meta(min_length=1)
 
 
 class FieldErrors(UsageError):
@@ -340,7 +345,7 @@ def in_words(kind: Any) -> str:
     if kind in (None, NoneType):
         return "null"
     if origin is Annotated:
-        return f"{in_words(inner[0])}{_bounds(inner[1])}"
+        return in_words(inner[0]) + " and".join(map(_bounds, inner[1:]))
     if origin in (Union, UnionType):
         return " or ".join(map(in_words, inner))
     if origin is Literal:
@@ -354,6 +359,6 @@ def in_words(kind: Any) -> str:
 
 
 def _bounds(meta: Any) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of", "min_length": "of length >="}
     given = [f"{sign} {getattr(meta, name)}" for name, sign in signs.items() if getattr(meta, name, None) is not None]
     return f" {' and '.join(given)}" if given else ""

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robodiff.data.normalize import Statistics, parse_range
 from robodiff.data.windows import Windows
@@ -27,8 +27,8 @@ from robodiff.policies.rotations import (
 )
 
 
-class ActionRepresentation:
-    """A map from recorded actions to those that are learnt, and back; it has no parameters.
+class ActionRepresentation(nn.Module):
+    """A map from recorded actions to those that are learnt, and back: a part of the policy, here without parameters.
 
     Every range of dimensions is encoded where it stands, so (position, axis-angle, gripper) of 3 + 3 + 1 numbers become
     3 + 6 + 1. A normalizer of encoded actions counts these dimensions: ``{"0:3": "limits", "3:9": "identity", "9:10":
@@ -56,6 +56,7 @@ class ActionRepresentation:
         relative_to: Mapping[str, str] | None = None,
         observations: Mapping[str, int] | None = None,
     ) -> None:
+        super().__init__()
         rotated = [_range(text, dim, "rotations") for text in rotations]
         for start, stop in rotated:
             if stop - start != 3:

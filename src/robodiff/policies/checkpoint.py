@@ -1,27 +1,45 @@
 """A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
 
-import dataclasses
 import hashlib
-import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
+from robodiff import registry
 from robodiff.data.episodes import Feature
+from robodiff.documents import Above, Document, plain, read_json, typed, write_json
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import is_repository, read_json, replacing, standing
-from robodiff.policies.config import config_from_dict, config_to_dict
+from robodiff.files import is_repository, replacing, standing
+from robodiff.policies.config import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.plain import checked, from_plain
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _REMEDY = "copy the whole folder again from where it comes from"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFile(Document):
+    """What ``config.json`` says of a policy."""
+
+    format_version: int
+    """``FORMAT_VERSION`` of the robodiff that wrote it."""
+    config: dict[str, Any]
+    """The fields of the configuration, and its ``class``: the name by which it is registered."""
+    features: dict[str, Feature]
+    """What each key holds."""
+    fps: Annotated[float, Above(0)]
+    """Frames per second of the recording."""
+    weights_sha256: str | None = None
+    """Of the file of the weights."""
+    origin: registry.Origin | None = None
+    """Where the configuration's class came from; None for those of robodiff."""
 
 
 def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
@@ -35,17 +53,19 @@ def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
     if broken is not None:
         raise RobodiffError(f"{folder}: not written: {broken} holds values that are not finite; "
                             "what was saved there before stays")  # fmt: skip
-    tensors = save(weights)
-    config = {
+    tensors, name = save(weights), policy.config.registry_name
+    values = {
         "format_version": FORMAT_VERSION,
-        "config": config_to_dict(policy.config),
-        "features": {key: dataclasses.asdict(feature) for key, feature in policy.features.items()},
+        "config": {"class": name, **plain(policy.config)},
+        "features": plain(policy.features),
         "fps": policy.fps,
         "weights_sha256": hashlib.sha256(tensors).hexdigest(),
     }
+    if (origin := registry.origin("models", name)) is not None:
+        values["origin"] = plain(origin)
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
-        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        write_json(temporary / CONFIG_FILE, values)
         (temporary / WEIGHTS_FILE).write_bytes(tensors)
 
 
@@ -63,7 +83,7 @@ def load_policy(
     Args:
         path: a policy's folder, a run's folder (its best policy), or the repository id of one on the Hugging Face hub.
         device: where to put it.
-        sampler: ddpm, ddim, dpmsolver++, flow or flowheun in place of the one it was trained with.
+        sampler: ddpm, ddim, dpmsolver++, flow, flowheun or a registered one in place of the one it was trained with.
         steps: denoising steps in place of its own.
         spacing: leading or trailing in place of its own.
         revision: of the hub repository.
@@ -73,22 +93,19 @@ def load_policy(
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
     folder = find_policy(path, revision)
-    described = _read_config(folder / CONFIG_FILE)
+    described, config = _read_config(folder / CONFIG_FILE)
     try:
-        config = config_from_dict(checked(described.get("config"), dict, "config"))
-        features, fps = _features(described), checked(described.get("fps"), float, "fps")
-        sha256 = checked(described.get("weights_sha256"), str | None, "weights_sha256")
         with torch.device("meta"):  # weights take no memory, whatever sizes are asked for; constants are real
-            policy = DiffusionPolicy(config, features, fps)
+            policy = config.make_policy(described.features, described.fps)
     except UsageError as error:
-        raise RobodiffError(
-            f"{folder / CONFIG_FILE}: does not describe a policy that this robodiff knows: {error}"
-        ) from None
-    policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, sha256), assign=True)
-    changes = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
-    changes: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        raise _not_known(folder / CONFIG_FILE, error) from None
+    policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, described.weights_sha256), assign=True)
+    asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    if changes and not hasattr(policy, "set_sampler"):
+        raise UsageError(f"{folder}: the policy has no sampler that could be changed")
     if changes:
-        policy.set_sampler(dataclasses.replace(config, **changes))
+        policy.set_sampler(replace(config, **changes))
     if str(device).partition(":")[0] == "meta":
         raise UsageError("device meta: holds no numbers; there is cpu, and cuda or mps where the machine has them")
     try:
@@ -98,7 +115,7 @@ def load_policy(
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
-    """The folder of the policy that ``path`` names: itself, the best policy of a run, or a download from the hub."""
+    """Return the folder of the policy that ``path`` names: itself, the best policy of a run, or a download from the hub."""
     folder = Path(path)
     for candidate in (standing(folder), standing(folder / "policy")):
         if (candidate / CONFIG_FILE).is_file():
@@ -115,33 +132,45 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except Exception as error:  # the hub's client raises many kinds: no network, no repository, no permission
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RobodiffError(f"{path}: no such folder, and not to be had from the Hugging Face hub: {reason}") from None
+        raise RobodiffError(f"{path}: no such folder, and the Hugging Face hub does not give it: {reason}") from None
 
 
 def policy_hash(folder: Path) -> str:
-    """A short fingerprint of a policy's weights and configuration."""
+    """Return a short fingerprint of a policy's weights and configuration."""
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    described = read_json(path, _REMEDY)
-    version = described.get("format_version")
+def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
+    values = read_json(path, dict[str, Any], _REMEDY)
+    version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
                             "load it with the robodiff that wrote it")  # fmt: skip
-    return described
+    try:
+        described = typed(PolicyFile, values)
+    except UsageError as error:
+        raise _not_known(path, error) from None
+    name, fields = str(described.config.get("class")), {k: v for k, v in described.config.items() if k != "class"}
+    try:
+        kind = registry.find("models", name)
+    except UsageError as error:
+        remedy = f"; {described.origin.remedy}" if described.origin else ""
+        raise RobodiffError(f"{path}: {error}{remedy}") from None
+    try:
+        return described, typed(kind, fields, "config")
+    except UsageError as error:
+        raise _not_known(path, error) from None
 
 
-def _features(described: dict[str, Any]) -> dict[str, Feature]:
-    features = checked(described.get("features"), dict, "features")
-    return {key: from_plain(Feature, value, f"features.{key}") for key, value in features.items()}
+def _not_known(path: Path, error: UsageError) -> RobodiffError:
+    return RobodiffError(f"{path}: does not describe a policy that this robodiff knows: {error}")
 
 
-def _read_weights(path: Path, outline: DiffusionPolicy, sha256: str | None) -> dict[str, Tensor]:
-    """The weights in a file: whole, finite, those saved with config.json, and stored as ``outline`` lays them out."""
+def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
+    """Return the weights in a file: whole, finite, those saved with config.json, and stored as ``outline`` lays them out."""
     if not path.is_file():
         raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
     try:

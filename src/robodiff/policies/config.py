@@ -1,16 +1,305 @@
-"""The policies that there are, each with the options that base.py does not have. Imports no torch: help is instant."""
+"""The options of policies: typed, bounded and documented. Imports no torch, so that help is instant."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import gt
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from robodiff.data.episodes import Feature
+from robodiff.data.windows import WindowShape
+from robodiff.diffusion.samplers import check_sampling
+from robodiff.documents import Above, AtLeast, Between, Document, FromTo, NotEmpty
 from robodiff.errors import UsageError
-from robodiff.policies.base import COMBINATIONS, PolicyConfig
-from robodiff.policies.plain import checked, from_plain
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from robodiff.networks.transformer import ConditionalTransformer
     from robodiff.networks.unet import ConditionalUnet1d
+    from robodiff.policies.diffusion import DiffusionPolicy
+
+Pixels = Annotated[int, Between(1, 16_384)]
+Channels = Annotated[int, Between(1, 16_384)]
+Layers = Annotated[int, Between(1, 1024)]
+Share = Annotated[float, FromTo(0, 1)]
+NotNegative = Annotated[float, AtLeast(0)]
+Positive = Annotated[float, Above(0)]
+
+COMBINATIONS = (
+    "there is conditioning global, with pred_action_steps_only or without, and inpaint, for both DiffusionConfig and "
+    "DiffusionTransformerConfig, and time_as_cond false for DiffusionTransformerConfig with inpaint"
+)
+"""Which denoiser, conditioning and options go together."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training. Which one runs is a function of the optimizer step and of the number of all steps alone."""
+
+    name: str
+    """What messages call it."""
+    trains: tuple[str, ...] = ("",)
+    """How the names of the parameters begin that it trains; all others rest: no gradient, no step, no average."""
+    steps: int | float | None = None
+    """Optimizer steps, as a number or, where it is a float, as a share of the run's; the rest when None."""
+    learning_rate: float | None = None
+    """After warm-up; the configuration's when None. Warm-up and decay are those of the stage."""
+    loss: str = "loss"
+    """The policy's method that is the objective, called as ``loss`` is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig(Document):
+    """What a policy observes, which time steps it sees, and how actions are represented."""
+
+    observation_keys: list[str] | None = None
+    """What the policy observes, such as observation.state or observation.images.top; all that was recorded when
+    null."""
+
+    n_obs_steps: Annotated[int, AtLeast(1)] = 2
+    """Observations that the policy sees, the newest included."""
+    horizon: Annotated[int, Between(1, 4096)] = 16
+    """Time steps of a window, from the oldest observation's on."""
+    n_action_steps: Annotated[int, AtLeast(1)] = 8
+    """Actions that are executed before the policy is asked again."""
+    frame_stride: Annotated[int, Between(1, 1_000_000)] = 1
+    """Recorded frames from one step of the policy to its next."""
+    conditioning: Literal["global", "inpaint"] = "global"
+    """How the network is told of the observation: global as a condition beside the actions; inpaint as a known part of
+    what it denoises, actions and observations together, best with prediction_type sample."""
+    pred_action_steps_only: bool = False
+    """Denoise the n_action_steps that are executed, and not the whole window; with conditioning global."""
+    action_rotations: list[str] = field(default_factory=list)
+    """Ranges of the recorded action that are rotations as axis-angle, in radians, such as ["3:6"]; the network sees six
+    numbers of each, the first two rows of its matrix."""
+    action_relative_to: dict[str, str] = field(default_factory=dict)
+    """Ranges of the action that the network sees relative to the newest observation of a vector, such as {"0:3":
+    observation.robot0_eef_pos} or {"0:2": "observation.state[0:2]"}; all are absolute when empty."""
+    normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
+    the action as the network sees it.
+    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
+    to [-1, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.window  # checks that the executed actions fit the horizon
+        if self.conditioning == "inpaint" and self.pred_action_steps_only:
+            raise UsageError(
+                "pred_action_steps_only leaves out the steps at which inpainting knows the observation; " + COMBINATIONS
+            )
+
+    @property
+    def window(self) -> WindowShape:
+        """The time steps of one training sample."""
+        observes_all = self.conditioning == "inpaint"
+        return WindowShape(self.n_obs_steps, self.horizon, self.n_action_steps, self.frame_stride, observes_all)
+
+    @property
+    def first_step(self) -> int:
+        """Which step of the window is the first that is denoised."""
+        return self.n_obs_steps - 1 if self.pred_action_steps_only else 0
+
+    @property
+    def denoised_steps(self) -> int:
+        """How many time steps are denoised together."""
+        return self.n_action_steps if self.pred_action_steps_only else self.horizon
+
+    @property
+    def denoised(self) -> slice:
+        """Which steps of the window are denoised."""
+        return slice(self.first_step, self.first_step + self.denoised_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(Document):
+    """How images are prepared and encoded."""
+
+    vision_backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    """Network that encodes images."""
+    pretrained_backbone_weights: str | None = None
+    """Weights that the backbone starts from: torchvision's name for some, such as ResNet18_Weights.IMAGENET1K_V1 or
+    IMAGENET1K_V1, or a .pth or .safetensors file of them; random when null."""
+    freeze_backbone: bool = False
+    """Leave the pretrained weights as they are, and train only what follows."""
+    use_group_norm: bool = True
+    """Normalise groups of channels in the backbone, each image for itself; with pretrained weights false, for they were
+    trained with batch normalisation."""
+    resize_shape: tuple[Pixels, Pixels] | None = None
+    """Height and width that images are resized to; as recorded when null."""
+    crop_shape: tuple[Pixels, Pixels] | None = None
+    """Height and width that are then cut out and shown to the network; all when null."""
+    crop_is_random: bool = True
+    """In training cut at a random place, one for all frames of a sample; else, and always when acting, the centre."""
+    color_jitter: Annotated[float, Between(0, 1)] = 0.0
+    """In training change brightness, contrast and saturation by up to this share of them; 0 not at all, at most 1."""
+    spatial_softmax_num_keypoints: Annotated[int, Between(1, 4096)] | None = 32
+    """Points in the image at which each encoder learns to look; the average over the image instead when null."""
+    use_separate_rgb_encoder_per_camera: bool = False
+    """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrained_backbone_weights is not None and self.use_group_norm:
+            raise UsageError(
+                "pretrained_backbone_weights were trained with batch normalisation and are worth nothing without it; "
+                "set use_group_norm: false, or pretrained_backbone_weights: null"
+            )
+        if self.freeze_backbone and self.pretrained_backbone_weights is None:
+            raise UsageError("freeze_backbone would keep random weights; name pretrained_backbone_weights")
+        if self.resize_shape and self.crop_shape and any(map(gt, self.crop_shape, self.resize_shape)):
+            raise UsageError(
+                f"crop_shape {list(self.crop_shape)} is larger than the image, which is resized to resize_shape "
+                f"{list(self.resize_shape)} before"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig(Document):
+    """The noise process and its sampler."""
+
+    noise_scheduler_type: str = "DDPM"
+    """The sampler: DDPM, DDIM, DPMSolver++, Flow (Euler's method), FlowHeun (Heun's), or one that a plugin registers;
+    it can be changed when a policy is loaded."""
+    num_train_timesteps: Annotated[int, Between(1, 10_000)] = 100
+    """Noise levels of the diffusion; for flow matching the scale of the time that the network sees."""
+    num_inference_steps: Annotated[int, Between(1, 10_000)] | None = None
+    """Denoising steps of the sampler; num_train_timesteps when null."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = "squaredcos_cap_v2"
+    """How noise grows with the timestep; flow is the straight line of flow matching."""
+    beta_start: Positive = 1e-4
+    """First beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
+    beta_end: Share = 0.02
+    """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
+    prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
+    """What the network predicts."""
+    timestep_spacing: Literal["leading", "trailing", "uniform"] | None = None
+    """Where fewer steps than trained lie; when null leading for DDPM and DDIM, trailing for DPMSolver++, and uniform,
+    which is the one that goes with it, for flow matching."""
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    """Variance of the noise that DDPM adds back."""
+    ddim_eta: Annotated[float, Between(0, 1)] = 0.0
+    """Noise that DDIM adds back: 0 none (deterministic), 1 as much as DDPM."""
+    clip_sample: bool = True
+    """Clip the predicted clean actions at every step; needs actions normalised by limits."""
+    clip_sample_range: Positive = 1.0
+    """To plus and minus this."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            sampler = check_sampling(
+                self.noise_scheduler_type,
+                self.beta_schedule,
+                self.prediction_type,
+                self.inference_steps,
+                self.num_train_timesteps,
+                self.timestep_spacing,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        object.__setattr__(self, "noise_scheduler_type", sampler.name)  # however it was spelled
+        if self.beta_start > self.beta_end:
+            raise UsageError(f"betas must rise; found beta_start {self.beta_start}, beta_end {self.beta_end}")
+
+    @property
+    def inference_steps(self) -> int:
+        """Denoising steps of the sampler."""
+        return self.num_train_timesteps if self.num_inference_steps is None else self.num_inference_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Document):
+    """The objective, the optimizer and the average of the weights."""
+
+    do_mask_loss_for_padding: bool = False
+    """Leave actions beyond the end of an episode (copies of its last) out of the loss."""
+    learning_rate: Positive = 1e-4
+    """Of the optimizer, after warm-up."""
+    optimizer_type: Literal["adam", "adamw"] = "adamw"
+    """adam couples weight decay with the gradient, adamw does not."""
+    optimizer_betas: tuple[Share, Share] = (0.95, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    optimizer_eps: Positive = 1e-8
+    """Keeps the optimizer's division finite."""
+    scheduler_name: Literal["cosine", "constant", "linear"] = "cosine"
+    """Learning rate after warm-up: to zero along a half cosine, unchanged, or to zero along a line."""
+    scheduler_warmup_steps: Annotated[int, AtLeast(0)] = 500
+    """Optimizer steps in which the learning rate rises from zero; never more than a tenth of all steps."""
+    ema_inv_gamma: Positive = 1.0
+    """The average of the weights, which is what acts, has decay 1 - (1 + n / ema_inv_gamma)^-ema_power at step n."""
+    ema_power: NotNegative = 0.75
+    """See ema_inv_gamma."""
+    ema_min_value: Annotated[float, Between(0, 1)] = 0.0
+    """Smallest decay of the average."""
+    ema_max_value: Annotated[float, Between(0, 1)] = 0.9999
+    """Largest decay of the average."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema_min_value > self.ema_max_value:
+            raise UsageError(
+                f"ema_min_value must be at most ema_max_value; found {self.ema_min_value} and {self.ema_max_value}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)  # fields come in the order of the bases from the last to the first
+class PolicyConfig(OptimizerConfig, ProcessConfig, VisionConfig, WindowConfig, ABC):
+    """Options of every diffusion policy. Field names are LeRobot's where it has the field.
+
+    A subclass says how its denoiser is made. One for a policy of another kind returns that from ``make_policy``: a
+    module with what ``DiffusionPolicy`` offers to training (``loss``, ``draw``, ``fit_normalizer``) and acting.
+    """
+
+    registry_kind: ClassVar[str] = "models"
+    registry_name: ClassVar[str] = "PolicyConfig"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.registry_name = cls.__name__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        action_mode = self.normalization.get("action", "limits")
+        modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())
+        if self.clip_sample and "mean_std" in modes:
+            raise UsageError(
+                "clip_sample would cut actions normalised by mean_std, which have no bound; "
+                "set clip_sample: false or normalise action by limits"
+            )
+
+    def make_policy(self, features: Mapping[str, Feature], fps: float) -> "DiffusionPolicy":
+        """Return the policy, with random weights.
+
+        Args:
+            features: what was recorded; the policy keeps what it observes and ``action``.
+            fps: frames per second of the recording.
+
+        Raises:
+            UsageError: the features lack a key, or hold one that this policy cannot observe.
+        """
+        from robodiff.policies.diffusion import DiffusionPolicy
+
+        return DiffusionPolicy(self, features, fps)
+
+    @abstractmethod
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":
+        """Return the network, with random weights: (trajectory (B, n, trajectory_dim), timestep (B,), condition) to
+        (B, n, trajectory_dim), where the condition is (B, To, condition_dim), or None where condition_dim is 0.
+
+        Args:
+            trajectory_dim: numbers in each time step of what is denoised.
+            condition_dim: numbers that describe the observation of one time step; 0 with inpainting.
+        """
+
+    def weight_decay(self, name: str, ndim: int) -> float:
+        """Return the weight decay of one of the policy's parameters, by its name and its number of dimensions."""
+        return 0.0
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages of training, in their order."""
+        return (Stage("training"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +309,31 @@ class DiffusionConfig(PolicyConfig):
     ``horizon``, or ``n_action_steps`` with ``pred_action_steps_only``, is divisible by 2^(levels - 1).
     """
 
-    down_dims: tuple[int, ...] = (256, 512, 1024)
+    down_dims: Annotated[tuple[Channels, ...], NotEmpty()] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
     kernel_size: Literal[3, 5] = 5
     """Kernel of the convolutions over time."""
-    n_groups: int = 8
+    n_groups: Channels = 8
     """Groups of the group normalisations."""
-    diffusion_step_embed_dim: int = 256
+    diffusion_step_embed_dim: Annotated[int, Between(4, 16_384, step=2)] = 256
     """Size of the embedding of the diffusion timestep; even, at least 4."""
     use_film_scale_modulation: bool = True
     """The observation scales and shifts the channels; else it shifts them only."""
 
-    optimizer_weight_decay: float = 1e-6
+    optimizer_weight_decay: NotNegative = 1e-6
     """Weight decay."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        factor, steps = 2 ** (len(self.down_dims) - 1), self.denoised_steps
+        if steps % factor:
+            name = "n_action_steps" if self.pred_action_steps_only else "horizon"
+            raise UsageError(
+                f"{name} must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
+                f"{list(self.down_dims)}); found {steps}, nearest {max(factor, round(steps / factor) * factor)}"
+            )
+        if any(dim % self.n_groups for dim in self.down_dims):
+            raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
 
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalUnet1d":  # noqa: D102
         from robodiff.networks.unet import ConditionalUnet1d
@@ -50,43 +351,23 @@ class DiffusionConfig(PolicyConfig):
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
         return self.optimizer_weight_decay
 
-    def _check_network(self) -> None:
-        self._check_not_negative("optimizer_weight_decay")
-        if not self.down_dims:
-            raise UsageError("down_dims must name at least one level, such as [256, 512, 1024]; found none")
-        factor, steps = 2 ** (len(self.down_dims) - 1), self.denoised_steps
-        if steps % factor:
-            name = "n_action_steps" if self.pred_action_steps_only else "horizon"
-            raise UsageError(
-                f"{name} must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
-                f"{list(self.down_dims)}); found {steps}, nearest {max(factor, round(steps / factor) * factor)}"
-            )
-        if self.kernel_size not in (3, 5):
-            raise UsageError(f"kernel_size must be 3 or 5; found {self.kernel_size}")
-        if self.n_groups < 1 or any(dim < 1 or dim % self.n_groups for dim in self.down_dims):
-            raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
-        if self.diffusion_step_embed_dim < 4 or self.diffusion_step_embed_dim % 2:
-            raise UsageError(
-                f"diffusion_step_embed_dim must be even and at least 4; found {self.diffusion_step_embed_dim}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionTransformerConfig(PolicyConfig):
     """A transformer denoises; its tokens are time steps, which attend to the observation. Any horizon will do."""
 
-    n_layer: int = 8
+    n_layer: Layers = 8
     """Layers that denoise."""
-    n_head: int = 4
+    n_head: Annotated[int, Between(1, 1024)] = 4
     """Heads of each attention."""
-    n_emb: int = 256
+    n_emb: Annotated[int, Between(4, 16_384, step=2)] = 256
     """Size of a token; divisible by n_head."""
-    n_cond_layers: int = 0
+    n_cond_layers: Annotated[int, Between(0, 1024)] = 0
     """Layers that encode the condition first; two linear layers when 0. Through more, early time steps see later
     observations."""
-    p_drop_emb: float = 0.0
+    p_drop_emb: Share = 0.0
     """Share of the embedded tokens' numbers that training drops."""
-    p_drop_attn: float = 0.3
+    p_drop_attn: Share = 0.3
     """Share that training drops in each layer."""
     causal_attn: bool = True
     """A time step attends to itself and earlier ones, and to observations up to its own; else to all."""
@@ -94,12 +375,27 @@ class DiffusionTransformerConfig(PolicyConfig):
     """The timestep of the diffusion is attended to beside the observation; else it is one more token of the sequence,
     with conditioning inpaint."""
 
-    optimizer_betas: tuple[float, float] = (0.9, 0.95)
+    optimizer_betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of the averages of the gradient and of its square."""
-    transformer_weight_decay: float = 1e-3
+    transformer_weight_decay: NotNegative = 1e-3
     """Weight decay of the transformer's matrices; its biases, norms and positions have none."""
-    obs_encoder_weight_decay: float = 1e-6
+    obs_encoder_weight_decay: NotNegative = 1e-6
     """Weight decay of the image encoders."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_emb % self.n_head:
+            raise UsageError(f"n_emb must be divisible by n_head {self.n_head}; found {self.n_emb}")
+        if not self.time_as_cond and self.n_cond_layers:
+            raise UsageError(
+                "n_cond_layers encode a condition, and time_as_cond false has none; set n_cond_layers 0, found "
+                f"{self.n_cond_layers}"
+            )
+        if not self.time_as_cond and self.conditioning != "inpaint":
+            raise UsageError(
+                "time_as_cond false leaves the transformer without a condition to attend to, and conditioning global "
+                "is one; " + COMBINATIONS
+            )
 
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalTransformer":  # noqa: D102
         from robodiff.networks.transformer import ConditionalTransformer
@@ -124,43 +420,3 @@ class DiffusionTransformerConfig(PolicyConfig):
         if not name.startswith("denoiser."):
             return self.obs_encoder_weight_decay
         return self.transformer_weight_decay if ndim == 2 else 0.0
-
-    def _check_network(self) -> None:
-        for name in ("transformer_weight_decay", "obs_encoder_weight_decay", "n_cond_layers"):
-            self._check_not_negative(name)
-        for name in ("n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
-        if self.n_emb < 4 or self.n_emb % 2 or self.n_emb % self.n_head:
-            raise UsageError(f"n_emb must be even, at least 4 and divisible by n_head {self.n_head}; "
-                             f"found {self.n_emb}")  # fmt: skip
-        for name in ("p_drop_emb", "p_drop_attn"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must lie in [0, 1); found {getattr(self, name)}")
-        if not self.time_as_cond and self.n_cond_layers:
-            raise UsageError(f"n_cond_layers encode a condition, and time_as_cond false has none; set n_cond_layers 0, "
-                             f"found {self.n_cond_layers}")  # fmt: skip
-        if not self.time_as_cond and self.conditioning != "inpaint":
-            raise UsageError(
-                "time_as_cond false leaves the transformer without a condition to attend to, and conditioning global "
-                "is one; " + COMBINATIONS
-            )
-
-
-def config_to_dict(config: PolicyConfig) -> dict[str, Any]:
-    """A configuration as plain values, for JSON."""
-    return {"class": type(config).__name__, **dataclasses.asdict(config)}
-
-
-def config_from_dict(values: dict[str, Any]) -> PolicyConfig:
-    """The configuration that ``config_to_dict`` wrote.
-
-    Raises:
-        UsageError: an unknown class or field, a value of the wrong type, or values that do not go together.
-    """
-    values = dict(values)
-    name = checked(values.pop("class", None), str, "class")
-    known = {kind.__name__: kind for kind in PolicyConfig.__subclasses__()}
-    if name not in known:
-        raise UsageError(f"unknown configuration class {name!r}; this version knows {', '.join(known)}")
-    return from_plain(known[name], values, name)

@@ -2,41 +2,34 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robodiff.data.episodes import ACTION, Feature
-from robodiff.data.normalize import Normalizer
+from robodiff.data.episodes import ACTION, Episodes, Feature
+from robodiff.data.normalize import Normalizer, Statistics
+from robodiff.data.windows import Windows
 from robodiff.diffusion.denoise import SamplerTable, denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.networks.vision import CameraView
-from robodiff.policies.actions import ActionRepresentation
-from robodiff.policies.base import PolicyConfig
-from robodiff.policies.features import make_cameras, observed, policy_features
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Actions that follow one another, in the units of the recording."""
-
-    actions: Tensor
-    """(B, n, Da)."""
-    first_step: int
-    """Which step of the window ``actions[:, 0]`` is; step n_obs_steps - 1 is now."""
+from robodiff.policies.actions import ActionRepresentation, encoded_statistics
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.observations import first_steps, make_cameras, policy_features
+from robodiff.policies.runtime import Chunk, Timing
 
 
 class DiffusionPolicy(nn.Module):
     """A stateless map from the last observations to a chunk of actions; ``PolicyRunner`` adds time to it.
 
-    It is made with random weights. One that is to be trained still needs its normalizer fitted and
+    It is made with random weights. One that is to be trained still needs ``fit_normalizer`` and
     ``load_pretrained_backbones``; one that is loaded needs neither, for both are in its file.
 
     What is denoised is the trajectory (B, n, W): n of the window's steps, and of each the action as it is represented
-    and normalised, with ``conditioning: inpaint`` followed by what describes its observation (D numbers).
+    and normalised, with ``conditioning: inpaint`` followed by the embedding of its observation (D numbers).
 
     Args:
         config: what the policy is made of.
@@ -48,7 +41,7 @@ class DiffusionPolicy(nn.Module):
     """
 
     _seen_steps: Tensor
-    _described: Tensor
+    _is_embedding: Tensor
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
@@ -65,13 +58,13 @@ class DiffusionPolicy(nn.Module):
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
         self.cameras = make_cameras(config, self.features)
         widths = {**dims, **self.cameras.dims}
-        self.action_dim, described = dims[ACTION], sum(widths[key] for key in self.observation_keys)
+        self.action_dim, embedding_dim = dims[ACTION], sum(widths[key] for key in self.observation_keys)
         self.inpaints = config.conditioning == "inpaint"
-        self.trajectory_dim = self.action_dim + (described if self.inpaints else 0)
-        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else described)
+        self.trajectory_dim = self.action_dim + (embedding_dim if self.inpaints else 0)
+        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else embedding_dim)
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
-        self.register_buffer("_described", places >= self.action_dim, persistent=False)  # (W,)
+        self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
         self.schedule = make_schedule(
             config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end
         )
@@ -83,9 +76,41 @@ class DiffusionPolicy(nn.Module):
         return [key for key in self.features if key != ACTION]
 
     @property
+    def timing(self) -> Timing:
+        """When the policy observes and acts."""
+        return Timing(self.config.n_obs_steps, self.config.n_action_steps, self.config.frame_stride / self.fps)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """What takes the time of training, for ``torch.compile``."""
+        return [self.denoiser, *self.cameras.encoders.values()]
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def fit_normalizer(self, episodes: Episodes, windows: Windows) -> None:
+        """Set the normalizer by the training episodes, whose windows these are.
+
+        Raises:
+            UsageError: ``clip_sample`` would cut actions off.
+        """
+        arrays, config = episodes.arrays, self.config
+        frames, vectors = windows.episode_frames, [key for key in self.normalizer.modes if key != ACTION]
+        actions = encoded_statistics(self.representation, arrays[ACTION], arrays, windows, config.denoised)
+        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in vectors}})
+        for key in config.normalization.keys() - self.features.keys():
+            observes = ", ".join(self.observation_keys)
+            notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
+        farthest = self.normalizer.extent(ACTION)
+        if config.clip_sample and farthest.max() > config.clip_sample_range + 1e-3:
+            dimension = int(farthest.argmax())
+            raise UsageError(
+                f"clip_sample would cut the actions: dimension {dimension} of the normalised action reaches "
+                f"{farthest[dimension]:.4g}, clip_sample_range is {config.clip_sample_range:g}; normalise action by "
+                "limits, or set clip_sample: false"
+            )
 
     def load_pretrained_backbones(self) -> None:
         """Give the image encoders the weights that ``pretrained_backbone_weights`` names, downloaded if need be.
@@ -101,10 +126,16 @@ class DiffusionPolicy(nn.Module):
         except OSError as error:
             raise RobodiffError(str(error)) from None
 
+    def draw(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the random numbers of the loss of ``size`` windows, on the CPU: keyword arguments of ``loss``."""
+        noise = torch.randn(self.noise_shape(size)[1:], generator=generator)
+        uniform = torch.rand(size, generator=generator)
+        return {"noise": noise, "timesteps": self.schedule.timesteps_from_uniform(uniform)}
+
     def loss(
         self, batch: Mapping[str, Tensor], *, noise: Tensor | None = None, timesteps: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training objective on one batch of windows.
+        """Return the training objective on one batch of windows.
 
         Args:
             batch: observations (B, To, ...), with inpainting (B, T, ...); ``action`` (B, T, Da), ``action_is_pad``
@@ -117,13 +148,13 @@ class DiffusionPolicy(nn.Module):
             samples of the batch.
         """
         steps = self.config.denoised
-        trajectory = self._encode(batch[ACTION][:, steps], batch)  # (B, n, W without observations)
-        condition = self.describe(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
+        trajectory = self._encode(batch[ACTION][:, steps], self._reference(batch))  # (B, n, action_dim)
+        condition = self.embed(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
         if self.inpaints:
             # What is seen trains its encoder. What comes later is there to be predicted: with a gradient, an encoder
             # that says nothing would be the best.
-            trajectory = torch.cat([trajectory, torch.where(self._seen_steps, condition, condition.detach())], -1)
-            condition = None
+            embedding = torch.where(self._seen_steps, condition, condition.detach())
+            trajectory, condition = torch.cat([trajectory, embedding], -1), None  # (B, n, W)
         if noise is None:
             noise = torch.randn_like(trajectory)
         if timesteps is None:
@@ -142,13 +173,13 @@ class DiffusionPolicy(nn.Module):
     @torch.no_grad()
     def predict_chunk(
         self,
-        observation: Mapping[str, Tensor],
+        observation: Mapping[str, Any],
         *,
-        noise: Tensor | None = None,
-        known: tuple[Tensor, Tensor] | None = None,
-        on_row: Callable[[int, Tensor], None] | None = None,
+        noise: Any = None,
+        known: tuple[Any, Any] | None = None,
+        on_row: Callable[[int, Any], None] | None = None,
     ) -> Chunk:
-        """Sample the actions of one window.
+        """Sample the actions of one window: tensors from tensors, NumPy arrays from NumPy arrays.
 
         Args:
             observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
@@ -160,47 +191,66 @@ class DiffusionPolicy(nn.Module):
         Returns:
             The n steps that are denoised: the window, or the executed ones with ``pred_action_steps_only``.
         """
-        described = self.describe(observation, self.config.n_obs_steps)  # (B, To, D)
+        if any(isinstance(value, np.ndarray) for value in observation.values()):
+            return self._predict_arrays(observation, noise, known, on_row)
+        condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
-            noise = torch.randn(self.noise_shape(len(described)), device=described.device)
+            noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
         if known is not None:
-            known = self._encode(known[0], observation), self.representation.encode_mask(known[1])
+            known = self._encode(known[0], reference), self.representation.encode_mask(known[1])
         clip = self.config.clip_sample_range if self.config.clip_sample else None
-        condition = described
         if self.inpaints:
-            known, condition = self._inpainting(described, known), None
+            known, condition = self._inpainting(condition, known), None
             if clip is not None:  # what encoders say has no bound
-                clip = torch.where(self._described, math.inf, clip)
-        watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, observation))
+                clip = torch.where(self._is_embedding, math.inf, clip)
+        watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, reference))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(self._decode(trajectory, observation), self.config.first_step)
+        return Chunk(self._decode(trajectory, reference), self.config.first_step)
 
-    def describe(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
-        """What the denoiser is told of the first ``steps`` observations: (B, steps, D).
+    def _predict_arrays(
+        self,
+        observation: Mapping[str, np.ndarray],
+        noise: np.ndarray | None,
+        known: tuple[np.ndarray, np.ndarray] | None,
+        on_row: Callable[[int, np.ndarray], None] | None,
+    ) -> Chunk:
+        tensors = {key: torch.from_numpy(observation[key]).to(self.device)
+                   for key in self.observation_keys if key in observation}  # fmt: skip
+        chunk = self.predict_chunk(
+            tensors,
+            # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
+            noise=None if noise is None else torch.tensor(noise, device=self.device),
+            known=None if known is None else tuple(torch.as_tensor(part, device=self.device) for part in known),
+            on_row=None if on_row is None else lambda row, actions: on_row(row, _to_numpy(actions)),
+        )
+        return Chunk(_to_numpy(chunk.actions), chunk.first_step)
 
-        Of each step what ``observation_keys`` name, in their order: the normalised numbers of a vector, the encoder's
-        features of a camera.
+    def embed(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
+        """Return the embedding of the first ``steps`` observations: (B, steps, D).
+
+        Of each step what ``observation_keys`` name, in their order: the normalised numbers of a vector, what the
+        encoder says of a camera.
         """
-        taken = observed(observation, self.features, self.observation_keys, steps, self.device)
-        features = self.cameras({key: taken[key] for key in self.cameras.dims})
+        taken = first_steps(observation, self.features, self.observation_keys, steps, self.device)
+        embeddings = self.cameras({key: taken[key] for key in self.cameras.dims})
         parts = [
-            features[key] if key in features else self.normalizer.normalize(key, taken[key])
+            embeddings[key] if key in embeddings else self.normalizer.normalize(key, taken[key])
             for key in self.observation_keys
         ]
         return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
     def views(self, observation: Mapping[str, Tensor]) -> dict[str, CameraView]:
-        """What the network sees of each camera, and where its keypoints are.
+        """Return what the network sees of each camera, and where its keypoints are.
 
         Args:
             observation: per camera (B, To, C, H, W) uint8; other keys are left alone.
         """
         steps = self.config.n_obs_steps
-        return self.cameras.views(observed(observation, self.features, list(self.cameras.dims), steps, self.device))
+        return self.cameras.views(first_steps(observation, self.features, list(self.cameras.dims), steps, self.device))
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
-        """The shape of the noise that one chunk is made of: (1 + sampler steps if it adds noise, B, n, W)."""
+        """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
         return self.sampler.noise_rows, batch_size, self.config.denoised_steps, self.trajectory_dim
 
     def set_sampler(self, config: PolicyConfig) -> None:
@@ -211,22 +261,22 @@ class DiffusionPolicy(nn.Module):
     @property
     def _seen(self) -> Tensor:
         """What of a trajectory the observation says, (n, W)."""
-        return self._seen_steps & self._described
+        return self._seen_steps & self._is_embedding
 
     def _counts(self, is_pad: Tensor) -> Tensor | None:
-        """What counts in the loss, (B, n) or (B, n, W), True where it does; None where everything does."""
+        """Return what counts in the loss, (B, n) or (B, n, W), True where it does; None where everything does."""
         valid = ~is_pad if self.config.do_mask_loss_for_padding else None  # (B, n)
         if not self.inpaints:
             return valid
         unknown = (~self._seen).expand(len(is_pad), -1, -1)  # (B, n, W)
         return unknown if valid is None else unknown & valid.unsqueeze(-1)
 
-    def _inpainting(self, described: Tensor, actions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """What is known of a trajectory, values and mask (B, n, W): the observation, and actions that are given."""
-        size, steps, _ = described.shape
+    def _inpainting(self, embedding: Tensor, actions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return what is known of a trajectory, values and mask (B, n, W): the observation, and actions that are given."""
+        size, steps, _ = embedding.shape
         n = self.config.denoised_steps
-        values = described.new_zeros(size, n, self.trajectory_dim)
-        values[:, :steps, self.action_dim :] = described
+        values = embedding.new_zeros(size, n, self.trajectory_dim)
+        values[:, :steps, self.action_dim :] = embedding
         mask = self._seen.expand(size, -1, -1)
         if actions is not None:
             values[..., : self.action_dim] = actions[0]
@@ -234,18 +284,18 @@ class DiffusionPolicy(nn.Module):
         return values, mask
 
     def _reference(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What relative actions are relative to: the newest observation, per key (B, D)."""
+        """Return what relative actions are relative to: the newest observation, per key (B, D)."""
         newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
         return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
 
-    def _encode(self, actions: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
-        """Recorded actions (B, n, Da) as they are learnt."""
-        return self.normalizer.normalize(ACTION, self.representation.encode(actions, self._reference(observation)))
+    def _encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """Return recorded actions (B, n, Da) as they are learnt."""
+        return self.normalizer.normalize(ACTION, self.representation.encode(actions, reference))
 
-    def _decode(self, trajectory: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
-        """The actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
+    def _decode(self, trajectory: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+        """Return the actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
         encoded = self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
-        return self.representation.decode(encoded, self._reference(observation))
+        return self.representation.decode(encoded, reference)
 
     def _table(self) -> SamplerTable:
         c = self.config
@@ -258,3 +308,7 @@ class DiffusionPolicy(nn.Module):
             eta=c.ddim_eta,
             variance=c.variance_type,
         )
+
+
+def _to_numpy(actions: Tensor) -> np.ndarray:
+    return actions.float().cpu().numpy()

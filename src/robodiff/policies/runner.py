@@ -1,14 +1,21 @@
-"""``PolicyRunner``: the observation history and the action queue of one robot, or of many at once."""
+"""``PolicyRunner``: the observation history and the action queue of one robot, or of many at once; ``Team``.
+
+On NumPy alone: what the policy computes with is its own matter.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
-from robodiff.errors import RobodiffError
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.policies.runtime import Runtime, Timing, draw_noise
+
+Observation = Mapping[str, np.ndarray]
+
+DENSEST = 8
+"""Observations that are kept of each ``Timing.spacing``, about; those in between are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +26,15 @@ class NonFiniteChunk:
     """Per key (To, ...), oldest first, what the policy observed."""
     actions: np.ndarray
     """(Ta, Da), the part of the chunk that would have been executed."""
+    agent: str | None = None
+    """Whose it is, in a team."""
 
     def __str__(self) -> str:
         step, dimension = np.argwhere(~np.isfinite(self.actions))[0]
         bad = [key for key, value in self.observation.items() if not np.isfinite(value).all()]
         reason = f"what was observed is not finite in {', '.join(bad)}" if bad else "all that was observed is finite"
-        return f"action[{dimension}] is not finite at step {step} of the chunk; {reason}"
+        agent = f"agent {self.agent}: " if self.agent is not None else ""
+        return f"{agent}action[{dimension}] is not finite at step {step} of the chunk; {reason}"
 
 
 class NonFiniteActions(RobodiffError):
@@ -55,30 +65,43 @@ class PolicyRunner:
         policy: what to ask.
         rows: how many robots act together; None for one robot, whose arrays then have no row dimension.
         seeds: (rows,) seeds of the noise; 0, 1, ... when None. ``reset`` can give others.
+        timing: of observations and actions; the policy's own when None.
     """
 
-    def __init__(self, policy: DiffusionPolicy, rows: int | None = None, seeds: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Runtime,
+        rows: int | None = None,
+        seeds: Sequence[int] | None = None,
+        timing: Timing | None = None,
+    ) -> None:
         self.policy = policy
+        self.timing: Timing = timing or policy.timing  # pyright: ignore[reportAttributeAccessIssue]
         self.single = rows is None
-        n = rows or 1
+        n, steps, (dim,) = rows or 1, self.timing.n_action_steps, policy.features[ACTION].shape
         self.seeds = np.arange(n)
-        config = policy.config
         self._history: list[dict[str, np.ndarray]] = []  # oldest first, each key (rows, ...)
         self._times: list[np.ndarray] = []  # (rows,) seconds, beside the history
+        self._begun = np.zeros(n)  # (rows,) seconds, when the first observation since the reset was made
         self._fresh = np.ones(n, bool)  # rows whose next observation fills the whole history
-        self._queue = np.zeros((n, config.n_action_steps, policy.features[ACTION].shape[0]), np.float32)
-        self._next = np.full(n, config.n_action_steps)  # (rows,) place in the queue; past its end: ask the policy
+        self._queue = np.zeros((n, steps, dim), np.float32)
+        self._next = np.full(n, steps)  # (rows,) place in the queue; past its end: ask the policy
         self._chunks = np.zeros(n, np.int64)  # (rows,) chunks made since reset
-        self._past = np.zeros_like(self._queue[:, 0])  # (rows, Da) what was handed out last
+        self._past = np.zeros((n, dim), np.float32)  # what was handed out last
         self._broken: dict[int, NonFiniteChunk] = {}  # by row, the chunk in the queue where it is not finite
         self.reset(seeds=seeds)
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
-        """Forget what was observed and planned, for all rows or for those named; ``seeds`` are theirs from now on."""
+        """Begin a new episode.
+
+        Args:
+            rows: which robots; all when None.
+            seeds: a seed for each of these; kept when None. The noise starts over.
+        """
         every = np.arange(len(self.seeds))
         chosen = every if rows is None else every[np.asarray(rows)]
         self._fresh[chosen] = True
-        self._next[chosen] = self.policy.config.n_action_steps
+        self._next[chosen] = self.timing.n_action_steps
         self._chunks[chosen] = 0
         self._past[chosen] = 0
         for row in chosen.tolist():
@@ -86,26 +109,27 @@ class PolicyRunner:
         if seeds is not None:
             self.seeds[chosen] = seeds
 
-    def act(self, observation: Mapping[str, np.ndarray], timestamp: float | np.ndarray | None = None) -> np.ndarray:
-        """The action to execute now.
+    def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
+        """Return the action to execute now.
 
         Args:
             observation: per key what the policy observes, (rows, ...) or, for one robot, one time step's shape.
-            timestamp: when it was observed, in seconds; the history is then picked 1/fps * frame_stride apart. Without
+            timestamp: when it was observed, in seconds; the history is then picked ``timing.spacing`` apart. Without
                 it, calls are taken to be that far apart.
 
         Returns:
             (rows, Da), or (Da,) for one robot, in the units of the recording.
 
         Raises:
-            RobodiffError: the observation lacks a key or has another shape than the policy was trained on.
+            RobodiffError: the observation lacks a key or has another shape than the policy was trained on, or its time
+                is not finite, goes back, or comes too late after the one before.
             NonFiniteActions: the policy's chunk is not finite; so it is at every call until a row's next chunk is due,
                 or it is reset.
         """
-        self._remember(self._checked(observation), timestamp)
-        asking = self._next >= self.policy.config.n_action_steps
-        if asking.any():
-            self._plan(asking)
+        self._remember(self._checked(observation), self._time(timestamp))
+        due = self._next >= self.timing.n_action_steps
+        if due.any():
+            self._plan(due)
         action = self._queue[np.arange(len(self._next)), self._next]
         self._next += 1
         finite = np.isfinite(action).all(axis=1)
@@ -114,81 +138,152 @@ class PolicyRunner:
             raise NonFiniteActions(action, dict(self._broken))
         return action[0] if self.single else action
 
-    def _checked(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _checked(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return what the policy observes of an observation, per key (rows, ...)."""
         if PAST_ACTION in self.policy.features:
             observation = {PAST_ACTION: self._past[0] if self.single else self._past, **observation}
         checked = {}
-        for key in self.policy.observation_keys:
+        for key, feature in self.policy.features.items():
+            if key == ACTION:
+                continue
             if key not in observation:
                 raise RobodiffError(f"the policy observes {key!r}; it was given {', '.join(observation) or 'nothing'}")
             value = np.array(observation[key])  # a copy: callers may write their next observation into the same array
-            value = value[None] if self.single else value
-            expected = (len(self.seeds), *self.policy.features[key].shape)
-            if value.shape != expected:
-                raise RobodiffError(f"{key}: expected shape {expected[self.single :]}, "
-                                    f"found {value.shape[self.single :]}")  # fmt: skip
-            checked[key] = value
+            shape = feature.shape if self.single else (len(self.seeds), *feature.shape)
+            if value.shape != shape:
+                raise RobodiffError(f"{key}: expected shape {shape}, found {value.shape}")
+            checked[key] = value[None] if self.single else value
         return checked
 
-    def _remember(self, observation: dict[str, np.ndarray], timestamp: float | np.ndarray | None) -> None:
-        config = self.policy.config
-        spacing = config.frame_stride / self.policy.fps
-        last = self._times[-1] if self._times else np.full(len(self.seeds), -spacing)
-        now = last + spacing if timestamp is None else np.broadcast_to(np.asarray(timestamp, np.float64), last.shape)
+    def _time(self, timestamp: float | np.ndarray | None) -> np.ndarray:
+        """Return when each row is, (rows,) seconds."""
+        last = self._times[-1] if self._times else np.full(len(self.seeds), -self.timing.spacing)
+        if timestamp is None:
+            return last + self.timing.spacing
+        now = np.array(np.broadcast_to(np.asarray(timestamp, np.float64), last.shape))
+        if not np.isfinite(now).all():
+            raise RobodiffError(f"timestamps must be finite; found {now}")
         if (now[~self._fresh] < last[~self._fresh]).any():
             raise RobodiffError(f"timestamps must not go back; found {now} after {last}")
+        return now
+
+    def _remember(self, observation: dict[str, np.ndarray], now: np.ndarray) -> None:
         self._history.append(observation)
-        self._times.append(now.copy())
+        self._times.append(now)
         for past in range(len(self._history) - 1):  # a fresh row has seen this and nothing before it
             self._times[past][self._fresh] = now[self._fresh]
             for key, value in observation.items():
                 self._history[past][key] = np.where(_rows(self._fresh, value), value, self._history[past][key])
+        self._begun = np.where(self._fresh, now, self._begun)
         self._fresh[:] = False
-        oldest = now - (config.n_obs_steps - 1) * spacing
-        while len(self._history) > config.n_obs_steps and (self._times[1] <= oldest + 1e-6).all():
+        self._forget(now)
+
+    def _forget(self, now: np.ndarray) -> None:
+        """Drop what no step will be picked from: too old, or so close to its neighbours that these will do."""
+        steps, spacing = self.timing.n_obs_steps, self.timing.spacing
+        oldest = now - (steps - 1) * spacing
+        while len(self._history) > steps and (self._times[1] <= oldest + 1e-6).all():
+            del self._history[0], self._times[0]
+        if len(self._history) > steps and (now - self._times[-3] < spacing / DENSEST).all():
+            del self._history[-2], self._times[-2]
+        if len(self._history) > 4 * DENSEST * steps:  # rows whose times drift apart
             del self._history[0], self._times[0]
 
-    def _plan(self, asking: np.ndarray) -> None:
-        """Queue what is executed of a new chunk in the rows ``asking``, (rows,) bool."""
-        config = self.policy.config
-        observed = self._observed()
-        batch = {key: torch.from_numpy(steps).to(self.policy.device) for key, steps in observed.items()}
-        chunk = self.policy.predict_chunk(batch, noise=self._noise())  # of all rows: the batch's size stays constant
-        first = config.n_obs_steps - 1 - chunk.first_step
-        actions = chunk.actions[:, first : first + config.n_action_steps].float().cpu().numpy()  # (rows, Ta, Da)
-        self._queue[asking] = actions[asking]
-        self._chunks[asking] += 1
-        self._next[asking] = 0
-        for row in np.flatnonzero(asking).tolist():
+    def _plan(self, due: np.ndarray) -> None:
+        """Queue what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
+        window = self._window()
+        shape = self.policy.noise_shape(1)
+        noise = [draw_noise(shape, *numbers) for numbers in zip(self.seeds, self._chunks, strict=True)]
+        # Of all rows, due or not: the size of the batch stays constant.
+        chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
+        actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
+        self._queue[due] = actions[due]
+        self._chunks[due] += 1
+        self._next[due] = 0
+        for row in np.flatnonzero(due).tolist():
             self._broken.pop(row, None)
             if not np.isfinite(actions[row]).all():
                 self._queue[row] = np.nan
-                self._broken[row] = NonFiniteChunk({key: s[row] for key, s in observed.items()}, actions[row])
+                seen = {key: steps[row] for key, steps in window.items()}
+                self._broken[row] = NonFiniteChunk(seen, actions[row])
 
-    def _observed(self) -> dict[str, np.ndarray]:
-        """What each row observes now: per key (rows, To, ...), oldest first."""
-        config = self.policy.config
+    def _window(self) -> dict[str, np.ndarray]:
+        """Return what each row observes now: per key (rows, To, ...), oldest first."""
+        steps, spacing = self.timing.n_obs_steps, self.timing.spacing
         times = np.stack(self._times)  # (history, rows)
-        spacing = config.frame_stride / self.policy.fps
-        picks = []  # for each observation step the place in the history, (rows,)
-        for step in range(config.n_obs_steps):
-            wanted = times[-1] - (config.n_obs_steps - 1 - step) * spacing
-            picks.append(np.abs(times - wanted).argmin(axis=0))
-        rows = np.arange(len(self.seeds))
-        observed = {}
-        for key in self.policy.observation_keys:
+        wanted = times[-1] - np.arange(steps - 1, -1, -1)[:, None] * spacing  # (To, rows)
+        wanted = np.maximum(wanted, self._begun)  # the first observation stands for all before it
+        distances = np.abs(times - wanted[:, None])  # (To, history, rows)
+        if (distances.min(1) > spacing / 2 + 1e-6).any():
+            step, row = np.argwhere(distances.min(1) > spacing / 2 + 1e-6)[0]
+            raise RobodiffError(
+                f"nothing was observed within {spacing / 2:g} s of {wanted[step, row]:.3f} s, which the policy needs at "
+                f"{times[-1, row]:.3f} s; observe every {spacing:g} s or more often, and reset after a pause"
+            )
+        picks, rows = distances.argmin(1), np.arange(len(self.seeds))  # (To, rows)
+        window = {}
+        for key in self._history[-1]:
             history = np.stack([observation[key] for observation in self._history])  # (history, rows, ...)
-            observed[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
-        return observed
+            window[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
+        return window
 
-    def _noise(self) -> torch.Tensor:
-        draws, _, horizon, dim = self.policy.noise_shape(1)
-        noise = []
-        for seed, chunk in zip(self.seeds, self._chunks, strict=True):
-            generator = np.random.default_rng([int(seed), int(chunk)])
-            noise.append(generator.standard_normal((draws, horizon, dim), dtype=np.float32))
-        # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
-        return torch.tensor(np.stack(noise, axis=1), device=self.policy.device)  # (draws, rows, T, Da)
+
+class Team:
+    """Runners of several agents that act as one.
+
+    An agent sees what is observed of all, and of itself: ``agents.<id>.observation.state`` is its
+    ``observation.state``.
+
+    Args:
+        runners: by agent, each with the same rows.
+        agents: by agent, which part of the team's action is its own; the parts make up the whole.
+
+    Raises:
+        UsageError: an agent without a runner, or a runner without an agent.
+    """
+
+    def __init__(self, runners: Mapping[str, PolicyRunner], agents: Mapping[str, slice]) -> None:
+        if runners.keys() != agents.keys():
+            raise UsageError(f"the team has agents {', '.join(agents)}, and policies for {', '.join(runners)}")
+        self.runners, self.agents = dict(runners), dict(agents)
+        self.single = all(runner.single for runner in runners.values())
+
+    def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
+        """Begin a new episode; see ``PolicyRunner.reset``."""
+        for runner in self.runners.values():
+            runner.reset(rows, seeds)
+
+    def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
+        """Return the action of all agents to execute now, each agent's in its part: (rows, Da) or (Da,).
+
+        Raises:
+            RobodiffError: as ``PolicyRunner.act``; the message names the agent.
+            NonFiniteActions: some agents' chunks are not finite; the others have acted.
+        """
+        parts, chunks = {}, {}
+        for agent, runner in self.runners.items():
+            try:
+                parts[agent] = runner.act(observation_of(agent, observation), timestamp)
+            except NonFiniteActions as error:
+                parts[agent] = error.actions[0] if self.single else error.actions
+                chunks |= {row: replace(chunk, agent=agent) for row, chunk in error.chunks.items()}
+            except RobodiffError as error:
+                raise RobodiffError(f"agent {agent}: {error}") from None
+        size = max(part.stop for part in self.agents.values())
+        first = next(iter(parts.values()))
+        actions = np.full((*first.shape[:-1], size), np.nan, np.float32)
+        for agent, part in self.agents.items():
+            actions[..., part] = parts[agent]
+        if chunks:
+            raise NonFiniteActions(np.atleast_2d(actions), chunks)
+        return actions
+
+
+def observation_of(agent: str, observation: Observation) -> dict[str, np.ndarray]:
+    """Return what one agent observes: its own keys without their prefix, and those that all share."""
+    prefix = f"agents.{agent}."
+    shared = {key: value for key, value in observation.items() if not key.startswith("agents.")}
+    return shared | {key.removeprefix(prefix): v for key, v in observation.items() if key.startswith(prefix)}
 
 
 def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:

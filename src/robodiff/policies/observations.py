@@ -9,11 +9,11 @@ from robodiff.data.episodes import ACTION, Feature
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.images import Preparation
 from robodiff.networks.vision import CameraEncoders
-from robodiff.policies.base import PolicyConfig
+from robodiff.policies.config import PolicyConfig
 
 
 def policy_features(config: PolicyConfig, features: Mapping[str, Feature]) -> dict[str, Feature]:
-    """What a policy observes, in the order in which it is told, and ``action``.
+    """Return what a policy observes, in the order in which it is embedded, and ``action``.
 
     Raises:
         UsageError: a key that is not among the features or is no observation, an action that is no vector, or a
@@ -38,7 +38,7 @@ def policy_features(config: PolicyConfig, features: Mapping[str, Feature]) -> di
 
 
 def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> CameraEncoders:
-    """The encoders of all cameras among the features, with random weights.
+    """Return the encoders of all cameras among the features, with random weights.
 
     Raises:
         UsageError: images that do not go with the configuration, or with each other.
@@ -58,14 +58,14 @@ def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> Camer
         raise UsageError(str(error)) from None
 
 
-def observed(
+def first_steps(
     observation: Mapping[str, Tensor],
     features: Mapping[str, Feature],
     keys: Sequence[str],
     steps: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """The first ``steps`` time steps of the observations ``keys`` on a device: vectors float32, images uint8.
+    """Return the first ``steps`` time steps of the observations ``keys`` on a device: vectors float32, images uint8.
 
     Raises:
         UsageError: one is missing.
