@@ -55,6 +55,20 @@ class Recording:
     """As in ``Episodes``."""
 
 
+@dataclass(frozen=True)
+class LayoutKey:
+    """How one key here is made of an array of a zarr file."""
+
+    file_key: str
+    """Its name in the file."""
+    convert: Callable[[str, str, np.ndarray], np.ndarray]
+    """From (source, key, array), for messages, to the values here."""
+    unit: str | None = None
+    """The unit of the values here."""
+    optional: bool = False
+    """Whether a file may lack it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Document):
     """Demonstrations and how they become batches: options of every format."""
