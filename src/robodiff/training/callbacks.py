@@ -106,7 +106,7 @@ class Rollouts(Callback):
         figures = torch.zeros(len(ROLLED))
         if trainer.is_global_zero:
             result = summary(rollout(pl_module.average, get_env_spec(self.config.env), seeds, num_envs))
-            figures = torch.tensor([float(result[name]) for name in ROLLED])
+            figures = torch.tensor([float(getattr(result, name)) for name in ROLLED])
         values = trainer.strategy.broadcast(figures).tolist()
         self.latest = {f"rollout/{name}": value for name, value in zip(ROLLED, values, strict=True)}
         pl_module.log_dict(self.latest, rank_zero_only=True)

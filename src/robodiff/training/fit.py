@@ -21,9 +21,9 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.rollout import check_fit
-from robodiff.evaluation.runs import RUN_FILE
-from robodiff.files import locked, naming, replacing, write_json
+from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.base import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -134,13 +134,15 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if primary:
             device = trainer.strategy.root_device
-            write_json(run / RUN_FILE, {
-                "minutes": module.seconds / 60,
-                "steps": trainer.global_step,
-                "machine": describe_machine(str(device)),
-                "samples_per_second": throughput.overall,
-                "gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
-            })  # fmt: skip
+            memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
+            facts = RunFacts(
+                minutes=module.seconds / 60,
+                steps=trainer.global_step,
+                machine=describe_machine(str(device)),
+                samples_per_second=throughput.overall,
+                gpu_memory_gb=memory,
+            )
+            write_result(run, facts)
     return primary
 
 
