@@ -218,7 +218,7 @@ def to_yaml(config: FitConfig, style: str = "") -> str:
         style: ``skip_null`` leaves out what is null, ``comments`` writes each option's help above it.
     """
     content = {
-        part: {"class_path": value.registry_name, "init_args": plain(value)} if part in KINDS else plain(value)
+        part: {"class_path": type(value).__name__, "init_args": plain(value)} if part in KINDS else plain(value)
         for part, value in ((part, getattr(config, part)) for part in PARTS)
     }
     content["seed_everything"] = config.seed_everything

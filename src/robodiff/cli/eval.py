@@ -1,205 +1,277 @@
-"""``robodiff eval``: measure a policy."""
+"""``robodiff eval``: measure a policy, in an environment or on recorded episodes."""
 
-import dataclasses
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from robodiff.cli.offline import run_offline
-from robodiff.cli.parser import RECORDING, Parser, add_recording
+from robodiff.cli.configuration import read_run_config
+from robodiff.cli.options import Options, read_options, split
 from robodiff.cli.report import report_evaluation
+from robodiff.data.recordings import DataConfig, open_path
+from robodiff.documents import load_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
-from robodiff.evaluation.runs import COMPARISON_FILE, METRICS_FILE, Evaluation, read_evaluation, run_of
-from robodiff.files import write_json
-from robodiff.progress import say
+from robodiff.evaluation.config import EvalConfig, OfflineConfig
+from robodiff.evaluation.results import EnvResult, OfflineResult, read_result, write_result
+from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation, run_of
+from robodiff.progress import bar, say
 
-DESCRIPTION = """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its
-actions are from recorded ones.
-
-An episode depends on its seed alone: with the same --num_envs, any split of the seeds gives the same records.
-
-Examples:
-  robodiff eval runs/first --env pusht
-  robodiff eval runs/first
-  robodiff eval runs/second --env pusht --against runs/first
-  robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3"""
-
-IN_ENV: dict[str, Any] = {"episodes": 100, "num_envs": 100, "videos": 3, "against": None}
-OFFLINE: dict[str, Any] = {"data": None, "windows": 2000, **dict.fromkeys(RECORDING)}
-"""Options that have a meaning only with --env, and only without, and what they are when not given."""
+RECORDING = ("layout", "key_map", "fps", "revision")
+"""Options that say of a recording what it does not say itself."""
+IN_ENV = ("episodes", "num_envs", "videos", "against")
+OFFLINE = ("data", "windows", *RECORDING)
+"""Options that have a meaning only with --env, and only without."""
 
 
-def parse(arguments: list[str]) -> Any:
-    """The options, checked as far as they can be before anything is read.
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(Options):
+    """Run episodes of a policy in an environment and tell how many succeed; without --env, tell how far its actions are
+    from recorded ones.
 
-    Raises:
-        UsageError: one that is unknown, or out of its range.
+    An episode depends on its seed alone: with the same --num_envs, any split of the seeds gives the same records.
+
+    Examples:
+      robodiff eval runs/first --env pusht
+      robodiff eval runs/first
+      robodiff eval runs/second --env pusht --against runs/first
+      robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
     """
-    parser = Parser("eval", "RUN_OR_POLICY [--env ENV] [options]", DESCRIPTION)
-    parser.add_argument("policy", type=str, help="A run, a policy's folder, or a repository of the Hugging Face hub.")
-    parser.add_argument("--env", type=str | None, help="The environment, such as pusht. Without one, the policy's "
-                        "actions are compared with those of its run's held-out episodes.")  # fmt: skip
-    parser.add_argument("--episodes", type=int | None, help="With --env: how many episodes; 100 when not given.")
-    parser.add_argument("--seed", type=int, default=100_000, help="Seed of the first episode, the others follow; "
-                        "without --env, of the noise.")  # fmt: skip
-    parser.add_argument("--num_envs", type=int | None, help="With --env: episodes stepped together, with one policy "
-                        "call; 100 when not given.")  # fmt: skip
-    parser.add_argument("--sampler", type=str | None, help="ddpm, ddim, dpmsolver++, flow or flowheun, not its own.")
-    parser.add_argument("--steps", type=int | None, help="Denoising steps, in place of the policy's own number.")
-    parser.add_argument("--device", type=str, default="cpu", help="Where the policy runs: cpu, cuda, ...")
-    parser.add_argument("--videos", type=int | None, help="With --env: videos of so many successes and so many "
-                        "failures; 3 when not given.")  # fmt: skip
-    parser.add_argument("--against", type=str | None, help="With --env: another policy, which is evaluated on the same "
-                        "seeds, or the folder of an evaluation; the two are compared episode by episode.")  # fmt: skip
-    parser.add_argument("--data", type=str | None, help="Without --env: another recording, all of whose episodes are "
-                        "measured; builtin:pusht is the one inside the package.")  # fmt: skip
-    add_recording(parser)
-    parser.add_argument("--windows", type=int | None, help="Without --env: how many windows, evenly spread, are "
-                        "measured; 2000 when not given.")  # fmt: skip
-    parser.add_argument("--out", type=str | None, help="Folder to write to; inside the run when not given.")
-    options = parser.parse_args(arguments)
-    _fill(options)
-    for name, least in (("episodes", 1), ("seed", 0), ("num_envs", 1), ("videos", 0), ("windows", 1)):
-        if options[name] is not None and options[name] < least:
-            raise UsageError(f"--{name} must be at least {least}; found {options[name]}")
-    return options
 
+    positional = ("policy",)
 
-def _fill(options: Any) -> None:
-    """Put in the defaults of what was not given.
+    policy: str
+    """A run, a policy's folder, or a repository of the Hugging Face hub."""
+    env: str | None = None
+    """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
+    episodes."""
+    episodes: int | None = None
+    """With --env: how many episodes; 100 when not given."""
+    seed: int | None = None
+    """Seed of the first episode, the others follow; without --env, of the noise; 100000 when not given."""
+    num_envs: int | None = None
+    """With --env: episodes stepped together, with one policy call; 100 when not given."""
+    sampler: str | None = None
+    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
+    steps: int | None = None
+    """Denoising steps, in place of the policy's own number."""
+    device: str = "cpu"
+    """Where the policy runs: cpu, cuda, ..."""
+    videos: int | None = None
+    """With --env: videos of so many successes and so many failures; 3 when not given."""
+    against: str | None = None
+    """With --env: another policy, which is evaluated on the same seeds, or the folder of an evaluation; the two are
+    compared episode by episode."""
+    data: str | None = None
+    """Without --env: another recording, all of whose episodes are measured; builtin:pusht is the one inside the
+    package. --data.NAME sets any option of its format."""
+    layout: str | None = None
+    """What the recording's keys are, if it does not say it itself."""
+    key_map: dict[str, str] | None = None
+    """Key in the recording -> name here, in its place."""
+    fps: float | None = None
+    """Frames per second, if the recording does not say it itself."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    windows: int | None = None
+    """Without --env: how many windows, evenly spread, are measured; 2000 when not given."""
+    out: str | None = None
+    """Folder to write to; inside the run when not given."""
 
-    Raises:
-        UsageError: an option was given that has no meaning with --env, or without.
-    """
-    used, unused = (IN_ENV, OFFLINE) if options.env is not None else (OFFLINE, IN_ENV)
-    if given := [name for name in unused if options[name] is not None]:
-        what = (
-            "is for recorded episodes; leave out --env"
-            if options.env
-            else "is for episodes in an environment; give --env"
-        )
-        raise UsageError(f"--{given[0]} {what}, or leave it out")
-    for name, default in used.items():
-        options[name] = default if options[name] is None else options[name]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in IN_ENV if self.env is None else OFFLINE:
+            if getattr(self, name) is not None:
+                remedy = "episodes in an environment; give" if self.env is None else "recorded episodes; leave out"
+                raise UsageError(f"--{name} is for {remedy} --env, or leave it out")
+        _ = self.config  # checks the bounds
+
+    @property
+    def config(self) -> EvalConfig | OfflineConfig:
+        """What of it says how to measure."""
+        kind = OfflineConfig if self.env is None else EvalConfig
+        values = {each.name: getattr(self, each.name) for each in fields(kind)}
+        return kind(**{name: value for name, value in values.items() if value is not None})
 
 
 def run(arguments: list[str]) -> Path:
-    """Parse, measure, print; returns the folder that was written to."""
-    options = parse(arguments)
-    out = Path(options.out) if options.out else default_folder(options.policy, options)
+    """Parse, measure, print; return the folder that was written to."""
+    options, recording = _read(arguments)
+    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
     console = Console()
-    if options.env is None:
-        run_offline(options, out, console)
+    if isinstance(config := options.config, EvalConfig):
+        _run_in_env(options, config, out, console)
     else:
-        _run_episodes(options, out, console)
+        _run_offline(options, config, recording, out, console)
     say(console, f"report: {report_evaluation(out)}")
     return out
 
 
-def _run_episodes(options: Any, out: Path, console: Any) -> None:
-    """Measure in the environment, compare if that was asked for, print what was found."""
-    other = _against(options) if options.against else None
-    if other is not None and other.resolve() == out.resolve():
-        raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
-    metrics = measure(options.policy, options, out, console)
-    _print(options, metrics, out, console)
-    if other is not None:
-        _compare(options, metrics, out, other, console)
+def _read(arguments: Sequence[str]) -> tuple[EvalOptions, dict[str, Any]]:
+    """Return the options, and those that say more of the recording.
+
+    Raises:
+        UsageError: one that is unknown, out of its range, or without a meaning beside the others.
+    """
+    words: list[str] = []
+    dotted: dict[str, Any] = {}
+    for option, value in split(arguments):
+        if option is not None and option.startswith("data."):
+            dotted[option] = load_yaml(value or "")
+        elif option is None:
+            words.append(value)
+        else:
+            words.append(f"--{option}" if value is None else f"--{option}={value}")
+    options = read_options(EvalOptions, "eval", words)
+    recording = {name: getattr(options, name) for name in RECORDING} | dotted
+    given = [name for name, value in recording.items() if value is not None]
+    if given and options.data is None:
+        raise UsageError(f"--{given[0]} says more of the recording that --data names; give --data, or leave it out")
+    return options, {name.removeprefix("data."): recording[name] for name in given}
 
 
-def _against(options: Any) -> Path:
-    """The folder of the evaluation to compare with; it is refused before anything is measured."""
-    there = Path(options.against)
-    if not (there / METRICS_FILE).is_file():
-        return default_folder(options.against, options)
-    shared_seeds(options.env, range(options.seed, options.seed + options.episodes), read_evaluation(there).metrics)
-    return there
-
-
-def default_folder(policy: str, options: Any) -> Path:
-    """``eval/<what was measured>`` inside the run, or beside the policy."""
+def default_folder(policy: str, options: EvalOptions) -> Path:
+    """Return ``eval/<what is measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
     if folder.is_file():
         raise UsageError(f"{policy}: is a file; give the folder of a run or of a policy")
     if not folder.is_dir():
-        raise UsageError(f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared "
-                         "with by the folder of its evaluation")  # fmt: skip
+        raise UsageError(
+            f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared with by the "
+            "folder of its evaluation"
+        )
     if folder.name in ("", ".."):
         folder = folder.resolve()
-    run = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder)
-    if options.env is None:
-        recording = re.sub(r"[^\w.-]", "-", Path(options.data).name) if options.data else None
-        parts = ["offline", recording, f"seed{options.seed}", f"n{options.windows}"]
+    run, config = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder), options.config
+    if isinstance(config, EvalConfig):
+        what = [config.env, f"seed{config.seed}", f"n{config.episodes}"]
     else:
-        parts = [options.env, f"seed{options.seed}", f"n{options.episodes}"]
-    parts += [options.sampler, options.steps]
-    if folder != run and folder.name != "policy":
-        parts.insert(0, folder.name)
-    return run / "eval" / "-".join(str(part) for part in parts if part is not None)
+        recording = Path(options.data).name if options.data else None
+        what = ["offline", recording, f"seed{config.seed}", f"n{config.windows}"]
+    own = [folder.name] if folder != run and folder.name != "policy" else []
+    parts = [str(part) for part in [*own, *what, options.sampler, options.steps] if part is not None]
+    return run / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
 
 
-def measure(policy: str, options: Any, out: Path, console: Any, again: bool = True) -> dict[str, Any]:
-    """Evaluate with a progress bar."""
-    from robodiff.evaluation.evaluate import evaluate
-    from robodiff.progress import bar
-
-    with bar(console, "episodes", options.episodes) as advance:
-        return evaluate(
-            policy,
-            options.env,
-            out,
-            episodes=options.episodes,
-            seed=options.seed,
-            num_envs=options.num_envs,
-            sampler=options.sampler,
-            steps=options.steps,
-            device=options.device,
-            videos=options.videos,
-            on_step=lambda done, running: advance(done),
-            again=again,
-        )
-
-
-def _print(options: Any, metrics: dict[str, Any], out: Path, console: Any) -> None:
-    low, high = metrics["success_rate_ci95"]
-    latency, evaluated = metrics["latency_ms"], metrics["evaluated"]
-    _warn(Evaluation(out, metrics), console)
+def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
+    """Measure in the environment, compare if that was asked for, print what came of it."""
+    other = _other(options, config) if options.against else None
+    if other is not None and other.resolve() == out.resolve():
+        raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
+    result = _measure(options.policy, config, out, console)
+    low, high = result.success_rate_ci95
+    _say_stopped(Evaluation(out, result), console)
+    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     for line in (
-        f"success {metrics['success_rate']:.2f} (95 % interval {low:.2f} to {high:.2f}) in {options.episodes} episodes "
-        f"of {options.env} from seed {options.seed}",
-        f"mean maximum reward {metrics['mean_max_reward']:.3f}, mean length {metrics['mean_episode_length']:.0f} steps",
-        f"one chunk takes {latency['p50']:.1f} ms (p95 {latency['p95']:.1f} ms) on {evaluated['device']} "
-        f"with {evaluated['sampler']}, {evaluated['steps']} steps",
-        f"written: {out / METRICS_FILE}" + (", and videos/ beside it" if options.videos else ""),
+        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
+        f"{config.env} from seed {config.seed}",
+        f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps",
+        *([f"means over the episodes: {extra}"] if extra else []),
+        _latency(result),
+        f"written: {out / result.file}" + (f", and {VIDEO_FOLDER}/ beside it" if config.videos else ""),
+    ):
+        say(console, line)
+    if other is not None:
+        _compare(options, config, result, out, other, console)
+
+
+def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
+    from robodiff.evaluation.evaluate import evaluate  # needs torch
+
+    with bar(console, "episodes", config.episodes) as advance:
+        return evaluate(policy, out, config, lambda done, running: advance(done), again)
+
+
+def _other(options: EvalOptions, config: EvalConfig) -> Path:
+    """Return the folder of the evaluation to compare with; it is refused before anything is measured."""
+    folder = Path(str(options.against))
+    if not (folder / EnvResult.file).is_file():
+        return default_folder(str(options.against), options)
+    shared_seeds(config.env, range(config.seed, config.seed + config.episodes), read_result(folder, EnvResult))
+    return folder
+
+
+def _compare(
+    options: EvalOptions, config: EvalConfig, result: EnvResult, out: Path, other: Path, console: Console
+) -> None:
+    """Compare with the other evaluation, which is made first where there is none yet."""
+    against = str(options.against)
+    made = Path(against) == other
+    theirs = read_result(other, EnvResult) if made else _measure(against, config, other, console, again=False)
+    _say_stopped(Evaluation(other, theirs), console)
+    paired = compare(result, theirs, options.policy, against)
+    write_result(out, paired)
+    success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
+    for line in (
+        f"against {against}, over the same {paired.episodes} seeds:",
+        f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
+        f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
+        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})",
+        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
+        paired.conclusion,
     ):
         say(console, line)
 
 
-def _warn(evaluation: Evaluation, console: Any) -> None:
+def _run_offline(
+    options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
+) -> None:
+    """Measure on the recording that the options name, else on the run's own, and print what came of it."""
+    from robodiff.evaluation.offline import evaluate_offline  # needs torch
+
+    own = options.data is None
+    source = open_path(options.data, **recording) if options.data else _recording_of_run(options.policy)
+    result = evaluate_offline(options.policy, source, out, config, own, console)
+    evaluated = result.evaluated
+    for line in (
+        *_errors(result),
+        f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
+        f"of {evaluated.data}, {evaluated.which}",
+        _latency(result),
+        f"written: {out / result.file}",
+    ):
+        say(console, line)
+
+
+def _recording_of_run(policy: str) -> DataConfig:
+    """Return what the run that the policy lies in was trained on."""
+    run = run_of(Path(policy))
+    if run is not None:
+        return read_run_config(run).data
+    raise UsageError(
+        f"{policy}: lies in no run whose config.yaml would name a recording; give --data PATH to compare its actions "
+        "with recorded ones, or --env ENV to let it act"
+    )
+
+
+def _errors(result: OfflineResult) -> list[str]:
+    """Tell the error over all dimensions, and that of the worst one at the first executed step and at the last."""
+    place, mean = result.worst_dimension, result.relative_to_mean
+    if place is None or mean is None:
+        return ["the recorded actions do not move: there is nothing to compare with"]
+    hold, worst = result.relative_to_hold, result.dimensions[place]
+    held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
+    unit = f" {worst.unit}" if worst.unit else ""
+    executed = [step.mae[place] for step in result.steps if step.executed]
+    return [
+        f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action",
+        f"worst is {worst.name}: {worst.mae:.3g}{unit} on average, {executed[0]:.3g} at the first step and "
+        f"{executed[-1]:.3g} at the last; holding errs by {worst.hold:.3g}, the mean action by {worst.mean:.3g}, and "
+        f"two samples differ by {worst.spread:.3g}",
+    ]
+
+
+def _latency(result: EnvResult | OfflineResult) -> str:
+    latency, evaluated = result.latency_ms, result.evaluated
+    return (
+        f"one chunk takes {latency.p50:.1f} ms (p95 {latency.p95:.1f} ms) on {evaluated.device} with "
+        f"{evaluated.sampler}, {evaluated.steps} steps"
+    )
+
+
+def _say_stopped(evaluation: Evaluation, console: Console) -> None:
     if evaluation.stopped:
         say(console, evaluation.stopped, "bold red")
-
-
-def _compare(options: Any, metrics: dict[str, Any], out: Path, other: Path, console: Any) -> None:
-    """Compare with the other evaluation, which is made first where there is none yet."""
-    given = Path(options.against) == other
-    theirs = read_evaluation(other).metrics if given else measure(options.against, options, other, console, again=False)
-    _warn(Evaluation(other, theirs), console)
-    result = compare(metrics, theirs)
-    conclusion = result.conclusion(options.policy, options.against)
-    write_json(
-        out / COMPARISON_FILE, {"against": options.against, **dataclasses.asdict(result), "conclusion": conclusion}
-    )
-    success, reward = result.success_difference_ci95, result.reward_difference_ci95
-    for line in (
-        f"against {options.against}, over the same {result.episodes} seeds:",
-        f"success {result.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
-        f"{result.only_first} episodes succeed here alone, {result.only_second} there alone "
-        f"(McNemar's exact test: p = {result.mcnemar_p:.2g})",
-        f"mean maximum reward {result.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
-        conclusion,
-    ):
-        say(console, line)

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from textwrap import wrap
 from typing import Any, ClassVar, TypeVar
 
-from robodiff.documents import Document, field_docs, hints, in_words, parse, typed
+from robodiff.documents import Document, field_docs, hints, in_words, parse, plain, typed
 from robodiff.errors import UsageError, nearest
 
 T = TypeVar("T", bound="Options")
@@ -121,6 +121,6 @@ def description(kind: type) -> list[str]:
 def describe(title: str, kind: type, name: str) -> list[str]:
     """Return the help of one field: its type and its default, and below what it is."""
     field = next(field for field in fields(kind) if field.name == name)
-    default = "" if field.default in (MISSING, None) else f", {field.default}"
+    default = "" if field.default in (MISSING, None) else f"; {plain(field.default)}"
     text = wrap(field_docs(kind).get(name, ""), WIDTH, initial_indent="      ", subsequent_indent="      ")
     return [f"  {title} ({in_words(hints(kind)[name])}{default})", *text]

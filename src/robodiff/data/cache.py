@@ -1,12 +1,10 @@
 """Compressed sources, decoded once: into memory where they fit, else into a memory-mapped file.
 
-A cache file is named by a fingerprint of its sources, and has its name only when it is whole. Until then it is
-``.<name>.partial``: the array, and behind it one byte for each part, set when that part is decoded. Whoever goes on
-with it decodes only what is missing, and holds a lock on it meanwhile: processes that start together decode once.
+A cache file is named by a fingerprint of its sources, and has its name only when it is whole. Processes that start
+together decode once: one does, and the others wait for it.
 """
 
 import errno
-import fcntl
 import hashlib
 import io
 import math
@@ -14,18 +12,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from robodiff.errors import RobodiffError
+from robodiff.files import replacing
 from robodiff.machine import cores
-from robodiff.progress import bar, say
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,23 @@ MOST_CHUNKS_PER_FRAME = 10_000
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: ``ROBODIFF_CACHE``, or ``~/.cache/robodiff``."""
+    """Return where decoded data is kept: ``ROBODIFF_CACHE``, or ``~/.cache/robodiff``."""
     return Path(os.environ.get("ROBODIFF_CACHE") or Path.home() / ".cache" / "robodiff")
 
 
-def decoded(source: Path, key: str, array: Any, frames: int) -> np.ndarray:
+def folder_of(cache_dir: str | None) -> Path | None:
+    """Return the folder that ``DataConfig.cache_dir`` names."""
+    return None if cache_dir is None else Path(cache_dir).expanduser()
+
+
+def decoded(
+    source: Path,
+    key: str,
+    array: Any,
+    frames: int,
+    make: Callable[[np.ndarray], np.ndarray] | None = None,
+    cache: Path | None = None,
+) -> np.ndarray:
     """Decode the first frames of a zarr array (N, ...), at most once for the same source.
 
     An array of more than a third of the memory that is free becomes a memory-mapped file in the cache folder.
@@ -61,6 +69,8 @@ def decoded(source: Path, key: str, array: Any, frames: int) -> np.ndarray:
         key: which of its arrays it is.
         array: the zarr array.
         frames: how many of its N frames are wanted.
+        make: makes of a block (n, ...) what is kept of it; it names itself for the cache. All as it is when None.
+        cache: the cache folder; ``cache_folder()`` when None.
 
     Raises:
         RobodiffError: a chunk does not fit in memory, frames are cut into too many, or the array does not fit in
@@ -75,14 +85,17 @@ def decoded(source: Path, key: str, array: Any, frames: int) -> np.ndarray:
     if chunks_per_frame > MOST_CHUNKS_PER_FRAME:
         raise RobodiffError(f"{source}: {key} has the shape {array.shape} in chunks of {array.chunks}: "
                             f"{chunks_per_frame} chunks a frame; write it again with larger chunks")  # fmt: skip
-    if size <= free / 3:
-        return np.asarray(array[:frames])
     step = max(1, array.chunks[0])  # whole chunks, each decoded once
 
-    def blocks() -> Iterator[np.ndarray]:
-        return (np.asarray(array[start : min(start + step, frames)]) for start in range(0, frames, step))
+    def block(start: int) -> np.ndarray:
+        values = np.asarray(array[start : min(start + step, frames)])
+        return values if make is None else make(values)
 
-    return assembled(f"{source}: {key}", [Part(source, frames, key, blocks)], array.shape[1:], array.dtype)
+    if size <= free / 3:
+        return np.asarray(array[:frames]) if make is None else np.concatenate([*map(block, range(0, frames, step))])
+    first = block(0)
+    part = Part(source, frames, f"{key} {getattr(make, 'recipe', '')}".strip(), lambda: map(block, range(0, frames, step)))
+    return assembled(f"{source}: {key}", [part], first.shape[1:], first.dtype, cache)
 
 
 def assembled(
@@ -101,14 +114,23 @@ def assembled(
         RobodiffError: the folder cannot take it (told before decoding where the disk lacks the room), or a source
             cannot be decoded.
     """
+    from filelock import FileLock
+
     place, folder = ("ROBODIFF_CACHE", cache_folder()) if folder is None else ("data.cache_dir", folder)
     shape = (sum(part.frames for part in parts), *shape)
     target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
     if not target.exists():
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
+        lock = target.with_name(f".{target.name}.lock")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _make(what, parts, shape, dtype, size, target)
+            with FileLock(lock):
+                if not target.exists():  # else another process made it while this one waited
+                    if size > (free := shutil.disk_usage(folder).free):
+                        raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
+                    with replacing(target) as temporary:
+                        _fill(f"{what}: decoding once into {target} ({_gigabytes(size)})", parts, shape, dtype, temporary)
+                lock.unlink(missing_ok=True)
         except OSError as error:
             raise RobodiffError(
                 f"{what}: takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}; "
@@ -117,75 +139,41 @@ def assembled(
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
-def _make(what: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype, size: int, target: Path) -> None:
+def _fill(message: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
+    """Write all parts; on a fault or Ctrl-C the others stop at their next block."""
+    from rich.console import Console
+
+    from robodiff.progress import bar, say
+
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    )
-    start, end = header.tell(), header.tell() + size
-    with _locked(target.with_name(f".{target.name}.partial")) as file:
-        if target.exists():  # another process has made it while this one waited for the lock
-            os.unlink(file.name)
-            return
-        status = os.stat(file.name)
-        missing, free = end - status.st_blocks * 512, shutil.disk_usage(target.parent).free
-        if missing > free:
-            raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
-        if status.st_size < end + len(parts):  # new, or stopped before any part was begun
-            file.write(header.getvalue())
-            file.truncate(end + len(parts))
-        file.seek(end)
-        done = file.read(len(parts))
-        console = Console(stderr=True)
-        say(console, f"{what}: decoding once into {target} ({_gigabytes(size)})")
-        _fill(Path(file.name), parts, done, start, size // max(shape[0], 1), end, console)
-        file.truncate(end)
-        os.fsync(file.fileno())
-        os.replace(file.name, target)
-
-
-def _fill(
-    path: Path, parts: Sequence[Part], done: bytes, start: int, frame_size: int, end: int, console: Console
-) -> None:
-    """Decode the parts that are not done; on a fault or Ctrl-C the others stop at their next block."""
-    first_frames = np.cumsum([0, *(part.frames for part in parts)])
-    missing = [index for index in range(len(parts)) if not done[index]]
-    decoded, stop = [0] * len(parts), Event()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    path.write_bytes(header.getvalue())
+    frame_size = math.prod(shape[1:]) * dtype.itemsize
+    starts = header.tell() + np.cumsum([0, *(part.frames for part in parts)]) * frame_size
+    done, stop = [0] * len(parts), Event()
 
     def work(index: int) -> None:
         # Written, not mapped: where the disk is full, a write says so, and a store to mapped memory kills the process.
         with path.open("r+b", buffering=0) as file:
-            file.seek(start + int(first_frames[index]) * frame_size)
+            file.seek(int(starts[index]))
             for block in parts[index].decode():
+                if stop.is_set():
+                    return
                 view = np.ascontiguousarray(block).data.cast("B")
                 while view:
                     view = view[file.write(view) :]
-                decoded[index] += len(block)
-                if stop.is_set():
-                    return
-            assert decoded[index] == parts[index].frames
-            os.fsync(file.fileno())
-            file.seek(end + index)
-            file.write(b"\1")
+                done[index] += len(block)
+        assert done[index] == parts[index].frames
 
-    def work_unless_stopped(index: int) -> None:
+    console = Console(stderr=True)
+    say(console, message)
+    with ThreadPoolExecutor(cores()) as pool, bar(console, "frames", shape[0]) as show:
+        pending = {pool.submit(work, index) for index in range(len(parts))}
         try:
-            if not stop.is_set():
-                work(index)
-        except BaseException:
-            stop.set()
-            raise
-
-    with (
-        ThreadPoolExecutor(cores()) as pool,
-        bar(console, "frames", sum(parts[index].frames for index in missing)) as show,
-    ):
-        futures = [pool.submit(work_unless_stopped, index) for index in missing]
-        try:
-            pending = set(futures)
             while pending:
                 finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-                show(sum(decoded))
+                show(sum(done))
                 for future in finished:
                     future.result()
         except BaseException:
@@ -194,26 +182,8 @@ def _fill(
             raise
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[io.FileIO]:
-    """Open or create a file and lock it; waits while another process holds it."""
-    while True:
-        with open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT)) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _is_at(path, file):  # not renamed by another process while this one waited
-                yield file
-                return
-
-
-def _is_at(path: Path, file: io.FileIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
 def memory_free() -> int:
-    """Bytes of memory that can be taken without pressing others out."""
+    """Return the bytes of memory that can be taken without pressing others out."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -231,7 +201,7 @@ def _fingerprint(parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype)
 
 
 def _state(source: Path) -> str:
-    """What changes when a file, or one in a folder, does."""
+    """Return what changes when a file, or one in a folder, does."""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     states = [(file, file.stat()) for file in files]
     return "\n".join(f"{file}\n{status.st_size}\n{status.st_mtime_ns}" for file, status in states)

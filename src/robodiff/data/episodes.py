@@ -1,5 +1,6 @@
 """``Feature`` and ``Episodes``: the one form that every recorded format is read into."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +20,10 @@ SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
 """The most that one dimension of a feature can have."""
+CHANNELS = (1, 3, 4)
+"""How many an image may have."""
+LONGEST_ROW = 512
+"""A row of more bytes is an encoded image."""
 WHERE = ("episode_index", "demo")
 """Columns of a table that say which episode of its source one is; a new recording counts for itself."""
 MASK = "mask."
@@ -185,15 +190,23 @@ def recorded_keys(source: str, keys: Sequence[str], there: Collection[str]) -> l
     return [key for key in keys if key in there]
 
 
-def check_lengths(source: str, lengths: Mapping[str, int], episode_ends: np.ndarray) -> None:
-    """Check where episodes end, and how many frames each key has: all that can be known before anything is decoded.
+def check_ends(source: str, episode_ends: np.ndarray) -> np.ndarray:
+    """Return the frame after each episode's last, (E,) int64.
 
     Raises:
-        RecordingError: episode ends that do not increase or do not end at the last frame, or keys of unequal lengths.
+        RecordingError: they are no whole numbers, or do not increase; without good ends nothing can be said of the rest.
     """
-    # without good ends nothing can be said of the rest
-    if faults := list(_faults_of_ends(episode_ends)) or list(_unequal(lengths, episode_ends)):
+    if faults := list(_faults_of_ends(episode_ends)):
         raise RecordingError(source, faults)
+    return episode_ends.astype(np.int64)
+
+
+def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
+    """Return what is wrong where an array of so many frames belongs to episodes that end at these."""
+    if not len(episode_ends) or frames == episode_ends[-1]:
+        return []
+    message = f"{key} has {frames} frames, but the last episode ends at {episode_ends[-1]}"
+    return [Finding("fatal", "unequal", message, "every array must be as long as the last episode_ends says", key)]
 
 
 def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[int]:
@@ -229,9 +242,23 @@ def check_finite(
         raise RecordingError(source, faults)
 
 
+def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"] | None:
+    """Return what frames of this shape and type are: images, numbers, or neither.
+
+    Bytes that fill a plane or a long row are depth, masks or encoded images, and no numbers.
+    """
+    if 0 in shape or dtype.kind not in "biuf":
+        return None
+    if len(shape) == 3 and (shape[0] in CHANNELS or shape[2] in CHANNELS) and min(shape[1], max(shape[::2])) > 1:
+        return "image"
+    if dtype == np.uint8 and (len(shape) > 1 or math.prod(shape) > LONGEST_ROW):
+        return None
+    return "vector" if len(shape) < 3 else None
+
+
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
-    """(N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
-    if array.ndim < 2 or 0 in array.shape[1:] or array.dtype.kind not in "biuf":
+    """Return (N,), (N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
+    if array.ndim < 1 or array.ndim > 3 or kind_of(array.shape[1:], array.dtype) != "vector":
         message = f"{key} must be numbers of shape (frames, D); found {array.dtype} {array.shape}"
         raise RecordingError(source, [Finding("fatal", "form", message, "convert it, or leave it out", key)])
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
@@ -244,11 +271,10 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     memory-mapped array of uint8 stays one.
     """
     fault = partial(Finding, "fatal", "form", key=key, advice="convert it, or leave it out")
-    channels = (1, 3, 4)
-    if array.ndim != 4 or 0 in array.shape or (array.shape[1] not in channels and array.shape[3] not in channels):
+    if array.ndim != 4 or 0 in array.shape or not {array.shape[1], array.shape[3]} & {*CHANNELS}:
         message = f"{key} must be images (frames, C, H, W) or (frames, H, W, C), C 1, 3 or 4; found shape {array.shape}"
         raise RecordingError(source, [fault(message)])
-    if array.shape[1] not in channels:
+    if array.shape[1] not in CHANNELS:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
         fits = not isinstance(array, np.memmap) and array.nbytes <= memory_free() / 2
@@ -284,15 +310,6 @@ def _faults_of_ends(episode_ends: np.ndarray) -> Iterator[Finding]:
             f"with {steps[episode]} frames",
             episode=episode,
         )
-
-
-def _unequal(lengths: Mapping[str, int], episode_ends: np.ndarray) -> Iterator[Finding]:
-    for key, length in lengths.items():
-        if length != episode_ends[-1]:
-            message = f"{key} has {length} frames, but the last episode ends at {episode_ends[-1]}"
-            yield Finding(
-                "fatal", "unequal", message, "every array must be as long as the last episode_ends says", key=key
-            )
 
 
 def _faults_of_values(

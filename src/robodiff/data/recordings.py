@@ -5,17 +5,52 @@ the file's own name, with what it is called here. What is common to all formats 
 read, agents, the rate, and that every value is finite. Imports no torch.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes, Feature
+from robodiff import registry
+from robodiff.data.episodes import (
+    ACTION,
+    Episodes,
+    Feature,
+    Finding,
+    RecordingError,
+    as_images,
+    as_vectors,
+    check_ends,
+    check_finite,
+    episode_numbers,
+    recorded_keys,
+)
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
+from robodiff.errors import RobodiffError, UsageError, nearest, notice
+from robodiff.files import is_repository
+
+AGENTS = "agents."
+USUAL_FPS = 10.0
+"""Taken where neither a file nor an option says the rate."""
+NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done", "dones",
+                "terminated", "truncated", "success")  # fmt: skip
+"""Last parts of names that no observation has, but where a key map says so."""
+
+
+@dataclass(frozen=True)
+class LayoutKey:
+    """How one key is made of an array of the file."""
+
+    file_key: str
+    """The array, by the file's own name or the last part of it."""
+    convert: Callable[[str, str, np.ndarray], np.ndarray] | None = None
+    """From (source, key, array), for messages, to the values here; by their shape images or vectors when None."""
+    unit: str | None = None
+    """Of the numbers; what the file says when None."""
+    optional: bool = False
+    """Left out where the file lacks it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +67,9 @@ class Stored:
     name: str | None = None
     """What it is called here, unless a key map says otherwise; None: it is read only where a key map names it."""
     feature: Feature | None = None
-    """What one frame of it is here; None where it cannot be read."""
+    """What one frame of it is here, as ``read`` gives it; None where that is not known."""
+    faults: Sequence[Finding] = ()
+    """What is known to be wrong with it before it is decoded; told where it is to be read."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +90,14 @@ class Recording:
     """As in ``Episodes``; ``episode_index`` has the numbers of the episodes where only some were opened."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """As in ``Episodes``."""
+    layout: Mapping[str, LayoutKey] | None = None
+    """By the names here, of what each key is made, where arrays are not simply called otherwise."""
+    ranges: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """By the file's own names the smallest and largest values per dimension, where the file says them."""
+
+
+Sources = dict[str, tuple[LayoutKey, ...]]
+"""By the names here, of what each key is made: of one array, or of several side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +115,7 @@ class DataConfig(Document):
     left out; all agents together when null."""
     episodes: list[int] | None = None
     """Which episodes to use, by number; all when null."""
-    resize_shape: tuple[Annotated[int, AtLeast(1)], Annotated[int, AtLeast(1)]] | Annotated[int, AtLeast(1)] | None = (
-        None
-    )
+    resize_shape: tuple[Annotated[int, AtLeast(1)], Annotated[int, AtLeast(1)]] | int | None = None
     """Height and width to which images are brought when they are decoded, or the length of the shorter side at most;
     as recorded when null. The policy then expects images of this size."""
     cache_dir: str | None = None
@@ -86,12 +129,24 @@ class DataConfig(Document):
     val_split_seed: Annotated[int, AtLeast(0)] = 42
     """Chooses which episodes are held out."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = list((self.key_map or {}).values())
+        if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec 0.22 crashes on a bound beside a tuple
+            raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
+        if twins := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")
+
     @classmethod
-    @abstractmethod
     def at(cls, path: str, **options: Any) -> "DataConfig":
         """Return the options for the recording at a path."""
+        return cls(path=path, **options)  # pyright: ignore[reportCallIssue]
 
-    @abstractmethod
+    @property
+    def source(self) -> str:
+        """Where the recording is, as it was given."""
+        return getattr(self, "path", "")
+
     def open(self, keys: Sequence[str] | None = None) -> Recording:
         """Return what there is, checked as far as it can be before arrays are decoded.
 
@@ -101,6 +156,7 @@ class DataConfig(Document):
         Raises:
             RobodiffError: nothing there to read, or a broken recording; the message names file, key and first bad frame.
         """
+        raise NotImplementedError
 
     def read(self, observation_keys: Sequence[str] | None = None) -> Episodes:
         """Read the observations that are named, or all, and the actions.
@@ -108,7 +164,103 @@ class DataConfig(Document):
         Raises:
             RobodiffError: nothing there to read, a broken recording, or a key that it lacks.
         """
-        raise NotImplementedError
+        keys = None if observation_keys is None else list(dict.fromkeys([*observation_keys, ACTION]))
+        return self.load(self.open(keys), keys)
+
+    def load(self, recording: Recording, keys: Sequence[str] | None) -> Episodes:
+        """Read what was opened.
+
+        Args:
+            recording: what ``open`` returned.
+            keys: by their names here; all that can be read when None.
+        """
+        sources = self.select(recording, keys)
+        parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
+        ends = check_ends(recording.source, recording.episode_ends)
+        if faults := [fault for stored in parts.values() for fault in stored.faults]:
+            raise RecordingError(recording.source, faults)
+        arrays = {file_key: stored.read() for file_key, stored in parts.items() if stored.read is not None}
+        check_finite(recording.source, arrays, ends, recording.names)
+        made, features = {}, {}
+        for name, made_of in sources.items():
+            pieces = [_piece(recording.source, part, arrays[part.file_key], faults) for part in made_of]
+            if not faults:
+                made[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+                features[name] = _feature(made[name], [(part, parts[part.file_key].feature) for part in made_of])
+        if faults:
+            raise RecordingError(recording.source, list(dict.fromkeys(faults)))
+        return Episodes(
+            source=self.source,
+            arrays=made,
+            episode_ends=ends,
+            fps=self.rate(recording),
+            features=features,
+            table=recording.table,
+            attributes=recording.attributes,
+            places={name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1},
+            unread=[key for key in recording.arrays if key not in parts],
+        )
+
+    def select(self, recording: Recording, keys: Sequence[str] | None) -> Sources:
+        """Return of what each of these keys is made, or each that can be read.
+
+        Raises:
+            RobodiffError: a key that the recording lacks, or that is neither numbers nor images.
+        """
+        sources = of_agent(self.source, self.sources(recording), self.agent)
+        if keys is not None:
+            sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
+        elif self.key_map is None:
+            sources = {
+                name: made_of
+                for name, made_of in sources.items()
+                if all(recording.arrays[part.file_key].read is not None for part in made_of)
+            }
+        for part in (part for made_of in sources.values() for part in made_of):
+            stored = recording.arrays[part.file_key]
+            if stored.read is None:
+                raise RobodiffError(f"{recording.source}: {part.file_key} is {stored.dtype} of shape {stored.shape}, "
+                                    "neither numbers nor images")  # fmt: skip
+        return sources
+
+    def sources(self, recording: Recording) -> Sources:
+        """Return of what each key is made, all agents' included.
+
+        Raises:
+            RecordingError: the file lacks what the key map or the layout names; it holds all such keys.
+        """
+        layout: Mapping[str, LayoutKey]
+        if self.key_map is not None:
+            layout = {name: LayoutKey(file_key) for file_key, name in self.key_map.items()}
+        elif recording.layout is not None:
+            layout = recording.layout
+        else:
+            layout = _default_layout(recording)
+        sources, missing = {}, []
+        for name, key in layout.items():
+            file_key = find_key(recording.arrays, key.file_key)
+            if file_key is not None:
+                sources[name] = (LayoutKey(file_key, key.convert, key.unit),)
+            elif not key.optional:
+                missing.append(key.file_key)
+        if missing:
+            keys = f"it holds {', '.join(recording.arrays)}"
+            advice = "choose another layout or a key map"
+            raise RecordingError(
+                recording.source,
+                [
+                    Finding("fatal", "keys", f"{key} is missing; {keys}.{nearest(key, recording.arrays)}", advice, key)
+                    for key in dict.fromkeys(missing)
+                ],
+            )
+        return sources
+
+    def rate(self, recording: Recording) -> float:
+        """Return the frames per second: what is given, what the file says, or what is usual."""
+        if self.fps is None and recording.fps is None:
+            notice(f"{self.source}: does not say how many frames a second it has; taken as {USUAL_FPS:g}; say it with "
+                   "--fps, in a configuration with data.fps")  # fmt: skip
+        return float(self.fps or recording.fps or USUAL_FPS)
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """Return the time steps of one sample: the policy's, unless the data say more of them."""
@@ -122,7 +274,9 @@ class DataConfig(Document):
 
     def chosen(self, episodes: Episodes) -> np.ndarray:
         """Return the sorted places in ``episodes`` of those to use."""
-        raise NotImplementedError
+        if "episode_index" in episodes.table:  # those alone were read
+            return np.arange(len(episodes))
+        return np.array(episode_numbers(episodes.source, self.episodes, len(episodes)))
 
 
 @dataclass(frozen=True)
@@ -138,8 +292,9 @@ class Format:
     is clearly none."""
     suffixes: tuple[str, ...] = ()
     """How the names of what ``write`` writes end; empty for a folder of any name."""
-    write: Callable[..., Any] | None = None
-    """Write ``Episodes`` to a path; None where it is only read."""
+    write: Callable[..., list[str]] | None = None
+    """Write ``Episodes`` to a path that is free, as ``write(episodes, path, on_episode)``, and return what of them it
+    has no place for; None where the format is only read."""
 
     registry_kind: ClassVar[str] = "data"
 
@@ -158,7 +313,131 @@ def open_path(path: str, **options: Any) -> DataConfig:
         options: further options, such as ``fps``; None is not given.
 
     Raises:
-        UsageError: nothing there, or an option that recordings of this format do not have.
-        RobodiffError: no format recognises it; the message describes what is there.
+        UsageError: no format recognises it, with a description of what is there; or an option that recordings of this
+            format do not have.
+        RobodiffError: nothing there.
     """
-    raise NotImplementedError
+    given = {name: value for name, value in options.items() if value is not None}
+    place = resolve(path)
+    if place.exists():
+        form = next((each for each in formats() if each.recognise(place)), None)
+        if form is None:
+            from robodiff.data.describe import describe_unknown
+
+            raise describe_unknown(place)
+    elif is_repository(path) and not place.suffix:
+        notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
+        form = registry.find("data", "LeRobotConfig")
+    else:
+        raise RobodiffError(f"{path}: no such file or folder")
+    known = [each.name for each in fields(form.config)]
+    if unknown := sorted(given.keys() - {*known}):
+        raise UsageError(f"{path}: is {form.title}, for which {unknown[0]} is not an option."
+                         f"{nearest(unknown[0], known)}")  # fmt: skip
+    return form.config.at(path, **given)
+
+
+def formats() -> Iterator[Format]:
+    """Yield every format that is registered."""
+    for name in registry.names("data"):
+        yield registry.find("data", name)
+
+
+def resolve(path: str) -> Path:
+    """Return the file or folder that a path names; ``builtin:<name>`` is a recording inside the package."""
+    if path.startswith("builtin:"):
+        return registry.find("recordings", path.removeprefix("builtin:"))
+    return Path(path).expanduser()
+
+
+def find_key(arrays: Mapping[str, Any], key: str) -> str | None:
+    """Return the file's own name of the array that a key map calls ``key``: that, or the last part of it alone."""
+    matches = [key] if key in arrays else [name for name in arrays if name.endswith(f"/{key}")]
+    if len(matches) > 1:
+        raise UsageError(f"key_map: {key!r} may be {' or '.join(matches[:4])}; write out which")
+    return matches[0] if matches else None
+
+
+def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what arrays are called here by their own names alone; None for what is not read.
+
+    Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
+    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``, and
+    any other numbers ``observation.<name>``.
+
+    Args:
+        kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part
+            counts.
+    """
+    short = {key: key.rpartition("/")[2] for key in kinds}
+    if any(name.startswith(("observation.", AGENTS)) for name in short.values()):
+        return {key: name if name == ACTION or name.startswith(("observation.", AGENTS)) else None
+                for key, name in short.items()}  # fmt: skip
+    return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
+
+
+def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
+    """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
+
+    Vectors of one name are put end to end in the order of the ids; images stay apart, as
+    ``observation.images.agent<id>_<camera>``.
+
+    Raises:
+        UsageError: no such agent.
+    """
+    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
+    if agent is not None and agent not in ids:
+        there = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
+        raise UsageError(f"{source}: has no agent {agent!r}; {there}")
+    joined = {key: made_of for key, made_of in sources.items() if not key.startswith(AGENTS)}
+    for number in ids if agent is None else [agent]:
+        prefix = f"{AGENTS}{number}."
+        for key, made_of in sources.items():
+            if key.startswith(prefix):
+                name = key.removeprefix(prefix)
+                if agent is None and name.startswith("observation.image"):
+                    camera = name.removeprefix("observation.image").removeprefix("s").removeprefix(".")
+                    name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
+                joined[name] = joined.get(name, ()) + made_of
+    return joined
+
+
+def _usual_name(name: str, kind: str | None) -> str | None:
+    if name in (ACTION, "actions"):
+        return ACTION
+    if kind is None or name in NOT_OBSERVED:
+        return None
+    if kind == "vector":
+        return f"observation.{name}"
+    return "observation.image" if name in ("img", "image") else f"observation.images.{name}"
+
+
+def _default_layout(recording: Recording) -> dict[str, LayoutKey]:
+    layout: dict[str, LayoutKey] = {}
+    for file_key, stored in recording.arrays.items():
+        if stored.name in layout:
+            twin = layout[stored.name].file_key
+            raise RobodiffError(f"{recording.source}: {twin} and {file_key} would both be called {stored.name}; rename "
+                                "one of them, or give a key map")  # fmt: skip
+        if stored.name is not None:
+            layout[stored.name] = LayoutKey(file_key)
+    return layout
+
+
+def _piece(source: str, part: LayoutKey, array: np.ndarray, faults: list[Finding]) -> np.ndarray:
+    """Return what a key is made of, as images or vectors; what is wrong with it goes to ``faults``."""
+    try:
+        convert = part.convert or (as_images if array.ndim == 4 else as_vectors)
+        return convert(source, part.file_key, array)
+    except RecordingError as error:
+        faults += error.findings
+    return array
+
+
+def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:
+    """Return what an array holds; names and unit are those of its parts, where nothing was cut out of them."""
+    units = {part.unit or (feature.unit if feature else None) for part, feature in parts}
+    names = [feature.names for part, feature in parts if feature is not None and part.convert is None]
+    whole = [name for each in names for name in each or ()]
+    fits = array.ndim == 2 and len(whole) == array.shape[1]
+    return Feature.of(array, units.pop() if len(units) == 1 else None, tuple(whole) if fits else None)

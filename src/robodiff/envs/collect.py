@@ -5,67 +5,81 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from robodiff.envs.spec import Expert, get_env_spec
+from robodiff import registry
+from robodiff.data.episodes import ACTION
+from robodiff.documents import plain, typed
+from robodiff.envs.spec import EnvSpec, Expert, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError, UsageError
 
-Demonstration = dict[str, Any]
-_Attempts = Generator[tuple[int, Demonstration | None], None, None]
+_MOST_FAILURES = 100
+"""An expert that fails so many times in a row is broken: better an error than a search without end."""
+_Attempts = Generator[tuple[int, dict[str, np.ndarray] | None], None, None]
 
-_MAX_FAILURES_IN_A_ROW = 100
-"""An expert that fails this often is broken: better an error than a search without end."""
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode that succeeded."""
+
+    arrays: dict[str, np.ndarray]
+    """Per key (L, ...), under the environment's own names; actions of several agents as ``agents.<id>.action``."""
+    seed: int
+    """What it depends on, together with the expert's options."""
+    failures: int
+    """Seeds since the episode before that gave no success and were skipped."""
 
 
 def collect(
-    env_name: str,
-    episodes: int,
-    seed: int = 0,
-    workers: int = 1,
-    *,
-    corrections: float = 0.0,
-    images: bool = False,
+    env: str, episodes: int, seed: int = 0, workers: int = 1, *, images: bool = False, **expert_options: Any
 ) -> Iterator[Demonstration]:
-    """Yield ``episodes`` successful demonstrations for the seeds ``seed``, ``seed + 1``, ... in that order.
+    """Yield successful demonstrations for the seeds ``seed``, ``seed + 1``, ... in that order.
 
-    Each is ``{"state": (L, S) float32, "action": (L, A) float32, "seed": int, "success": True, "failures": int}``, with
-    ``images`` also ``"img"`` (L, 3, H, W) uint8. On Push-T a state is the agent's x, y, the block's x, y (px) and its
-    angle (rad). ``failures`` counts the seeds since the episode before that gave no success and were skipped. A
-    collection that was cut off goes on with the seed after its last: a demonstration depends on its own seed, on
-    ``corrections`` (the share of them that start near the goal) and on nothing else, the number of ``workers``
-    included.
+    A collection that was cut off goes on with the seed after its last: a demonstration depends on its own seed and on
+    the options of the expert, and on nothing else, the number of ``workers`` included.
 
-    Raises UsageError for what cannot be collected, RobodiffError when the expert fails on 100 seeds in a row.
+    Args:
+        env: name of the environment.
+        episodes: how many, at least 1.
+        seed: of the first.
+        workers: processes; an environment that was only registered in Python stays in this one.
+        images: whether the environment's images are recorded, too.
+        expert_options: fields of the environment's ``expert_options``.
+
+    Raises:
+        UsageError: what cannot be collected, at once.
+        RobodiffError: the expert failed on 100 seeds in a row, or a process died.
     """
-    spec = get_env_spec(env_name)
+    spec = get_env_spec(env)
     if spec.expert is None:
-        raise UsageError(f"nobody demonstrates on {env_name}: it has no scripted expert")
-    if images and spec.render_state is None:
-        raise UsageError(f"{env_name} cannot draw images of recorded states")
-    for what, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value < least:
-            raise UsageError(f"{what} must be at least {least}, found {value}")
-    if not 0.0 <= corrections <= 1.0:
-        raise UsageError(f"corrections must be a share from 0 to 1, found {corrections}")
-    return _successes(_attempts(env_name, seed, workers, corrections, images), episodes)
+        raise UsageError(f"nobody demonstrates on {env}: it has no scripted expert")
+    kinds = {key: feature.kind for key, feature in spec.features.items() if key != ACTION}
+    if images and "image" not in kinds.values():
+        raise UsageError(f"{env} has no images; it observes {', '.join(kinds)}")
+    keys = [key for key, kind in kinds.items() if images or kind != "image"]
+    work = _Work(env, keys, plain(typed(spec.expert_options, expert_options)))
+    return _successes(_attempts(work, seed, workers if spec.is_portable else 1), spec, episodes)
 
 
-def _successes(attempts: _Attempts, episodes: int) -> Iterator[Demonstration]:
+def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[Demonstration]:
     failures = 0
     try:
-        for seed, demonstration in attempts:
-            if demonstration is None:
+        for seed, arrays in attempts:
+            if arrays is None:
                 failures += 1
-                if failures >= _MAX_FAILURES_IN_A_ROW:
+                if failures >= _MOST_FAILURES:
                     raise RobodiffError(f"the scripted expert failed on {failures} seeds in a row, up to {seed}")
                 continue
-            yield {**demonstration, "seed": seed, "success": True, "failures": failures}
+            if spec.agents:
+                action = arrays.pop(ACTION)
+                arrays |= {f"agents.{agent}.{ACTION}": action[:, share] for agent, share in spec.agents.items()}
+            yield Demonstration(arrays, seed, failures)
             failures = 0
             episodes -= 1
             if episodes == 0:
@@ -74,34 +88,63 @@ def _successes(attempts: _Attempts, episodes: int) -> Iterator[Demonstration]:
         attempts.close()  # stops the workers
 
 
-def _attempts(env_name: str, seed: int, workers: int, corrections: float, images: bool) -> _Attempts:
+class _Work:
+    """Make demonstrations, in any process: the expert is made where it is first asked.
+
+    Args:
+        env: name of the environment.
+        keys: what is observed.
+        options: of the expert.
+    """
+
+    def __init__(self, env: str, keys: Sequence[str], options: Mapping[str, Any]) -> None:
+        self.env, self._keys, self._options = env, keys, options
+        self._plugins = registry.plugins()
+        self._expert: Expert | None = None
+
+    def demonstrate(self, seed: int) -> dict[str, np.ndarray] | None:
+        """Return the demonstration of a seed, None where the expert failed."""
+        with raise_for_env(f"the expert of {self.env} failed at seed {seed}"):
+            if self._expert is None:
+                for plugin in self._plugins:
+                    registry.load_plugin(plugin)
+                self._expert = get_env_spec(self.env).expert(**self._options)  # pyright: ignore[reportOptionalCall]
+            return self._expert.demonstrate(seed, self._keys)
+
+
+_in_worker: _Work | None = None
+
+
+def _attempts(work: _Work, seed: int, workers: int) -> _Attempts:
     """Yield every seed with its demonstration, or None where the expert failed, without end."""
     if workers == 1:
         while True:
-            yield seed, _demonstrate(env_name, corrections, images, seed)
+            yield seed, work.demonstrate(seed)
             seed += 1
     # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-    pending: deque[tuple[int, Future[Demonstration | None]]] = deque()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(work,))
+    pending: deque[tuple[int, Future[dict[str, np.ndarray] | None]]] = deque()
     try:
         while True:
             while len(pending) < 4 * workers:  # enough that a slow seed does not leave the others idle
-                pending.append((seed, pool.submit(_demonstrate, env_name, corrections, images, seed)))
+                pending.append((seed, pool.submit(_demonstrate, seed)))
                 seed += 1
             first, future = pending.popleft()
             yield first, future.result()
     except BrokenProcessPool as error:
-        raise RobodiffError(f"a process that collects demonstrations on {env_name} died: {error}") from error
+        raise RobodiffError(f"a process that collects demonstrations on {work.env} died: {error}") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker() -> None:
+def _begin_worker(work: _Work) -> None:
     """Leave Ctrl-C to the main process, which then lets the workers finish the seed that they are at.
 
     And end when it has been killed: a worker would wait for the next seed for ever.
     """
+    global _in_worker
+    _in_worker = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -113,16 +156,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _demonstrate(env_name: str, corrections: float, images: bool, seed: int) -> Demonstration | None:
-    demonstration = _expert(env_name, corrections).demonstrate(seed)
-    render_state = get_env_spec(env_name).render_state
-    if demonstration is None or not images or render_state is None:
-        return demonstration
-    return {**demonstration, "img": np.stack([render_state(state) for state in demonstration["state"]])}
-
-
-@lru_cache(maxsize=1)
-def _expert(env_name: str, corrections: float) -> Expert:
-    expert = get_env_spec(env_name).expert
-    assert expert is not None  # checked before any work is handed out
-    return expert(corrections)
+def _demonstrate(seed: int) -> dict[str, np.ndarray] | None:
+    assert _in_worker is not None
+    return _in_worker.demonstrate(seed)

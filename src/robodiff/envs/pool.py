@@ -3,16 +3,14 @@
 import math
 import multiprocessing
 import signal
-import traceback
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff import registry
+from robodiff.envs.spec import EnvSpec, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError
 from robodiff.machine import cores
 
@@ -27,19 +25,21 @@ class Step(NamedTuple):
     ended: bool
     """Terminated or truncated."""
     success: bool
+    extra: Mapping[str, float]
+    """Further figures of the episode so far."""
 
 
 def useful_workers(spec: EnvSpec, keys: Collection[str], rows: int) -> int:
-    """How many processes are faster than this one alone: one a core where images are drawn, else none."""
+    """Return how many processes are faster than this one alone: one a core where images are drawn, else none."""
     draws = any(spec.features[key].kind == "image" for key in keys if key in spec.features)
-    return min(cores(), rows) if draws and rows > 1 else 0
+    return min(cores(), rows) if draws and rows > 1 and spec.is_portable else 0
 
 
 class EnvPool:
     """Environments addressed by row; what happens in a row does not depend on how many processes there are.
 
     Args:
-        spec: the environment; with workers it must be one of the registry.
+        spec: the environment; with workers it must be portable.
         keys: what is observed.
         rows: the numbers of the environments.
         workers: processes that share them; 0 keeps them in this one.
@@ -53,7 +53,8 @@ class EnvPool:
         for worker in range(workers):
             ours, theirs = context.Pipe()
             share = [row for place, row in enumerate(rows) if place % workers == worker]
-            process = context.Process(target=_serve, args=(theirs, spec.name, list(keys), share), daemon=True)
+            arguments = theirs, registry.plugins(), spec.name, list(keys), share
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours, share))
@@ -106,15 +107,15 @@ class _Rows:
     """The environments of one process."""
 
     def __init__(self, spec: EnvSpec, keys: Collection[str], rows: Collection[int]) -> None:
-        self.name = spec.name
-        with _told(f"the environment {self.name} cannot be made"):
+        self.spec = spec
+        with raise_for_env(f"the environment {spec.name} cannot be made"):
             self.environments = {row: spec.make(keys) for row in rows}
         self._episodes: dict[int, tuple[int, int]] = {}  # by row: seed, steps taken
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Observation]:
         observations = {}
         for row, seed in seeds.items():
-            with _told(f"the environment {self.name} cannot begin the episode of seed {seed}"):
+            with raise_for_env(f"the environment {self.spec.name} cannot begin the episode of seed {seed}"):
                 observations[row] = self.environments[row].reset(seed=seed)[0]
             self._episodes[row] = seed, 0
         return observations
@@ -123,11 +124,14 @@ class _Rows:
         steps = {}
         for row, action in actions.items():
             seed, taken = self._episodes[row]
-            with _told(f"the environment {self.name} failed at step {taken} of the episode of seed {seed}"):
+            with raise_for_env(f"the environment {self.spec.name} failed at step {taken} of the episode of seed {seed}"):
                 observation, reward, terminated, truncated, info = self.environments[row].step(action)
-                if not math.isfinite(reward):
-                    raise ValueError(f"its reward is {reward}")
-                steps[row] = Step(observation, float(reward), terminated or truncated, bool(info["is_success"]))
+                extra = {name: float(value) for name, value in info.get("extra", {}).items()}
+                for name, value in [("reward", reward), *extra.items()]:
+                    if not math.isfinite(value):
+                        raise ValueError(f"its {name} is {value}")
+                ended = bool(terminated or truncated or taken + 1 == self.spec.max_steps)
+                steps[row] = Step(observation, float(reward), ended, bool(info["is_success"]), extra)
             self._episodes[row] = seed, taken + 1
         return steps
 
@@ -136,22 +140,7 @@ class _Rows:
             environment.close()
 
 
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Make of anything that an environment raises a line, which can be sent from one process to another."""
-    try:
-        yield
-    except (RobodiffError, ModuleNotFoundError):  # they say enough
-        raise
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        said = " ".join(str(error).split())[:200]
-        raise RobodiffError(
-            f"{what}: {type(error).__name__}: {said} ({Path(place.filename).name}, line {place.lineno})"
-        ) from error
-
-
-def _serve(connection: Connection, name: str, keys: list[str], rows: list[int]) -> None:
+def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str], rows: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then closes the connection
     local: _Rows | None = None
     while True:
@@ -160,7 +149,10 @@ def _serve(connection: Connection, name: str, keys: list[str], rows: list[int]) 
         except EOFError:
             break
         try:
-            local = local or _Rows(get_env_spec(name), keys, rows)
+            if local is None:
+                for plugin in plugins:
+                    registry.load_plugin(plugin)
+                local = _Rows(get_env_spec(name), keys, rows)
             answer = getattr(local, method)(values)
         except (RobodiffError, ModuleNotFoundError) as error:
             answer = error

@@ -1,23 +1,26 @@
-"""The environments that robodiff knows: what each offers, how it is made, and who can demonstrate on it."""
+"""What an environment is: how it is made, what it observes, how fast it acts, and who can demonstrate on it."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from importlib import metadata
-from typing import Any, Protocol
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import gymnasium
 from numpy.typing import NDArray
 
-from robodiff.data.episodes import ACTION, Feature
-from robodiff.envs.pusht import env as pusht
-from robodiff.errors import UsageError, nearest
+from robodiff import registry
+from robodiff.data.episodes import Feature
+from robodiff.documents import Document
+from robodiff.errors import RobodiffError, UsageError
 
 
 class Expert(Protocol):
     """Demonstrates on one environment; the same seed gives the same demonstration."""
 
-    def demonstrate(self, seed: int) -> dict[str, NDArray[Any]] | None:
-        """Return ``state`` (L, S) and ``action`` (L, A) of one demonstration, or None if it failed."""
+    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, NDArray[Any]] | None:
+        """Return the observations of ``keys`` and ``action``, each (L, ...), of one demonstration; None if it failed."""
         ...
 
 
@@ -31,66 +34,85 @@ class Scene:
     """The picture's left, right, bottom and top edges in the units of an action's first two dimensions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """One environment."""
+    """One environment.
+
+    What it makes is a Gymnasium environment whose observations are dicts of arrays under the names of ``features``, and
+    whose ``info`` holds ``is_success``, and may hold ``extra``: further figures of the episode so far, by name; the last
+    ones count. After ``reset(seed=s)``, everything depends on ``s`` and the actions alone.
+    """
 
     name: str
     make: Callable[[Collection[str]], gymnasium.Env[Any, Any]]
-    """From the observation keys that a policy needs; nothing else is computed or drawn. Refuses unknown keys."""
-    expert: Callable[[float], Expert] | None
-    """From the share of demonstrations that start near the goal; None where nobody demonstrates."""
+    """From the observation keys that are needed; nothing else is computed or drawn. Refuses unknown keys."""
+    features: Mapping[str, Feature]
+    """Everything that it can observe, and ``action``: one flat vector, of several agents end to end."""
     fps: float
     """Actions per second."""
     success: str
     """One sentence: what counts as success."""
     version: Callable[[], str]
     """Which package, in which version, simulates it."""
-    features: Mapping[str, Feature]
-    """Everything that it can observe, and ``action``."""
-    render_state: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-    """Draws ``observation.image`` (3, H, W) uint8 of one recorded ``state``; None where states cannot be drawn."""
+    max_steps: int | None = None
+    """Steps after which an episode ends in any case; None where the environment sees to it."""
+    agents: Mapping[str, slice] = field(default_factory=dict)
+    """Which slice of the action is whose; empty for one agent. Observations of one are ``agents.<id>.observation.*``."""
+    expert: Callable[..., Expert] | None = None
+    """Make the expert, from the fields of ``expert_options`` as keywords; None where nobody demonstrates."""
+    expert_options: type[Document] = Document
+    """Options of the expert, which ``robodiff collect`` takes beside its own."""
+    snapshot: Callable[[Any], Any] | None = None
+    """From an environment to all that its simulation remembers, as bytes or arrays; None where that cannot be had."""
+    restore: Callable[[Any, Any], None] | None = None
+    """Put an environment into the state of a snapshot."""
+    renders: bool = True
+    """Whether ``render`` draws (H, W, 3) uint8; there are no videos where it does not."""
+    local: bool = False
+    """Whether other processes cannot make it although they load the same plugins."""
     scene: Scene | None = None
     """Draws observations with actions over them; None where actions are no places in a picture."""
 
+    registry_kind: ClassVar[str] = "envs"
+
+    @property
+    def registry_name(self) -> str:
+        """The name by which a command line or a configuration names it."""
+        return self.name
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether other processes can make it: not what was only registered in Python."""
+        return not self.local and registry.origin("envs", self.name) != registry.Origin()
+
 
 def get_env_spec(name: str) -> EnvSpec:
-    """Return the environment called ``name``; an unknown name is a UsageError that lists the known ones."""
-    if name not in ENVIRONMENTS:
-        known = list(ENVIRONMENTS)
-        raise UsageError(f"unknown environment {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
-    return ENVIRONMENTS[name]
+    """Return the environment of a name, ``<name>`` or ``<family>:<name>``, such as ``gymnasium:CartPole-v1``.
+
+    Raises:
+        UsageError: an unknown name; the message lists the known ones.
+    """
+    family, colon, rest = name.partition(":")
+    found = registry.find("envs", family)
+    if isinstance(found, EnvSpec) == bool(colon):
+        raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
+    return found(rest) if colon else found
 
 
-def _pusht_expert(corrections: float) -> Expert:
-    from robodiff.envs.pusht.expert import PushTExpert
+@contextmanager
+def raise_for_env(failure: str) -> Iterator[None]:
+    """Make one line of anything that an environment raises, which can be sent from one process to another.
 
-    return PushTExpert(corrections)
-
-
-_XY = ("x", "y")
-
-ENVIRONMENTS: dict[str, EnvSpec] = {
-    "pusht": EnvSpec(
-        name="pusht",
-        make=pusht.PushTEnv,
-        expert=_pusht_expert,
-        fps=pusht.FPS,
-        success=f"The block covers more than {pusht.SUCCESS_COVERAGE:.0%} of the goal within {pusht.MAX_STEPS} steps.",
-        version=lambda: f"gym-pusht {metadata.version('gym-pusht')}",
-        features={
-            pusht.STATE: Feature("vector", (2,), "float32", names=_XY, unit="px"),
-            pusht.ENVIRONMENT_STATE: Feature(
-                "vector",
-                (16,),
-                "float32",
-                names=tuple(f"{axis}{corner}" for corner in range(8) for axis in _XY),
-                unit="px",
-            ),
-            pusht.IMAGE: Feature("image", (3, pusht.IMAGE_SIZE, pusht.IMAGE_SIZE), "uint8"),
-            ACTION: Feature("vector", (2,), "float32", names=_XY, unit="px"),
-        },
-        render_state=pusht.render_observation,
-        scene=Scene(pusht.draw_scene, (0.0, pusht.TABLE, pusht.TABLE, 0.0)),
-    ),
-}
+    Raises:
+        RobodiffError: it raised something; the message is ``failure``, what was raised, and where.
+    """
+    try:
+        yield
+    except (RobodiffError, ModuleNotFoundError):  # they say enough
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:200]
+        raise RobodiffError(
+            f"{failure}: {type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"
+        ) from error

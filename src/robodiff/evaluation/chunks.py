@@ -1,6 +1,8 @@
-"""The chunks that a policy samples at recorded observations, many at once."""
+"""The chunks that a policy samples at recorded observations, many at once, and how long one takes."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +12,17 @@ from torch import Tensor
 from robodiff.data.episodes import Episodes
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.results import Latency
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 
+WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
 BATCH, BATCH_OF_IMAGES = 64, 16
 """Windows sampled together; encoding two images of 480 x 640 for each of 16 takes about a gigabyte."""
 
 
 def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
-    """The time steps of the policy's windows in a recording, whose rate may be a multiple of that it was trained on.
+    """Return the time steps of the policy's windows in a recording, whose rate may be a multiple of its own.
 
     Raises:
         UsageError: it is not.
@@ -25,17 +30,19 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
     rate = policy.fps / policy.config.frame_stride
     stride = round(episodes.fps / rate)
     if stride < 1 or abs(episodes.fps / rate - stride) > 1e-3 * stride:
-        raise UsageError(f"the policy acts at {rate:g} Hz, and {episodes.source} has {episodes.fps:g} frames a second, "
-                         "which is no multiple of it")  # fmt: skip
+        raise UsageError(
+            f"the policy acts at {rate:g} Hz, and {episodes.source} has {episodes.fps:g} frames a second, which is not "
+            "a multiple of it"
+        )
     return replace(policy.config.window, frame_stride=stride)
 
 
 def check_features(policy: DiffusionPolicy, episodes: Episodes) -> None:
     """Raise ``UsageError`` unless the policy's features are the recording's."""
     for key, feature in policy.features.items():
-        there = episodes.features[key].shape
-        if there != feature.shape:
-            raise UsageError(f"{key} is {feature.shape} for the policy and {there} in {episodes.source}")
+        recorded = episodes.features[key].shape
+        if recorded != feature.shape:
+            raise UsageError(f"{key} is {feature.shape} for the policy and {recorded} in {episodes.source}")
 
 
 def sample_chunks(
@@ -77,7 +84,7 @@ def sample_chunks(
 def observed_at(
     policy: DiffusionPolicy, episodes: Episodes, windows: Windows, numbers: np.ndarray
 ) -> dict[str, Tensor]:
-    """What the policy observes at windows, (B,): per key (B, To, ...), as recorded."""
+    """Return what the policy observes at windows, (B,): per key (B, To, ...), as recorded."""
     frames = windows.frames(numbers)[0][:, : policy.config.n_obs_steps]  # (B, To)
     return {key: torch.from_numpy(episodes.arrays[key][frames]) for key in policy.observation_keys}
 
@@ -90,6 +97,25 @@ def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> 
             f"the policy's actions are not finite at {episodes.where(frames[finite.argmin()])} of {episodes.source}; "
             "look at what it observes there, or take an earlier policy"
         )
+
+
+def chunk_latency(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray], chunks: int = 30) -> Latency:
+    """Measure how long it takes from an observation of one robot to its chunk of actions, after a warm-up.
+
+    Of a slow policy fewer chunks than asked for, but ``LEAST_CHUNKS``, are timed, which takes little longer than
+    ``SECONDS_OF_CHUNKS``.
+    """
+    runner = PolicyRunner(policy)
+    times: list[float] = []  # milliseconds
+    while len(times) < WARM_UP + chunks:
+        runner.reset()
+        start = time.perf_counter()
+        with suppress(NonFiniteActions):  # it takes as long as any other
+            runner.act(observation)
+        times.append((time.perf_counter() - start) * 1e3)
+        if sum(times) >= SECONDS_OF_CHUNKS * 1e3 and len(times) >= WARM_UP + LEAST_CHUNKS:
+            break
+    return Latency.of(times[WARM_UP:])
 
 
 def _noise(policy: DiffusionPolicy, seed: int, frames: np.ndarray, draws: np.ndarray) -> Tensor:

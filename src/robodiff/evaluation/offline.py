@@ -8,22 +8,29 @@ on the same steps, for an error means little without them:
 - mean: the mean action of the episodes that the policy was trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
+from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.chunks import check_features, check_finite, sample_chunks, window_shape
-from robodiff.evaluation.rollout import time_chunks
-from robodiff.evaluation.runs import OFFLINE_FILE, read_offline
-from robodiff.files import locked, write_json
+from robodiff.evaluation.chunks import check_features, check_finite, chunk_latency, sample_chunks, window_shape
+from robodiff.evaluation.config import OfflineConfig
+from robodiff.evaluation.results import (
+    ActionErrors,
+    DimensionErrors,
+    EvaluatedOffline,
+    OfflineResult,
+    StepErrors,
+    read_result,
+    write_result,
+)
+from robodiff.files import locked
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -39,16 +46,12 @@ SPREAD_WINDOWS = 256
 
 def evaluate_offline(
     policy_path: str | Path,
-    source: DataModule,
+    source: DataConfig,
     out: Path,
+    config: OfflineConfig,
     own: bool,
-    windows: int = 2000,
-    seed: int = 100_000,
-    sampler: str | None = None,
-    steps: int | None = None,
-    device: str = "cpu",
     console: Console | None = None,
-) -> dict[str, Any]:
+) -> OfflineResult:
     """Compare a policy's actions with recorded ones and write ``offline.json`` to ``out``.
 
     Everything in the file but ``latency_ms`` is the same at every call with the same arguments.
@@ -57,13 +60,9 @@ def evaluate_offline(
         policy_path: a policy, a run, or a repository of the hub.
         source: the recording.
         out: folder to write to.
+        config: at how many windows, and how the policy samples.
         own: ``source`` is what the policy was trained on; the episodes that were held out are measured, or all of them
             where none were. Else it is another recording, all of whose episodes are measured.
-        windows: how many, at least 1; an even sample where there are more.
-        seed: of the noise, at least 0.
-        sampler: in place of the policy's own.
-        steps: denoising steps in place of the policy's own.
-        device: where the policy runs.
         console: where progress is shown.
 
     Returns:
@@ -74,14 +73,16 @@ def evaluate_offline(
         RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
     """
     folder = find_policy(policy_path)
-    policy = load_policy(folder, device, sampler=sampler, steps=steps)
+    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
     try:
         episodes = source.read(policy.observation_keys)
     except RobodiffError as error:
         if not own:
             raise
-        raise RobodiffError(f"{error}\nif it was moved, say where to in the run's config.yaml; --data PATH measures on "
-                            "another recording") from None  # fmt: skip
+        raise RobodiffError(
+            f"{error}\nif it was moved, give its new path in the run's config.yaml; --data PATH measures on another "
+            "recording"
+        ) from None
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes)
@@ -91,30 +92,30 @@ def evaluate_offline(
     if which != HELD_OUT:
         trained_on = chosen = source.chosen(episodes)
     every = Windows(episodes.episode_ends, shape, chosen)
-    count = min(windows, len(every))
+    count = min(config.windows, len(every))
     picks = np.arange(count) * len(every) // count
     mean = mean_action(policy, episodes, Windows(episodes.episode_ends, shape, trained_on).episode_frames)
     with locked(out):
-        measured = measure(policy, episodes, every, picks, mean, seed, console or Console(quiet=True))
-        latency = time_chunks(policy, {key: episodes.arrays[key][every.now[0]] for key in policy.observation_keys})
-        metrics = {
-            **measured,
-            "evaluated": {
-                "policy": policy_hash(folder),
-                "data": episodes.source,
-                "episodes": [episodes.number(place) for place in chosen],
-                "which": which,
-                "windows": len(picks),
-                "of_windows": len(every),
-                "sampler": policy.config.noise_scheduler_type,
-                "steps": policy.config.inference_steps,
-                "seed": seed,
-                "device": f"{policy.device.type} ({describe_machine(str(policy.device))})",
-            },
-            "latency_ms": {"p50": float(np.percentile(latency, 50)), "p95": float(np.percentile(latency, 95))},
-        }
-        write_json(out / OFFLINE_FILE, metrics)
-    return metrics
+        errors = measure(policy, episodes, every, picks, mean, config.seed, console or Console(quiet=True))
+        first = {key: episodes.arrays[key][every.now[0]] for key in policy.observation_keys}
+        result = OfflineResult(
+            **vars(errors),
+            evaluated=EvaluatedOffline(
+                policy=policy_hash(folder),
+                data=episodes.source,
+                episodes=[episodes.number(place) for place in chosen],
+                which=which,
+                windows=len(picks),
+                of_windows=len(every),
+                sampler=policy.config.noise_scheduler_type,
+                steps=policy.config.inference_steps,
+                seed=config.seed,
+                device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
+            ),
+            latency_ms=chunk_latency(policy, first),
+        )
+        write_result(out, result)
+    return result
 
 
 def measure(
@@ -126,8 +127,8 @@ def measure(
     seed: int,
     console: Console,
     batch_size: int | None = None,
-) -> dict[str, Any]:
-    """The errors of the policy and of both guesses, by dimension and by step from now on; padded steps are left out.
+) -> ActionErrors:
+    """Return the errors of the policy and of both guesses, by dimension and by step; padded steps are left out.
 
     Args:
         policy: in evaluation mode.
@@ -138,9 +139,6 @@ def measure(
         seed: of the noise.
         console: where progress is shown.
         batch_size: windows sampled together; it changes results by rounding alone.
-
-    Returns:
-        What ``offline.json`` says of the errors.
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
     asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
@@ -157,42 +155,44 @@ def measure(
     guesses = {"policy": sampled, "hold": actions[_before(episodes, windows, picks)][:, None], "mean": mean}
     errors = {name: _distance(policy, guess, actions[frames]) for name, guess in guesses.items()}  # (W, n, E) each
 
-    found = _averages({name: error[executed] for name, error in errors.items()})
-    found["spread"] = _distance(policy, sampled[twice], again)[executed[twice]].mean(0)
-    moves = found["mean"] > SMALLEST_RANGE / 2  # one whose range is too small to be learnt deviates by less
+    averages = _averages({name: error[executed] for name, error in errors.items()})
+    averages["spread"] = _distance(policy, sampled[twice], again)[executed[twice]].mean(0)
+    moves = averages["mean"] > SMALLEST_RANGE / 2  # one whose range is too small to be learnt deviates by less
     dimensions = [
-        {**named, "moves": bool(moves[place]), **{name: float(values[place]) for name, values in found.items()}}
-        for place, named in enumerate(_dimensions(policy))
+        DimensionErrors(
+            name=name,
+            unit=unit,
+            moves=bool(moves[place]),
+            **{key: float(values[place]) for key, values in averages.items()},
+        )
+        for place, (name, unit) in enumerate(_dimensions(policy))
     ]
-    return {
-        **relative(dimensions),
-        "dimensions": dimensions,
-        "steps": [
-            {
-                "step": step,
-                "executed": step < policy.config.n_action_steps,
-                "windows": int(rows.sum()),
-                **{k: v.tolist() for k, v in _averages({n: e[rows, step] for n, e in errors.items()}).items()},
-            }
-            for step, rows in enumerate(valid.T)
-            if rows.any()
-        ],
-    }
+    steps = [
+        StepErrors(
+            step=step,
+            executed=step < policy.config.n_action_steps,
+            windows=int(rows.sum()),
+            **{k: v.tolist() for k, v in _averages({n: e[rows, step] for n, e in errors.items()}).items()},
+        )
+        for step, rows in enumerate(valid.T)
+        if rows.any()
+    ]
+    return relative(dimensions, steps)
 
 
 def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
-    """The mean (Da,) of the recorded actions at some frames, (F,); of rotations what Gram and Schmidt make of it."""
+    """Return the mean (Da,) of the recorded actions at frames (F,); of rotations what Gram and Schmidt make of it."""
     return policy.representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
 
 
 def _check_folder(out: Path, source: str) -> None:
     """Refuse to write over what was measured on another recording, which may have the same file name."""
-    if (out / OFFLINE_FILE).is_file() and (there := read_offline(out)["evaluated"]["data"]) != source:
-        raise UsageError(f"{out}: holds what was measured on {there}; give --out FOLDER for {source}")
+    if (out / OfflineResult.file).is_file() and (earlier := read_result(out, OfflineResult).evaluated.data) != source:
+        raise UsageError(f"{out}: holds what was measured on {earlier}; give --out FOLDER for {source}")
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Over the rows of (K, E) each: the policy's mean absolute and root mean square error, the guesses' mean ones."""
+    """Return means over the rows of errors (K, E), each (E,): absolute ones and, of the policy, the root mean square."""
     policy = errors["policy"]
     return {
         "mae": policy.mean(0),
@@ -202,41 +202,42 @@ def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def relative(dimensions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One number for all dimensions that move, and which of them is the worst.
+def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> ActionErrors:
+    """Add one number for all dimensions that move, and which of them is the worst.
 
     Each counts in units of the mean action's error in it, so that metres and radians can be added up. What cannot be
     said is None: everything if nothing moves, ``relative_to_hold`` if what was recorded rests.
     """
-    moving = [place for place, each in enumerate(dimensions) if each["moves"]]
-    errors, holding = ([dimensions[d][name] / dimensions[d]["mean"] for d in moving] for name in ("mae", "hold"))
-    return {
-        "relative_to_hold": sum(errors) / sum(holding) if any(holding) else None,
-        "relative_to_mean": sum(errors) / len(moving) if moving else None,
-        "worst_dimension": moving[int(np.argmax(errors))] if moving else None,
-    }
+    moving = [place for place, each in enumerate(dimensions) if each.moves]
+    errors = [dimensions[place].mae / dimensions[place].mean for place in moving]
+    holding = [dimensions[place].hold / dimensions[place].mean for place in moving]
+    return ActionErrors(
+        relative_to_hold=sum(errors) / sum(holding) if any(holding) else None,
+        relative_to_mean=sum(errors) / len(moving) if moving else None,
+        worst_dimension=moving[int(np.argmax(errors))] if moving else None,
+        dimensions=dimensions,
+        steps=steps,
+    )
 
 
 def _distance(policy: DiffusionPolicy, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Between actions (..., Da) in recorded units, (..., E) float64."""
+    """Return the distances between actions (..., Da) in recorded units, (..., E) float64."""
     both = (torch.from_numpy(each).double() for each in (actions, others))
     return policy.representation.distance(*both).numpy()
 
 
-def _dimensions(policy: DiffusionPolicy) -> list[dict[str, Any]]:
-    """The name and the unit of each error: of a dimension of the action, or of a rotation."""
+def _dimensions(policy: DiffusionPolicy) -> list[tuple[str, str | None]]:
+    """Return the name and the unit of each error: of a dimension of the action, or of a rotation."""
     feature = policy.features[ACTION]
     names = feature.names or tuple(f"action {d}" for d in range(feature.shape[0]))
     return [
-        {"name": names[dims[0]], "unit": feature.unit}
-        if len(dims) == 1
-        else {"name": f"rotation {dims[0]}:{dims[-1] + 1}", "unit": "rad"}
+        (names[dims[0]], feature.unit) if len(dims) == 1 else (f"rotation {dims[0]}:{dims[-1] + 1}", "rad")
         for dims in policy.representation.distances
     ]
 
 
 def _before(episodes: Episodes, windows: Windows, picks: np.ndarray) -> np.ndarray:
-    """The frame one step before now, (W,); at the start of an episode its first."""
+    """Return the frame one step before now, (W,); at the start of an episode its first."""
     now = windows.now[picks]
     starts = episodes.episode_ends - episodes.lengths
     return np.maximum(now - windows.shape.frame_stride, starts[episodes.at(now)])

@@ -1,20 +1,19 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, PAST_ACTION
-from robodiff.envs.pool import EnvPool, Step, useful_workers
+from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
+from robodiff.envs.pool import EnvPool, Observation, Step, useful_workers
 from robodiff.envs.spec import EnvSpec
 from robodiff.errors import UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner
+from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
-WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
+Policies = DiffusionPolicy | Mapping[str, DiffusionPolicy]
+"""One policy, or one for each agent."""
 
 
 @dataclass
@@ -29,6 +28,8 @@ class EpisodeRecord:
     """Every executed action, each (Da,): with the seed they are the whole episode."""
     non_finite: NonFiniteChunk | None = None
     """The chunk that ended the episode because it is not finite; nothing of it was executed."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """The environment's own metrics, after the last step."""
 
     @property
     def length(self) -> int:
@@ -40,10 +41,11 @@ class EpisodeRecord:
         self.max_reward = max(self.max_reward, step.reward) if self.actions else step.reward
         self.actions.append(action.copy())
         self.success = self.success or step.success
+        self.extra = step.extra
 
 
 def rollout(
-    policy: DiffusionPolicy,
+    policy: Policies,
     spec: EnvSpec,
     seeds: Sequence[int],
     num_envs: int,
@@ -58,7 +60,7 @@ def rollout(
     An episode in which the policy's chunk is not finite ends there, with what it had reached; the others go on.
 
     Args:
-        policy: on any device, in evaluation mode.
+        policy: on any device, in evaluation mode; one of each agent, by its id, act as a team.
         spec: the environment.
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
@@ -75,13 +77,13 @@ def rollout(
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
         queues.setdefault(record.seed % num_envs, []).append(record)
-    keys = _asked_of(spec, policy)
+    keys = _needed(policy, spec)
     environments = EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))
-    runner = PolicyRunner(policy, rows=num_envs)
+    runner = _make_runner(policy, spec, num_envs)
     finished = 0
     try:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
-            for running in _episodes(runner, environments, wave):
+            for running in _episodes(runner, num_envs, environments, wave):
                 if on_step is not None:
                     on_step(finished + len(wave) - running, running)
             finished += len(wave)
@@ -90,11 +92,13 @@ def rollout(
     return records
 
 
-def _episodes(runner: PolicyRunner, environments: EnvPool, wave: dict[int, EpisodeRecord]) -> Iterator[int]:
-    """Step the episodes of a wave, one a row, until all have ended; yields how many still run."""
+def _episodes(
+    runner: PolicyRunner | Team, num_envs: int, environments: EnvPool, wave: dict[int, EpisodeRecord]
+) -> Iterator[int]:
+    """Step the episodes of a wave, one a row, until all have ended; yield how many still run."""
     observations = environments.reset({row: record.seed for row, record in wave.items()})
     some = next(iter(wave))  # rows without an episode observe what this one does; nobody asks what they do
-    rows = [row if row in wave else some for row in range(len(runner.seeds))]
+    rows = [row if row in wave else some for row in range(num_envs)]
     runner.reset(seeds=[wave[row].seed for row in rows])
     batch = {key: np.stack([observations[row][key] for row in rows]) for key in observations[some]}
     running = dict(wave)
@@ -114,45 +118,38 @@ def _episodes(runner: PolicyRunner, environments: EnvPool, wave: dict[int, Episo
         yield len(running)
 
 
-def chunk_latency(policy: DiffusionPolicy, spec: EnvSpec, seed: int, chunks: int = 30) -> list[float]:
-    """``time_chunks`` at the first observation of an episode."""
-    environment = spec.make(_asked_of(spec, policy))
+def first_observation(policy: Policies, spec: EnvSpec, seed: int) -> Observation:
+    """Return what a policy observes when the episode of a seed begins."""
+    environment = spec.make(_needed(policy, spec))
     try:
-        observation, _ = environment.reset(seed=seed)
-        return time_chunks(policy, observation, chunks)
+        return environment.reset(seed=seed)[0]
     finally:
         environment.close()
 
 
-def time_chunks(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray], chunks: int = 30) -> list[float]:
-    """Milliseconds from an observation of one robot to its chunk of actions, after a warm-up.
-
-    Of a slow policy fewer chunks than asked for, but ``LEAST_CHUNKS``: it is not waited for much longer than
-    ``SECONDS_OF_CHUNKS``.
-    """
-    runner = PolicyRunner(policy)
-    times: list[float] = []
-    while len(times) < WARM_UP + chunks:
-        runner.reset()
-        start = time.perf_counter()
-        with suppress(NonFiniteActions):  # it takes as long as any other
-            runner.act(observation)
-        times.append((time.perf_counter() - start) * 1e3)
-        if sum(times) >= SECONDS_OF_CHUNKS * 1e3 and len(times) >= WARM_UP + LEAST_CHUNKS:
-            break
-    return times[WARM_UP:]
+def check_fit(policy: Policies, spec: EnvSpec) -> None:
+    """Raise ``UsageError`` unless a policy's features are the environment's; past actions are known to the runner."""
+    if isinstance(policy, Mapping):
+        if policy.keys() != spec.agents.keys():
+            agents = ", ".join(spec.agents) or "no agents"
+            raise UsageError(f"expected a policy for each agent of {spec.name}: {agents}; found {', '.join(policy)}")
+        for agent, each in policy.items():
+            _check_fit(each, spec, features_of(spec, agent))
+    else:
+        _check_fit(policy, spec, spec.features)
 
 
-def check_fit(policy: DiffusionPolicy, spec: EnvSpec) -> None:
-    """Raise ``UsageError`` unless the policy's features are the environment's; past actions are known to the runner."""
+def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Feature]) -> None:
     for key, feature in policy.features.items():
-        there = spec.features.get(ACTION if key == PAST_ACTION and key not in spec.features else key)
-        if there is None:
-            offered = ", ".join(k for k in spec.features if k != ACTION)
-            raise UsageError(f"the policy observes {key!r}, which the environment {spec.name} lacks; it has {offered}")
-        if there.shape != feature.shape:
-            raise UsageError(f"{key} is {feature.shape} for the policy and {there.shape} in {spec.name}; "
-                             "a policy must be trained on what the environment gives")  # fmt: skip
+        offered = features.get(ACTION if key == PAST_ACTION and key not in features else key)
+        if offered is None:
+            names = ", ".join(name for name in features if name != ACTION)
+            raise UsageError(f"the policy observes {key!r}, which the environment {spec.name} lacks; it has {names}")
+        if offered.shape != feature.shape:
+            raise UsageError(
+                f"{key} is {feature.shape} for the policy and {offered.shape} in {spec.name}; a policy must be trained "
+                "on what the environment gives"
+            )
     rate = policy.fps / policy.config.frame_stride
     if abs(rate - spec.fps) > 1e-6:
         raise UsageError(
@@ -160,6 +157,25 @@ def check_fit(policy: DiffusionPolicy, spec: EnvSpec) -> None:
         )
 
 
-def _asked_of(spec: EnvSpec, policy: DiffusionPolicy) -> list[str]:
-    """What the environment observes for the policy: all but what the runner knows itself."""
+def features_of(spec: EnvSpec, agent: str) -> dict[str, Feature]:
+    """Return what one agent of an environment observes and does, as its own policy calls it."""
+    prefix, action = f"agents.{agent}.", spec.features[ACTION]
+    shared = {key: feature for key, feature in spec.features.items() if not key.startswith("agents.")}
+    own = {key.removeprefix(prefix): each for key, each in spec.features.items() if key.startswith(prefix)}
+    dims = range(action.shape[0])[spec.agents[agent]]
+    return {**shared, **own, ACTION: replace(action, shape=(len(dims),), names=None)}
+
+
+def _needed(policy: Policies, spec: EnvSpec) -> list[str]:
+    """Return what the environment observes for a policy: all but what the runner knows itself."""
+    if isinstance(policy, Mapping):
+        own = [f"agents.{agent}.{key}" for agent, each in policy.items() for key in each.observation_keys]
+        shared = [key for each in policy.values() for key in each.observation_keys]
+        return [key for key in dict.fromkeys([*own, *shared]) if key in spec.features]
     return [key for key in policy.observation_keys if key in spec.features]
+
+
+def _make_runner(policy: Policies, spec: EnvSpec, rows: int) -> PolicyRunner | Team:
+    if isinstance(policy, Mapping):
+        return Team({agent: PolicyRunner(each, rows=rows) for agent, each in policy.items()}, spec.agents)
+    return PolicyRunner(policy, rows=rows)

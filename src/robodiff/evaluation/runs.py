@@ -6,48 +6,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robodiff import documents
-from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.forms import EVALUATION, FACTS, OFFLINE, read_formed
+from robodiff.documents import read_yaml
+from robodiff.errors import UsageError
+from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, read_result
 from robodiff.files import read_rows
 
-RUN_FILE = "run.json"
-"""How long a run took, and on what; written by ``fit``."""
-METRICS_FILE = "metrics.json"
-"""What an evaluation measured; written by ``eval``."""
-OFFLINE_FILE = "offline.json"
-"""What ``eval`` without an environment measured."""
-COMPARISON_FILE = "comparison.json"
-"""The evaluation beside it against another; written by ``eval --against``."""
-
+CONFIG_FILE = "config.yaml"
+RUN_FILE = RunFacts.file
 NON_FINITE_FOLDER = "non_finite"
-"""What the policy observed where an action was not finite, beside it; written by ``eval``."""
+"""Beside an evaluation: what the policy observed where an action was not finite."""
+VIDEO_FOLDER = "videos"
+"""Beside an evaluation: the first successes and failures."""
 
-_AGAIN = "evaluate again with robodiff eval"
-_FACTS_AGAIN = "remove it: it tells how long training took, and the report leaves that out then"
+Curve = tuple[list[float], list[float]]
+"""Of one logged quantity the optimizer steps, and the values there."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One ``metrics.json`` and the videos beside it."""
+    """One ``metrics.json`` and the files beside it."""
 
     folder: Path
-    metrics: dict[str, Any]
+    result: EnvResult
 
     @property
     def videos(self) -> list[Path]:
         """Successes first."""
-        return sorted(video_files(self.folder / "videos"), key=lambda p: (p.name.startswith("failure"), p.name))
+        return sorted(video_files(self.folder / VIDEO_FOLDER), key=lambda p: (p.name.startswith("failure"), p.name))
 
     @property
     def stopped(self) -> str:
         """In a sentence, how many episodes were stopped by an action that is not finite; empty where none was."""
-        count, of = self.metrics["non_finite_actions"], len(self.metrics["episodes"])
+        count, episodes = self.result.non_finite_actions, len(self.result.episodes)
         if count == 0:
             return ""
         return (
-            f"{count} of {of} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite, "
-            f"before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
+            f"{count} of {episodes} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite,"
+            f" before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
         )
 
 
@@ -58,21 +53,24 @@ class Run:
     folder: Path
     config: str
     """``config.yaml`` as text."""
-    facts: dict[str, Any]
-    """``run.json``: minutes, steps, machine; empty while the first ``fit`` has not ended."""
-    curves: dict[str, tuple[list[float], list[float]]]
-    """Per logged quantity the optimizer steps and the values there."""
+    options: Any
+    """What it says."""
+    facts: RunFacts | None
+    """None while the first ``fit`` has not ended."""
+    curves: dict[str, Curve]
+    """By logged quantity."""
     evaluations: list[Evaluation]
     """The latest first."""
-    offline: list[dict[str, Any]]
-    """Every ``offline.json``, the latest first."""
+    offline: list[OfflineResult]
+    """The latest first."""
 
     @classmethod
     def of_evaluation(cls, folder: Path) -> "Run":
-        """An evaluation of a policy whose run is not known; in one folder there may be one of each kind."""
-        offline = [read_offline(folder)] if (folder / OFFLINE_FILE).is_file() else []
-        evaluations = [read_evaluation(folder)] if (folder / METRICS_FILE).is_file() or not offline else []
-        return cls(folder, "", {}, {}, evaluations, offline)
+        """Read an evaluation of a policy whose run is not known; in one folder there may be one of each kind."""
+        offline = [read_result(folder, OfflineResult)] if (folder / OfflineResult.file).is_file() else []
+        if offline and not (folder / EnvResult.file).is_file():
+            return cls(folder, "", None, None, {}, [], offline)
+        return cls(folder, "", None, None, {}, [Evaluation(folder, read_result(folder, EnvResult))], offline)
 
     @property
     def best(self) -> tuple[int, str, float] | None:
@@ -100,56 +98,40 @@ def read_run(folder: Path) -> Run:
         UsageError: it is not a run.
         RobodiffError: one of its files is broken.
     """
-    config = folder / "config.yaml"
+    config = folder / CONFIG_FILE
     if not config.is_file():
-        raise UsageError(f"{folder}: is not the folder of a run (it has no config.yaml)")
-    facts = folder / RUN_FILE
+        raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
+    options = read_yaml(config)
     return Run(
         folder,
-        documents.read(config)[0],
-        read_formed(facts, FACTS, _FACTS_AGAIN, samples_per_second=None) if facts.is_file() else {},
+        config.read_text(encoding="utf-8-sig"),
+        options,
+        read_result(folder, RunFacts) if (folder / RunFacts.file).is_file() else None,
         read_curves(folder / "metrics.csv"),
-        [read_evaluation(path) for path in _latest_first(folder, METRICS_FILE)],
-        [read_offline(path) for path in _latest_first(folder, OFFLINE_FILE)],
+        [Evaluation(each, read_result(each, EnvResult)) for each in _latest_first(folder, EnvResult.file)],
+        [read_result(each, OfflineResult) for each in _latest_first(folder, OfflineResult.file)],
     )
 
 
 def run_of(policy: Path) -> Path | None:
-    """The run that a policy's folder lies in (``policies/epoch-0300`` is two folders deep), or is; None if in none."""
+    """Return the run that a policy's folder lies in (``policies/epoch-0300`` is two deep), or is; None if in none."""
     folder = policy.resolve() if policy.name in ("", "..") else policy
-    return next((run for run in (folder, folder.parent, folder.parent.parent) if (run / "config.yaml").is_file()), None)
-
-
-def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``metrics.json`` and check that it holds what a reader needs; older ones count no non-finite actions."""
-    return Evaluation(folder, read_formed(folder / METRICS_FILE, EVALUATION, _AGAIN, non_finite_actions=0))
-
-
-def read_offline(folder: Path) -> dict[str, Any]:
-    """Read ``offline.json`` and check that it holds what a reader needs."""
-    found = read_formed(folder / OFFLINE_FILE, OFFLINE, _AGAIN)
-    dimensions = len(found["dimensions"])
-    lengths = {len(step[name]) for step in found["steps"] for name in ("mae", "hold")}
-    if lengths != {dimensions} or (found["worst_dimension"] or 0) not in range(dimensions):
-        raise RobodiffError(
-            f"{folder / OFFLINE_FILE}: its steps have not the errors of {dimensions} dimensions; {_AGAIN}"
-        )
-    return found
+    return next((run for run in (folder, folder.parent, folder.parent.parent) if (run / CONFIG_FILE).is_file()), None)
 
 
 def video_files(folder: Path) -> list[Path]:
-    """The videos that ``eval`` wrote there; others' are not its own."""
+    """Return the videos that ``eval`` wrote to a folder; others' are not its own."""
     return [path for path in folder.glob("*.mp4") if re.fullmatch(r"(success|failure)-\d+", path.stem)]
 
 
 def non_finite_files(folder: Path) -> list[Path]:
-    """The observations that ``eval`` wrote there."""
+    """Return the observations that ``eval`` wrote to a folder."""
     return [path for path in folder.glob("*.npz") if re.fullmatch(r"seed-\d+", path.stem)]
 
 
-def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+def read_curves(path: Path) -> dict[str, Curve]:
     """Read ``metrics.csv``: per quantity the steps and values that are numbers; half a line is left out."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+    curves: dict[str, Curve] = {}
     for row in read_rows(path, "global_step"):
         step = _number(row["global_step"])
         for key, text in row.items():
@@ -162,9 +144,9 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def _latest_first(run: Path, name: str) -> list[Path]:
-    """The folders of the evaluations that hold a file of that name."""
-    found = sorted(run.glob(f"eval/*/{name}"), key=lambda path: (-path.stat().st_mtime, path))
-    return [path.parent for path in found]
+    """Return the folders of the evaluations that hold a file of that name."""
+    files = sorted(run.glob(f"eval/*/{name}"), key=lambda path: (-path.stat().st_mtime, path))
+    return [path.parent for path in files]
 
 
 def _number(text: Any) -> float | None:

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from robodiff.evaluation.results import EpisodeResult
+
 INK = "#123456"  # stands for the page's colour of text until the figure is done
 COLOURS = ("#3b82f6", "#f08c00", "#22a06b", "#e5484d", "#a855f7", "#06b6d4", "#d6409f", "#84a20d")
 GOOD, BAD = COLOURS[2], COLOURS[3]
@@ -81,35 +83,48 @@ def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame:
     )
 
 
+_PANELS = (
+    ("Success in rollouts", ["rollout/success_rate"], False),
+    ("Mean maximum reward in rollouts", ["rollout/mean_max_reward"], False),
+    ("Loss", ["train/loss", "val/loss"], True),
+    ("Error of sampled actions, held out (mean action: 1)", ["val/action_mse"], True),
+    ("Gradient norm", ["train/grad_norm"], True),
+    ("Learning rate", ["train/learning_rate"], False),
+)
+"""The title of each panel of training, its quantities, and whether its axis is logarithmic."""
+_NOT_DRAWN = {"train/loss_std", "train/loss_min", "train/loss_max", "rollout/non_finite_actions"}
+MOST_PANELS = 12
+"""Further panels, of quantities that a policy or an environment adds."""
+
+
 def curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[str]:
-    """A panel a logged quantity that any of the runs has; several runs are drawn over each other.
+    """Draw a panel for each logged quantity that any of the runs has; several runs are drawn over each other.
+
+    Quantities without a panel of their own share one by the end of their names: ``train/kl`` and ``val/kl``.
 
     Args:
         runs: per name of a run its quantities, each as (steps, values).
     """
+    logged = list(dict.fromkeys(key for quantities in runs.values() for key in quantities))
+    further: dict[str, list[str]] = {}
+    for key in set(logged).difference(_NOT_DRAWN, *(keys for _, keys, _ in _PANELS)):
+        further.setdefault(key.partition("/")[2] or key, []).append(key)
     panels = []
-    for title, keys, log in (
-        ("Success in rollouts", ["rollout/success_rate"], False),
-        ("Mean maximum reward in rollouts", ["rollout/mean_max_reward"], False),
-        ("Loss", ["train/loss", "val/loss"], True),
-        ("Error of sampled actions, held out (mean action: 1)", ["val/action_mse"], True),
-        ("Gradient norm", ["train/grad_norm"], True),
-        ("Learning rate", ["train/learning_rate"], False),
-    ):
-        keys = [key for key in keys if any(key in found for found in runs.values())]
-        if keys:
+    named = [(name.replace("_", " "), sorted(further[name]), False) for name in sorted(further)]
+    for title, keys, log in [*_PANELS, *named[:MOST_PANELS]]:
+        if keys := [key for key in keys if key in logged]:
             panels.append(panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log), title))
     return panels
 
 
 def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str], log: bool) -> None:
-    for colour, (name, found) in zip(_colours(len(runs)), runs.items(), strict=True):
+    for colour, (name, quantities) in zip(_colours(len(runs)), runs.items(), strict=True):
         for number, key in enumerate(keys):
-            if key not in found:
+            if key not in quantities:
                 continue
-            steps, values = found[key]
+            steps, values = quantities[key]
             label = " ".join([name] * (len(runs) > 1) + [key.partition("/")[0]] * (len(keys) > 1))
-            own = colour if len(runs) > 1 else COLOURS[number]
+            own = colour if len(runs) > 1 else COLOURS[number % len(COLOURS)]
             marker = "o" if len(steps) < 15 else None
             style = "--" if number and len(runs) > 1 else "-"
             axes.plot(steps, values, style, color=own, label=label, marker=marker, markersize=3, linewidth=1.3)
@@ -126,27 +141,27 @@ def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str],
         axes.legend(fontsize=7)
 
 
-def scores(episodes: Sequence[Mapping[str, Any]]) -> str:
-    """The maximum reward of every episode, by seed, successes and failures told apart by colour and by height."""
+def scores(episodes: Sequence[EpisodeResult]) -> str:
+    """Draw the maximum reward of every episode, by seed, successes and failures told apart by colour and by height."""
 
     def draw(axes: Axes) -> None:
         for success, colour, label in ((True, GOOD, "success"), (False, BAD, "failure")):
-            chosen = [e for e in episodes if e["success"] is success]
+            chosen = [e for e in episodes if e.success is success]
             if chosen:
-                seeds, rewards = [e["seed"] for e in chosen], [e["max_reward"] for e in chosen]
+                seeds, rewards = [e.seed for e in chosen], [e.max_reward for e in chosen]
                 axes.bar(seeds, rewards, color=colour, label=label)
         axes.set_xlabel("seed")
         axes.set_ylabel("maximum reward")
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_ylim(bottom=min(0.0, *(e["max_reward"] for e in episodes)))
+        axes.set_ylim(bottom=min(0.0, *(e.max_reward for e in episodes)))
         axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
     return panel(draw, "Maximum reward of each episode", (7.4, 2.4))
 
 
 def histogram(values: np.ndarray, title: str, label: str) -> str:
-    """How often which value occurs; ``values`` (N,)."""
+    """Draw how often which value occurs; ``values`` (N,)."""
 
     def draw(axes: Axes) -> None:
         low, high = float(values.min()), float(values.max())
@@ -161,7 +176,7 @@ def histogram(values: np.ndarray, title: str, label: str) -> str:
 
 
 def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
-    """Curves (N,) over their index, each in a colour of its own."""
+    """Draw curves (N,) over their index, each in a colour of its own."""
 
     def draw(axes: Axes) -> None:
         for values in curves:
@@ -174,7 +189,7 @@ def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
 
 
 def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[float], executed: int) -> str:
-    """How errors grow over the steps of a chunk, as shares of the mean action's error.
+    """Draw how errors grow over the steps of a chunk, as shares of the mean action's error.
 
     Args:
         errors: per dimension (n,).
@@ -205,7 +220,7 @@ def chunk_over_scene(
     sampled: np.ndarray,
     title: str,
 ) -> str:
-    """Chunks as paths over a picture of the scene.
+    """Draw chunks as paths over a picture of the scene.
 
     Args:
         image: (H, W, 3) uint8.
@@ -234,7 +249,7 @@ def chunk_over_scene(
 
 
 def camera_view(image: np.ndarray, keypoints: np.ndarray | None, title: str) -> str:
-    """What the network sees of a camera, (H, W, 3) uint8, with the places (K, 2) in pixels that it looks at."""
+    """Draw what the network sees of a camera, (H, W, 3) uint8, with the places (K, 2) in pixels that it looks at."""
 
     def draw(axes: Axes) -> None:
         axes.imshow(image)
@@ -259,7 +274,7 @@ def _zoom(axes: Axes, places: np.ndarray) -> None:
 
 
 def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension: int, title: str) -> str:
-    """One dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
+    """Draw one dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
 
     def draw(axes: Axes) -> None:
         for number, chunk in enumerate(sampled):

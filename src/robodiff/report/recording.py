@@ -52,19 +52,18 @@ def write_view(episodes: Episodes, findings: list[Finding], out: Path) -> Path:
 
 
 def describe(episodes: Episodes) -> dict[str, Any]:
-    """In words how much there is, and per dimension of every vector its range, mean and deviation."""
+    """Tell in words how much there is, and per dimension of every vector its range, mean and deviation."""
     lengths, fps = episodes.lengths, episodes.fps
     table = []
     for key, feature in episodes.features.items():
         if feature.kind != "vector":
             continue
         array = episodes.arrays[key]
-        numbers = zip(array.min(0), array.mean(0, dtype=np.float64), array.max(0), array.std(0, dtype=np.float64),
-                      strict=True)  # fmt: skip
+        mean, deviation = (measure(array, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
         names = feature.names or tuple(map(str, range(feature.shape[0])))
         table += [
             {"key": key, "dimension": name, "unit": feature.unit or "", "numbers": row}
-            for name, row in zip(names, numbers, strict=True)
+            for name, *row in zip(names, array.min(0), mean, array.max(0), deviation, strict=True)
         ]
     return {
         "summary": f"{episodes.source}: {len(episodes):,} episodes, {lengths.sum():,} frames at {fps:g} Hz, which is "
@@ -75,7 +74,7 @@ def describe(episodes: Episodes) -> dict[str, Any]:
 
 
 def histograms(episodes: Episodes, key: str, most: int) -> list[str]:
-    """One panel for each of the first ``most`` dimensions of a vector."""
+    """Draw one panel for each of the first ``most`` dimensions of a vector."""
     feature = episodes.features[key]
     array = episodes.arrays[key]
     some = np.asarray(array[:: 1 + len(array) // _SAMPLE], np.float64)
@@ -111,5 +110,5 @@ def _thumbnails(episodes: Episodes, key: str) -> list[dict[str, Any]]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Up to ``most`` of ``count`` numbers, evenly spread, neither the first nor the last where there are many."""
+    """Return up to ``most`` of ``count`` numbers, evenly spread, neither the first nor the last where they are many."""
     return np.unique(((np.arange(min(most, count)) + 0.5) * count / min(most, count)).astype(int)).tolist()

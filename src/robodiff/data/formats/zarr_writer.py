@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from robodiff.data.formats.zarr import ATTRIBUTE, written_ends
+from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
 

@@ -117,6 +117,15 @@ class PushTEnv(gymnasium.Env[Any, Any]):
             raise UsageError(f"a state of pusht is 5 or 7 finite numbers, found {state!r}")
         _place(self._simulation, values)
 
+    def snapshot(self) -> NDArray[np.float64]:
+        """Return all that the episode remembers, (8,): :attr:`state` and the steps taken."""
+        return np.array([*self.state, self._steps])
+
+    def restore(self, snapshot: NDArray[np.float64]) -> None:
+        """Go on from a snapshot."""
+        self.set_state(snapshot[:7])
+        self._steps = int(snapshot[7])
+
     def _observe(self) -> dict[str, NDArray[Any]]:
         observation: dict[str, NDArray[Any]] = {}
         for key in self._keys:

@@ -1,11 +1,21 @@
 """A scripted expert for Push-T: plans a push, walks to it, pushes and steers, and looks again, in closed loop."""
 
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robodiff.envs.pusht.env import GOAL_POSE, SUCCESS_COVERAGE, TABLE, PushTEnv
+from robodiff.data.episodes import ACTION
+from robodiff.envs.pusht.env import (
+    ENVIRONMENT_STATE,
+    GOAL_POSE,
+    IMAGE,
+    STATE,
+    SUCCESS_COVERAGE,
+    TABLE,
+    PushTEnv,
+    render_observation,
+)
+from robodiff.envs.pusht.geometry import corners_from_pose
 from robodiff.envs.pusht.planner import (
     APPROACH_SPEED,
     PUSH_SPEED,
@@ -79,11 +89,8 @@ class PushTExpert:
         self.corrections = corrections
         self._env = PushTEnv(observation_keys=())
 
-    def demonstrate(self, seed: int) -> dict[str, NDArray[Any]] | None:
-        """Return one demonstration from the start that ``seed`` draws, or None if it did not succeed in time.
-
-        ``state`` (L, 5) float32: agent x, y, block x, y (px), block angle (rad); ``action`` (L, 2) float32, px.
-        """
+    def demonstrate(self, seed: int, keys: Collection[str] = (STATE, ENVIRONMENT_STATE)) -> dict[str, Array] | None:
+        """Return one demonstration from the start that ``seed`` draws, or None if it did not succeed in time."""
         env = self._env
         env.reset(seed=seed)
         random = np.random.default_rng([seed, 0x9057])
@@ -101,7 +108,17 @@ class PushTExpert:
             env.step(action)
         if env.coverage <= SUCCESS_COVERAGE or not states:
             return None
-        return {"state": np.array(states, np.float32), "action": np.array(actions, np.float32)}
+        return {**observations(np.array(states, np.float32), keys), ACTION: np.array(actions, np.float32)}
+
+
+def observations(states: Array, keys: Collection[str]) -> dict[str, Array]:
+    """Return what is observed in states (L, 5): agent x, y, block x, y (px) and block angle (rad)."""
+    observe = {
+        STATE: lambda: states[:, :2].copy(),
+        ENVIRONMENT_STATE: lambda: corners_from_pose(states[:, 2:]).astype(np.float32),
+        IMAGE: lambda: np.stack([render_observation(state) for state in states]),
+    }
+    return {key: observe[key]() for key in keys}
 
 
 def _push_speed(pose: Array) -> float:

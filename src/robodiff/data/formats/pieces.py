@@ -1,0 +1,203 @@
+"""Arrays of single episodes, and how they become the arrays of a recording.
+
+Whatever a file is, its arrays are listed as ``Piece``s: what one is, and how its frames are read. That an array is in
+every episode, of one shape and as long as the others, is checked here for all formats.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from robodiff.data.cache import Part, memory_free
+from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images
+from robodiff.data.images import assembled_images, target_size
+from robodiff.data.recordings import DataConfig, Recording, Stored, usual_names
+from robodiff.errors import RobodiffError
+
+BLOCK = 2**25
+"""Bytes of frames in memory at once, by each thread."""
+Kind = Literal["image", "vector"] | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One array of one file or episode."""
+
+    source: Path
+    """The file, or folder of pictures, that it is in."""
+    place: str
+    """Its name there."""
+    frames: int
+    shape: tuple[int, ...]
+    """Of one frame, as the file has it: pictures are (H, W, 3)."""
+    dtype: str
+    kind: Kind
+    """None where it is neither numbers nor pictures."""
+    blocks: Callable[[], Iterator[np.ndarray]]
+    """Yield the frames in order, in blocks (n, *shape)."""
+    names: tuple[str, ...] | None = None
+    """What each dimension is."""
+    unit: str | None = None
+    recipe: str = ""
+    """What else its pictures depend on, beside the file."""
+
+    def until(self, frames: int) -> "Piece":
+        """Return the first frames alone."""
+
+        def blocks() -> Iterator[np.ndarray]:
+            left = frames
+            for block in self.blocks():
+                yield block[:left]
+                left -= len(block)
+                if left <= 0:
+                    return
+
+        return replace(self, frames=frames, blocks=blocks)
+
+    def read(self) -> np.ndarray:
+        """Return all frames (L, ...).
+
+        Raises:
+            RobodiffError: they take more than memory has room for, which is found out before any is taken.
+        """
+        check_room(f"{self.source}: {self.place}", self.frames, self.shape, np.dtype(self.dtype))
+        return np.concatenate([*self.blocks(), np.zeros((0, *self.shape), self.dtype)])
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join(map(str, (self.frames, *self.shape)))})"
+
+
+def names_of(*episodes: Mapping[str, Piece]) -> dict[str, str | None]:
+    """Return what arrays are called here by their own names alone."""
+    return usual_names({key: piece.kind for episode in episodes for key, piece in episode.items()})
+
+
+def by_number(name: str | Path) -> list[tuple[str, int]]:
+    """Sort names by the numbers in them: ``demo_2`` comes before ``demo_10``."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(name))]
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """Return ``path``, which is within a folder.
+
+    Raises:
+        RobodiffError: it is not there, or leads out of the folder.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RobodiffError(f"{path}: leads out of the recording {folder}; copy the file there")
+    if not path.exists():
+        raise RobodiffError(f"{path}: not found; copy the recording again")
+    return path
+
+
+def check_room(what: str, frames: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse what takes more than memory has room for, by its declared shape, before any is taken."""
+    if (size := frames * math.prod(shape) * dtype.itemsize) > memory_free() / 3:
+        raise RobodiffError(f"{what} has the shape {(frames, *shape)}, which takes {size / 1e9:.1f} GB, more than "
+                            "memory has room for")  # fmt: skip
+
+
+def steps(frames: int, shape: tuple[int, ...], dtype: np.dtype, chunk: int = 1) -> Iterator[slice]:
+    """Return slices over all frames, of whole chunks and of about ``BLOCK`` bytes."""
+    step = chunk * max(1, BLOCK // max(1, chunk * math.prod(shape) * dtype.itemsize))
+    return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The episodes that a format found, from which a ``Recording`` is made."""
+
+    source: str
+    episodes: Sequence[Mapping[str, Piece]]
+    """Per episode its arrays, by the names in the file."""
+    labels: Sequence[str] = ("the recording",)
+    """What messages call each episode."""
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    """By the names in the file, what arrays are called here; those without a name are read only by a key map."""
+    fps: float | None = None
+    table: Mapping[str, list[Any]] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    ends: np.ndarray | None = None
+    """Where there is one piece for all episodes: the frame after each one's last."""
+
+    def recording(self, config: DataConfig) -> Recording:
+        """Join the pieces: an array must be in every episode, of one shape, and as long as the actions."""
+        keys = dict.fromkeys(key for episode in self.episodes for key in episode)
+        rows = {key: [episode.get(key) for episode in self.episodes] for key in keys}
+        named = [key for key in keys if self.names.get(key)]
+        if not named:
+            listed = ", ".join(f"{key} {next(filter(None, row))}" for key, row in [*rows.items()][:10])
+            raise RobodiffError(
+                f"{self.source}: holds neither observations nor actions; it holds {listed or 'nothing'}"
+            )
+        actions = (key for key in named if str(self.names[key]).rpartition(".")[2] == ACTION)
+        clock = next(actions, named[0])
+        lengths = [piece.frames if piece else 0 for piece in rows[clock]]
+        ends = np.cumsum(lengths) if self.ends is None else self.ends
+        if self.ends is not None:
+            clock, lengths = "the last of episode_ends", [int(ends[-1])]
+        arrays = {key: self._stored(key, row, clock, lengths, config) for key, row in rows.items()}
+        names = self.labels if self.ends is None else ()
+        return Recording(self.source, arrays, ends, self.fps, names, self.table, self.attributes)
+
+    def _stored(self, key: str, row: list[Piece | None], clock: str, lengths: list[int], config: DataConfig) -> Stored:
+        sample = next(filter(None, row))
+        what, name, kind = f"{self.source}: {key}", self.names.get(key), sample.kind
+        if kind is None:
+            return Stored(sample.shape, sample.dtype, None, name)
+        faults = [*self._faults(key, row, sample, clock, lengths)]
+        labelled = [(label, piece) for label, piece in zip(self.labels, row, strict=True) if piece]
+        if kind == "vector":
+            feature = Feature("vector", (math.prod(sample.shape),), "float32", sample.names, sample.unit)
+            return Stored(sample.shape, sample.dtype, partial(_numbers, what, labelled), name, feature, faults)
+        height, width, channels = hwc(sample.shape)
+        size = target_size(config.resize_shape, height, width) or (height, width)
+        parts = [Part(piece.source, piece.frames, f"{piece.place} {piece.recipe}", partial(_decode, key, label, piece))
+                 for label, piece in labelled]  # fmt: skip
+        shape = (channels, height, width)
+        read = partial(assembled_images, what, parts, shape, config.resize_shape, config.cache_dir)
+        return Stored(sample.shape, sample.dtype, read, name, Feature("image", (channels, *size), "uint8"), faults)
+
+    def _faults(
+        self, key: str, row: list[Piece | None], sample: Piece, clock: str, lengths: list[int]
+    ) -> Iterator[Finding]:
+        advice = "leave it out with data.episodes, or record it again"
+        for episode, (label, piece, length) in enumerate(zip(self.labels, row, lengths, strict=True)):
+            fault = partial(Finding, "fatal", advice=advice, key=key, episode=episode)
+            if piece is None:
+                yield fault("keys", f"{label} has no {key}, which others have")
+            elif piece.frames == 0:
+                yield fault("ends", f"{key} of {label} has no frames")
+            elif (piece.shape, piece.kind) != (sample.shape, sample.kind):
+                yield fault("form", f"{key} of {label} is {piece}; expected {sample.dtype} {sample.shape} a frame")
+            elif piece.frames != length:
+                yield fault("unequal", f"{key} of {label} has {piece.frames} frames, but {clock} says {length}")
+
+
+def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return height, width and channels of images, which a file has first or last."""
+    return (shape[1], shape[2], shape[0]) if shape[0] in CHANNELS else (shape[0], shape[1], shape[2])
+
+
+def _numbers(what: str, pieces: list[tuple[str, Piece]]) -> np.ndarray:
+    """(N, ...) of all episodes."""
+    sample = pieces[0][1]
+    check_room(what, sum(piece.frames for _, piece in pieces), sample.shape, np.dtype(sample.dtype))
+    return np.concatenate([piece.read() for _, piece in pieces])
+
+
+def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
+    """Images of one episode in blocks (n, C, H, W)."""
+    frames = 0
+    for block in piece.blocks():
+        yield as_images(f"{piece.source} ({label})", key, block)
+        frames += len(block)
+    if frames != piece.frames:
+        raise RobodiffError(f"{piece.source}: {key} of {label} has {frames} frames that can be decoded; expected "
+                            f"{piece.frames}; record it again")  # fmt: skip

@@ -1,0 +1,291 @@
+"""Tables, CSV or Parquet: a row a frame, in one file with a column of episode numbers, or in a file for each episode.
+
+Columns whose names end in numbers (``state_0``, ``state_1``) or that share a name before a dot
+(``observation.state.x``) are one vector together. Columns of paths are cameras: pictures beside the table.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robodiff.data.cache import memory_free
+from robodiff.data.episodes import episode_numbers, kind_of
+from robodiff.data.formats.pictures import SUFFIXES as PICTURES
+from robodiff.data.formats.pictures import files_piece
+from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, names_of
+from robodiff.data.recordings import DataConfig, Format, Recording
+from robodiff.errors import RobodiffError, notice
+from robodiff.files import reading
+
+SUFFIXES = (".csv", ".parquet")
+EPISODE = re.compile(r"(episode|traj|trajectory|demo|demonstration|run)([_ ]?(index|id|idx|number|nr))?", re.IGNORECASE)
+CLOCK = re.compile(r"(time|t|stamp|timestamp)([_ ]?(s|ms|us|ns|sec|seconds))?", re.IGNORECASE)
+UNEVEN = 0.25
+"""How far a frame may be off the usual spacing, as a share of it, before it is told."""
+_NUMBERED = re.compile(r"(.*?)[._\[ ]?(\d+)\]?")
+_NAMED = re.compile(r"(observation\.\w+|action|actions|state|qpos|qvel)[._](.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig(DataConfig):
+    """Demonstrations as CSV or Parquet, a row a frame."""
+
+    path: str
+    """The file, which has a column of episode numbers unless it is one episode; or a folder with one file an
+    episode."""
+
+    def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
+        root = Path(self.path).expanduser()
+        files = _files(root)
+        if not files:
+            raise RobodiffError(f"{root}: no CSV or Parquet files found")
+        if len(files) == 1:
+            table = read_table(files[0])
+            rows, labels = episode_rows(files[0], table)
+            numbers = episode_numbers(self.path, self.episodes, len(rows))
+            tables = [(files[0], table.slice(rows[n].start, rows[n].stop - rows[n].start)) for n in numbers]
+            labels = [labels[number] for number in numbers]
+        else:
+            numbers = episode_numbers(self.path, self.episodes, len(files))
+            tables = [(path, read_table(inside(root, path))) for path in (files[number] for number in numbers)]
+            labels = [files[number].name for number in numbers]
+        episodes = [pieces(path, table) for path, table in tables]
+        names = {key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
+                 for key, name in names_of(*episodes).items()}  # fmt: skip
+        fps = self.fps or _rate(self.path, labels, episodes)
+        columns = {"episode_index": numbers, **_texts([table for _, table in tables])}
+        return Gathered(self.path, episodes, labels, names, fps, columns).recording(self)
+
+
+def read_table(path: Path) -> Any:
+    """Return a ``pyarrow.Table``.
+
+    Raises:
+        RobodiffError: no table there, a broken one, or one that takes more than memory has room for.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    def check(size: int) -> None:
+        if size > memory_free() / 3:
+            raise RobodiffError(f"{path}: takes {size / 1e9:.1f} GB, more than memory has room for; divide it")
+
+    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
+        if path.suffix.lower() == ".csv":
+            check(4 * path.stat().st_size)
+            table = pyarrow.csv.read_csv(path)
+        else:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                head = file.metadata
+                groups = sum(head.row_group(group).total_byte_size for group in range(head.num_row_groups))
+                check(max(groups, 8 * head.num_rows * head.num_columns))
+                table = file.read()
+        if len({*table.column_names}) != len(table.column_names) or not len(table):
+            raise RobodiffError(f"{path}: has no rows, or two columns of one name; expected a row for each frame")
+        return table
+
+
+def pieces(path: Path, table: Any, columns: Sequence[str] | None = None) -> dict[str, Piece]:
+    """Return the arrays of one episode: vectors of several columns, single columns, cameras.
+
+    Args:
+        path: the file, beside which pictures lie.
+        table: its rows.
+        columns: gather these into one array, called by the first.
+
+    Raises:
+        RobodiffError: frames without a value, or pictures that lead out of the folder.
+    """
+    import pyarrow as pa
+
+    groups = _groups(table.column_names) if columns is None else {columns[0]: list(columns)}
+    arrays: dict[str, Piece] = {}
+    for name, members in groups.items():
+        kinds = [table[member].type for member in members]
+        if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds) and len(members) == 1:
+            piece = _cameras(path, name, table[name])
+        elif any(pa.types.is_null(kind) or pa.types.is_string(kind) for kind in kinds):
+            piece = None
+        else:
+            piece = _numbers(path, name, members, table)
+        arrays[name] = piece or Piece(path, name, len(table), (), str(kinds[0]), None, lambda: iter(()))
+    return arrays
+
+
+def episode_rows(path: Path, table: Any) -> tuple[list[slice], list[str]]:
+    """Return the rows of each episode, and what it is called: as a column says, else all rows are one.
+
+    Raises:
+        RobodiffError: rows of one episode do not follow one another.
+    """
+    column = next((name for name in table.column_names if EPISODE.fullmatch(name)), None)
+    if column is None:
+        return [slice(0, len(table))], [path.name]
+    values = table[column].to_numpy()
+    starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()]
+    labels = [str(values[start]) for start in starts]
+    if again := next((label for place, label in enumerate(labels) if label in labels[:place]), None):
+        raise RobodiffError(f"{path}: rows of episode {again} (column {column}) do not follow one another; sort them")
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(table)], strict=True)], [
+        f"{column} {label}" for label in labels
+    ]
+
+
+def _groups(columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns of each array."""
+    groups: dict[str, list[str]] = {}
+    for column in columns:
+        match = _NUMBERED.fullmatch(column) or _NAMED.fullmatch(column)
+        if match and match[1] and not EPISODE.fullmatch(column) and not column.lower().endswith(PICTURES):
+            named = _NAMED.fullmatch(column)
+            groups.setdefault((named or match)[1], []).append(column)
+        else:
+            groups.setdefault(column, []).append(column)
+    alone = {
+        name: members for name, members in groups.items() if len(members) == 1 and not _NAMED.fullmatch(members[0])
+    }
+    return {(members[0] if name in alone else name): members for name, members in groups.items()}
+
+
+def _numbers(path: Path, name: str, members: list[str], table: Any) -> Piece | None:
+    """Numbers of one or more columns; None where one is neither numbers nor lists of as many."""
+    columns = [_column(path, member, table[member]) for member in members]
+    if any(column is None for column in columns):
+        return None
+    if len(columns) == 1:
+        values = columns[0]
+        names = None
+    else:
+        values = np.concatenate([column.reshape(len(table), -1) for column in columns if column is not None], axis=1)
+        names = tuple(members) if values.shape[1] == len(members) else None
+    assert values is not None
+    kind = kind_of(values.shape[1:], values.dtype)
+    return Piece(path, name, len(table), values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
+
+
+def _column(path: Path, name: str, column: Any) -> np.ndarray | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows, shape = len(column), [len(column)]
+    column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0)
+    if column.null_count:
+        first = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise RobodiffError(f"{path}: {name} has no value in row {first}; mend the row or leave it out")
+    while (
+        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    ):
+        lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
+        if (bad := np.flatnonzero(lengths != lengths[0])).size:
+            row = int(bad[0]) * rows // len(column)
+            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, and {lengths[0]} before; "
+                                "record it again")  # fmt: skip
+        shape.append(int(lengths[0]))
+        column = column.flatten()
+        if column.null_count or not len(column):
+            raise RobodiffError(f"{path}: {name} has frames without a value; mend them")
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns")).cast(pa.int64())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        return None
+    return column.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _cameras(path: Path, name: str, column: Any) -> Piece | None:
+    """The pictures that a column names, relative to the table; None where it has other texts."""
+    values = column.to_pylist()
+    if not isinstance(values[0], str) or not values[0].lower().endswith(PICTURES):
+        return None
+    files = []
+    for row, value in enumerate(values):
+        if not isinstance(value, str) or not value.lower().endswith(PICTURES):
+            raise RobodiffError(f"{path}: {name} names no picture in row {row}; found {str(value)[:80]!r}")
+        if Path(value).is_absolute() or ".." in Path(value).parts:
+            raise RobodiffError(f"{path}: {name} names {value[:80]!r} in row {row}, which is not in the folder of the "
+                                "table; copy the pictures there")  # fmt: skip
+        files.append(inside(path.parent, path.parent / value))
+    return files_piece(path, name, files)
+
+
+def rate_of(times: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
+    """Return the rate that clocks of episodes tell: frames a second, how far the worst frame is off the usual spacing,
+    as a share of it, and in which episode; None where the clocks stand still or run back.
+
+    Seconds, milliseconds, microseconds or nanoseconds: the unit that gives 1 to 1000 frames a second.
+    """
+    spacings = [np.diff(values.astype(np.float64)) for values in times]
+    usual = float(np.median(np.concatenate([*spacings, [0.0]] if not any(map(len, spacings)) else spacings)))
+    unit = next((unit for unit in (1.0, 1e3, 1e6, 1e9) if 1 <= unit / max(usual, 1e-12) <= 1000), None)
+    if usual <= 0 or unit is None:
+        return None
+    off = [float(np.abs(spacing / usual - 1).max()) if len(spacing) else 0.0 for spacing in spacings]
+    mean = np.mean([spacing.mean() for spacing in spacings if len(spacing)]) if max(off) < UNEVEN else usual
+    fps = float(unit / mean)
+    return (round(fps) if abs(fps / round(fps) - 1) < 0.005 else fps), max(off), int(np.argmax(off))
+
+
+def _rate(source: str, labels: Sequence[str], episodes: Sequence[Mapping[str, Piece]]) -> float | None:
+    for key, sample in episodes[0].items():
+        if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape:
+            found = rate_of([episode[key].read() for episode in episodes if key in episode])
+            if found is None:
+                continue
+            fps, off, episode = found
+            if off > UNEVEN:
+                notice(f"{source}: {key} is not even: in {labels[episode]} a frame is {off:.0%} off the usual "
+                       f"{1 / fps:.4g} s; frames are taken as {fps:g} a second")  # fmt: skip
+            return fps
+    return None
+
+
+def _texts(tables: Sequence[Any]) -> dict[str, list[str]]:
+    """Return columns of texts that are the same in all rows of an episode, such as the task."""
+    import pyarrow as pa
+
+    columns: dict[str, list[str]] = {}
+    for name in tables[0].column_names:
+        if pa.types.is_string(tables[0][name].type) and not EPISODE.fullmatch(name):
+            values = [table[name].unique().to_pylist() if name in table.column_names else [] for table in tables]
+            if all(len(value) == 1 and isinstance(value[0], str) for value in values):
+                columns[name] = [value[0] for value in values]
+    return {name: values for name, values in columns.items() if not values[0].lower().endswith(PICTURES)}
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    files = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return sorted(files, key=lambda path: by_number(path.name))
+
+
+def _recognise(path: Path) -> bool:
+    """Tell by the columns: there must be an action, else nobody knows what the columns are."""
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        return False
+    files = _files(path)
+    if not files:
+        return False
+    return any(re.match(r"actions?([._\[ ]|$)", name) for name in _columns(files[0]))
+
+
+def _columns(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
+        if path.suffix.lower() == ".csv":
+            with path.open("rb") as file:
+                head = file.readline(100_000)
+            return pyarrow.csv.read_csv(pa.BufferReader(head)).column_names
+        return pq.read_schema(path).names
+
+
+FORMAT = Format("a table (CSV or Parquet)", TableConfig, _recognise)

@@ -1,0 +1,38 @@
+"""How a policy is measured, in an environment and on recorded episodes."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from robodiff.documents import AtLeast, Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Document):
+    """How a policy samples while it is measured; sampler and steps are its own when None."""
+
+    seed: Annotated[int, AtLeast(0)] = 100_000
+    """Of the first episode, the others follow; on recorded episodes, of the noise."""
+    sampler: str | None = None
+    steps: int | None = None
+    """Denoising steps."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(SamplingConfig):
+    """An evaluation in an environment."""
+
+    env: str
+    episodes: Annotated[int, AtLeast(1)] = 100
+    num_envs: Annotated[int, AtLeast(1)] = 100
+    """Episodes stepped together, and rows of every call of the policy."""
+    videos: Annotated[int, AtLeast(0)] = 3
+    """Of so many successes, and of so many failures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineConfig(SamplingConfig):
+    """An evaluation on recorded episodes."""
+
+    windows: Annotated[int, AtLeast(1)] = 2000
+    """Evenly spread windows; all where there are fewer."""

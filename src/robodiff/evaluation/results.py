@@ -1,0 +1,239 @@
+"""What a run keeps of its training and its evaluations: typed here, read and written as JSON.
+
+Numbers are of a size that can be drawn and printed, so a page or a comparison made of results needs no checks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+import msgspec
+import numpy as np
+
+from robodiff.documents import FromTo, read_json, write_json
+from robodiff.errors import RobodiffError
+
+Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
+Count = Annotated[int, FromTo(0, 10**15)]
+Interval = tuple[Number, Number]
+
+EVALUATE_AGAIN = "evaluate again with robodiff eval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """How long a run took, and on what; written by ``fit`` when training ends."""
+
+    file: ClassVar[str] = "run.json"
+    advice: ClassVar[str] = "remove it: it says how long training took, and the report leaves that out then"
+
+    minutes: Number
+    steps: Count
+    """Optimizer steps."""
+    machine: str
+    samples_per_second: Number | None = None
+    gpu_memory_gb: Number | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds from one observation to its chunk of actions."""
+
+    p50: Number
+    p95: Number
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> "Latency":
+        """Return the percentiles of some times in milliseconds."""
+        p50, p95 = np.percentile(times, (50, 95)).tolist()
+        return cls(p50=p50, p95=p95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """What came of one episode."""
+
+    seed: Count
+    success: bool
+    max_reward: Number
+    length: Count
+    """Steps that the environment took."""
+    non_finite: bool = False
+    """Whether an action that is not finite stopped it."""
+    extra: dict[str, Number] = field(default_factory=dict)
+    """Metrics of the environment's own, after the last step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What was evaluated, where and how."""
+
+    policy: str
+    """Hash of its weights and its configuration."""
+    environment: str
+    environment_version: str
+    success_means: str
+    """One sentence: what counts as success."""
+    sampler: str
+    steps: Count
+    """Of denoising."""
+    first_seed: Count | None = None
+    num_envs: Count | None = None
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The figures over all episodes."""
+
+    success_rate: Number
+    success_rate_ci95: Interval
+    """Wilson's interval."""
+    mean_max_reward: Number
+    mean_episode_length: Number
+    non_finite_actions: Count = 0
+    """Episodes that an action which is not finite stopped."""
+    extra: dict[str, Number] = field(default_factory=dict)
+    """Means of the episodes' own ``extra``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvResult(Summary):
+    """An evaluation in an environment."""
+
+    file: ClassVar[str] = "metrics.json"
+    advice: ClassVar[str] = EVALUATE_AGAIN
+
+    episodes: Annotated[list[EpisodeResult], msgspec.Meta(min_length=1)]
+    evaluated: Evaluated
+    latency_ms: Latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimensionErrors:
+    """Errors of one dimension of the action, or of one rotation, over the executed steps, in its unit."""
+
+    name: str
+    unit: str | None
+    moves: bool
+    """False where its range is too small to be learnt."""
+    mae: Number
+    """Mean absolute error."""
+    rmse: Number
+    hold: Number
+    """Mean absolute error of holding the last action."""
+    mean: Number
+    """Mean absolute error of the mean action."""
+    spread: Number
+    """Mean absolute difference between two samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepErrors:
+    """Errors at one step of a chunk from now on, each list by dimension as in ``DimensionErrors``."""
+
+    step: Count
+    executed: bool
+    windows: Count
+    """Windows that have a recorded action at this step."""
+    mae: list[Number]
+    rmse: list[Number]
+    hold: list[Number]
+    mean: list[Number]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionErrors:
+    """How far a policy's actions are from recorded ones."""
+
+    relative_to_hold: Number | None
+    """Share of the error of holding the last action, all moving dimensions together; None where nothing moves."""
+    relative_to_mean: Number | None
+    """Share of the error of the mean action."""
+    worst_dimension: Count | None
+    """Place in ``dimensions``."""
+    dimensions: Annotated[list[DimensionErrors], msgspec.Meta(min_length=1)]
+    steps: Annotated[list[StepErrors], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedOffline:
+    """What was evaluated, on which recording and how."""
+
+    policy: str
+    """Hash of its weights and its configuration."""
+    data: str
+    episodes: Annotated[list[Count], msgspec.Meta(min_length=1)]
+    which: str
+    """What the episodes are to the policy, in words."""
+    windows: Count
+    of_windows: Count
+    sampler: str
+    steps: Count
+    """Of denoising."""
+    seed: Count
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineResult(ActionErrors):
+    """An evaluation on recorded episodes."""
+
+    file: ClassVar[str] = "offline.json"
+    advice: ClassVar[str] = EVALUATE_AGAIN
+
+    evaluated: EvaluatedOffline
+    latency_ms: Latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two evaluations over the same seeds; differences are the first's less the second's."""
+
+    file: ClassVar[str] = "comparison.json"
+    advice: ClassVar[str] = "compare again with robodiff eval --against"
+
+    against: str
+    """The second, as the command line named it."""
+    episodes: Count
+    """Seeds that both were evaluated on."""
+    both: Count
+    """Episodes in which both succeeded."""
+    only_first: Count
+    only_second: Count
+    neither: Count
+    success_difference: Number
+    success_difference_ci95: Interval
+    """Newcombe's method 10."""
+    mcnemar_p: Number
+    """McNemar's exact test, two-sided."""
+    reward_difference: Number
+    """In the mean maximum reward."""
+    reward_difference_ci95: Interval
+    """Of the mean of the episodes' differences; seeded bootstrap."""
+    conclusion: str
+    """In one sentence."""
+
+
+Result = TypeVar("Result", RunFacts, EnvResult, OfflineResult, Comparison)
+
+
+def read_result(folder: Path, kind: type[Result]) -> Result:
+    """Read a result from the file of its kind in a folder.
+
+    Raises:
+        RobodiffError: the file is missing or broken; the message names the place, and what to do.
+    """
+    result = read_json(folder / kind.file, kind, kind.advice)
+    if isinstance(result, OfflineResult):
+        count = len(result.dimensions)
+        lengths = {len(errors) for step in result.steps for errors in (step.mae, step.rmse, step.hold, step.mean)}
+        if lengths != {count} or (result.worst_dimension or 0) >= count:
+            raise RobodiffError(f"{folder / kind.file}: dimensions: found {count}, steps have {lengths}; {kind.advice}")
+    return result
+
+
+def write_result(folder: Path, result: RunFacts | EnvResult | OfflineResult | Comparison) -> None:
+    """Write a result to the file of its kind in a folder, whole or not at all."""
+    write_json(folder / result.file, result)
