@@ -131,6 +131,8 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
 
     for old in video_files(folder):
         old.unlink()
+    if not spec.renders:
+        return
     for success, name in ((True, "success"), (False, "failure")):
         for record in [record for record in records if record.success == success][:count]:
             write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)

@@ -150,7 +150,7 @@ def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Fe
                 f"{key} is {feature.shape} for the policy and {offered.shape} in {spec.name}; a policy must be trained "
                 "on what the environment gives"
             )
-    rate = policy.fps / policy.config.frame_stride
+    rate = 1 / policy.timing.spacing
     if abs(rate - spec.fps) > 1e-6:
         raise UsageError(
             f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"
