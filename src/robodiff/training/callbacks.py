@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from robodiff.envs.spec import get_env_spec
-from robodiff.evaluation.evaluate import summary
+from robodiff.evaluation.evaluate import episode_result, summary
 from robodiff.evaluation.rollout import rollout
 from robodiff.policies.checkpoint import save_policy
 from robodiff.training.config import RolloutConfig, TrainerConfig
@@ -19,7 +19,8 @@ from robodiff.training.module import PolicyTraining
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
-"""What is logged of rollouts; the last is the number of episodes that an action which is not finite stopped."""
+"""What is logged of rollouts, beside what the environment measures itself; the last is the number of episodes that an
+action which is not finite stopped."""
 
 SHARE = 30
 """Training takes at least so many times as long as the checkpoints of it: those of large networks take seconds."""
@@ -116,12 +117,12 @@ class Rollouts(Callback):
         pl_module.average.eval()
         seeds = range(self.config.seed, self.config.seed + self.episodes)
         num_envs = min(self.config.num_envs, self.episodes)
-        figures = torch.zeros(len(ROLLED))
+        figures: dict[str, float] = {}
         if trainer.is_global_zero:
-            result = summary(rollout(pl_module.average, self.spec, seeds, num_envs))
-            figures = torch.tensor([float(result[name]) for name in ROLLED])
-        values = trainer.strategy.broadcast(figures).tolist()
-        self.latest = {f"rollout/{name}": value for name, value in zip(ROLLED, values, strict=True)}
+            result = summary([episode_result(each) for each in rollout(pl_module.average, self.spec, seeds, num_envs)])
+            figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
+        figures = trainer.strategy.broadcast(figures)
+        self.latest = {f"rollout/{name}": value for name, value in figures.items()}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
-from robodiff.documents import write_json
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.rollout import check_fit
-from robodiff.evaluation.runs import RUN_FILE
+from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -33,8 +33,6 @@ from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
 from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
-
-CONFIG_FILE = "config.yaml"
 
 
 def fit(
@@ -143,14 +141,14 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
 
 def _write_facts(run: Path, trainer: Trainer, module: PolicyTraining, throughput: Throughput) -> None:
     device = trainer.strategy.root_device
-    facts = {
-        "minutes": module.seconds / 60,
-        "steps": trainer.global_step,
-        "machine": describe_machine(str(device)),
-        "samples_per_second": throughput.overall,
-        "gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
-    }
-    write_json(run / RUN_FILE, facts)
+    facts = RunFacts(
+        minutes=module.seconds / 60,
+        steps=trainer.global_step,
+        machine=describe_machine(str(device)),
+        samples_per_second=throughput.overall,
+        gpu_memory_gb=torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
+    )
+    write_result(run, facts)
 
 
 @contextmanager
