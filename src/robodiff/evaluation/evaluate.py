@@ -8,7 +8,7 @@ import numpy as np
 
 from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
-from robodiff.evaluation.actor import Actor, check_fit
+from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.results import (
@@ -54,6 +54,7 @@ def evaluate(
     folder = find_policy(policy_path)
     policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
     check_fit(policy, spec)
+    spec = seen_by(policy, spec)
     evaluated = Evaluated(
         policy=policy_hash(folder),
         environment=config.env,
@@ -85,10 +86,9 @@ def evaluate(
 
 
 def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:
-    actor = Actor(policy, spec, 1)
-    environment = spec.make(actor.keys)
+    environment = spec.make(needed_keys(policy, spec))
     try:
-        return actor.renamed(environment.reset(seed=seed)[0])
+        return environment.reset(seed=seed)[0]
     finally:
         environment.close()
 

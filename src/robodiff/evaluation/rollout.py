@@ -8,9 +8,9 @@ import numpy as np
 
 from robodiff.envs.pool import EnvPool, Step, useful_workers
 from robodiff.envs.spec import EnvSpec
-from robodiff.evaluation.actor import Actor, Policies
+from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_by
 from robodiff.evaluation.results import EpisodeResult
-from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk
+from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
 
 @dataclass
@@ -81,17 +81,17 @@ def rollout(
     Raises:
         UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
-    actor = Actor(policy, spec, num_envs)
+    spec = seen_by(policy, spec)
+    runner, keys = make_runner(policy, spec, num_envs), needed_keys(policy, spec)
     records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
         queues.setdefault(record.seed % num_envs, []).append(record)
-    workers = useful_workers(spec, actor.keys, len(queues))
-    environments = EnvPool(spec, actor.keys, sorted(queues), workers)
+    environments = EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))
     finished = 0
     try:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
-            for running in _episodes(actor, environments, wave):
+            for running in _episodes(runner, num_envs, environments, wave):
                 if on_step is not None:
                     on_step(finished + len(wave) - running, running)
             finished += len(wave)
@@ -100,17 +100,19 @@ def rollout(
     return records
 
 
-def _episodes(actor: Actor, environments: EnvPool, wave: dict[int, EpisodeRecord]) -> Iterator[int]:
+def _episodes(
+    runner: PolicyRunner | Team, num_envs: int, environments: EnvPool, wave: dict[int, EpisodeRecord]
+) -> Iterator[int]:
     """Step the episodes of a wave, one a row, until all have ended; yield how many still run."""
     observations = environments.reset({row: record.seed for row, record in wave.items()})
     some = next(iter(wave))  # rows without an episode observe what this one does; nobody asks what they do
-    rows = [row if row in wave else some for row in range(actor.rows)]
-    actor.reset(seeds=[wave[row].seed for row in rows])
+    rows = [row if row in wave else some for row in range(num_envs)]
+    runner.reset(seeds=[wave[row].seed for row in rows])
     batch = {key: np.stack([observations[row][key] for row in rows]) for key in observations[some]}
     running = dict(wave)
     while running:
         try:
-            actions = actor.act(batch)
+            actions = runner.act(batch)
         except NonFiniteActions as error:
             actions = error.actions
             for row in running.keys() & error.chunks.keys():
