@@ -21,8 +21,8 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
-from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
