@@ -132,5 +132,5 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
     for old in video_files(folder):
         old.unlink()
     for success, name in ((True, "success"), (False, "failure")):
-        for record in [record for record in records if record.success == success][:count]:
+        for record in [record for record in records if record.success == success][: count if spec.renders else 0]:
             write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)

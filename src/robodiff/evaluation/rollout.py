@@ -7,7 +7,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.envs.pool import EnvPool, Observation, Step, useful_workers
-from robodiff.envs.spec import EnvSpec
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
@@ -73,6 +73,7 @@ def rollout(
         UsageError: the environment lacks something that the policy observes.
     """
     check_fit(policy, spec)
+    spec = seen_by(policy, spec)
     records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
@@ -120,6 +121,7 @@ def _episodes(
 
 def first_observation(policy: Policies, spec: EnvSpec, seed: int) -> Observation:
     """Return what a policy observes when the episode of a seed begins."""
+    spec = seen_by(policy, spec)
     environment = spec.make(_needed(policy, spec))
     try:
         return environment.reset(seed=seed)[0]
@@ -136,7 +138,12 @@ def check_fit(policy: Policies, spec: EnvSpec) -> None:
         for agent, each in policy.items():
             _check_fit(each, spec, features_of(spec, agent))
     else:
-        _check_fit(policy, spec, spec.features)
+        _check_fit(policy, spec, seen_by(policy, spec).features)
+
+
+def seen_by(policy: Policies, spec: EnvSpec) -> EnvSpec:
+    """Return the environment as a policy sees it: one for all agents observes what they observe joined."""
+    return get_env_spec(f"team:{spec.name}") if spec.agents and not isinstance(policy, Mapping) else spec
 
 
 def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Feature]) -> None:
