@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from robodiff.data.config import ZarrDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import keep, side_by_side
-from robodiff.data.config import ZarrDataModule
 from robodiff.data.datamodule import WindowLoader
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.windows import Windows, WindowShape, epoch_order

@@ -1,4 +1,4 @@
-"""Small recordings in the formats of others, 4 episodes of 30 to 33 frames each, in which the state follows the action."""
+"""Small recordings in the formats of others: 4 episodes of 30 to 33 frames, in which the state follows the action."""
 
 import io
 import json

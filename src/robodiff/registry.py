@@ -32,6 +32,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
     },
     "data": {
+        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",  # first: a recording.yaml says what a folder is
         "ZarrConfig": "robodiff.data.formats.zarr:FORMAT",
         "LeRobotConfig": "robodiff.data.formats.lerobot:FORMAT",
         "RobomimicConfig": "robodiff.data.formats.robomimic:FORMAT",
@@ -39,7 +40,6 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ManiSkillConfig": "robodiff.data.formats.maniskill:FORMAT",
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",
-        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",
     },
     "envs": {
         "pusht": "robodiff.envs.pusht.spec:SPEC",

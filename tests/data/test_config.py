@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from robodiff.data.config import DataModule, LeRobotDataModule, RobomimicDataModule, ZarrDataModule
 from robodiff.data.config import recording as read_any
+
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape

@@ -1,5 +1,6 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,7 @@ from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.envs.pool import EnvPool, Observation, Step, useful_workers
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
+from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
@@ -29,19 +31,31 @@ class EpisodeRecord:
     non_finite: NonFiniteChunk | None = None
     """The chunk that ended the episode because it is not finite; nothing of it was executed."""
     extra: Mapping[str, float] = field(default_factory=dict)
-    """The environment's own metrics, after the last step."""
+    """The environment's own metrics after the last step, those that are finite."""
 
     @property
     def length(self) -> int:
         """Steps that the environment took."""
         return len(self.actions)
 
+    @property
+    def result(self) -> EpisodeResult:
+        """What is kept of it in ``metrics.json``."""
+        return EpisodeResult(
+            seed=self.seed,
+            success=self.success,
+            max_reward=float(self.max_reward),
+            length=self.length,
+            non_finite=self.non_finite is not None,
+            extra=dict(self.extra),
+        )
+
     def add(self, action: np.ndarray, step: Step) -> None:
         """Take in one more step."""
         self.max_reward = max(self.max_reward, step.reward) if self.actions else step.reward
         self.actions.append(action.copy())
         self.success = self.success or step.success
-        self.extra = step.extra
+        self.extra = {name: float(value) for name, value in step.extra.items() if math.isfinite(value)}
 
 
 def rollout(
@@ -157,7 +171,7 @@ def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Fe
                 f"{key} is {feature.shape} for the policy and {offered.shape} in {spec.name}; a policy must be trained "
                 "on what the environment gives"
             )
-    rate = policy.fps / policy.config.frame_stride
+    rate = 1 / policy.timing.spacing
     if abs(rate - spec.fps) > 1e-6:
         raise UsageError(
             f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"

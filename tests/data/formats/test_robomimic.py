@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from robodiff.data.config import RobomimicDataModule
 from tests.conftest import write_robomimic_file
 
-from robodiff.data.config import RobomimicDataModule
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats import robomimic, robomimic_meta
