@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from tests.recordings import episode, write_aloha, write_maniskill, write_npz, write_odd, write_table
 
 from robodiff.data.describe import describe_unknown
 from robodiff.data.recordings import open_path
 from robodiff.errors import UsageError
-from tests.recordings import episode, write_aloha, write_maniskill, write_npz, write_odd, write_table
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tests.recordings import SIZE, encoded, episode, write_aloha
 
 from robodiff.data.formats.aloha import FORMAT, AlohaConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
-from tests.recordings import SIZE, encoded, episode, write_aloha
 
 HIGH = "observation.images.cam_high"
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from tests.recordings import episode, write_maniskill
 
 from robodiff.data.formats.aloha import FORMAT as ALOHA
 from robodiff.data.formats.maniskill import FORMAT, ManiSkillConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
-from tests.recordings import episode, write_maniskill
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 import zarr
+from tests.recordings import episode, write_maniskill, write_npz, write_odd, write_table
 
 from robodiff.data.formats.mapped import MappedConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
-from tests.recordings import episode, write_maniskill, write_npz, write_odd, write_table
 
 IMAGE = "observation.image"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.recordings import episode, write_npz
 
 from robodiff.data.formats.npz import FORMAT, NpzConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
-from tests.recordings import episode, write_npz
 
 
 @pytest.fixture(autouse=True)

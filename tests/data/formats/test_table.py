@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.recordings import episode, write_table
 
 from robodiff.data.formats.table import FORMAT, TableConfig, rate_of
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
-from tests.recordings import episode, write_table
 
 FRONT = "observation.images.front"
 

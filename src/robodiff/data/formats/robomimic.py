@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from robodiff.data.episodes import MASK, Episodes
+from robodiff.data.formats import hdf5
 from robodiff.data.formats.shape_meta import ShapeMeta
-from robodiff.data.recordings import DataConfig, Format, Recording, is_hdf5, resolve
-
-SUFFIXES = (".hdf5", ".h5")
+from robodiff.data.recordings import DataConfig, Format, Recording, resolve
+from robodiff.errors import RobodiffError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class RobomimicConfig(DataConfig):
         """Return what the chosen demonstrations hold; no image is read."""
         from robodiff.data.formats.robomimic_reader import open_robomimic
 
-        return open_robomimic(resolve(self.path), self, keys)
+        return open_robomimic(resolve(self.path), self)
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """Divide as ``val_filter_key`` says, where it is given."""
@@ -48,15 +48,13 @@ class RobomimicConfig(DataConfig):
 
 def _recognise(path: Path) -> bool:
     """Tell it by its group ``data``; what only calls itself HDF5 is a broken one."""
-    if not is_hdf5(path):
-        return path.is_file() and path.suffix in SUFFIXES
-    import h5py
-
+    if not hdf5.is_hdf5(path):
+        return path.is_file() and path.suffix in hdf5.SUFFIXES
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            return isinstance(file.get("data"), h5py.Group)
-    except (OSError, RuntimeError, KeyError):
-        return path.suffix in SUFFIXES
+        with hdf5.opened(path) as file:
+            return hasattr(file.get("data"), "keys")
+    except RobodiffError:
+        return path.suffix in hdf5.SUFFIXES
 
 
 def _write(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
@@ -65,4 +63,4 @@ def _write(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | N
     return write_robomimic(episodes, path, on_episode)
 
 
-FORMAT = Format("an HDF5 file of robomimic", RobomimicConfig, _recognise, SUFFIXES, _write)
+FORMAT = Format("an HDF5 file of robomimic", RobomimicConfig, _recognise, hdf5.SUFFIXES, _write)

@@ -46,7 +46,9 @@ class LeRobotConfig(DataConfig):
         if not resolve(path).exists():
             return cls(repo_id=path, **options)
         if "revision" in options:
-            raise UsageError(f"{path}: is a folder, and revision is for data sets of the Hugging Face hub; leave it out")
+            raise UsageError(
+                f"{path}: is a folder, and revision is for data sets of the Hugging Face hub; leave it out"
+            )
         return cls(root=path, **options)
 
     @property

@@ -19,7 +19,7 @@ PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 
 
 def read_columns(path: Path, wanted: Callable[[str], bool] | list[str]) -> pa.Table:
-    """Return the columns that are named, or that a function picks; pages are compared with their checksums, if they have them.
+    """Return the columns that are named, or that a function picks; pages are compared with their checksums.
 
     Raises:
         RobodiffError: no such file, a broken one, or a column that it has not.

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from robodiff.data.cache import Part, assembled, folder_of
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot import LeRobotConfig
-from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta, read_meta
+from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta
 from robodiff.data.formats.lerobot.parquet import read_columns
 from robodiff.data.formats.lerobot.video import TOLERANCE, decode_frames
 from robodiff.data.images import resized, target_size

@@ -71,7 +71,7 @@ def decode_frames(
 
 
 def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str, Any]:
-    """Return what LeRobot's info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
+    """Return what info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
     if codec not in _ENCODERS:
         raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(_ENCODERS)}")
     if height % 2 or width % 2 or min(height, width) < 64:
