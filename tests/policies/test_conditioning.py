@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from robodiff.policies.base import PolicyConfig
 from tests.policies.test_diffusion import batch_of, seeing_batch
 from torch import Tensor, nn
 
 from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.errors import UsageError
-from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from robodiff.policies.base import PolicyConfig
 
 from robodiff.errors import UsageError
-from robodiff.policies.base import PolicyConfig
 from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, config_from_dict, config_to_dict
 
 

@@ -6,8 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from robodiff.data.episodes import Episodes
 from robodiff.data.windows import Windows, WindowShape
@@ -15,6 +13,7 @@ from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.results import Latency
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner
+from robodiff.policies.runtime import draw_noise
 
 WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
 BATCH, BATCH_OF_IMAGES = 64, 16
@@ -27,7 +26,7 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
     Raises:
         UsageError: it is not.
     """
-    rate = policy.fps / policy.config.frame_stride
+    rate = 1 / policy.timing.spacing
     stride = round(episodes.fps / rate)
     if stride < 1 or abs(episodes.fps / rate - stride) > 1e-3 * stride:
         raise UsageError(
@@ -53,7 +52,7 @@ def sample_chunks(
     seed: int,
     batch_size: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
-    on_row: Callable[[int, Tensor], None] | None = None,
+    on_row: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Sample chunks, whose noise is a function of the seed, the frame that is now, and the number of the draw.
 
@@ -70,23 +69,24 @@ def sample_chunks(
     Returns:
         The actions from now on, (A, n, Da), in recorded units; a policy may give some that are not finite.
     """
-    now, chunks = policy.config.n_obs_steps - 1, []
-    size = batch_size or (BATCH_OF_IMAGES if policy.cameras.dims else BATCH)
+    now, shape, chunks = policy.timing.n_obs_steps - 1, policy.noise_shape(1), []
+    size = batch_size or (BATCH_OF_IMAGES if any(f.kind == "image" for f in policy.features.values()) else BATCH)
     for first in range(0, len(asked), size):
         numbers, draws = asked[first : first + size].T
-        noise = _noise(policy, seed, windows.now[numbers], draws)
+        drawn_for = zip(windows.now[numbers], draws, strict=True)
+        noise = np.concatenate([draw_noise(shape, seed, frame, draw) for frame, draw in drawn_for], axis=1)
         chunk = policy.predict_chunk(observed_at(policy, episodes, windows, numbers), noise=noise, on_row=on_row)
-        chunks.append(chunk.actions[:, now - chunk.first_step :].float().cpu().numpy())
+        chunks.append(chunk.actions[:, now - chunk.first_step :])
         advance(first + len(numbers))
     return np.concatenate(chunks)
 
 
 def observed_at(
     policy: DiffusionPolicy, episodes: Episodes, windows: Windows, numbers: np.ndarray
-) -> dict[str, Tensor]:
+) -> dict[str, np.ndarray]:
     """Return what the policy observes at windows, (B,): per key (B, To, ...), as recorded."""
-    frames = windows.frames(numbers)[0][:, : policy.config.n_obs_steps]  # (B, To)
-    return {key: torch.from_numpy(episodes.arrays[key][frames]) for key in policy.observation_keys}
+    frames = windows.frames(numbers)[0][:, : policy.timing.n_obs_steps]  # (B, To)
+    return {key: np.asarray(episodes.arrays[key][frames]) for key in policy.observation_keys}
 
 
 def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> None:
@@ -116,12 +116,3 @@ def chunk_latency(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray]
         if sum(times) >= SECONDS_OF_CHUNKS * 1e3 and len(times) >= WARM_UP + LEAST_CHUNKS:
             break
     return Latency.of(times[WARM_UP:])
-
-
-def _noise(policy: DiffusionPolicy, seed: int, frames: np.ndarray, draws: np.ndarray) -> Tensor:
-    rows, _, *shape = policy.noise_shape(1)
-    noise = [
-        np.random.default_rng([seed, int(frame), int(draw)]).standard_normal((rows, *shape), dtype=np.float32)
-        for frame, draw in zip(frames, draws, strict=True)
-    ]
-    return torch.tensor(np.stack(noise, axis=1), device=policy.device)  # (rows, B, n, W)

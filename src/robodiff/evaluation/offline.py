@@ -192,7 +192,7 @@ def _check_folder(out: Path, source: str) -> None:
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return means over the rows of errors (K, E), each (E,): absolute ones and, of the policy, the root mean square."""
+    """Return means (E,) over the rows of errors (K, E): absolute ones and, of the policy, the root mean square."""
     policy = errors["policy"]
     return {
         "mae": policy.mean(0),

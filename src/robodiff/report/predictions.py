@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from robodiff.data.episodes import ACTION, Episodes, with_past_action
 from robodiff.data.windows import Windows
@@ -66,8 +66,8 @@ def draw_predictions(
 
     watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 
-    def watch(_: int, x: Tensor) -> None:
-        watched.append(x[:, now - policy.config.first_step :].numpy())
+    def watch(_: int, actions: np.ndarray) -> None:
+        watched.append(actions[:, now - policy.config.first_step :])
 
     sample_chunks(policy, episodes, windows, asked[:samples], seed=0, batch_size=samples, on_row=watch)
     denoising = []
@@ -75,7 +75,8 @@ def draw_predictions(
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
         denoising += _panels(policy, episodes, frames[0], scene, None, watched[row], title)
 
-    views = policy.views(observed_at(policy, episodes, windows, picks))
+    observed = observed_at(policy, episodes, windows, picks)
+    views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
     cameras = [
         figures.camera_view(
             view.image[place, -1].permute(1, 2, 0).numpy(),

@@ -59,11 +59,11 @@ def describe(episodes: Episodes) -> dict[str, Any]:
         if feature.kind != "vector":
             continue
         array = episodes.arrays[key]
-        mean, deviation = (measure(array, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
+        columns = [array.min(0), array.mean(0, dtype=np.float64), array.max(0), array.std(0, dtype=np.float64)]
         names = feature.names or tuple(map(str, range(feature.shape[0])))
         table += [
             {"key": key, "dimension": name, "unit": feature.unit or "", "numbers": row}
-            for name, *row in zip(names, array.min(0), mean, array.max(0), deviation, strict=True)
+            for name, row in zip(names, np.stack(columns, axis=1), strict=True)
         ]
     return {
         "summary": f"{episodes.source}: {len(episodes):,} episodes, {lengths.sum():,} frames at {fps:g} Hz, which is "

@@ -19,7 +19,8 @@ from robodiff.training.module import PolicyTraining
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
-"""What is logged of rollouts; the last is the number of episodes that an action which is not finite stopped."""
+"""What is logged of rollouts, beside what the environment measures itself; the last is the number of episodes that an
+action which is not finite stopped."""
 
 SHARE = 30
 """Training takes at least so many times as long as the checkpoints of it: those of large networks take seconds."""
@@ -52,22 +53,22 @@ class RunLength(Callback):
         self.config = config
         self.new_length = new_length  # although the checkpoint brings one
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
-        self._resumed = 0  # the step at which this process began
+        self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
-        self._resumed = trainer.global_step
+        self._resumed, self._begun = trainer.global_step, time.monotonic()
         if self.new_length:
             pl_module.total_steps = None
         if pl_module.total_steps is not None:
             return
         if self.config.fast_dev_run:
-            pl_module.total_steps = 1
+            pl_module.set_length(1)
         elif self.config.max_steps is not None:
-            pl_module.total_steps = self.config.max_steps
+            pl_module.set_length(self.config.max_steps)
         elif self.config.max_epochs is not None:
             batches = int(trainer.num_training_batches)
-            pl_module.total_steps = self.config.max_epochs * -(-batches // self.config.accumulate_grad_batches)
+            pl_module.set_length(self.config.max_epochs * -(-batches // self.config.accumulate_grad_batches))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
         """Measure a time budget, and stop at the last step."""
@@ -77,42 +78,55 @@ class RunLength(Callback):
                 if pl_module.device.type == "cuda":
                     torch.cuda.synchronize()  # the step has been queued, not done
                 self._step_ends.append(time.monotonic())
-            if len(self._step_ends) > self.warmup_steps + self.timed_steps:
-                seconds = float(np.median(np.diff(self._step_ends[self.warmup_steps :])))
-                steps = self._resumed + max(1, round(self.config.seconds / seconds))
-                pl_module.total_steps = max(step, int(trainer.strategy.broadcast(steps)))
+            if (steps := trainer.strategy.broadcast(self._measured())) is not None:
+                pl_module.set_length(max(step, self._resumed + steps))
         if pl_module.total_steps is not None and step >= pl_module.total_steps:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1  # what the run ends with is validated, in whichever epoch that is
+
+    def _measured(self) -> int | None:
+        """Return the steps that the time budget allows; None while too few of them have been timed.
+
+        Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute.
+        """
+        ends, budget, spent = self._step_ends, self.config.seconds, time.monotonic() - self._begun
+        long = spent > budget or (len(ends) >= 3 and spent > budget / 10)
+        if len(ends) <= self.warmup_steps + self.timed_steps and not long:
+            return None
+        durations = np.diff(ends[min(self.warmup_steps, len(ends) // 2) :])
+        seconds = float(np.median(durations)) if len(durations) else spent
+        return len(ends) + max(0, int((budget - spent) / seconds))
 
 
 class Rollouts(Callback):
     """Every n epochs, and when the run ends, let the averaged policy act in an environment."""
 
     def __init__(self, config: RolloutConfig, episodes: int) -> None:
+        assert config.env is not None
         self.config = config
+        self.spec = get_env_spec(config.env)
         self.episodes = episodes
         self.latest: dict[str, float] | None = None  # what this epoch's rollouts gave
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Roll out and log."""
         self.latest = None
-        if not ((trainer.current_epoch + 1) % self.config.every_n_epochs == 0 or trainer.should_stop):
+        due = (trainer.current_epoch + 1) % self.config.every_n_epochs == 0 or trainer.should_stop
+        if not (due and pl_module.trained_span.is_last):  # before that nothing can act
             return
-        assert self.config.env is not None
         pl_module.average.eval()
         seeds = range(self.config.seed, self.config.seed + self.episodes)
         num_envs = min(self.config.num_envs, self.episodes)
-        figures = torch.zeros(len(ROLLED))
+        figures: dict[str, float] = {}
         if trainer.is_global_zero:
-            result = summary(rollout(pl_module.average, get_env_spec(self.config.env), seeds, num_envs))
-            figures = torch.tensor([float(result[name]) for name in ROLLED])
-        values = trainer.strategy.broadcast(figures).tolist()
-        self.latest = {f"rollout/{name}": value for name, value in zip(ROLLED, values, strict=True)}
+            result = summary(rollout(pl_module.average, self.spec, seeds, num_envs))
+            figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
+        figures = trainer.strategy.broadcast(figures)
+        self.latest = {f"rollout/{name}": value for name, value in figures.items()}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 
-class Keeper(Callback):
+class Checkpoints(Callback):
     """Keep the best policy, the last, every n-th, and checkpoints to go on from; end a run that no longer improves.
 
     The best is the one with the highest reward in rollouts or, where there are none, with the smallest
@@ -132,8 +146,13 @@ class Keeper(Callback):
         self._signal: int | None = None  # SIGINT or SIGTERM, once it has come
         self._previous_handlers: dict[int, Any] = {}
 
+    @property
+    def state_key(self) -> str:
+        """By which its state is found in checkpoints; those of earlier versions have it, too."""
+        return "Keeper"
+
     def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints."""
+        """Return what checkpoints keep."""
         return {"best": self.best, "worse_in_a_row": self.worse_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

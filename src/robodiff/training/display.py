@@ -33,8 +33,13 @@ class Throughput(Callback):
 
     @property
     def now(self) -> float:
-        """Over the last batches."""
+        """Samples a second over the last batches."""
         return sum(samples for _, samples in self.recent) / max(sum(seconds for seconds, _ in self.recent), 1e-9)
+
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds that one of the last batches took."""
+        return float(np.mean([seconds for seconds, _ in self.recent]))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the clock."""
@@ -62,6 +67,7 @@ class ProgressLine(Callback):
         self.bar: Progress | None = None
         self._task: Any = None
         self._clock = 0.0  # when the last line was printed
+        self._pace_shown = False
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the bar."""
@@ -78,6 +84,8 @@ class ProgressLine(Callback):
         """Tell how far it is."""
         if not trainer.is_global_zero:
             return
+        if len(self.throughput.recent) > self.throughput.warmup_batches:
+            self._show_pace(trainer)
         now = time.monotonic()
         if now - self._clock < (0.5 if self.bar else self.seconds_between_lines):
             return
@@ -89,7 +97,7 @@ class ProgressLine(Callback):
             self.bar.update(self._task, completed=step, total=total, description=text)
         else:
             batches = 0 if total is None else (total - step) * trainer.accumulate_grad_batches
-            left = batches * float(np.mean([seconds for seconds, _ in self.throughput.recent])) / 60
+            left = batches * self.throughput.batch_seconds / 60
             until = "" if total is None else f"  {left:.1f} min left"
             say(self.console, f"step {step}/{total or '?'}  {text}{until}")
 
@@ -111,6 +119,18 @@ class ProgressLine(Callback):
                     else ""
                 ),
             )
+
+    def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
+        """Tell of a short run, too, how long its steps took."""
+        if trainer.is_global_zero and self.throughput.recent:
+            self._show_pace(trainer)
+
+    def _show_pace(self, trainer: Trainer) -> None:
+        """Print once how long a step takes."""
+        if not self._pace_shown:
+            self._pace_shown = True
+            seconds = self.throughput.batch_seconds * trainer.accumulate_grad_batches
+            say(self.console, f"a step takes {seconds:.3g} s: {self.throughput.now:,.0f} samples/s")
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
         """Stop the bar."""

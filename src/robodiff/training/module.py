@@ -13,10 +13,13 @@ from torch import Tensor
 
 from robodiff.data.datamodule import send
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE
-from robodiff.errors import RobodiffError
-from robodiff.policies.diffusion import Chunk, DiffusionPolicy
+from robodiff.errors import RobodiffError, notice
+from robodiff.policies.config import Stage
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runtime import Chunk
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
+from robodiff.training.stages import Span, check_stages, span_at, spans
 
 _NEVER = 2**62
 """A batch that no run comes to."""
@@ -52,6 +55,10 @@ class PolicyTraining(LightningModule):
         self.policy = policy
         self.average = copy.deepcopy(policy).requires_grad_(False).eval()
         self.ema = Ema(self.average, self.policy)
+        self.stages = policy.config.stages()
+        check_stages(policy, self.stages)
+        self._trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}  # ever
+        self._stage: Stage | None = None  # which has been begun in this process
         self.seed = seed
         self.clip = gradient_clip_val
         self.batch_size = batch_size
@@ -67,8 +74,25 @@ class PolicyTraining(LightningModule):
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile``; the average, which acts on batches of other sizes, stays as it is."""
-        for network in (self.policy.denoiser, *self.policy.cameras.encoders.values()):
+        for network in self.policy.networks:
             network.compile()
+
+    def set_length(self, steps: int) -> None:
+        """Tell how many optimizer steps the run has."""
+        self.total_steps = steps
+        for span in spans(self.stages, steps):
+            if span.steps == 0:
+                notice(f"in {steps} steps the run does not come to the stage {span.stage.name}")
+
+    @property
+    def span(self) -> Span:
+        """The stage of the optimizer step that comes next."""
+        return span_at(self.stages, self.global_step, self.total_steps)
+
+    @property
+    def trained_span(self) -> Span:
+        """The stage of the optimizer step before, which is what can be measured."""
+        return span_at(self.stages, max(0, self.global_step - 1), self.total_steps)
 
     @property
     def seconds(self) -> float:
@@ -76,23 +100,25 @@ class PolicyTraining(LightningModule):
         return self._earlier_seconds + time.monotonic() - self._begun
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
+        """Return the optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
-        return make_optimizer(self.policy, fused)
+        return make_optimizer(self.policy, self.policy.config, fused)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch, with noise drawn for the whole batch of all ranks, of which each keeps its rows."""
-        step = self.micro_batches
+        """Return the loss of one batch, with noise drawn for that of all ranks, of which each keeps its rows."""
+        step, stage = self.micro_batches, self.span.stage
+        if stage != self._stage:
+            self._begin(stage)
         torch.manual_seed(_mix(self.seed, step, self.trainer.global_rank, 1))  # dropout, crops
-        noise, timesteps = self._draw(
+        draws = self._draw(
             len(batch[ACTION]), self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
         )
-        loss, spread = self.policy.loss(batch, noise=noise, timesteps=timesteps)
+        loss, metrics = getattr(self.policy, stage.loss)(batch, **draws)
         self.micro_batches += 1
         self._watch(loss.detach())
         if self._is_logged():
             self.log("train/loss", loss, sync_dist=True)
-            self.log_dict({f"train/{name}": value for name, value in spread.items()})
+            self.log_dict({f"train/{name}": value for name, value in metrics.items()})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -108,14 +134,15 @@ class PolicyTraining(LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """Step with the learning rate of this step, then move the average."""
-        step = self.global_step
-        rate = learning_rate(step, self.total_steps, self.policy.config)
+        span, config = self.span, self.policy.config
+        step = self.global_step - span.start
+        rate = learning_rate(step, span.steps, config, span.stage.learning_rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
         if self._is_logged():
             self.log("train/learning_rate", rate)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.ema.update(ema_decay(step + 1, self.policy.config))
+        self.ema.update(ema_decay(step + 1, config), span.stage.trains)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Stop at once where looking costs nothing; else where the GPU is waited for anyway, to log or to measure."""
@@ -132,11 +159,11 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
-        recording = shlex.join(self.trainer.datamodule.config.arguments())  # pyright: ignore
+        recording = shlex.quote(self.trainer.datamodule.episodes.source)  # pyright: ignore
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
             f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
-            f"{self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
+            f"{self.trained_span.stage.learning_rate or self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
         )
 
     def _watch(self, value: Tensor) -> None:
@@ -145,12 +172,12 @@ class PolicyTraining(LightningModule):
         self._broken = torch.where(value.isfinite(), broken, broken.clamp(max=self.micro_batches - 1))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """The averaged policy on held-out windows, with the same noise every time, and in 32 bits, as it acts."""
+        """Measure the averaged policy on held-out windows, with the same noise every time, in 32 bits as it acts."""
         self.average.eval()
         size = len(batch[ACTION])
-        noise, timesteps = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2))
+        draws, objective = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2)), self.trained_span.stage.loss
         with torch.autocast(self.device.type, enabled=False):
-            loss, _ = self.average.loss(batch, noise=noise, timesteps=timesteps)
+            loss, _ = getattr(self.average, objective)(batch, **draws)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
         if not self.samples_chunks:
             return
@@ -162,22 +189,22 @@ class PolicyTraining(LightningModule):
         self.log("val/action_mse", error, batch_size=size, sync_dist=True)
 
     def _action_error(self, chunk: Chunk, batch: Mapping[str, Tensor]) -> Tensor:
-        """The mean squared error of the actions that are executed, over the dimensions that move.
+        """Return the mean squared error of the actions that are executed, over the dimensions that move.
 
         Each counts in units of its variance, so that always giving the training episodes' mean action scores 1 there.
         """
-        config = self.policy.config
-        steps = slice(config.n_obs_steps - 1, config.n_obs_steps - 1 + config.n_action_steps)
-        executed = chunk.actions[:, steps.start - chunk.first_step :][:, : config.n_action_steps]
-        squared = self.policy.representation.distance(executed, batch[ACTION][:, steps]).square()  # (B, Ta, E)
+        timing = self.policy.timing
+        steps = slice(timing.n_obs_steps - 1, timing.n_obs_steps - 1 + timing.n_action_steps)
+        recorded, executed = batch[ACTION][:, steps], chunk.executed(timing)
+        squared = self.policy.representation.distance(executed, recorded).square()  # (B, Ta, E)
         valid = ~batch["action_is_pad"][:, steps]
         return ((squared * self.action_weights).sum(-1) * valid).sum() / valid.sum()
 
     @property
     def samples_chunks(self) -> bool:
-        """Whether the validation of this epoch samples chunks of actions; without one that moves, none does."""
+        """Whether the validation of this epoch samples chunks of actions: in the last stage, if any action moves."""
         due = (self.current_epoch + 1) % self.sample_every == 0 or self.trainer.should_stop
-        return due and self.action_moves
+        return due and self.action_moves and self.trained_span.is_last
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
@@ -197,17 +224,27 @@ class PolicyTraining(LightningModule):
         """Whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
 
-    def _draw(self, size: int, world_size: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Noise (B, n, W) and timesteps (B,) for ``size`` windows: the rows of one rank out of those of all."""
-        generator = torch.Generator().manual_seed(seed)
-        rows = world_size * max(self.batch_size, size)
-        noise = torch.randn(self.policy.noise_shape(rows)[1:], generator=generator)
-        uniform = torch.rand(rows, generator=generator)
+    def _begin(self, stage: Stage) -> None:
+        """Let a stage train what it trains, and the rest be as it acts; to begin it twice changes nothing."""
+        self._stage = stage
+        if len(self.stages) == 1:
+            return
+        self.ema.settle(stage.trains)
+        for name, parameter in self.policy.named_parameters():
+            parameter.requires_grad_(name in self._trained and name.startswith(stage.trains))
+        self.policy.train()
+        for name, module in self.policy.named_modules():
+            inner = [each for each in self._trained if each.startswith(f"{name}.")]
+            if inner and not any(each.startswith(stage.trains) for each in inner):
+                module.eval()
+
+    def _draw(self, size: int, world_size: int, rank: int, seed: int) -> dict[str, Tensor]:
+        """Draw the random numbers of the loss of ``size`` windows: the rows of one rank out of those of all."""
+        draws = self.policy.draw(world_size * max(self.batch_size, size), torch.Generator().manual_seed(seed))
         mine = slice(rank, rank + world_size * size, world_size)  # as the loader divides windows
-        timesteps = self.policy.schedule.timesteps_from_uniform(uniform[mine])
-        return send(noise[mine], self.device), send(timesteps, self.device)
+        return {name: send(values[mine], self.device) for name, values in draws.items()}
 
 
 def _mix(*numbers: int) -> int:
-    """One well-mixed 63-bit seed of several numbers."""
+    """Return one well-mixed 63-bit seed of several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

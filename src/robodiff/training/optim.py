@@ -6,16 +6,15 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from robodiff.policies.base import PolicyConfig
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.config import PolicyConfig
 
 
-def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimizer:
-    """Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the policy's configuration says.
+def make_optimizer(policy: nn.Module, config: PolicyConfig, fused: bool) -> torch.optim.Optimizer:
+    """Return Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the configuration says.
 
-    The parameters that are trained form one group for each weight decay.
+    The parameters that are trained form one group for each weight decay. Those that rest in a stage have no gradient
+    then, and are left alone.
     """
-    config = policy.config
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
@@ -30,23 +29,22 @@ def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimize
     )
 
 
-def learning_rate(step: int, total_steps: int | None, config: PolicyConfig) -> float:
-    """The learning rate of optimizer step 0, 1, ...
+def learning_rate(step: int, total_steps: int | None, config: PolicyConfig, peak: float | None = None) -> float:
+    """Return the learning rate of optimizer step 0, 1, ... of a stage.
 
     Args:
         step: which one.
-        total_steps: of the run; None while it is not known (then as in a very long run).
+        total_steps: of the stage; None while it is not known (then as in a very long one).
         config: names the schedule and its warm-up.
+        peak: the rate after warm-up; the configuration's when None.
     """
+    peak = config.learning_rate if peak is None else peak
     warmup = config.scheduler_warmup_steps
     if total_steps is not None:
         warmup = min(warmup, total_steps // 10)
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     if total_steps is None or config.scheduler_name == "constant":
-        return config.learning_rate
+        return peak
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    return (
-        config.learning_rate
-        * {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}[config.scheduler_name]
-    )
+    return peak * {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}[config.scheduler_name]

@@ -19,7 +19,7 @@ COLUMNS: list[str] = [
     "train/grad_norm", "val/loss", "val/action_mse", "rollout/success_rate", "rollout/mean_max_reward",
     "rollout/non_finite_actions",
 ]  # fmt: skip
-"""What is logged of a run, in the order of the columns of metrics.csv."""
+"""What is logged of every run, in the order of the columns of metrics.csv."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class MetricsCsv(Logger):
-    """``metrics.csv``: a line each time something was measured, columns as in ``COLUMNS``; others are not kept.
+    """``metrics.csv``: a line each time something was measured. Columns are ``COLUMNS``, then others as they come.
 
     Args:
         path: of the file; an earlier one is appended to.
@@ -46,11 +46,9 @@ class MetricsCsv(Logger):
         self.path = path
         rows = [row for row in read_rows(path, "global_step") if row["global_step"].isdecimal()]
         kept = [row for row in rows if int(row["global_step"]) <= resumed_step]
+        self.columns = list(dict.fromkeys([*COLUMNS, *(kept[0] if kept else ())]))
         if rank_zero_only.rank == 0:
-            with replacing(path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(kept)
+            self._write(kept)
 
     @property
     def name(self) -> str:
@@ -64,14 +62,24 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: the run's config.yaml has them."""
+        """Write nothing: the run's config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one line."""
-        row = {key: f"{value:.8g}" for key, value in metrics.items() if key in COLUMNS}
-        if set(row) - {"epoch"}:
-            done = (step or 0) + 1  # Lightning numbers steps from 0; here it is how many are done
-            row.update(global_step=str(done), epoch=str(int(metrics.get("epoch", 0))))
-            with naming(self.path), self.path.open("a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerow(row)
+        row = {key: f"{value:.8g}" for key, value in metrics.items() if key != "epoch"}
+        if not row:
+            return
+        done = (step or 0) + 1  # Lightning numbers steps from 0; here it is how many are done
+        row.update(global_step=str(done), epoch=str(int(metrics.get("epoch", 0))))
+        if new := [key for key in row if key not in self.columns]:
+            self.columns += new
+            self._write(read_rows(self.path, "global_step"))
+        with naming(self.path), self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -112,7 +112,7 @@ def _stored(
     if not (stopped and ends.size and array.shape[0] > ends[-1]):
         faults = unequal(key, array.shape[0], ends)
     frame, kind, make = array.shape[1:], _kind(array), None
-    feature = Feature("vector", (math.prod(frame),), "float32") if kind == "vector" else None
+    feature = Feature("vector", (math.prod(frame),), "float32", *_names_and_unit(array)) if kind == "vector" else None
     if kind == "image":
         channels, height, width = frame if frame[0] in CHANNELS else (frame[2], *frame[:2])
         size = target_size(config.resize_shape, height, width)
@@ -125,6 +125,13 @@ def _stored(
             return decoded(path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
 
     return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults)
+
+
+def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return what robodiff's writer says of the dimensions; what others say by these names counts if it fits."""
+    names, unit = array.attrs.get("names"), array.attrs.get("unit")
+    fits = isinstance(names, list) and len(names) == math.prod(array.shape[1:]) and all(type(n) is str for n in names)
+    return tuple(names) if fits else None, unit if isinstance(unit, str) else None
 
 
 def _faults(key: str, array: Any) -> Iterator[Finding]:

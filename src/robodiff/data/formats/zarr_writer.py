@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from robodiff.data.episodes import Episodes, left_out
+from robodiff.data.episodes import Episodes, Feature, left_out
 from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
@@ -29,6 +29,7 @@ class ZarrWriter:
         layout: what the keys of the file are called here; None where they are robodiff's own names.
         recipe: how the episodes are made; a recording is continued only by the recipe that began it.
         zarr_format: 2 or 3.
+        features: of the keys, whose names and units are written beside the arrays.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ZarrWriter:
         layout: str | None = None,
         recipe: Mapping[str, Any] | None = None,
         zarr_format: int = 3,
+        features: Mapping[str, Feature] | None = None,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
         _check_ours(path)
@@ -47,7 +49,7 @@ class ZarrWriter:
         found = self.group.attrs.get(ATTRIBUTE, attributes)
         if {**found, "complete": False} != attributes:
             raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
-        self._unfinished = attributes
+        self._unfinished, self._features = attributes, features or {}
         if ATTRIBUTE not in self.group.attrs:
             self.group.attrs[ATTRIBUTE] = attributes
         self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
@@ -89,7 +91,10 @@ class ZarrWriter:
             if self.group.metadata.zarr_format == 3:
                 level = 5 if values.ndim == 4 else 9  # of images, 9 saves a third and takes twenty times as long
                 codec = {"compressors": BloscCodec(cname="zstd", clevel=level, shuffle="bitshuffle")}
-            group.create_array(key, shape=(start, *values.shape[1:]), chunks=chunks, dtype=values.dtype, **codec)
+            feature = self._features.get(key) if group is self._data else None
+            described = {"names": feature.names, "unit": feature.unit} if feature else {}
+            shape = (start, *values.shape[1:])
+            group.create_array(key, shape=shape, chunks=chunks, dtype=values.dtype, attributes=described, **codec)
         array = group[key]
         array.resize((start, *values.shape[1:]))  # drops what a stopped writer left behind
         array.append(values)
@@ -110,7 +115,7 @@ def write_zarr(episodes: Episodes, path: Path, on_episode: Callable[[int], None]
     with replacing(path) as temporary:
         packed = path.suffix == ".zip"
         folder = path.with_name(f".{path.name}.zarr.{os.getpid()}.tmp") if packed else temporary
-        writer = ZarrWriter(folder, episodes.fps)
+        writer = ZarrWriter(folder, episodes.fps, features=episodes.features)
         for number in range(len(episodes)):
             frames = episodes.slice(number)
             arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
@@ -120,7 +125,7 @@ def write_zarr(episodes: Episodes, path: Path, on_episode: Callable[[int], None]
         writer.close()
         if packed:
             pack_zip(folder, temporary)
-    return left_out(episodes, [*columns])
+    return left_out(episodes, [*columns], names_kept=True)
 
 
 def pack_zip(folder: Path, target: Path) -> None:
