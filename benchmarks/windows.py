@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from robodiff.data.config import ZarrDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import keep, side_by_side

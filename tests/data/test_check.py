@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from robodiff.data.config import ZarrDataModule, resolve
 
 from robodiff.data.check import examine, read_sound
 from robodiff.data.formats.zarr import ZarrConfig
