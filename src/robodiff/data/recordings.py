@@ -76,6 +76,11 @@ class Stored:
         """Whether it is images, as far as that is known."""
         return self.feature is not None and self.feature.kind == "image"
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it is something else than images or numbers, and nothing more is wrong with it."""
+        return self.read is None and not self.faults
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -237,16 +242,21 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        for name, made_of in [*sources.items()]:
-            for file_key, stored in ((part.file_key, recording.arrays[part.file_key]) for part in made_of):
-                if stored.read is not None or stored.faults:
-                    continue
-                message = f"{recording.source}: {file_key} is {stored.dtype} of shape {stored.shape}, neither numbers nor "
-                if keys is not None or self.key_map is not None or recording.layout is not None:
-                    raise RobodiffError(f"{message}images that can be read")
-                notice(f"{message}images that can be read; left out")
-                sources.pop(name, None)
-        return sources
+        readable, faults = {}, []
+        for name, made_of in sources.items():
+            unreadable = [part.file_key for part in made_of if recording.arrays[part.file_key].is_unreadable]
+            if not unreadable:
+                readable[name] = made_of
+            for key in unreadable:
+                stored = recording.arrays[key]
+                message = f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+                faults.append(Finding("fatal", "form", message, "convert it, or name another key", key))
+        named = keys is not None or self.key_map is not None or recording.layout is not None
+        if faults and named:
+            raise RecordingError(recording.source, faults)
+        for fault in faults:
+            notice(f"{recording.source}: {fault.message}; left out")
+        return readable
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
