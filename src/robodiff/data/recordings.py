@@ -366,6 +366,8 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
+    if place.exists() and not (place.is_file() or place.is_dir()):  # a device or a pipe has no end
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
     if place.exists():
         form = next((each for each in formats() if each.recognise(place)), None)
         if form is None:
