@@ -348,9 +348,9 @@ def in_words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(in_words, inner))
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else brief(inner[0])
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else brief(*inner)
     if origin in (list, tuple):
-        count = "two " if origin is tuple and len(inner) == 2 and inner[1] is not Ellipsis else ""
+        count = "two " if origin is tuple and len(inner) == 2 and Ellipsis not in inner else ""
         return f"list of {count}{in_words(inner[0])}"
     if origin is dict:
         return f"mapping of names to {in_words(inner[1])}"
