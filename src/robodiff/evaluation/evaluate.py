@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.results import (
@@ -17,12 +19,13 @@ from robodiff.evaluation.results import (
     read_result,
     write_result,
 )
-from robodiff.evaluation.rollout import EpisodeRecord, check_fit, first_observation, rollout
+from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+from robodiff.policies.diffusion import DiffusionPolicy
 
 
 def evaluate(
@@ -51,6 +54,7 @@ def evaluate(
     folder = find_policy(policy_path)
     policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
     check_fit(policy, spec)
+    spec = seen_by(policy, spec)
     evaluated = Evaluated(
         policy=policy_hash(folder),
         environment=config.env,
@@ -72,13 +76,21 @@ def evaluate(
             **vars(summary(records)),
             episodes=[record.result for record in records],
             evaluated=evaluated,
-            latency_ms=chunk_latency(policy, first_observation(policy, spec, config.seed)),
+            latency_ms=chunk_latency(policy, _first_observation(policy, spec, config.seed)),
         )
         (out / Comparison.file).unlink(missing_ok=True)
         write_result(out, result)  # first: videos may fill the disk
         write_non_finite(records, out / NON_FINITE_FOLDER)
         write_videos(spec, records, out / VIDEO_FOLDER, config.videos)
     return result
+
+
+def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:
+    environment = spec.make(needed_keys(policy, spec))
+    try:
+        return environment.reset(seed=seed)[0]
+    finally:
+        environment.close()
 
 
 def summary(records: Sequence[EpisodeRecord]) -> Summary:

@@ -21,8 +21,8 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
-from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
@@ -194,7 +194,9 @@ def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
             f"{checkpoint}: cannot be read: {reason}; the run cannot go on, train anew (its policies stay)"
         ) from None
     if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}")
+        raise UsageError(
+            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
+        )
     return step
 
 
