@@ -73,9 +73,8 @@ class FieldErrors(UsageError):
     """
 
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
-        prefix = f"{where}." if where else ""
-        texts = [f"{prefix}{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}"
-                 for name, problem in problems.items()]  # fmt: skip
+        problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
+        texts = [f"{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}" for name, problem in problems.items()]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
         super().__init__("; ".join(texts[:MOST_PROBLEMS]) + more)
         self.problems = problems
@@ -298,7 +297,7 @@ for _kind in (_Loader, _Dumper):
          list("-+.0123456789")),
     ):  # fmt: skip
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))  # pyright: ignore
 
 
 def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:

@@ -72,7 +72,7 @@ def test_an_environment_of_a_plugin_with_agents(robodiff: Run, tmp_path: Path, m
     monkeypatch.setattr(registry, "_TABLE", registry._Table())
     plugin = Path(__file__).parents[2] / "examples" / "extending" / "two_agents.py"
     out = tmp_path / "meet.zarr"
-    command = ("collect", "meet", "--plugin", plugin, "--episodes", 3, "--workers", 2, "--out", out)
+    command = ("collect", "two_agents", "--plugin", plugin, "--episodes", 3, "--workers", 2, "--out", out)
     code, _, err = robodiff(*command)
     assert (code, err) == (0, "")
     for agent, width in (("0", 2), ("1", 2), (None, 4)):

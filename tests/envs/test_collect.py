@@ -115,7 +115,7 @@ def test_observations_are_those_of_the_states_and_images_are_drawn_on_demand() -
 
 
 def test_agents_of_a_plugin_are_recorded_apart(plugin: Path) -> None:
-    alone, together = list(collect("meet", 4)), list(collect("meet", 4, workers=2))
+    alone, together = list(collect("two_agents", 4)), list(collect("two_agents", 4, workers=2))
     for one, other in zip(alone, together, strict=True):
         assert_same(one.arrays, other.arrays)
         assert {key: array.shape[1] for key, array in one.arrays.items()} == {
@@ -162,7 +162,7 @@ def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypat
         ({"env": "gymnasium:Pendulum-v1"}, "no scripted expert"),
         ({"corrections": float("nan")}, "corrections: expected float"),
         ({"correction": 0.5}, "Did you mean 'corrections'"),
-        ({"env": "meet", "images": True}, "has no images"),
+        ({"env": "two_agents", "images": True}, "has no images"),
     ],
 )
 def test_bad_requests_are_refused_at_once(plugin: Path, arguments: dict[str, Any], message: str) -> None:

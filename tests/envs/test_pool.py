@@ -72,7 +72,7 @@ def test_as_many_processes_as_cores_that_may_be_used(monkeypatch: pytest.MonkeyP
 
 
 def test_plugins_are_loaded_by_workers_and_figures_of_an_episode_are_passed_on(plugin: Path) -> None:
-    spec = get_env_spec("meet")
+    spec = get_env_spec("two_agents")
     assert spec.agents == {"0": slice(0, 2), "1": slice(2, 4)}
     rows, actions = [0, 1, 2], np.array([0.05, 0, 0, -0.05])
     steps = []
@@ -118,7 +118,7 @@ def test_only_drawing_is_worth_processes() -> None:
 
 
 def test_one_policy_for_all_agents_observes_what_they_observe_joined(plugin: Path) -> None:
-    spec, own = get_env_spec("team:meet"), get_env_spec("meet")
+    spec, own = get_env_spec("team:two_agents"), get_env_spec("two_agents")
     assert {key: feature.shape for key, feature in spec.features.items()} == {
         "observation.state": (8,), "action": (4,)
     }  # fmt: skip

@@ -22,7 +22,8 @@ MOST_FILES = 500
 """Files and folders of one folder that are looked at."""
 MOST_EPISODES = 3
 MOST_VALUES = 10**6
-"""Episodes and numbers of an array that are read to see what it is."""
+MOST_COMPARED = 24
+"""Episodes, numbers of an array, and arrays that are read to see what they are."""
 _ACTION = re.compile(r"(.*[._/])?(actions?|act|cmd|command|commands|control|ctrl|target|targets|u)", re.IGNORECASE)
 _STATE = re.compile(r"(.*[._/])?(states?|qpos|q|joints?|joint_\w+|obs|observations?|proprio)", re.IGNORECASE)
 _NO_OBSERVATION = re.compile(r"(.*[._/])?(rewards?|dones?|terminals?|terminated|truncated|success|\w*index|step|frame)",
@@ -148,13 +149,14 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], dict[str, str],
 
 def _leading(episodes: Sequence[Listing], actions: list[str], states: list[str]) -> tuple[str, str] | None:
     """Return action and state of equal widths where the one leads the other."""
-    for action, state in itertools.product(actions, states):
-        pieces = [(episode[action], episode[state]) for episode in episodes if action in episode and state in episode]
-        if action == state or not pieces or pieces[0][0].shape != pieces[0][1].shape or not pieces[0][0].shape:
+    shapes = {name: piece.shape for name, piece in episodes[0].items() if piece.shape}
+    values = {name: _values(episodes, name) for name in dict.fromkeys([*actions, *states][:MOST_COMPARED])}
+    for action, state in itertools.permutations(values, 2):
+        if action not in actions or state not in states or shapes.get(action, 0) != shapes.get(state, 1):
             continue
-        lengths = [min(a.frames, s.frames) for a, s in pieces]
-        values = [_values(episodes, name) for name in (action, state)]
-        a, s = (np.concatenate([v[:n].reshape(n, -1) for v, n in zip(each, lengths, strict=True)]) for each in values)
+        lengths = [min(len(a), len(s)) for a, s in zip(values[action], values[state], strict=False)]
+        a, s = (np.concatenate([v[:n].reshape(n, -1) for v, n in zip(values[name], lengths, strict=False)])
+                for name in (action, state))  # fmt: skip
         starts = np.cumsum([0, *lengths[:-1]])
         frames = np.concatenate([start + np.arange(-LAGS[0], length - LAGS[-1] - 1)
                                  for start, length in zip(starts, lengths, strict=True)])  # fmt: skip

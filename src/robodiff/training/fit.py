@@ -194,7 +194,9 @@ def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
             f"{checkpoint}: cannot be read: {reason}; the run cannot go on, train anew (its policies stay)"
         ) from None
     if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}")
+        raise UsageError(
+            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
+        )
     return step
 
 

@@ -89,7 +89,7 @@ def _cut(path: Path) -> None:
 def test_what_is_broken_is_named(tmp_path: Path, make: object, words: list[str]) -> None:
     make(tmp_path / "demos.npz")  # type: ignore[operator]
     with pytest.raises(RobodiffError) as error:
-        NpzConfig(path=str(tmp_path / "demos.npz")).read()
+        NpzConfig(path=str(tmp_path / "demos.npz")).read([])
     assert all(word in str(error.value) for word in words), error.value
 
 
