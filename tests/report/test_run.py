@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.conftest import Tags, use_env
 
+from robodiff import registry
 from robodiff.cli.main import main
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
@@ -221,7 +222,10 @@ def test_what_is_no_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
         ("config.yaml", b"model: {class_path: Theirs}\nplugins: [theirs.py]\n", "theirs.py"),
     ],
 )
-def test_files_of_a_run_that_were_damaged(run: Path, robodiff: Run, name: str, content: bytes, message: str) -> None:
+def test_files_of_a_run_that_were_damaged(
+    run: Path, robodiff: Run, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
+) -> None:
+    monkeypatch.setattr(registry._TABLE, "mentioned", [])
     (run / name).write_bytes(content)
     code, _, err = robodiff("report", run)
     assert (code != 0, len(err.splitlines()) <= 2) == (True, True)
