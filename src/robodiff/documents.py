@@ -215,10 +215,12 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     Raises:
         RobodiffError: it cannot be read, or is not of that type; the message names the place and ends with ``advice``.
     """
+    value = None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        value = msgspec.json.decode(path.read_bytes())
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise RobodiffError(f"{path}: {_told(str(error), None)}; {advice}") from None
+        raise RobodiffError(f"{path}: {_told(str(error), value)}; {advice}") from None
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
 

@@ -11,14 +11,7 @@ from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.results import (
-    Comparison,
-    EnvResult,
-    Evaluated,
-    Summary,
-    read_result,
-    write_result,
-)
+from robodiff.evaluation.results import Comparison, EnvResult, Evaluated, Summary, read_result, write_result
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
