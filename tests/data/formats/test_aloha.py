@@ -80,6 +80,20 @@ def test_a_key_map_names_what_is_read(tmp_path: Path) -> None:
     assert {*episodes.arrays} == {"observation.state", "action"}
 
 
+def test_depth_and_masks_are_left_out(tmp_path: Path) -> None:
+    folder = write_aloha(tmp_path / "demos", episodes=1)
+    with h5py.File(folder / "episode_0.hdf5", "r+") as file:
+        file["observations/images/cam_depth"] = np.ones((30, *SIZE, 1), np.uint16)
+        file["observations/depth"] = np.ones((30, *SIZE), np.float32)
+        file["observations/mask"] = np.ones((30, *SIZE), np.uint8)
+        file["observations/bytes"] = np.ones((30, 4000), np.uint8)
+        file["observations/pose"] = np.ones((30, 4, 4))
+    episodes = AlohaConfig(path=str(folder)).read()
+    assert episodes.features["observation.pose"].shape == (16,)
+    assert len(episodes.arrays) == 6
+    assert {f"observations/{name}" for name in ("images/cam_depth", "depth", "mask", "bytes")} <= {*episodes.unread}
+
+
 def _cut(file: h5py.File) -> None:
     qpos = file["observations/qpos"][:-2]
     del file["observations/qpos"]

@@ -23,11 +23,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 def is_hdf5(path: Path) -> bool:
     """Tell by its first bytes whether a file is HDF5."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
+    if not path.is_file():
         return False
+    with reading(path, "a file"), path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from robodiff.data.cache import memory_free
 from robodiff.data.episodes import episode_numbers, kind_of
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
 from robodiff.data.formats.pictures import files_piece
-from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, names_of
+from robodiff.data.formats.pieces import Gathered, Piece, files_of, inside, names_of
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import RobodiffError, notice
 from robodiff.files import reading
@@ -40,7 +40,7 @@ class TableConfig(DataConfig):
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         root = Path(self.path).expanduser()
-        files = _files(root)
+        files = files_of(root, SUFFIXES)
         if not files:
             raise RobodiffError(f"{root}: no CSV or Parquet files found")
         if len(files) == 1:
@@ -258,18 +258,11 @@ def _texts(tables: Sequence[Any]) -> dict[str, list[str]]:
     return {name: values for name, values in columns.items() if not values[0].lower().endswith(PICTURES)}
 
 
-def _files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    files = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(files, key=lambda path: by_number(path.name))
-
-
 def _recognise(path: Path) -> bool:
     """Tell by the columns: there must be an action, else nobody knows what the columns are."""
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
         return False
-    files = _files(path)
+    files = files_of(path, SUFFIXES)
     if not files:
         return False
     return any(re.match(r"actions?([._\[ ]|$)", name) for name in _columns(files[0]))
