@@ -228,17 +228,15 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        elif self.key_map is None:
-            sources = {
-                name: made_of
-                for name, made_of in sources.items()
-                if all(recording.arrays[part.file_key].read is not None for part in made_of)
-            }
-        for part in (part for made_of in sources.values() for part in made_of):
-            stored = recording.arrays[part.file_key]
-            if stored.read is None:
-                raise RobodiffError(f"{recording.source}: {part.file_key} is {stored.dtype} of shape {stored.shape}, "
-                                    "neither numbers nor images")  # fmt: skip
+        for name, made_of in [*sources.items()]:
+            for file_key, stored in ((part.file_key, recording.arrays[part.file_key]) for part in made_of):
+                if stored.read is not None or stored.faults:
+                    continue
+                message = f"{recording.source}: {file_key} is {stored.dtype} of shape {stored.shape}, neither numbers nor "
+                if keys is not None or self.key_map is not None or recording.layout is not None:
+                    raise RobodiffError(f"{message}images that can be read")
+                notice(f"{message}images that can be read; left out")
+                sources.pop(name, None)
         return sources
 
     def sources(self, recording: Recording) -> Sources:
@@ -262,12 +260,12 @@ class DataConfig(Document):
             elif not key.optional:
                 missing.append(key.file_key)
         if missing:
-            keys = f"it holds {', '.join(recording.arrays)}"
+            keys, names = ", ".join(recording.arrays), [name.rpartition("/")[2] for name in recording.arrays]
             advice = "choose another layout or a key map"
             raise RecordingError(
                 recording.source,
                 [
-                    Finding("fatal", "keys", f"{key} is missing; {keys}.{nearest(key, recording.arrays)}", advice, key)
+                    Finding("fatal", "keys", f"{key} is missing.{nearest(key, names)} It holds {keys}", advice, key)
                     for key in dict.fromkeys(missing)
                 ],
             )

@@ -106,8 +106,7 @@ def _stored(
     path: Path, key: str, array: Any, name: str | None, ends: np.ndarray, config: ZarrConfig, stopped: bool
 ) -> Stored:
     """Return an array as what can be read of it, with what is wrong with it."""
-    faults = list(_faults(key, array))
-    if faults:
+    if faults := list(_faults(key, array)):
         return Stored((), "no array", lambda: np.zeros(0), name, faults=faults)
     # what a writer that was stopped within an episode left of it is not read
     if not (stopped and ends.size and array.shape[0] > ends[-1]):
@@ -123,9 +122,9 @@ def _stored(
     def read() -> np.ndarray:
         with reading(path, WHAT), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return decoded(path, key, _decodable(path, key, array), int(ends[-1]), make, folder_of(config.cache_dir))
+            return decoded(path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
 
-    return Stored(frame, str(array.dtype), read, name, feature, faults)
+    return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults)
 
 
 def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
@@ -136,19 +135,19 @@ def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
 
 
 def _faults(key: str, array: Any) -> Iterator[Finding]:
-    """Find what has nothing in each row."""
+    """Find what has nothing in each row, and what could only be unpickled."""
     if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
         what = "a group" if isinstance(array, zarr.Group) else f"shape {array.shape}"
         message = f"{key} must be an array with something in each row, one a frame or an episode; found {what}"
         yield Finding("fatal", "form", message, "write it again", key)
+    elif any(getattr(codec, "codec_id", None) == "pickle" for codec in (*array.filters, *array.compressors)):
+        message = f"{key} is pickled, and a pickle may run any code"
+        yield Finding("fatal", "form", message, "write it again without", key)
 
 
 def _decodable(path: Path, key: str, array: Any) -> Any:
-    """Return an array that is read without unpickling."""
     if faults := list(_faults(key, array)):
         raise RecordingError(str(path), faults)
-    if any(getattr(codec, "codec_id", None) == "pickle" for codec in (*array.filters, *array.compressors)):
-        raise RobodiffError(f"{path}: {key} is pickled, and a pickle may run any code; write it again without")
     return array
 
 
