@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from robodiff.data.config import RobomimicDataModule
 from tests.conftest import write_robomimic_file
 
 from robodiff.data.formats.robomimic import RobomimicConfig
