@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic import RobomimicConfig
+from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import DataConfig
 from robodiff.data.recordings import open_path as read_any
-from robodiff.data.formats.lerobot.writer import LeRobotWriter
-from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, notice
 

@@ -214,13 +214,16 @@ class DiffusionPolicy(nn.Module):
         known: tuple[np.ndarray, np.ndarray] | None,
         on_row: Callable[[int, np.ndarray], None] | None,
     ) -> Chunk:
+        def to_device(array: np.ndarray) -> Tensor:
+            return torch.as_tensor(array, device=self.device)
+
         tensors = {key: torch.from_numpy(observation[key]).to(self.device)
                    for key in self.observation_keys if key in observation}  # fmt: skip
         chunk = self.predict_chunk(
             tensors,
             # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
             noise=None if noise is None else torch.tensor(noise, device=self.device),
-            known=None if known is None else tuple(torch.as_tensor(part, device=self.device) for part in known),
+            known=None if known is None else (to_device(known[0]), to_device(known[1])),
             on_row=None if on_row is None else lambda row, actions: on_row(row, _to_numpy(actions)),
         )
         return Chunk(_to_numpy(chunk.actions), chunk.first_step)

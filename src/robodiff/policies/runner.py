@@ -193,7 +193,8 @@ class PolicyRunner:
         """Queue what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
         window = self._window()
         shape = self.policy.noise_shape(1)
-        noise = [draw_noise(shape, *numbers) for numbers in zip(self.seeds, self._chunks, strict=True)]
+        numbers = zip(self.seeds.tolist(), self._chunks.tolist(), strict=True)
+        noise = [draw_noise(shape, *each) for each in numbers]
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
