@@ -121,7 +121,7 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], dict[str, str],
     for name, piece in episodes[0].items():
         if piece.kind == "image":
             roles[name] = "camera" if piece.dtype == "uint8" else "depth or mask"
-        elif piece.kind is None:
+        elif piece.kind is None or piece.fault:
             roles[name] = "text" if re.match(r"<U|\|S|object|.*string", piece.dtype) else "not read"
         elif table.CLOCK.fullmatch(last[name]) and not piece.shape and (rate := table.rate_of(_values(episodes, name))):
             roles[name], notes[name], fps = "clock", f", {rate[0]:g} frames a second", fps or rate[0]
