@@ -193,7 +193,8 @@ class PolicyRunner:
         """Queue what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
         window = self._window()
         shape = self.policy.noise_shape(1)
-        noise = [draw_noise(shape, *numbers) for numbers in zip(self.seeds, self._chunks, strict=True)]
+        numbers = zip(self.seeds.tolist(), self._chunks.tolist(), strict=True)
+        noise = [draw_noise(shape, seed, chunk) for seed, chunk in numbers]
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
@@ -217,8 +218,8 @@ class PolicyRunner:
         if (distances.min(1) > spacing / 2 + 1e-6).any():
             step, row = np.argwhere(distances.min(1) > spacing / 2 + 1e-6)[0]
             raise RobodiffError(
-                f"nothing was observed within {spacing / 2:g} s of {wanted[step, row]:.3f} s, which the policy needs at "
-                f"{times[-1, row]:.3f} s; observe every {spacing:g} s or more often, and reset after a pause"
+                f"the policy needs what was observed at {wanted[step, row]:.3f} s, and nothing was within {spacing / 2:g} s "
+                f"of it; observe every {spacing:g} s, and reset after a pause"
             )
         picks, rows = distances.argmin(1), np.arange(len(self.seeds))  # (To, rows)
         window = {}

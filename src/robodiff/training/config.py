@@ -84,9 +84,7 @@ class TrainerConfig(Document):
             days, hours, minutes, seconds = (int(part) for part in str(self.max_time).split(":"))
             length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
         except ValueError:
-            raise UsageError(
-                f"max_time is written DD:HH:MM:SS, as 00:00:05:00; found {self.max_time!r}"
-            ) from None
+            raise UsageError(f"max_time is written DD:HH:MM:SS, as 00:00:05:00; found {self.max_time!r}") from None
         if length <= 0:
             raise UsageError(f"max_time must be above 0; found {self.max_time!r}")
         return length

@@ -132,9 +132,9 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
         feature = policy.features[key]
         height_and_width = " x ".join(map(str, feature.shape[1:]))
         sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else f"{key} {feature.shape[0]}"
+    episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
-        f"{data.episodes.source}: {len(data.train_episodes)} episodes, {len(data.train_windows):,} windows to train on, "
-        f"{len(data.val_windows):,} held out\n"
+        f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
         f"policy: observes {', '.join(sizes.values())}; {sum(p.numel() for p in policy.parameters()):,} parameters"
     )
 
@@ -194,7 +194,9 @@ def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
             f"{checkpoint}: cannot be read: {reason}; the run cannot go on, train anew (its policies stay)"
         ) from None
     if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}")
+        raise UsageError(
+            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
+        )
     return step
 
 

@@ -100,9 +100,9 @@ class PolicyTraining(LightningModule):
         return self._earlier_seconds + time.monotonic() - self._begun
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
+        """Return the optimizer; fused kernels unscale half-precision gradients, which then cannot be clipped."""
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
-        return make_optimizer(self.policy, self.policy.config, fused)
+        return make_optimizer(self.policy, fused)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch, with noise drawn for that of all ranks, of which each keeps its rows."""
@@ -160,10 +160,11 @@ class PolicyTraining(LightningModule):
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
         recording = shlex.quote(self.trainer.datamodule.episodes.source)  # pyright: ignore
+        rate = self.trained_span.stage.learning_rate or self.policy.config.learning_rate
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
-            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
-            f"{self.trained_span.stage.learning_rate or self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
+            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below {rate:g}, and "
+            f"look for outliers with: robodiff data check {recording}"
         )
 
     def _watch(self, value: Tensor) -> None:
