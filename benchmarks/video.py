@@ -15,7 +15,7 @@ from benchmarks.common import keep, side_by_side
 from robodiff.data.datamodule import WindowLoader
 from robodiff.data.episodes import ACTION
 from robodiff.data.formats.lerobot.meta import read_meta
-from robodiff.data.formats.lerobot.reader import read_lerobot
+from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
 SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)
@@ -31,7 +31,7 @@ def main() -> None:
     root = Path(folder) / "lerobot_pusht_v3"
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
-        episodes = read_lerobot(root, [CAMERA, ACTION], cache=Path(cache))
+        episodes = LeRobotConfig(root=str(root), cache_dir=cache).read([CAMERA])
         first = time.perf_counter() - start
         measure(root, episodes.episode_ends, episodes.arrays, first)
 

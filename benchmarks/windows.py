@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from robodiff.data.config import ZarrDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import keep, side_by_side
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.datamodule import WindowLoader
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -59,10 +60,10 @@ def compare(what: str, episodes: Episodes) -> dict[str, str]:
 
 
 def main() -> None:
-    rows = [compare("keypoints: 2 x 18 numbers, 16 actions", ZarrDataModule(path="builtin:pusht").read())]
+    rows = [compare("keypoints: 2 x 18 numbers, 16 actions", ZarrConfig(path="builtin:pusht").read())]
     folder = os.environ.get("ROBODIFF_TEST_DATA")
     if folder:
-        human = ZarrDataModule(path=str(Path(folder) / "pusht" / "pusht_human.zarr.zip"), layout="pusht")
+        human = ZarrConfig(path=str(Path(folder) / "pusht" / "pusht_human.zarr.zip"), layout="pusht")
         images = human.read(["observation.image", "observation.state"])
         rows.append(compare("pixels: 2 frames of 96 x 96, 16 actions", images))
     keep("windows", rows)

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from robodiff import registry
 from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.normalize import Statistics
-from robodiff.envs import spec as registry
 from robodiff.envs.pusht.env import PushTEnv
+from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import EnvSpec
 from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -188,10 +190,14 @@ class BrokenSensor(PushTEnv):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Episodes of at most 30 steps, in ``pusht`` and in ``broken``, whose sensor fails."""
     for name, kind in (("pusht", PushTEnv), ("broken", BrokenSensor)):
-        spec = dataclasses.replace(
-            registry.ENVIRONMENTS["pusht"], name=name, make=lambda keys, kind=kind: kind(keys, max_steps=30)
-        )
-        monkeypatch.setitem(registry.ENVIRONMENTS, name, spec)
+        spec = dataclasses.replace(SPEC, name=name, make=lambda keys, kind=kind: kind(keys, max_steps=30))
+        use_env(monkeypatch, spec)
+
+
+def use_env(monkeypatch: pytest.MonkeyPatch, spec: EnvSpec) -> None:
+    """Register an environment for one test, also under a name that is built in; workers cannot make it."""
+    monkeypatch.setitem(registry._TABLE.objects, ("envs", spec.name), spec)
+    monkeypatch.setitem(registry._TABLE.origins, ("envs", spec.name), registry.Origin())
 
 
 class Tags(HTMLParser):

@@ -1,4 +1,4 @@
-"""Small recordings in the formats of others, 4 episodes of 30 to 33 frames each, in which the state follows the action."""
+"""Small recordings in the formats of others: 4 episodes of 30 to 33 frames, in which the state follows the action."""
 
 import io
 import json
@@ -68,7 +68,9 @@ def write_maniskill(path: Path, agents: int = 1, episodes: int = EPISODES, sidec
                 group[f"actions{place}"] = values["action"][:frames] + agent
                 group[f"obs/agent{place}/qpos"] = values["state"] + agent
                 group[f"obs/agent{place}/qvel"] = values["state"] * 0.1
-            cameras = [f"head_camera_agent{n}" for n in range(agents)] + ["head_camera_global"] if agents > 1 else ["base"]
+            cameras = (
+                [f"head_camera_agent{n}" for n in range(agents)] + ["head_camera_global"] if agents > 1 else ["base"]
+            )
             for place, camera in enumerate(cameras):
                 images = values["images"]
                 images[:, -1, -1] = place

@@ -1,7 +1,7 @@
 """A format of one's own: a folder of episodes, each a file of JSON lines, one a frame: {"state": [...], "action": [...]}.
 
-    robodiff data info FOLDER --plugin examples/extending/json_lines.py
-    robodiff fit --config generic --data FOLDER --plugin examples/extending/json_lines.py
+robodiff data info FOLDER --plugin examples/extending/json_lines.py
+robodiff fit --config generic --data FOLDER --plugin examples/extending/json_lines.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """A sampler of one's own: the midpoint method for flow matching, of second order with two evaluations a step.
 
-    robodiff eval RUN --env pusht --plugin examples/extending/midpoint_sampler.py --sampler Midpoint --steps 4
+robodiff eval RUN --env pusht --plugin examples/extending/midpoint_sampler.py --sampler Midpoint --steps 4
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A denoiser of one's own: a multilayer perceptron sees the whole trajectory and all observations at once.
 
-    robodiff fit --config pusht_keypoints --plugin examples/extending/mlp_denoiser.py --model MlpConfig --minutes 5
+robodiff fit --config pusht_keypoints --plugin examples/extending/mlp_denoiser.py --model MlpConfig --minutes 5
 """
 
 from dataclasses import dataclass

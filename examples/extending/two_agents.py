@@ -1,4 +1,4 @@
-"""Two agents on a plane that meet and stay together: robodiff collect meet --plugin two_agents.py --episodes 20 --out meet.zarr"""
+"""Two agents on a plane that meet: robodiff collect two_agents --plugin two_agents.py --episodes 20 --out meet.zarr"""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ STEPS = 40
 
 
 class MeetEnv(gymnasium.Env):
-    """Each agent moves by its half of the action, at most 0.1 a step; success is to be close for five steps in a row."""
+    """Each agent moves by its half of the action, at most 0.1 a step; success is to be close for five steps."""
 
     def __init__(self, keys: Any = STATES) -> None:
         self.keys = [key for key in STATES if key in keys]
@@ -51,7 +51,7 @@ class MeetExpert:
 
 VECTOR = Feature("vector", (4,), "float32")
 SPEC = EnvSpec(
-    name="meet", make=MeetEnv, features=dict.fromkeys([*STATES, "action"], VECTOR), fps=10, max_steps=STEPS,
+    name="two_agents", make=MeetEnv, features=dict.fromkeys([*STATES, "action"], VECTOR), fps=10, max_steps=STEPS,
     success="The agents are within 0.1 of each other for five steps.", version=lambda: "meet 1", renders=False,
     agents={"0": slice(0, 2), "1": slice(2, 4)}, expert=MeetExpert,
 )  # fmt: skip

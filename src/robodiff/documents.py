@@ -73,9 +73,8 @@ class FieldErrors(UsageError):
     """
 
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
-        prefix = f"{where}." if where else ""
-        texts = [f"{prefix}{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}"
-                 for name, problem in problems.items()]  # fmt: skip
+        problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
+        texts = [f"{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}" for name, problem in problems.items()]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
         super().__init__("; ".join(texts[:MOST_PROBLEMS]) + more)
         self.problems = problems

@@ -32,6 +32,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
     },
     "data": {
+        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",  # first: a recording.yaml says what a folder is
         "ZarrConfig": "robodiff.data.formats.zarr:FORMAT",
         "LeRobotConfig": "robodiff.data.formats.lerobot:FORMAT",
         "RobomimicConfig": "robodiff.data.formats.robomimic:FORMAT",
@@ -39,9 +40,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ManiSkillConfig": "robodiff.data.formats.maniskill:FORMAT",
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",
-        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",
     },
-    "envs": {"pusht": "robodiff.envs.pusht.spec:SPEC", "gymnasium": "robodiff.envs.gymnasium:read_spec"},
+    "envs": {
+        "pusht": "robodiff.envs.pusht.spec:SPEC",
+        "gymnasium": "robodiff.envs.gymnasium:read_spec",
+        "team": "robodiff.envs.team:team_spec",
+    },
     "samplers": {},
     "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},
     "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},
@@ -194,10 +198,8 @@ def load_plugin(word: str) -> None:
             register(each)
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
-        raise UsageError(
-            f"--plugin {word}: defines nothing that can be named; expected a configuration class, a Format, an EnvSpec or "
-            "a Sampler"
-        )
+        raise UsageError(f"--plugin {word}: defines nothing that can be named; expected a configuration class, a Format, "
+                         "an EnvSpec, a Sampler, or an environment of Gymnasium")  # fmt: skip
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if is_file else None
     _TABLE.plugins[key] = Origin(plugin=word, sha256=sha256)
     _TABLE.origins |= dict.fromkeys(added, _TABLE.plugins[key])

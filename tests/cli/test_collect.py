@@ -10,13 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from robodiff.data.config import BUILTIN
-from robodiff.data.formats.zarr import read_zarr
+from robodiff import registry
+from robodiff.data.episodes import Episodes
+from robodiff.data.formats.zarr_writer import ZarrWriter
+from robodiff.data.recordings import open_path
 from robodiff.envs.collect import collect
-from robodiff.envs.pusht.env import render_observation
+from robodiff.envs.pusht.expert import observations
+from robodiff.envs.pusht.layout import DEMONSTRATIONS
+from robodiff.envs.pusht.spec import SPEC
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def read(path: Path) -> Episodes:
+    return open_path(str(path)).read()
 
 
 def test_collects_goes_on_and_packs(robodiff: Run, tmp_path: Path) -> None:
@@ -29,20 +38,53 @@ def test_collects_goes_on_and_packs(robodiff: Run, tmp_path: Path) -> None:
     code, out, _ = robodiff("collect", "pusht", "--episodes", 2, "--out", tmp_path / "whole.zarr.zip", "--seed", 3)
     assert code == 0
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["d.zarr", "whole.zarr.zip"]
-    parts, whole = read_zarr(tmp_path / "d.zarr"), read_zarr(tmp_path / "whole.zarr.zip")
+    parts, whole = read(tmp_path / "d.zarr"), read(tmp_path / "whole.zarr.zip")
     for key, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[key], array)
     assert whole.table["seed"] == parts.table["seed"]
     assert all(whole.table["success"])
     assert whole.fps == 10
+    assert {key: SPEC.features[key] for key in whole.features} == whole.features  # names and units, too
 
 
-def test_images_are_rendered_from_the_states(robodiff: Run, tmp_path: Path) -> None:
+def test_images_are_recorded_on_demand(robodiff: Run, tmp_path: Path) -> None:
     assert robodiff("collect", "pusht", "--episodes", 1, "--out", tmp_path / "d.zarr", "--images", "true")[0] == 0
-    images = read_zarr(tmp_path / "d.zarr").arrays["observation.image"]
-    demonstration = next(iter(collect("pusht", 1)))
-    assert images.shape[1:] == (3, 96, 96)
-    np.testing.assert_array_equal(images[5], render_observation(demonstration["state"][5]))
+    recorded, (episode,) = read(tmp_path / "d.zarr"), collect("pusht", 1, images=True)
+    assert recorded.arrays.keys() == SPEC.features.keys()
+    for key, array in episode.arrays.items():
+        np.testing.assert_array_equal(recorded.arrays[key], array)
+
+
+def test_what_a_file_of_before_holds_is_what_is_collected_now(tmp_path: Path) -> None:
+    """States and images under the names of diffusion_policy, as earlier versions wrote them."""
+    writer = ZarrWriter(tmp_path / "old.zarr", 10, layout="pusht")
+    states = np.random.default_rng(0).uniform(50, 450, (9, 5)).astype(np.float32)
+    writer.append({"state": states, "action": states[:, :2] + 1}, seed=0, success=True)
+    writer.close()
+    old = read(tmp_path / "old.zarr")
+    observed = observations(states, ["observation.state", "observation.environment_state"])
+    for key, array in {**observed, "action": states[:, :2] + 1}.items():
+        np.testing.assert_array_equal(old.arrays[key], array)
+        assert old.features[key].unit == "px"
+
+
+def test_an_environment_of_a_plugin_with_agents(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_TABLE", registry._Table())
+    plugin = Path(__file__).parents[2] / "examples" / "extending" / "two_agents.py"
+    out = tmp_path / "meet.zarr"
+    command = ("collect", "two_agents", "--plugin", plugin, "--episodes", 3, "--workers", 2, "--out", out)
+    code, _, err = robodiff(*command)
+    assert (code, err) == (0, "")
+    for agent, width in (("0", 2), ("1", 2), (None, 4)):
+        data = open_path(str(out), agent=agent).read()
+        assert {key: feature.shape[0] for key, feature in data.features.items()} == {
+            "observation.state": 2 * width, "action": width
+        }  # fmt: skip
+
+
+def test_help_has_the_options_of_the_expert(robodiff: Run) -> None:
+    assert "--corrections" not in robodiff("collect", "--help")[1]
+    assert "--corrections (float >= 0 and <= 1" in robodiff("collect", "pusht", "--help")[1]
 
 
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
@@ -64,20 +106,20 @@ def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = read_zarr(tmp_path / "d.zarr")
+    kept = read(tmp_path / "d.zarr")
     assert len(kept) >= 2
     first = next(iter(collect("pusht", 1)))
-    np.testing.assert_array_equal(kept.arrays["action"][: kept.episode_ends[0]], first["action"])
+    np.testing.assert_array_equal(kept.arrays["action"][: kept.episode_ends[0]], first.arrays["action"])
 
 
 def test_refused(robodiff: Run, tmp_path: Path) -> None:
     out = tmp_path / "d.zarr"
     for arguments, message in (
         (("pushy", "--episodes", 1, "--out", out), "Did you mean 'pusht'?"),
-        (("pusht", "--episodes", 0, "--out", out), "episodes must be at least 1, found 0"),
+        (("pusht", "--episodes", 0, "--out", out), "--episodes: expected int >= 1; found 0"),
         (("pusht", "--out", out), "episodes"),
         (("pusht", "--episodes", 1), "out"),
-        (("pusht", "--episodes", 1, "--out", out, "--worker", 2), "Did you mean 'workers'?"),
+        (("pusht", "--episodes", 1, "--out", out, "--worker", 2), "Did you mean '--workers'?"),
     ):
         code, _, err = robodiff("collect", *arguments)
         assert (code, "Traceback" in err) == (2, False), err
@@ -106,19 +148,19 @@ def test_what_others_wrote_is_not_touched(robodiff: Run, tmp_path: Path) -> None
 
 
 def test_the_demonstrations_in_the_package_can_be_made_again() -> None:
-    path = BUILTIN["pusht"]
+    path = DEMONSTRATIONS
     assert path.stat().st_size < 1_000_000
-    built_in = read_zarr(path)
+    built_in = read(path)
     assert 280 <= len(built_in) <= 350
     import zarr
 
     with zarr.storage.ZipStore(path, mode="r") as store:
         recipe = dict(zarr.open_group(store, mode="r").attrs["robodiff"]["recipe"])  # type: ignore[index, call-overload]
     seed = built_in.table["seed"][7]
-    again = next(iter(collect(recipe["env"], 1, seed, corrections=recipe["corrections"])))
+    (again,) = collect(recipe["env"], 1, seed, corrections=recipe["corrections"])
     frames = built_in.slice(7)
-    assert again["seed"] == seed
-    assert len(again["action"]) == frames.stop - frames.start
+    assert again.seed == seed
+    assert len(again.arrays["action"]) == frames.stop - frames.start
     # exact with the wheels that made them; others may round a contact differently
-    np.testing.assert_allclose(built_in.arrays["action"][frames], again["action"], atol=1e-3)
-    np.testing.assert_allclose(built_in.arrays["observation.state"][frames], again["state"][:, :2], atol=1e-3)
+    for key, array in again.arrays.items():
+        np.testing.assert_allclose(built_in.arrays[key][frames], array, atol=1e-3)

@@ -171,7 +171,7 @@ def test_data_sets_of_the_hub(robodiff: Run, tmp_path: Path, monkeypatch: pytest
     walk[10] = 1e9
     writer.append({"observation.state": walk, "action": walk}, task="walk")
     writer.close()
-    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "LeRobotDataModule", "--data.repo_id",
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "LeRobotConfig", "--data.repo_id",
                             "someone/set", "--data.revision", "v3.0", "--rollout.env", "null", "--run",
                             tmp_path / "run", "--model.observation_keys", "[observation.state]",
                             "--trainer.max_steps", 1)  # fmt: skip

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from robodiff.data.config import LeRobotDataModule
 
 from robodiff.cli.foreign import ELSEWHERE
-from robodiff.data.config import LeRobotDataModule
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.errors import notice
 from robodiff.policies.checkpoint import load_policy

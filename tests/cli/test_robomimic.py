@@ -60,7 +60,7 @@ def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -
     assert "agentview: Frame" in page
     assert "robot0_eye_in_hand: Frame" in page
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    assert kept["class_path"] == "robodiff.data.config.RobomimicDataModule"
+    assert kept["class_path"] == "robodiff.data.config.RobomimicConfig"
     assert kept["init_args"]["shape_meta"] == yaml.safe_load(SHAPE_META)
 
 
@@ -77,7 +77,7 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
             opened[f"data/demo_{number}/actions"][frame, 1] = np.inf  # type: ignore[index]
     code, out, _ = robodiff("data", "check", file, "--json")
     assert (code, out.count('"check": "finite"')) == (1, 2)
-    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "RobomimicDataModule", "--data.path", file,
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "RobomimicConfig", "--data.path", file,
                             "--model.observation_keys", "[observation.object]", "--rollout.env", "null",
                             "--data.fps", 20, "--run", tmp_path / "run")  # fmt: skip
     assert code == 1
@@ -100,7 +100,7 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
 )
 def test_mistakes(robodiff: Run, file: Path, tmp_path: Path, options: tuple[str, str], code: int, message: str) -> None:
     run = tmp_path / "run"
-    got, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "RobomimicDataModule", "--data.path", file,
+    got, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "RobomimicConfig", "--data.path", file,
                            "--model.observation_keys", "[observation.object]", "--rollout.env", "null", "--run", run,
                            *options)  # fmt: skip
     assert (got, message in err, run.exists()) == (code, True, False), err

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from robodiff.data.config import LeRobotDataModule
+
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
 

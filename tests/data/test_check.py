@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from robodiff.data.config import ZarrDataModule, resolve
 
 from robodiff.data.check import examine, read_sound
-from robodiff.data.config import ZarrDataModule, resolve
+from robodiff.data.formats.zarr import ZarrConfig
+from robodiff.data.recordings import resolve
 from robodiff.data.episodes import Finding
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
@@ -46,11 +48,11 @@ def first_episodes(group: zarr.Group) -> Raw:
     return {**raw, "ends": ends, **({"img": raw["img"][:, ::4, ::4]} if "img" in raw else {})}
 
 
-def written(path: Path, raw: Raw) -> ZarrDataModule:
+def written(path: Path, raw: Raw) -> ZarrConfig:
     group = zarr.open_group(path, mode="w")
     for key, array in raw.items():
         group.create_array("meta/episode_ends" if key == "ends" else f"data/{key}", data=array)
-    return ZarrDataModule(path=str(path), layout="pusht")
+    return ZarrConfig(path=str(path), layout="pusht")
 
 
 def places(findings: list[Finding], *severities: str) -> list[tuple]:
@@ -68,12 +70,12 @@ def test_whole_recordings_pass(layout: str | None, recorded_data: Path) -> None:
     """All human demonstrations, also with the block's angle as it is, which wraps a hundred times."""
     key_map = None if layout else {"state": "observation.state", "action": "action"}
     path = str(recorded_data / "pusht" / "pusht_human.zarr.zip")
-    assert examine(ZarrDataModule(path=path, layout=layout, key_map=key_map, fps=10.0), WINDOW) == []  # type: ignore[arg-type]
+    assert examine(ZarrConfig(path=path, layout=layout, key_map=key_map, fps=10.0), WINDOW) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key_map", [None, {"state": "observation.state", "action": "action"}])
 def test_the_builtin_recording_passes(key_map: dict[str, str] | None) -> None:
-    assert examine(ZarrDataModule(path="builtin:pusht", key_map=key_map), WINDOW) == []
+    assert examine(ZarrConfig(path="builtin:pusht", key_map=key_map), WINDOW) == []
 
 
 def start(raw: Raw, episode: int) -> int:
@@ -273,7 +275,7 @@ def test_what_is_no_recording_is_a_finding(tmp_path: Path, name: str, value: np.
     group = zarr.open_group(tmp_path / "odd.zarr", mode="w")
     for key, array in ({key: a for key, a in whole.items() if not name.startswith(key)} | {name: value}).items():
         group.create_array(key, data=array)
-    findings = examine(ZarrDataModule(path=str(tmp_path / "odd.zarr"), layout="pusht"), WINDOW)
+    findings = examine(ZarrConfig(path=str(tmp_path / "odd.zarr"), layout="pusht"), WINDOW)
     assert [f.severity for f in findings] == ["fatal"]
     assert name.startswith(f"{findings[0].key}") or name.endswith(f"{findings[0].key}")
 
@@ -289,7 +291,7 @@ def test_what_is_no_recording_is_a_finding(tmp_path: Path, name: str, value: np.
 def test_a_recording_needs_actions_and_observations(
     tmp_path: Path, scripted: Raw, key_map: dict[str, str], message: str
 ) -> None:
-    source = ZarrDataModule(path=written(tmp_path / "a.zarr", scripted).path, key_map=key_map, fps=10.0)
+    source = ZarrConfig(path=written(tmp_path / "a.zarr", scripted).path, key_map=key_map, fps=10.0)
     findings = examine(source, WINDOW)
     assert [f.severity for f in findings] == ["fatal"]
     assert message in findings[0].message
@@ -319,7 +321,7 @@ def test_what_mostly_rests_is_no_spike(
     raw["action"] = np.concatenate([raw["action"], gripper], axis=1)
     key_map = {"state": "observation.state", "action": "action"}
     path = written(tmp_path / "a.zarr", raw).path
-    findings = examine(ZarrDataModule(path=path, key_map=key_map, fps=10.0), WINDOW)
+    findings = examine(ZarrConfig(path=path, key_map=key_map, fps=10.0), WINDOW)
     assert {(f.severity, f.check) for f in findings} == {(found, "jump")}
 
 

@@ -18,14 +18,14 @@ import resource, sys, threading
 threading.stack_size(2**18)  # of which each thread takes its own
 import robodiff.data.formats.zarr
 from robodiff.data import cache
-from robodiff.data.config import ZarrDataModule
+from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.windows import WindowShape
 path, free, room = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + room, used + room))  # private memory; mapped files do not count
 cache.memory_free = lambda: free
-config = ZarrDataModule(path=path, fps=10, val_split=0.9, val_batch_size=16)
+config = ZarrConfig(path=path, fps=10, val_split=0.9, val_batch_size=16)
 data = WindowDataModule(config, WindowShape(2, 16, 8), None, seed=0)
 windows = bright = 0
 for batch in data.val_dataloader():

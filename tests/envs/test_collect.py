@@ -1,23 +1,34 @@
+"""Scripted demonstrations: of Push-T's expert, and collected on several processes."""
+
+from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import use_env
 
-from robodiff.envs import spec as registry
-from robodiff.envs.collect import collect
-from robodiff.envs.pusht.env import GOAL_POSE, PushTEnv
+from robodiff.envs.collect import Demonstration, collect
+from robodiff.envs.pusht.env import GOAL_POSE, PushTEnv, render_observation
 from robodiff.envs.pusht.expert import PushTExpert
+from robodiff.envs.pusht.geometry import corners_from_pose, pose_from_corners
 from robodiff.envs.pusht.planner import simulate_pushes
+from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError, UsageError
 
+STATE, CORNERS, IMAGE = "observation.state", "observation.environment_state", "observation.image"
 
-def assert_same(one, other):
+
+def assert_same(one: dict[str, np.ndarray] | None, other: dict[str, np.ndarray] | None) -> None:
+    assert one is not None
+    assert other is not None
     assert one.keys() == other.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], other[key])
 
 
-def replay(seed, actions):
+def replay(seed: int, actions: np.ndarray) -> tuple[bool, float]:
     """Whether the block was on its goal at any time, and how much of it is covered at the end."""
     env = PushTEnv(())
     env.reset(seed=seed)
@@ -25,45 +36,47 @@ def replay(seed, actions):
     return any(successes), env.coverage
 
 
-def test_expert_succeeds_and_ends_well_inside_success():
+def test_expert_succeeds_and_ends_well_inside_success() -> None:
     expert = PushTExpert()
-    demonstrations = {seed: expert.demonstrate(seed) for seed in range(100, 106)}
-    for seed, demonstration in demonstrations.items():
+    for seed in range(100, 106):
+        demonstration = expert.demonstrate(seed)
         assert demonstration is not None, seed
-        assert demonstration["state"].shape == (len(demonstration["action"]), 5)
-        assert demonstration["state"].dtype == demonstration["action"].dtype == np.float32
+        assert {key: (array.shape[1:], array.dtype) for key, array in demonstration.items()} == {
+            STATE: ((2,), np.float32), CORNERS: ((16,), np.float32), "action": ((2,), np.float32)
+        }  # fmt: skip
         success, coverage = replay(seed, demonstration["action"])  # float32 targets repeat the episode closely enough
         assert success, seed
         assert coverage > 0.955, seed
 
 
-def test_corrections_start_near_the_goal_and_are_short():
+def test_corrections_start_near_the_goal_and_are_short() -> None:
     expert = PushTExpert(corrections=1.0)
     for seed in range(100, 104):
         demonstration = expert.demonstrate(seed)
         assert demonstration is not None
-        x, y, angle = demonstration["state"][0, 2:]
+        x, y, angle = pose_from_corners(demonstration[CORNERS][:1])[0]
         turn = (angle - GOAL_POSE[2] + np.pi) % (2 * np.pi) - np.pi
         assert np.hypot(x - GOAL_POSE[0], y - GOAL_POSE[1]) < 100.0
         assert abs(turn) < 1.2
-        assert len(demonstration["action"]) < len(PushTExpert().demonstrate(seed)["action"]) + 40
-    some = [np.allclose(PushTExpert(corrections=0.5).demonstrate(s)["state"][0], first(s), atol=1e-3) for s in range(6)]
-    assert len(set(some)) == 2  # some seeds start as the environment does, some near the goal
+        assert len(demonstration["action"]) < len(PushTExpert().demonstrate(seed)["action"]) + 40  # type: ignore[index]
+    some = PushTExpert(corrections=0.5)
+    starts = [np.allclose(some.demonstrate(seed)[STATE][0], start(seed), atol=1e-3) for seed in range(6)]  # type: ignore[index]
+    assert len(set(starts)) == 2  # some seeds start as the environment does, some near the goal
 
 
-def first(seed):
+def start(seed: int) -> np.ndarray:
     env = PushTEnv(())
     env.reset(seed=seed)
-    return env.state[:5]
+    return env.state[:2]
 
 
-def test_demonstration_depends_on_its_seed_alone():
+def test_demonstration_depends_on_its_seed_alone() -> None:
     expert = PushTExpert(corrections=0.5)
     expert.demonstrate(110)
     assert_same(expert.demonstrate(111), PushTExpert(corrections=0.5).demonstrate(111))
 
 
-def test_model_of_pushing_agrees_with_the_simulator():
+def test_model_of_pushing_agrees_with_the_simulator() -> None:
     env = PushTEnv(())
     env.reset(seed=0)
     start, direction = np.array([226.0, 160.0]), np.array([0.0, 1.0])
@@ -76,57 +89,82 @@ def test_model_of_pushing_agrees_with_the_simulator():
     np.testing.assert_allclose(predicted[2], env.state[4] - 2 * np.pi * (env.state[4] > np.pi), atol=0.03)
 
 
-def test_two_workers_collect_what_one_collects_and_it_can_go_on_from_any_seed():
+def test_two_workers_collect_what_one_collects_and_it_can_go_on_from_any_seed() -> None:
     alone = list(collect("pusht", 3, seed=100, corrections=0.5))
     together = list(collect("pusht", 3, seed=100, workers=2, corrections=0.5))
-    assert [demonstration["seed"] for demonstration in together] == [100, 101, 102]
+    assert [demonstration.seed for demonstration in together] == [100, 101, 102]
     for one, other in zip(alone, together, strict=True):
-        assert_same(one, other)
+        assert_same(one.arrays, other.arrays)
     (resumed,) = collect("pusht", 1, seed=102, corrections=0.5)
-    assert_same(resumed, alone[2])
+    assert_same(resumed.arrays, alone[2].arrays)
 
 
-def test_images_are_drawn_on_demand():
-    (demonstration,) = collect("pusht", 1, seed=101, images=True)
-    assert demonstration["img"].shape == (len(demonstration["state"]), 3, 96, 96)
-    assert demonstration["img"].dtype == np.uint8
+def test_observations_are_those_of_the_states_and_images_are_drawn_on_demand() -> None:
+    (plain,), (seen,) = collect("pusht", 1, seed=101), collect("pusht", 1, seed=101, images=True)
+    assert seen.arrays.keys() - plain.arrays.keys() == {IMAGE}
+    length = len(plain.arrays["action"])
+    assert seen.arrays[IMAGE].shape == (length, 3, 96, 96)
+    assert seen.arrays[IMAGE].dtype == np.uint8
+    env = PushTEnv(())
+    env.reset(seed=101)
+    for frame in range(5):
+        np.testing.assert_allclose(plain.arrays[STATE][frame], env.state[:2], atol=1e-3)
+        np.testing.assert_allclose(plain.arrays[CORNERS][frame], corners_from_pose(env.state[None, 2:5])[0], atol=1e-3)
+        np.testing.assert_array_equal(seen.arrays[IMAGE][frame], render_observation(env.state[:5].astype(np.float32)))
+        env.step(plain.arrays["action"][frame])
+
+
+def test_agents_of_a_plugin_are_recorded_apart(plugin: Path) -> None:
+    alone, together = list(collect("two_agents", 4)), list(collect("two_agents", 4, workers=2))
+    for one, other in zip(alone, together, strict=True):
+        assert_same(one.arrays, other.arrays)
+        assert {key: array.shape[1] for key, array in one.arrays.items()} == {
+            "agents.0.observation.state": 4, "agents.1.observation.state": 4, "agents.0.action": 2, "agents.1.action": 2
+        }  # fmt: skip
+        moved = one.arrays["agents.1.observation.state"][1, :2] - one.arrays["agents.1.observation.state"][0, :2]
+        np.testing.assert_allclose(moved, one.arrays["agents.1.action"][0], atol=1e-6)
 
 
 class FailingExpert:
-    def __init__(self, failing):
+    def __init__(self, failing: Collection[int]) -> None:
         self.failing = failing
 
-    def demonstrate(self, seed):
-        return None if seed in self.failing else {"state": np.zeros((1, 5), np.float32)}
+    def demonstrate(self, seed: int, keys: Any) -> dict[str, np.ndarray] | None:
+        if seed == 1000:
+            raise IndexError("no push")
+        return None if seed in self.failing else {"action": np.zeros((1, 2), np.float32)}
 
 
-def use_failing_expert(monkeypatch, name, failing):
-    spec = replace(registry.ENVIRONMENTS["pusht"], name=name, expert=lambda noise: FailingExpert(failing))
-    monkeypatch.setitem(registry.ENVIRONMENTS, name, spec)
+def use_failing_expert(monkeypatch: pytest.MonkeyPatch, name: str, failing: Collection[int]) -> None:
+    use_env(monkeypatch, replace(SPEC, name=name, expert=lambda corrections: FailingExpert(failing)))
 
 
-def test_failures_are_skipped_and_counted(monkeypatch):
-    use_failing_expert(monkeypatch, "sometimes", {0, 2, 3})
-    found = [(demonstration["seed"], demonstration["failures"]) for demonstration in collect("sometimes", 3)]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failures_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    use_failing_expert(monkeypatch, "sometimes", {0, 2, 3})  # no process but this one knows it
+    found = [(episode.seed, episode.failures) for episode in collect("sometimes", 3, workers=workers)]
     assert found == [(1, 1), (4, 2), (5, 0)]
+    assert isinstance(next(collect("sometimes", 1)), Demonstration)
 
 
-def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypatch):
+def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:
     use_failing_expert(monkeypatch, "never", range(1000))
     with pytest.raises(RobodiffError, match="failed on 100 seeds in a row"):
         next(collect("never", 1))
+    with pytest.raises(RobodiffError, match=r"expert of never failed at seed 1000: IndexError: no push"):
+        next(collect("never", 1, seed=1000))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"env_name": "pushtt"}, "unknown environment"),
-        ({"episodes": 0}, "episodes must be at least 1"),
-        ({"workers": 0}, "workers must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"corrections": float("nan")}, "corrections must be"),
+        ({"env": "pushtt"}, "unknown environment"),
+        ({"env": "gymnasium:Pendulum-v1"}, "no scripted expert"),
+        ({"corrections": float("nan")}, "corrections: expected float"),
+        ({"correction": 0.5}, "Did you mean 'corrections'"),
+        ({"env": "two_agents", "images": True}, "has no images"),
     ],
 )
-def test_bad_requests_are_refused_at_once(arguments, message):
+def test_bad_requests_are_refused_at_once(plugin: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        collect(**{"env_name": "pusht", "episodes": 1, **arguments})
+        collect(**{"env": "pusht", "episodes": 1, **arguments})

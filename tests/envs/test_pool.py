@@ -1,13 +1,22 @@
 """Environments in several processes: the same as in one."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from tests.conftest import use_env
 
 from robodiff.envs.pool import EnvPool, useful_workers
+from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.machine import cores
 
 KEYS = ["observation.state", "observation.image"]
+MOST = 40
+"""Steps of an episode of the example with two agents."""
 
 
 def test_processes_give_what_one_process_gives() -> None:
@@ -62,8 +71,63 @@ def test_as_many_processes_as_cores_that_may_be_used(monkeypatch: pytest.MonkeyP
     assert useful_workers(get_env_spec("pusht"), KEYS, 50) == 50
 
 
+def test_plugins_are_loaded_by_workers_and_figures_of_an_episode_are_passed_on(plugin: Path) -> None:
+    spec = get_env_spec("two_agents")
+    assert spec.agents == {"0": slice(0, 2), "1": slice(2, 4)}
+    rows, actions = [0, 1, 2], np.array([0.05, 0, 0, -0.05])
+    steps = []
+    for workers in (0, 2):
+        pool = EnvPool(spec, ["agents.1.observation.state"], rows, workers)
+        pool.reset(dict.fromkeys(rows, 5))
+        for _ in range(MOST):
+            last = pool.step(dict.fromkeys(rows, actions))
+        steps.append(last)
+        pool.close()
+    assert [step.ended for step in steps[0].values()] == [True] * 3  # after max_steps
+    for row in rows:
+        assert list(steps[0][row].observation) == ["agents.1.observation.state"]
+        np.testing.assert_array_equal(*(each[row].observation["agents.1.observation.state"] for each in steps))
+        assert steps[0][row].extra == steps[1][row].extra == {"distance": -steps[0][row].reward}
+
+
+def test_what_was_only_registered_in_python_stays_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(get_env_spec("pusht"), name="mine")
+    assert useful_workers(spec, KEYS, 50) == min(cores(), 50)
+    use_env(monkeypatch, spec)
+    assert useful_workers(spec, KEYS, 50) == 0
+
+
+@pytest.mark.parametrize("info", [{"extra": {"score": np.inf}}, {"extra": {"score": "high"}}])
+def test_figures_that_are_none_are_refused(info: dict[str, Any]) -> None:
+    class Odd(PushTEnv):
+        def step(self, action: Any) -> Any:
+            observation, reward, *ended, found = super().step(action)
+            return observation, reward, *ended, found | info
+
+    pool = EnvPool(replace(get_env_spec("pusht"), make=Odd), KEYS[:1], [0])
+    pool.reset({0: 1})
+    with pytest.raises(RobodiffError, match=r"failed at step 0 of the episode of seed 1: ValueError"):
+        pool.step({0: np.zeros(2)})
+
+
 def test_only_drawing_is_worth_processes() -> None:
     spec = get_env_spec("pusht")
     assert useful_workers(spec, KEYS[:1], 50) == 0
     assert useful_workers(spec, KEYS, 1) == 0
     assert 1 <= useful_workers(spec, KEYS, 2) <= 2
+
+
+def test_one_policy_for_all_agents_observes_what_they_observe_joined(plugin: Path) -> None:
+    spec, own = get_env_spec("team:two_agents"), get_env_spec("two_agents")
+    assert {key: feature.shape for key, feature in spec.features.items()} == {
+        "observation.state": (8,), "action": (4,)
+    }  # fmt: skip
+    pools = [EnvPool(spec, ["observation.state"], [0, 1], workers) for workers in (0, 1)]
+    apart = EnvPool(own, ["agents.0.observation.state", "agents.1.observation.state"], [0, 1])
+    expected = {row: np.concatenate([*states.values()]) for row, states in apart.reset({0: 3, 1: 4}).items()}
+    for pool in pools:
+        for row, observation in pool.reset({0: 3, 1: 4}).items():
+            np.testing.assert_array_equal(observation["observation.state"], expected[row])
+        pool.close()
+    with pytest.raises(UsageError, match="all agents together observe"):
+        spec.make(["observation.image"])

@@ -13,11 +13,11 @@ import torch
 import yaml
 import zarr
 from rich.console import Console
+from robodiff.data.config import LeRobotDataModule, ZarrDataModule
 from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, Tags, write_recording
 from tests.policies.test_diffusion import FLOW
 from torch import Tensor
 
-from robodiff.data.config import LeRobotDataModule, ZarrDataModule
 from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
 from robodiff.data.formats.convert import convert
 from robodiff.data.windows import Windows

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.catalogue import Place, fault, no_traces
 from tests.faults.processes import Seen, full_disk, run
 
-from robodiff.data.formats.zarr import read_zarr
+from tests.readers import read_zarr
 from robodiff.files import read_rows
 from robodiff.policies.checkpoint import load_policy
 

@@ -38,7 +38,7 @@ def write_set(root: Path) -> None:
 
 def fit(place: Place, *options: Any, trouble: Trouble | None = None) -> Seen:
     """Train on the set, if it can be trained on."""
-    return run("fit", *SMALL, "--data", "LeRobotDataModule", "--data.root", place.folder / "SET",
+    return run("fit", *SMALL, "--data", "LeRobotConfig", "--data.root", place.folder / "SET",
                "--data.cache_dir", place.folder / "CACHE", "--run", place.run, "--trainer.max_steps", 1,
                "--model.observation_keys", f"[{CAMERA}, observation.state]", *options, trouble=trouble)  # fmt: skip
 

@@ -60,9 +60,9 @@ CLASS_KEYS = (
     "data.init_args.num_workers", "init_args.class_path", "normalization", "key_map",
 )  # fmt: skip
 CLASS_OPTIONS = (
-    ("LeRobotDataModule", "root", "num_workers"), ("LeRobotDataModule", "root", "image_transforms"),
-    ("LeRobotDataModule", "root", "delta_timestamps"), ("RobomimicDataModule", "path", "shape_meta"),
-    ("RobomimicDataModule", "path", "shape_meta.obs"),
+    ("LeRobotConfig", "root", "num_workers"), ("LeRobotConfig", "root", "image_transforms"),
+    ("LeRobotConfig", "root", "delta_timestamps"), ("RobomimicConfig", "path", "shape_meta"),
+    ("RobomimicConfig", "path", "shape_meta.obs"),
 )  # fmt: skip
 TOKENS = (
     *(b"\0", b"\xff\xfe", b"\n", b"\t", b"- ", b"<<: ", b"? ", b"---\n", b"&a [*a]", b"!!binary x", b"%YAML 9"),

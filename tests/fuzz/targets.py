@@ -64,7 +64,7 @@ def _zip(folder: Path) -> None:
 
 def _read_zarr(name: str) -> Callable[[Path], None]:
     def load(folder: Path) -> None:
-        from robodiff.data.formats.zarr import read_zarr
+        from tests.readers import read_zarr
 
         _check_episodes(read_zarr(folder / name))
 
@@ -78,7 +78,7 @@ def _robomimic(folder: Path) -> None:
 
 
 def _read_robomimic(folder: Path) -> None:
-    from robodiff.data.formats.robomimic import read_robomimic
+    from tests.readers import read_robomimic
 
     _check_episodes(read_robomimic(folder / "demos.hdf5"))
 
@@ -135,7 +135,7 @@ def _make_v21(root: Path) -> None:
 
 
 def _read_lerobot(folder: Path) -> None:
-    from robodiff.data.formats.lerobot.reader import read_lerobot
+    from tests.readers import read_lerobot
 
     _check_episodes(read_lerobot(folder / "set"))
 

@@ -140,7 +140,7 @@ def test_missing_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         load_policy(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        RobodiffError, match=r"^someone/robot: no such folder, and the Hugging Face hub does not give it"
+        RobodiffError, match=r"^someone/robot: no such folder, and the Hugging Face hub"
     ):
         load_policy("someone/robot")
 
@@ -235,7 +235,7 @@ def test_broken_configurations(saved: Path) -> None:
         ({"format_version": 2}, "format_version 2, this robodiff reads 1"),
         (
             {"config": {"class": "DiffusionConfig", "horizn": 3}},
-            r"config\.horizn is not an option\. Did you mean 'horizon'",
+            r"horizn is not an option\. .* 'horizon'",
         ),
         ({"features": {}}, "does not describe a policy"),
         ({"fps": "fast"}, "fps: expected float.*'fast'"),
@@ -275,7 +275,7 @@ def test_a_configuration_larger_than_its_weights_takes_no_memory(saved: Path) ->
     with pytest.raises(RobodiffError, match=r"does not fit config\.json: .* should be \(32768,\)"):
         load_policy(saved)
     edit_config(saved, config={**config, "horizon": 2**40})
-    with pytest.raises(RobodiffError, match="horizon: expected int .* 4096"):
+    with pytest.raises(RobodiffError, match=r"horizon: expected int .* 4096"):
         load_policy(saved)
 
 

@@ -70,7 +70,8 @@ def record(options: CollectOptions, out: Path, expert_options: dict[str, Any]) -
     console = Console()
     with locked(folder):
         with naming(folder):
-            writer = ZarrWriter(folder, get_env_spec(options.env).fps, recipe=recipe)
+            spec = get_env_spec(options.env)
+            writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=spec.features)
             if writer.episodes > options.episodes:
                 raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes "
                                  f"{options.episodes}")  # fmt: skip

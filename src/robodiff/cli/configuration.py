@@ -139,8 +139,8 @@ class Draft:
         """
         for part in KINDS:
             if part not in self.classes:
-                there = ", ".join(presets())
-                raise UsageError(self._located(f"nothing says what {part} is; a --config does: {there}, or a file"))
+                remedy = "give --data PATH" if part == "data" else f"give a --config: {', '.join(presets())}, or a file"
+                raise UsageError(self._located(f"nothing says what {part} is; {remedy}"))
         parts = {part: self._typed(kind, self.values.get(part, {}), part) for part, kind in self.classes.items()}
         return self._typed(FitConfig, {**self.top, **parts}, "")
 

@@ -2,123 +2,183 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from robodiff.cli.parser import Parser, add_recording, recording_of
+from robodiff.cli.options import Options, read_options, read_value, split, unknown_option
 from robodiff.data.check import examine, findings_in
-from robodiff.data.episodes import Episodes, Finding
+from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
+from robodiff.documents import AtLeast, hints
 from robodiff.errors import UsageError, nearest, notice
-from robodiff.policies.config import DiffusionConfig
 
-INFO = """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges.
+T = TypeVar("T", bound="InfoOptions")
 
-Examples:
-  robodiff data info builtin:pusht
-  robodiff data info demos.zarr.zip --layout pusht"""
-CHECK = """Find what is wrong with a recording or unusual in it, where, and what to do. Exits with 1 when training
-would fail or be harmed.
 
-Examples:
-  robodiff data check demos.zarr.zip --layout pusht
-  robodiff data check builtin:pusht --horizon 32 --json"""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoOptions(Options):
+    """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges; no image is decoded.
 
-VIEW = """Make one page about a recording: lengths, what its cameras see, curves and histograms, and what is unusual.
+    Options of the recording's format may follow: --key_map, --fps, --agent, --episodes, --resize_shape; of zarr
+    --layout, of the Hugging Face hub --revision, of robomimic --filter_key; robodiff fit --data.help CLASS lists all.
 
-Examples:
-  robodiff data view builtin:pusht
-  robodiff data view demos.zarr.zip --layout pusht --out demos.html"""
+    Examples:
+      robodiff data info builtin:pusht
+      robodiff data info demos.zarr.zip --layout pusht
+    """
 
-CONVERT = """Write a recording in another format: as a zarr group, as an HDF5 file of robomimic, or as a LeRobot v3.0
-data set. The name of OUT tells which.
+    positional: ClassVar[tuple[str, ...]] = ("path",)
 
-Examples:
-  robodiff data convert demos.zarr demos_lerobot
-  robodiff data convert demos_lerobot demos_again.zarr.zip
-  robodiff data convert demos.hdf5 demos_from_robomimic.zarr"""
+    path: str
+    """A recording, or a LeRobot data set of the Hugging Face hub, such as lerobot/pusht; builtin:pusht is the one
+    inside the package."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckOptions(InfoOptions):
+    """Find what is wrong with a recording or unusual in it, where, and what to do. Exits with 1 when training would
+    fail or be harmed. Options of the recording's format may follow, as for robodiff data info.
+
+    Examples:
+      robodiff data check demos.zarr.zip --layout pusht
+      robodiff data check builtin:pusht --horizon 32 --json
+    """
+
+    n_obs_steps: Annotated[int, AtLeast(1)] = 2
+    """Of the policy to train."""
+    horizon: Annotated[int, AtLeast(1)] = 16
+    """Of the policy to train."""
+    n_action_steps: Annotated[int, AtLeast(1)] = 8
+    """Of the policy to train."""
+    json: bool = False
+    """Print what was found as JSON, and nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewOptions(InfoOptions):
+    """Make one page about a recording: lengths, what its cameras see, curves and histograms, and what is unusual.
+    Options of the recording's format may follow, as for robodiff data info.
+
+    Examples:
+      robodiff data view builtin:pusht
+      robodiff data view demos.zarr.zip --layout pusht --out demos.html
+    """
+
+    out: str = "data.html"
+    """The page."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOptions(InfoOptions):
+    """Write a recording in another format: as a zarr group, as an HDF5 file of robomimic, or as a LeRobot v3.0 data
+    set. The name of OUT tells which. Options of the recording's format may follow, as for robodiff data info.
+
+    Examples:
+      robodiff data convert demos.zarr demos_lerobot
+      robodiff data convert demos_lerobot demos_again.zarr.zip
+      robodiff data convert demos.hdf5 demos_from_robomimic.zarr
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("path", "out")
+
+    out: str
+    """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder."""
+    images: Literal["av1", "h264", "png"] | None = None
+    """How LeRobot's format stores images; av1 when not given. png loses nothing."""
 
 
 def run(arguments: list[str]) -> None:
     """Find the action and run it."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        print(f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{INFO}\n\n{CHECK}\n\n{VIEW}\n\n{CONVERT}\n\n"
-              "robodiff data info --help, and so on, tells the options of each.")  # fmt: skip
+        lines = [f"  {name:8} {(kind.__doc__ or '').splitlines()[0]}" for name, (kind, _) in ACTIONS.items()]
+        print("\n".join([f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]", "", *lines, "",
+                         "robodiff data info --help, and so on, tells the options of each."]))  # fmt: skip
     elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
     elif action not in ACTIONS:
         raise UsageError(f"unknown action {action!r}; there is {', '.join(ACTIONS)}.{nearest(action, [*ACTIONS])}")
     else:
-        ACTIONS[action](arguments[1:])
+        kind, act = ACTIONS[action]
+        act(*read_recording_options(kind, f"data {action}", arguments[1:]))
 
 
-def info(arguments: list[str]) -> None:
-    """Parse, read, print."""
-    options = _parser("info", INFO).parse_args(arguments)
-    print_info(recording_of(options.path, options).read())
+def read_recording_options(kind: type[T], command: str, arguments: list[str]) -> tuple[T, DataConfig]:
+    """Read the options of a command, and those that its recording's format has beside them.
+
+    Raises:
+        UsageError: an option that neither has, or a value that does not fit.
+        RobodiffError: no recording there.
+    """
+    own, others = [], {}
+    for option, value in split(arguments):
+        if option is None or option == "help" or option in hints(kind):
+            own += [value] if option is None else [f"--{option}" if value is None else f"--{option}={value}"]
+        else:
+            others[option] = value
+    options = read_options(kind, command, own)
+    annotations = hints(format_at(options.path).config)
+    for option in others:
+        if option not in annotations:
+            raise unknown_option(option, [*hints(kind), *annotations])
+    given = {option: read_value(option, value, annotations[option]) for option, value in others.items()}
+    return options, open_path(options.path, **given)
 
 
-def check(arguments: list[str]) -> None:
-    """Parse, examine, print; exits with 1 for anything fatal."""
-    parser = _parser("check", CHECK)
-    parser.add_argument("--n_obs_steps", type=int, default=DiffusionConfig.n_obs_steps, help="Of the policy to train.")
-    parser.add_argument("--horizon", type=int, default=DiffusionConfig.horizon, help="Of the policy to train.")
-    parser.add_argument("--n_action_steps", type=int, default=DiffusionConfig.n_action_steps, help="Likewise.")
-    parser.add_argument("--json", action="store_true", help="Print what was found as JSON, and nothing else.")
-    options = parser.parse_args(arguments)
+def info(options: InfoOptions, source: DataConfig) -> None:
+    """Read the numbers, print."""
+    episodes, images = source.overview()
+    print_info(format_at(options.path).title, episodes, images)
+
+
+def check(options: CheckOptions, source: DataConfig) -> None:
+    """Examine, print; exits with 1 for anything fatal."""
     window = WindowShape(options.n_obs_steps, options.horizon, options.n_action_steps)
-    findings = examine(recording_of(options.path, options), window)
+    findings = examine(source, window)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if options.json:
-        found = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps({"source": options.path, "trainable": not fatal, "findings": found}, indent=2))
+        listed = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"source": options.path, "trainable": not fatal, "findings": listed}, indent=2))
     else:
         print_findings(options.path, findings)
     if fatal:
         raise SystemExit(1)
 
 
-def view(arguments: list[str]) -> None:
-    """Parse, read, examine, write the page."""
+def view(options: ViewOptions, source: DataConfig) -> None:
+    """Read, examine, write the page."""
     from robodiff.report.recording import write_view
 
-    parser = _parser("view", VIEW)
-    parser.add_argument("--out", type=str, default="data.html", help="The page.")
-    options = parser.parse_args(arguments)
-    episodes = recording_of(options.path, options).read()
-    window = WindowShape(DiffusionConfig.n_obs_steps, DiffusionConfig.horizon, DiffusionConfig.n_action_steps)
+    episodes = source.read_chosen()
+    window = WindowShape(CheckOptions.n_obs_steps, CheckOptions.horizon, CheckOptions.n_action_steps)
     print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
 
 
-def convert(arguments: list[str]) -> None:
-    """Parse, read, write in another format."""
+def convert(options: ConvertOptions, source: DataConfig) -> None:
+    """Read, write in another format."""
     from rich.console import Console
 
     from robodiff.data.formats.convert import convert as write
-    from robodiff.data.formats.convert import lost
     from robodiff.progress import bar, say
 
-    parser = _parser("convert", CONVERT, "PATH OUT [options]")
-    parser.add_argument(
-        "out", type=str, help="A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder."
-    )
-    parser.add_argument("--images", type=Literal["av1", "h264", "png"] | None,
-                        help="How LeRobot's format stores images; av1 when not given. png loses nothing.")  # fmt: skip
-    options = parser.parse_args(arguments)
-    episodes, out, console = recording_of(options.path, options).read(), Path(options.out), Console()
+    episodes, out, console = source.read_chosen(), Path(options.out), Console()
     with bar(console, "episodes", len(episodes)) as advance:
-        written = write(episodes, out, options.images, advance)
+        lost = write(episodes, out, advance, images=options.images)
     if episodes.unread:
         notice(f"{episodes.source} also holds {', '.join(episodes.unread)}; not read, and left out")
-    if names := lost(episodes, out):
-        notice(f"{out} has no place for {', '.join(names)}; left out")
-    done = "written" if written else "there already, whole"
-    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\n{done}: {out}")
+    if lost:
+        notice(f"{out} has no place for {', '.join(lost)}; left out")
+    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}")
 
 
-ACTIONS: dict[str, Callable[[list[str]], None]] = {"info": info, "check": check, "view": view, "convert": convert}
+ACTIONS: dict[str, tuple[type[InfoOptions], Callable[[Any, DataConfig], None]]] = {
+    "info": (InfoOptions, info),
+    "check": (CheckOptions, check),
+    "view": (ViewOptions, view),
+    "convert": (ConvertOptions, convert),
+}
 
 
 def print_findings(path: str, findings: list[Finding]) -> None:
@@ -142,16 +202,8 @@ def print_findings(path: str, findings: list[Finding]) -> None:
         print("Nothing found that speaks against training on it.")
 
 
-def _parser(action: str, description: str, usage: str = "PATH [options]") -> Parser:
-    parser = Parser(f"data {action}", usage, description)
-    parser.add_argument("path", type=str, help="A recording, or a LeRobot data set of the Hugging Face hub, such as "
-                        "lerobot/pusht; builtin:pusht is the one inside the package.")  # fmt: skip
-    add_recording(parser)
-    return parser
-
-
-def print_info(episodes: Episodes) -> None:
-    """Print a table with a row a key."""
+def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) -> None:
+    """Print what there is in words, and a table with a row a key."""
     import numpy as np
     from rich.console import Console
     from rich.table import Column, Table
@@ -164,24 +216,25 @@ def print_info(episodes: Episodes) -> None:
     say(console, episodes.source)
     say(
         console,
-        f"{len(episodes)} episodes, {lengths.sum():,} frames at {episodes.fps:g} Hz "
+        f"{title}: {len(episodes)} episodes, {lengths.sum():,} frames at {episodes.fps:g} Hz "
         f"({lengths.sum() / episodes.fps / 60:.1f} minutes)\n"
         f"lengths: {lengths.min()} to {lengths.max()} frames, median {int(np.median(lengths))}",
     )
     for name, values in episodes.table.items():
         say(console, f"{name}: {_summary(np.asarray(values))}")
     table = Table(Column("key", no_wrap=True), "shape", "type", "unit", "smallest", "largest", box=None, pad_edge=False)
-    for key, array in episodes.arrays.items():
-        feature = episodes.features[key]
-        axes = 0 if feature.kind == "vector" else None
-        low, high = np.min(array, axis=axes), np.max(array, axis=axes)
-        cells = (key, str(feature.shape), feature.dtype, feature.unit or "", _numbers(low), _numbers(high))
+    for key, feature in {**images, **episodes.features}.items():
+        array = episodes.arrays.get(key)
+        ends = ("", "") if array is None else (_numbers(array.min(axis=0)), _numbers(array.max(axis=0)))
+        cells = (key, str(feature.shape), feature.dtype, feature.unit or "", *ends)
         table.add_row(*map(Text, cells))  # not as markup, which names may look like
     console.print(table)
+    if episodes.unread:
+        say(console, f"not read: {', '.join(episodes.unread)}")
 
 
 def _summary(column: Any) -> str:
-    """Of a column of the table: how many are true, the range of numbers, or the first texts."""
+    """Return of a column of the table how many are true, the range of numbers, or the first texts."""
     if column.dtype.kind == "b":
         return f"{column.sum()} of {len(column)}"
     if column.dtype.kind in "iuf":

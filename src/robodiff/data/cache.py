@@ -94,7 +94,9 @@ def decoded(
     if size <= free / 3:
         return np.asarray(array[:frames]) if make is None else np.concatenate([*map(block, range(0, frames, step))])
     first = block(0)
-    part = Part(source, frames, f"{key} {getattr(make, 'recipe', '')}".strip(), lambda: map(block, range(0, frames, step)))
+    part = Part(
+        source, frames, f"{key} {getattr(make, 'recipe', '')}".strip(), lambda: map(block, range(0, frames, step))
+    )
     return assembled(f"{source}: {key}", [part], first.shape[1:], first.dtype, cache)
 
 
@@ -129,7 +131,9 @@ def assembled(
                     if size > (free := shutil.disk_usage(folder).free):
                         raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
                     with replacing(target) as temporary:
-                        _fill(f"{what}: decoding once into {target} ({_gigabytes(size)})", parts, shape, dtype, temporary)
+                        _fill(
+                            f"{what}: decoding once into {target} ({_gigabytes(size)})", parts, shape, dtype, temporary
+                        )
                 lock.unlink(missing_ok=True)
         except OSError as error:
             raise RobodiffError(

@@ -5,16 +5,19 @@ is found by its reader. Limits are set so that clean recordings, scripted or by 
 """
 
 import hashlib
+import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
 
-from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
+from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
+from robodiff.documents import plain
 from robodiff.errors import NotFetched, RobodiffError, UsageError
 
 STATE = "observation.state"
@@ -37,8 +40,13 @@ SAMPLE = 50_000
 """Frames that are enough to measure a quantile or a correlation."""
 
 
-def examine(source: DataModule, window: WindowShape) -> list[Finding]:
-    """Everything that is found in a recording, worst first.
+NOT_OF_THE_RECORDING = ("path", "root", "repo_id", "cache_dir", "episodes", "train_batch_size", "val_batch_size",
+                        "val_split", "val_split_seed", "num_workers", "delta_timestamps")  # fmt: skip
+"""Options that say where it is, and how it is trained on."""
+
+
+def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
+    """Return everything that is found in a recording, worst first.
 
     Args:
         source: where it is, and what its keys are.
@@ -49,7 +57,7 @@ def examine(source: DataModule, window: WindowShape) -> list[Finding]:
         NotFetched: it cannot be had from the hub.
     """
     try:
-        episodes = source.read()
+        episodes = source.read_chosen()
     except RecordingError as error:
         return list(error.findings)
     except (UsageError, NotFetched):
@@ -60,13 +68,13 @@ def examine(source: DataModule, window: WindowShape) -> list[Finding]:
 
 
 def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
-    """Everything that is found in what could be read, worst first."""
+    """Return everything that is found in what could be read, worst first."""
     findings = [finding for check in CHECKS for finding in check(episodes)]
     findings += too_short(episodes, window)
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episodes:
+def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episodes:
     """Read what is to be trained on.
 
     Raises:
@@ -80,13 +88,23 @@ def read_sound(source: DataModule, observation_keys: list[str] | None) -> Episod
             raise RecordingError(episodes.source, fatal)
     except RecordingError as error:
         raise RobodiffError(
-            f"{error}\nall that is wrong with it: {shlex.join(['robodiff', 'data', 'check', *source.arguments()])}"
+            f"{error}\nall that is wrong with it: {shlex.join(['robodiff', 'data', 'check', *words_of(source)])}"
         ) from None
     return episodes
 
 
+def words_of(source: DataConfig) -> list[str]:
+    """Return how a command is told of a recording: its path, and what of it is not as usual."""
+    words = [source.source]
+    for field in fields(source):
+        value = getattr(source, field.name)
+        if field.name not in NOT_OF_THE_RECORDING and value != field.default:
+            words += [f"--{field.name}", value if isinstance(value, str) else json.dumps(plain(value))]
+    return words
+
+
 def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
-    """No actions, or actions that are no numbers or never change."""
+    """Find no actions, or actions that are no numbers or never change."""
     fatal = partial(Finding, "fatal", "learnable")
     if ACTION not in episodes.arrays:
         yield fatal(f"no key is called {ACTION}; there is {', '.join(episodes.arrays)}", "name it in the key map")
@@ -97,14 +115,14 @@ def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
 
 
 def nothing_to_see(episodes: Episodes) -> Iterator[Finding]:
-    """No observations; ``fit`` refuses it where the policy is made."""
+    """Find no observations; ``fit`` refuses it where the policy is made."""
     if not any(key.startswith("observation.") for key in episodes.arrays):
         message = "no key starts with observation.; a policy must see something"
         yield Finding("fatal", "learnable", message, "name one in the key map")
 
 
 def spikes(episodes: Episodes) -> Iterator[Finding]:
-    """Single values so far out that scaling the range to [-1, 1] leaves nothing of all others."""
+    """Find single values so far out that scaling the range to [-1, 1] leaves nothing of all others."""
     for key, array in _vectors(episodes):
         found: dict[int, Finding] = {}  # by episode: one value of a frame is enough to say
         for dimension, column in enumerate(array.T):
@@ -125,7 +143,7 @@ def spikes(episodes: Episodes) -> Iterator[Finding]:
 
 
 def resting(episodes: Episodes) -> Iterator[Finding]:
-    """Dimensions that never change."""
+    """Find dimensions that never change."""
     for key, array in _vectors(episodes):
         still = np.flatnonzero(~_moving(array))
         if not still.size or (key == ACTION and len(still) == array.shape[1]):
@@ -138,7 +156,7 @@ def resting(episodes: Episodes) -> Iterator[Finding]:
 
 
 def jumps(episodes: Episodes) -> Iterator[Finding]:
-    """Steps from a frame to the next that are far larger than usual; angles may wrap."""
+    """Find steps from a frame to the next that are far larger than usual; angles may wrap."""
     for key, array in _vectors(episodes):
         worst: dict[int, tuple[float, bool, str]] = {}  # by frame: how many times the usual step, is it rare, what
         for dimension, column in enumerate(array.T):
@@ -159,7 +177,7 @@ def jumps(episodes: Episodes) -> Iterator[Finding]:
 
 
 def duplicates(episodes: Episodes) -> Iterator[Finding]:
-    """Episodes with the same numbers; images are compared only where no other observation is."""
+    """Find episodes with the same numbers; images are compared only where no other observation is."""
     keys = [key for key, _ in _vectors(episodes)]
     keys = keys if any(key.startswith("observation.") for key in keys) else list(episodes.arrays)
     seen: dict[bytes, int] = {}
@@ -176,7 +194,7 @@ def duplicates(episodes: Episodes) -> Iterator[Finding]:
 
 
 def dead_images(episodes: Episodes) -> Iterator[Finding]:
-    """Images of one colour, and images that stand still while the robot moves."""
+    """Find images of one colour, and images that stand still while the robot moves."""
     vectors = [a for key, a in _vectors(episodes) if key != ACTION] or [a for _, a in _vectors(episodes)]
     moves = [(array, np.maximum(MOVES * np.ptp(array, axis=0), SMALLEST_RANGE)) for array in vectors]
     for key, feature in episodes.features.items():
@@ -201,7 +219,7 @@ def dead_images(episodes: Episodes) -> Iterator[Finding]:
 
 
 def misaligned(episodes: Episodes) -> Iterator[Finding]:
-    """Actions that explain the robot's moves best when they are taken from another frame."""
+    """Find actions that explain the robot's moves best when they are taken from another frame."""
     vectors = dict(_vectors(episodes))
     if STATE not in vectors or ACTION not in vectors:
         return
@@ -229,7 +247,7 @@ def misaligned(episodes: Episodes) -> Iterator[Finding]:
 
 
 def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
-    """Episodes far longer or shorter than the others."""
+    """Find episodes far longer or shorter than the others."""
     logarithms = np.log(episodes.lengths)
     median = np.median(logarithms)
     far = np.abs(logarithms - median)
@@ -243,7 +261,7 @@ def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
 
 
 def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
-    """Episodes in which a window must repeat their last frame."""
+    """Find episodes in which a window must repeat their last frame."""
     executed = (window.n_action_steps - 1) * window.frame_stride + 1
     whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
     for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
@@ -276,7 +294,7 @@ def _sample(values: np.ndarray) -> np.ndarray:
 
 
 def _place(episodes: Episodes, episode: int) -> tuple[int, int]:
-    """The number of an episode and its first frame."""
+    """Return the number of an episode and its first frame."""
     return episodes.number(episode), episodes.slice(episode).start
 
 
@@ -285,5 +303,5 @@ def _rare(episodes: Episodes, where: np.ndarray) -> bool:
 
 
 def _moving(array: np.ndarray) -> np.ndarray:
-    """Which dimensions of (N, D) change at all, (D,) bool."""
+    """Tell which dimensions of (N, D) change at all, (D,) bool."""
     return array.max(axis=0) - array.min(axis=0) >= SMALLEST_RANGE

@@ -9,12 +9,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from robodiff.data.check import read_sound
-from robodiff.data.config import DataModule
 from robodiff.data.episodes import ACTION, with_past_action
-from robodiff.data.normalize import Statistics
+from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 from robodiff.errors import UsageError
-from robodiff.policies.actions import ActionRepresentation, encoded_statistics
 
 
 class WindowDataModule(LightningDataModule):
@@ -30,7 +28,7 @@ class WindowDataModule(LightningDataModule):
 
     def __init__(
         self,
-        config: DataModule,
+        config: DataConfig,
         shape: WindowShape,
         observation_keys: list[str] | None,
         seed: int,
@@ -48,27 +46,8 @@ class WindowDataModule(LightningDataModule):
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
         self._tensors: dict[str, Tensor] | None = None
 
-    def statistics(self, representation: ActionRepresentation, steps: slice = slice(None)) -> dict[str, Statistics]:
-        """What the frames of the training episodes hold, per vector key; actions as they are represented.
-
-        Args:
-            representation: of the actions.
-            steps: those of a window that are denoised, for relative actions; all when not given.
-        """
-        frames, arrays = self.train_windows.episode_frames, self.episodes.arrays
-        observed = [
-            key for key, feature in self.episodes.features.items() if feature.kind == "vector" and key != ACTION
-        ]
-        actions = encoded_statistics(representation, arrays[ACTION], arrays, self.train_windows, steps)
-        return {ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in observed}}
-
-    def action_variance(self, representation: ActionRepresentation) -> Tensor:
-        """How far the recorded actions of the training episodes lie from their mean, squared: (E,) float64."""
-        actions = self.episodes.arrays[ACTION][self.train_windows.episode_frames]
-        return representation.variance(torch.from_numpy(actions).double())
-
     def train_dataloader(self) -> "WindowLoader":
-        """Every training window once an epoch, in an order that (seed, epoch) decide."""
+        """Give every training window once an epoch, in an order that (seed, epoch) decide."""
         trainer = self.trainer
         assert trainer is not None
         if len(self.train_windows) < trainer.world_size:
@@ -87,7 +66,7 @@ class WindowDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> "WindowLoader | list":
-        """Every held-out window once, always in the same shuffled order: the first batches are a fair sample."""
+        """Give every held-out window once, always in the same shuffled order: the first batches are a fair sample."""
         if len(self.val_windows) == 0:
             return []
         order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
@@ -105,7 +84,7 @@ class WindowDataModule(LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _resident(self) -> dict[str, Tensor]:
-        """The arrays as tensors, on the GPU when all of them take at most half of its free memory."""
+        """Return the arrays as tensors, on the GPU when all of them take at most half of its free memory."""
         if self._tensors is None:
             device, arrays = self._device, self.episodes.arrays
             if device.type == "cuda":
@@ -153,7 +132,7 @@ class WindowLoader:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        """Batches in an epoch; a rest of fewer windows than ranks goes with the batch before."""
+        """Return the batches in an epoch; a rest of fewer windows than ranks goes with the batch before."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
         batches = max(1, whole + (rest >= self.world_size))
         if self.limit is None:
@@ -170,7 +149,7 @@ class WindowLoader:
             yield self.gather(order[batch * size : end][self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """The chosen windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
+        """Return windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
         frames, is_pad = self.windows.frames(chosen)
         every = send(torch.from_numpy(frames), self.tensors[ACTION].device)  # (B, T)
         observed = every[:, : self.windows.shape.obs_steps_in_batch]  # (B, To), or (B, T)
@@ -182,14 +161,14 @@ class WindowLoader:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor from the CPU on ``device``, without waiting for a GPU: only from pinned memory it copies on its own."""
+    """Return a tensor on ``device``, without waiting for a GPU: only from pinned memory it copies on its own."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _take(tensor: Tensor, frames: Tensor, device: torch.device) -> Tensor:
-    """(N, ...) at frames (B, T) to (B, T, ...) on ``device``; index_select is ten times as fast as fancy indexing."""
+    """Take frames (B, T) of (N, ...) to ``device``; index_select is ten times as fast as fancy indexing."""
     shape = frames.numel(), *tensor.shape[1:]
     pinned = tensor.device.type == "cpu" and device.type == "cuda"  # ``send`` would copy once more
     taken = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, pin_memory=pinned)

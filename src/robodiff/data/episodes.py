@@ -10,7 +10,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 
 from robodiff.data.cache import memory_free
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, nearest
 
 ACTION = "action"
 PAST_ACTION = "observation.past_action"
@@ -57,7 +57,7 @@ class Feature:
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
-        """The feature that an array over all frames (N, ...) holds: four dimensions are images, two are vectors."""
+        """Return what an array over all frames (N, ...) holds: four dimensions are images, two are vectors."""
         return cls("image" if array.ndim == 4 else "vector", array.shape[1:], str(array.dtype), names, unit)
 
 
@@ -94,36 +94,49 @@ class Episodes:
         return len(self.episode_ends)
 
     def slice(self, episode: int) -> slice:
-        """The frames of one episode."""
+        """Return the frames of one episode."""
         start = 0 if episode == 0 else int(self.episode_ends[episode - 1])
         return slice(start, int(self.episode_ends[episode]))
 
     def number(self, episode: SupportsIndex) -> int:
-        """What its source counts one episode as: another number than its place here where only some were read."""
+        """Return what its source counts an episode as: another number than its place where only some were read."""
         return self.table["episode_index"][episode] if "episode_index" in self.table else index(episode)
 
     def at(self, frames: np.ndarray | int) -> np.ndarray:
-        """The place here of the episode in which each frame lies, in the shape of ``frames``."""
+        """Return the place here of the episode in which each frame lies, in the shape of ``frames``."""
         return np.searchsorted(self.episode_ends, frames, side="right")
 
     def where(self, frame: int) -> str:
-        """A frame in words: which of the frames of which episode, as its source counts it."""
+        """Return a frame in words: which of the frames of which episode, as its source counts it."""
         episode = int(self.at(frame))
         return f"frame {frame - self.slice(episode).start} of episode {self.number(episode)}"
 
+    def only(self, places: np.ndarray) -> "Episodes":
+        """Return some of the episodes, by their places here, rising."""
+        if len(places) == len(self):
+            return self
+        frames = np.concatenate([np.arange(s.start, s.stop) for s in map(self.slice, places.tolist())])
+        table = {name: [column[place] for place in places.tolist()] for name, column in self.table.items()}
+        return replace(
+            self,
+            arrays={key: array[frames] for key, array in self.arrays.items()},
+            episode_ends=np.cumsum(self.lengths[places]),
+            table={**table, "episode_index": [self.number(place) for place in places.tolist()]},
+        )
+
     def columns(self, *types: type) -> dict[str, list[Any]]:
-        """The columns of the table whose values are all of one of these types, but for which of its source one is.
+        """Return the columns of the table whose values are all of one of these types, but for ``WHERE``.
 
         Integers among floats become floats; None, where the source says nothing of an episode, stays.
         """
-        found = {}
+        columns = {}
         for name, column in self.table.items():
-            there = {type(value) for value in column if value is not None}
-            if there == {int, float}:
-                there, column = {float}, [float(value) if type(value) is int else value for value in column]
-            if name not in WHERE and len(there) <= 1 and there <= set(types):
-                found[name] = column
-        return found
+            kinds = {type(value) for value in column if value is not None}
+            if kinds == {int, float}:
+                kinds, column = {float}, [float(value) if type(value) is int else value for value in column]
+            if name not in WHERE and len(kinds) <= 1 and kinds <= set(types):
+                columns[name] = column
+        return columns
 
 
 @dataclass(frozen=True)
@@ -179,22 +192,35 @@ def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None,
     )
 
 
-def recorded_keys(source: str, keys: Sequence[str], there: Collection[str]) -> list[str]:
-    """Those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
+def left_out(episodes: Episodes, kept: Collection[str], names_kept: bool = False) -> list[str]:
+    """Return what of a recording a file has no place for.
+
+    Args:
+        episodes: the recording.
+        kept: the columns, attributes and keys that are written, at least those that might not be.
+        names_kept: whether names and units of dimensions are.
+    """
+    named = any(feature.names or feature.unit for feature in episodes.features.values())
+    lost = [name for name in (*episodes.table, *episodes.attributes) if name not in (*kept, *WHERE)]
+    return [*lost, *(["names and units of dimensions"] if named and not names_kept else [])]
+
+
+def recorded_keys(source: str, keys: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
 
     Raises:
         RobodiffError: another key is not there.
     """
-    if missing := [key for key in keys if key not in there and key != PAST_ACTION]:
-        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {', '.join(there)}")
-    return [key for key in keys if key in there]
+    if missing := [key for key in keys if key not in known and key != PAST_ACTION]:
+        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {', '.join(known)}.{nearest(missing[0], known)}")
+    return [key for key in keys if key in known]
 
 
 def check_ends(source: str, episode_ends: np.ndarray) -> np.ndarray:
     """Return the frame after each episode's last, (E,) int64.
 
     Raises:
-        RecordingError: they are no whole numbers, or do not increase; without good ends nothing can be said of the rest.
+        RecordingError: they are no whole numbers, or do not increase; without them nothing can be said of the rest.
     """
     if faults := list(_faults_of_ends(episode_ends)):
         raise RecordingError(source, faults)
@@ -210,7 +236,7 @@ def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
 
 
 def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[int]:
-    """Which of ``count`` episodes are chosen by ``data.episodes``, rising; all when None.
+    """Return which of ``count`` episodes are chosen by ``data.episodes``, rising; all when None.
 
     Raises:
         UsageError: numbers that no episode has, or the same twice.
@@ -265,7 +291,7 @@ def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) or (N, H, W, C) images as uint8 (N, C, H, W); float images must be whole numbers from 0 to 255.
+    """Return images (N, C, H, W) or (N, H, W, C) as uint8 (N, C, H, W); floats must be whole numbers from 0 to 255.
 
     From contiguous images windows are gathered several times as fast: they become so where memory has ample room. A
     memory-mapped array of uint8 stays one.
@@ -289,7 +315,7 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def blocks(array: np.ndarray, size: int = 2**25) -> Iterator[tuple[int, np.ndarray]]:
-    """An array (N, ...) in blocks of about ``size`` bytes, each with its first frame: it may be larger than memory."""
+    """Yield an array (N, ...) in blocks of about ``size`` bytes, each with its first frame."""
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
@@ -326,7 +352,7 @@ def _faults_of_values(
 
 
 def _not_finite(array: np.ndarray) -> np.ndarray:
-    """The frames with a value that is not finite in the type that training uses."""
+    """Return the frames with a value that is not finite in the type that training uses."""
     if not np.issubdtype(array.dtype, np.floating):
         return np.zeros(0, np.int64)
     bad = [np.zeros(0, np.int64)]

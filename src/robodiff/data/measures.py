@@ -9,7 +9,7 @@ LAGS = range(-3, 4)
 
 
 def steps(column: np.ndarray, episode_ends: np.ndarray) -> np.ndarray:
-    """How far (N,) values are from those of the frame before, 0 where an episode starts."""
+    """Return how far (N,) values are from those of the frame before, 0 where an episode starts."""
     far = np.abs(np.diff(column, prepend=column[:1]))
     far[episode_ends[:-1]] = 0
     for turn in (2 * np.pi, 360):
@@ -19,7 +19,7 @@ def steps(column: np.ndarray, episode_ends: np.ndarray) -> np.ndarray:
 
 
 def blank_and_same(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which frames (N,) show one colour, and which are equal to the frame before."""
+    """Tell which frames (N,) show one colour, and which are equal to the frame before."""
     blank, same = np.zeros(len(images), bool), np.zeros(len(images), bool)
     for start, block in blocks(images):
         thin = block[:, :, ::8, ::8].reshape(len(block), block.shape[1], -1)  # (n, C, pixels); few need a closer look
@@ -32,13 +32,13 @@ def blank_and_same(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Where (N,) bool is true without a gap: first and after the last."""
+    """Return where (N,) bool is true without a gap: first and after the last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def lag_of(state: np.ndarray, action: np.ndarray, frames: np.ndarray) -> int | None:
-    """Which action, frames from a move on, explains the moves that actions drive; None unless it is clearly one.
+    """Return which action, frames from a move on, explains the moves that actions drive; None unless it is clearly one.
 
     For each dimension of the state and each lag: the share of the variance of s[t+1] - s[t] that the best dimension of
     a[t+lag] explains together with s[t], which covers actions that are targets and actions that are velocities. A lag
@@ -58,19 +58,19 @@ def lag_of(state: np.ndarray, action: np.ndarray, frames: np.ndarray) -> int | N
 
 
 def _one_colour(pixels: np.ndarray) -> np.ndarray:
-    """Which of (n, C, pixels) show one colour, up to what a codec makes of it, (n,) bool."""
+    """Tell which of (n, C, pixels) show one colour, up to what a codec makes of it, (n,) bool."""
     return (pixels.max(axis=2) - pixels.min(axis=2) <= 2).all(axis=1)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    """(N, D) with mean 0 and standard deviation 1; what does not move is 0."""
+    """Return (N, D) with mean 0 and standard deviation 1; what does not move is 0."""
     centred = values - values.mean(axis=0)
     spread = centred.std(axis=0)
     return centred / np.where(spread < 1e-9, np.inf, spread)
 
 
 def _explained(moves: np.ndarray, here: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """R^2 of the regression of each move (N, Ds) on its own state and the best action (N, Da), (Ds,)."""
+    """Return R^2 of the regression of each move (N, Ds) on its own state and the best action (N, Da), (Ds,)."""
     n = len(moves)
     by_state = (moves * here).mean(axis=0)[:, None]  # (Ds, 1)
     by_action, between = moves.T @ actions / n, here.T @ actions / n  # (Ds, Da)

@@ -6,7 +6,7 @@ read, agents, the rate, and that every value is finite. Imports no torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -34,8 +34,8 @@ from robodiff.files import is_repository
 AGENTS = "agents."
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
-NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done", "dones",
-                "terminated", "truncated", "success")  # fmt: skip
+NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done",
+                "dones", "terminated", "truncated", "success")  # fmt: skip
 """Last parts of names that no observation has, but where a key map says so."""
 
 
@@ -62,8 +62,8 @@ class Stored:
     dtype: str
     """As the file has it."""
     read: Callable[[], np.ndarray] | None
-    """Return (N, ...): images as uint8 (N, C, H, W), memory-mapped where large; else numbers, as the file has them. None
-    where it is neither (texts, depth, point clouds): it is described and left out."""
+    """Return (N, ...): images as uint8 (N, C, H, W), memory-mapped where large; else numbers, as the file has them.
+    None where it is neither (texts, depth, point clouds): it is described and left out."""
     name: str | None = None
     """What it is called here, unless a key map says otherwise; None: it is read only where a key map names it."""
     feature: Feature | None = None
@@ -132,7 +132,9 @@ class DataConfig(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = list((self.key_map or {}).values())
-        if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec 0.22 crashes on a bound beside a tuple
+        if (
+            isinstance(self.resize_shape, int) and self.resize_shape < 1
+        ):  # msgspec 0.22 crashes on a bound beside a tuple
             raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
         if twins := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")
@@ -154,7 +156,7 @@ class DataConfig(Document):
             keys: what will be read, by its names here, for formats that must fetch it; None is everything.
 
         Raises:
-            RobodiffError: nothing there to read, or a broken recording; the message names file, key and first bad frame.
+            RobodiffError: nothing there, or a broken recording; the message names file, key and first bad frame.
         """
         raise NotImplementedError
 
@@ -167,6 +169,22 @@ class DataConfig(Document):
         keys = None if observation_keys is None else list(dict.fromkeys([*observation_keys, ACTION]))
         return self.load(self.open(keys), keys)
 
+    def read_chosen(self) -> Episodes:
+        """Read everything of the episodes that are to be used."""
+        episodes = self.read()
+        return episodes.only(self.chosen(episodes))
+
+    def overview(self) -> tuple[Episodes, dict[str, Feature]]:
+        """Read the numbers alone of the episodes that are to be used, and tell what images there are."""
+        recording = self.open([])
+        sources = self.select(recording, None)
+        features = {name: recording.arrays[made_of[0].file_key].feature for name, made_of in sources.items()}
+        images = {name: feature for name, feature in features.items() if feature and feature.kind == "image"}
+        episodes = self.load(recording, [name for name in sources if name not in images])
+        seen = {part.file_key for name in images for part in sources[name]}
+        episodes = replace(episodes, unread=[key for key in episodes.unread if key not in seen])
+        return episodes.only(self.chosen(episodes)), images
+
     def load(self, recording: Recording, keys: Sequence[str] | None) -> Episodes:
         """Read what was opened.
 
@@ -176,9 +194,9 @@ class DataConfig(Document):
         """
         sources = self.select(recording, keys)
         parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
-        ends = check_ends(recording.source, recording.episode_ends)
         if faults := [fault for stored in parts.values() for fault in stored.faults]:
             raise RecordingError(recording.source, faults)
+        ends = check_ends(recording.source, recording.episode_ends)
         arrays = {file_key: stored.read() for file_key, stored in parts.items() if stored.read is not None}
         check_finite(recording.source, arrays, ends, recording.names)
         made, features = {}, {}
@@ -267,7 +285,7 @@ class DataConfig(Document):
         return shape
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sorted places in ``episodes`` of those to train on and of those held out, among the chosen ones."""
+        """Return the sorted places in ``episodes`` of those to train on and of those held out."""
         chosen = self.chosen(episodes)
         train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
         return chosen[train], chosen[held_out]
@@ -293,8 +311,10 @@ class Format:
     suffixes: tuple[str, ...] = ()
     """How the names of what ``write`` writes end; empty for a folder of any name."""
     write: Callable[..., list[str]] | None = None
-    """Write ``Episodes`` to a path that is free, as ``write(episodes, path, on_episode)``, and return what of them it
-    has no place for; None where the format is only read."""
+    """Write ``Episodes`` to a path that is free, as ``write(episodes, path, on_episode, **options)``, and return what
+    of them it has no place for; None where the format is only read."""
+    write_options: tuple[str, ...] = ()
+    """Names of ``write``'s further options."""
 
     registry_kind: ClassVar[str] = "data"
 
@@ -318,23 +338,28 @@ def open_path(path: str, **options: Any) -> DataConfig:
         RobodiffError: nothing there.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    form = format_at(path)
+    known = [each.name for each in fields(form.config)]
+    if unknown := sorted(given.keys() - {*known}):
+        raise UsageError(f"{path}: is {form.title}, for which {unknown[0]} is not an option."
+                         f"{nearest(unknown[0], known)}")  # fmt: skip
+    return form.config.at(path, **given)
+
+
+def format_at(path: str) -> Format:
+    """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
     if place.exists():
         form = next((each for each in formats() if each.recognise(place)), None)
         if form is None:
             from robodiff.data.describe import describe_unknown
 
-            raise describe_unknown(place)
-    elif is_repository(path) and not place.suffix:
+            raise UsageError(describe_unknown(place))
+        return form
+    if is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
-        form = registry.find("data", "LeRobotConfig")
-    else:
-        raise RobodiffError(f"{path}: no such file or folder")
-    known = [each.name for each in fields(form.config)]
-    if unknown := sorted(given.keys() - {*known}):
-        raise UsageError(f"{path}: is {form.title}, for which {unknown[0]} is not an option."
-                         f"{nearest(unknown[0], known)}")  # fmt: skip
-    return form.config.at(path, **given)
+        return registry.find("data", "LeRobotConfig")
+    raise RobodiffError(f"{path}: no such file or folder")
 
 
 def formats() -> Iterator[Format]:
@@ -362,8 +387,8 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return what arrays are called here by their own names alone; None for what is not read.
 
     Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
-    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``, and
-    any other numbers ``observation.<name>``.
+    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``,
+    and any other numbers ``observation.<name>``.
 
     Args:
         kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part

@@ -1,12 +1,13 @@
 """Environments that Gymnasium knows, under the names of the data: ``gymnasium:ID?option=value&option=value``.
 
-Options are ``fps``, keys of the observation with what they are called here (``joints=observation.state``), and arguments
-of the environment itself, such as ``obs_type=pixels_agent_pos``. A package that adds environments to Gymnasium is named
-with ``--plugin``: an id never imports anything.
+Options are ``fps``, keys of the observation with what they are called here (``joints=observation.state``), and
+arguments of the environment itself, such as ``obs_type=pixels_agent_pos``. A package that adds environments
+to Gymnasium is named with ``--plugin``: an id never imports anything.
 """
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 
 from robodiff import registry
 from robodiff.data.episodes import ACTION, Feature
@@ -70,8 +72,8 @@ def gymnasium_spec(
         RobodiffError: the environment cannot be made.
     """
     if environment_id not in gymnasium.registry:
-        raise UsageError(f"gymnasium has no environment {environment_id!r}.{nearest(environment_id, gymnasium.registry)}"
-                         " Of a package that adds some, name the module: --plugin MODULE")  # fmt: skip
+        advice = f"{nearest(environment_id, gymnasium.registry)} A package that adds it is named with --plugin MODULE"
+        raise UsageError(f"gymnasium has no environment {environment_id!r}.{advice}")
     registered = gymnasium.registry[environment_id]
 
     def make() -> gymnasium.Env[Any, Any]:
@@ -103,7 +105,7 @@ def gymnasium_spec(
         version=lambda: _version(_module(registered)),
         max_steps=limit,
         renders=environment.render_mode == "rgb_array",
-        local=_module(registered) not in ("gymnasium", *(word.partition(".")[0] for word in registry.plugins())),
+        local=_module(registered) != "gymnasium" and not registry.plugins(),  # else a plugin registers it there, too
     )
 
 
@@ -157,12 +159,14 @@ def _named(
     """Return by name here the key of the observation, and what it holds."""
     boxes = {key: feature for key, box in _leaves(space).items() if (feature := _feature(box)) is not None}
     if unknown := sorted(key_map.keys() - boxes.keys()):
-        raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation, nor an option; "
-                         f"it has {', '.join(boxes) or 'no keys'}.{nearest(unknown[0], boxes)}")  # fmt: skip
+        known = f"it has {', '.join(boxes) or 'no keys'}.{nearest(unknown[0], boxes)}"
+        raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation; {known}")
     sources = {key_map.get(key) or _usual(key, feature): key for key, feature in boxes.items()}
     if len(sources) < len(boxes) or not boxes:
-        raise UsageError(f"{name}: expected images and vectors with a name each, found {', '.join(boxes) or space}; "
-                         "name them by options such as KEY=observation.state")  # fmt: skip
+        example = "name them by options such as KEY=observation.state"
+        raise UsageError(
+            f"{name}: expected images and vectors, with a name each, found {', '.join(boxes) or space}; {example}"
+        )
     return sources, {target: boxes[key] for target, key in sources.items()}
 
 
@@ -215,7 +219,7 @@ def _chosen(name: str, sources: Mapping[str, str], keys: Collection[str]) -> dic
 def _class_of(registered: Any) -> Any:
     """Return the class of a registered environment; importing it is what ``gymnasium.make`` does, too."""
     entry = registered.entry_point
-    return gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _module(registered: Any) -> str:
@@ -225,9 +229,8 @@ def _module(registered: Any) -> str:
 
 
 def _version(package: str) -> str:
-    versions = [f"gymnasium {metadata.version('gymnasium')}"]
-    try:
-        versions += [f"{package} {metadata.version(package)}"] if package != "gymnasium" else []
-    except metadata.PackageNotFoundError:  # a plugin, or a distribution of another name
-        pass
-    return ", ".join(versions)
+    versions = {}
+    for each in ("gymnasium", package):
+        with suppress(metadata.PackageNotFoundError, ValueError):  # a plugin, or a distribution of another name
+            versions[each] = metadata.version(each)
+    return ", ".join(f"{each} {version}" for each, version in versions.items())

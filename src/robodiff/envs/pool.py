@@ -124,7 +124,8 @@ class _Rows:
         steps = {}
         for row, action in actions.items():
             seed, taken = self._episodes[row]
-            with raise_for_env(f"the environment {self.spec.name} failed at step {taken} of the episode of seed {seed}"):
+            failure = f"the environment {self.spec.name} failed at step {taken} of the episode of seed {seed}"
+            with raise_for_env(failure):
                 observation, reward, terminated, truncated, info = self.environments[row].step(action)
                 extra = {name: float(value) for name, value in info.get("extra", {}).items()}
                 for name, value in [("reward", reward), *extra.items()]:

@@ -20,7 +20,7 @@ class Expert(Protocol):
     """Demonstrates on one environment; the same seed gives the same demonstration."""
 
     def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, NDArray[Any]] | None:
-        """Return the observations of ``keys`` and ``action``, each (L, ...), of one demonstration; None if it failed."""
+        """Return the observations of ``keys`` and ``action``, each (L, ...), of a demonstration; None if it failed."""
         ...
 
 
@@ -39,8 +39,8 @@ class EnvSpec:
     """One environment.
 
     What it makes is a Gymnasium environment whose observations are dicts of arrays under the names of ``features``, and
-    whose ``info`` holds ``is_success``, and may hold ``extra``: further figures of the episode so far, by name; the last
-    ones count. After ``reset(seed=s)``, everything depends on ``s`` and the actions alone.
+    whose ``info`` holds ``is_success``, and may hold ``extra``: further figures of the episode so far, by name; the
+    last ones count. After ``reset(seed=s)``, everything depends on ``s`` and the actions alone.
     """
 
     name: str
@@ -57,7 +57,8 @@ class EnvSpec:
     max_steps: int | None = None
     """Steps after which an episode ends in any case; None where the environment sees to it."""
     agents: Mapping[str, slice] = field(default_factory=dict)
-    """Which slice of the action is whose; empty for one agent. Observations of one are ``agents.<id>.observation.*``."""
+    """Which slice of the action is whose, by id; empty for one agent. What one observes is
+    ``agents.<id>.observation.*``."""
     expert: Callable[..., Expert] | None = None
     """Make the expert, from the fields of ``expert_options`` as keywords; None where nobody demonstrates."""
     expert_options: type[Document] = Document

@@ -1,30 +1,31 @@
 """Measure a policy in an environment: episodes, their figures, and videos of what they looked like."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.results import (
     Comparison,
     EnvResult,
-    EpisodeResult,
     Evaluated,
     Summary,
     read_result,
     write_result,
 )
-from robodiff.evaluation.rollout import EpisodeRecord, check_fit, first_observation, rollout
+from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+from robodiff.policies.diffusion import DiffusionPolicy
 
 
 def evaluate(
@@ -53,6 +54,7 @@ def evaluate(
     folder = find_policy(policy_path)
     policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
     check_fit(policy, spec)
+    spec = seen_by(policy, spec)
     evaluated = Evaluated(
         policy=policy_hash(folder),
         environment=config.env,
@@ -70,12 +72,11 @@ def evaluate(
             return earlier
     with locked(out):
         records = rollout(policy, spec, range(config.seed, config.seed + config.episodes), config.num_envs, on_step)
-        episodes = [episode_result(record) for record in records]
         result = EnvResult(
-            **vars(summary(episodes)),
-            episodes=episodes,
+            **vars(summary(records)),
+            episodes=[record.result for record in records],
             evaluated=evaluated,
-            latency_ms=chunk_latency(policy, first_observation(policy, spec, config.seed)),
+            latency_ms=chunk_latency(policy, _first_observation(policy, spec, config.seed)),
         )
         (out / Comparison.file).unlink(missing_ok=True)
         write_result(out, result)  # first: videos may fill the disk
@@ -84,31 +85,27 @@ def evaluate(
     return result
 
 
-def episode_result(record: EpisodeRecord) -> EpisodeResult:
-    """Return what is kept of an episode's record; metrics of its environment that are not finite are left out."""
-    return EpisodeResult(
-        seed=record.seed,
-        success=record.success,
-        max_reward=float(record.max_reward),
-        length=record.length,
-        non_finite=record.non_finite is not None,
-        extra={name: float(value) for name, value in record.extra.items() if math.isfinite(value)},
-    )
+def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:
+    environment = spec.make(needed_keys(policy, spec))
+    try:
+        return environment.reset(seed=seed)[0]
+    finally:
+        environment.close()
 
 
-def summary(episodes: Sequence[EpisodeResult]) -> Summary:
+def summary(records: Sequence[EpisodeRecord]) -> Summary:
     """Return the figures over all episodes."""
-    successes = sum(episode.success for episode in episodes)
+    successes = sum(record.success for record in records)
     extra: dict[str, list[float]] = {}
-    for episode in episodes:
-        for name, value in episode.extra.items():
+    for record in records:
+        for name, value in record.extra.items():
             extra.setdefault(name, []).append(value)
     return Summary(
-        success_rate=successes / len(episodes),
-        success_rate_ci95=wilson_interval(successes, len(episodes)),
-        mean_max_reward=float(np.mean([episode.max_reward for episode in episodes])),
-        mean_episode_length=float(np.mean([episode.length for episode in episodes])),
-        non_finite_actions=sum(episode.non_finite for episode in episodes),
+        success_rate=successes / len(records),
+        success_rate_ci95=wilson_interval(successes, len(records)),
+        mean_max_reward=float(np.mean([record.max_reward for record in records])),
+        mean_episode_length=float(np.mean([record.length for record in records])),
+        non_finite_actions=sum(record.non_finite is not None for record in records),
         extra={name: float(np.mean(values)) for name, values in extra.items()},
     )
 
@@ -134,5 +131,5 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
     if not spec.renders:
         return
     for success, name in ((True, "success"), (False, "failure")):
-        for record in [record for record in records if record.success == success][:count]:
+        for record in [record for record in records if record.success == success][: count if spec.renders else 0]:
             write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)

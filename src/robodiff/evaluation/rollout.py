@@ -1,19 +1,17 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.envs.pool import EnvPool, Observation, Step, useful_workers
-from robodiff.envs.spec import EnvSpec
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
-
-Policies = DiffusionPolicy | Mapping[str, DiffusionPolicy]
-"""One policy, or one for each agent."""
 
 
 @dataclass
@@ -29,19 +27,31 @@ class EpisodeRecord:
     non_finite: NonFiniteChunk | None = None
     """The chunk that ended the episode because it is not finite; nothing of it was executed."""
     extra: Mapping[str, float] = field(default_factory=dict)
-    """The environment's own metrics, after the last step."""
+    """The environment's own metrics after the last step, those that are finite."""
 
     @property
     def length(self) -> int:
         """Steps that the environment took."""
         return len(self.actions)
 
+    @property
+    def result(self) -> EpisodeResult:
+        """What is kept of it in ``metrics.json``."""
+        return EpisodeResult(
+            seed=self.seed,
+            success=self.success,
+            max_reward=float(self.max_reward),
+            length=self.length,
+            non_finite=self.non_finite is not None,
+            extra=dict(self.extra),
+        )
+
     def add(self, action: np.ndarray, step: Step) -> None:
         """Take in one more step."""
         self.max_reward = max(self.max_reward, step.reward) if self.actions else step.reward
         self.actions.append(action.copy())
         self.success = self.success or step.success
-        self.extra = step.extra
+        self.extra = {name: float(value) for name, value in step.extra.items() if math.isfinite(value)}
 
 
 def rollout(
@@ -70,16 +80,15 @@ def rollout(
         One record a seed, in their order.
 
     Raises:
-        UsageError: the environment lacks something that the policy observes.
+        UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
     check_fit(policy, spec)
+    spec = seen_by(policy, spec)
     records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
         queues.setdefault(record.seed % num_envs, []).append(record)
-    keys = _needed(policy, spec)
     environments = EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))
-    runner = _make_runner(policy, spec, num_envs)
     finished = 0
     try:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
@@ -120,6 +129,7 @@ def _episodes(
 
 def first_observation(policy: Policies, spec: EnvSpec, seed: int) -> Observation:
     """Return what a policy observes when the episode of a seed begins."""
+    spec = seen_by(policy, spec)
     environment = spec.make(_needed(policy, spec))
     try:
         return environment.reset(seed=seed)[0]
@@ -136,7 +146,12 @@ def check_fit(policy: Policies, spec: EnvSpec) -> None:
         for agent, each in policy.items():
             _check_fit(each, spec, features_of(spec, agent))
     else:
-        _check_fit(policy, spec, spec.features)
+        _check_fit(policy, spec, seen_by(policy, spec).features)
+
+
+def seen_by(policy: Policies, spec: EnvSpec) -> EnvSpec:
+    """Return the environment as a policy sees it: one for all agents observes what they observe joined."""
+    return get_env_spec(f"team:{spec.name}") if spec.agents and not isinstance(policy, Mapping) else spec
 
 
 def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Feature]) -> None:

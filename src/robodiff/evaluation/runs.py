@@ -12,7 +12,6 @@ from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, read
 from robodiff.files import read_rows
 
 CONFIG_FILE = "config.yaml"
-RUN_FILE = RunFacts.file
 NON_FINITE_FOLDER = "non_finite"
 """Beside an evaluation: what the policy observed where an action was not finite."""
 VIDEO_FOLDER = "videos"

@@ -21,8 +21,8 @@ from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
-from robodiff.evaluation.rollout import check_fit
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
@@ -131,7 +131,7 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     for key in policy.observation_keys:
         feature = policy.features[key]
         height_and_width = " x ".join(map(str, feature.shape[1:]))
-        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else f"{key} {feature.shape[0]}"
+        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else key
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
         f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"

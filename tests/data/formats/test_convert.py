@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robodiff.data.config import recording as read_any
+from robodiff.data.recordings import open_path as read_any
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.convert import convert, lost
 from robodiff.data.formats.lerobot.writer import LeRobotWriter

@@ -11,13 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from robodiff.data.config import RobomimicDataModule
 from tests.conftest import write_robomimic_file
 
-from robodiff.data.config import RobomimicDataModule
+from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats import robomimic, robomimic_meta
-from robodiff.data.formats.robomimic import read_robomimic
+from tests.readers import read_robomimic
 from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape, epoch_order
 from robodiff.errors import RobodiffError, UsageError, notice
@@ -72,7 +73,7 @@ def test_everything_in_the_order_of_the_numbers(file: Path) -> None:
 
 def test_windows_of_what_is_held_out_frame_for_frame(file: Path) -> None:
     shape = WindowShape(n_obs_steps=2, horizon=8, n_action_steps=4, frame_stride=2)
-    config = RobomimicDataModule(path=str(file), filter_key="train", val_filter_key="valid", val_batch_size=5)
+    config = RobomimicConfig(path=str(file), filter_key="train", val_filter_key="valid", val_batch_size=5)
     module = WindowDataModule(config, shape, None, seed=0)
     assert [module.episodes.table["demo"][place] for place in module.train_episodes] == [
         f"demo_{number}" for number in range(12) if number not in (2, 10)]  # fmt: skip
@@ -244,7 +245,7 @@ def test_filters_that_cannot_be_meant(file: Path) -> None:
 
 
 def test_held_out_demonstrations_are_not_trained_on(file: Path) -> None:
-    config = RobomimicDataModule(path=str(file), val_filter_key="valid", val_split=0.5)
+    config = RobomimicConfig(path=str(file), val_filter_key="valid", val_split=0.5)
     train, held_out = config.split(config.read(["observation.object"]))
     assert (held_out.tolist(), train.tolist()) == ([2, 10], [number for number in range(12) if number not in (2, 10)])
 
@@ -292,7 +293,7 @@ def test_written_and_read_again(file: Path, tmp_path: Path) -> None:
     table = {**first.table, "success": [n % 2 == 0 for n in range(12)], "seed": list(range(12)), "task": ["lift"] * 12}
     first = dataclasses.replace(first, fps=12.5, table=table)
     done: list[int] = []
-    write_robomimic(tmp_path / "again.hdf5", first, done.append)
+    write_robomimic(first, done.append, tmp_path / "again.hdf5")
     again = read_robomimic(tmp_path / "again.hdf5")
     assert done == list(range(1, 13))
     assert set(again.arrays) == set(first.arrays)
@@ -323,7 +324,7 @@ def test_names_and_environment_of_robomimics_own_come_back(file: Path, tmp_path:
     edit(file, change)
     first = read_robomimic(file)
     for fps, rate in ((20.0, 20), (12.5, 12.5)):
-        write_robomimic(tmp_path / "again.hdf5", dataclasses.replace(first, fps=fps))
+        write_robomimic(dataclasses.replace(first, fps=fps), tmp_path / "again.hdf5")
         again = read_robomimic(tmp_path / "again.hdf5")
         assert (again.places, again.fps) == (first.places, fps)
         with h5py.File(tmp_path / "again.hdf5") as opened:
@@ -341,7 +342,7 @@ def test_names_come_back(tmp_path: Path) -> None:
         observation__image=IMAGES, observation__images__image=IMAGES, observation__images__rgb_image=IMAGES,
         observation__state=NUMBERS, observation__front_image=NUMBERS, action=NUMBERS,
     )  # fmt: skip
-    write_robomimic(tmp_path / "names.hdf5", episodes)
+    write_robomimic(episodes, tmp_path / "names.hdf5")
     again = read_robomimic(tmp_path / "names.hdf5")
     assert again.features == episodes.features
 
@@ -364,5 +365,5 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_robomimic(tmp_path / "out.hdf5", made_up(observation__state=NUMBERS, action=NUMBERS), stop)
+        write_robomimic(made_up(observation__state=NUMBERS, action=NUMBERS), stop, tmp_path / "out.hdf5")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from robodiff.data.formats.zarr import read_zarr
+from tests.readers import read_zarr
 from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
 from robodiff.envs.pusht.geometry import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError
@@ -148,7 +148,7 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
     with pytest.raises(RobodiffError, match="is not a zarr group"):
         read_zarr(tmp_path / "text.zip", "pusht")
     h5py.File(tmp_path / "demos.hdf5", "w").close()
-    with pytest.raises(UsageError, match=r"demos\.hdf5: is an HDF5 file; set --data RobomimicDataModule"):
+    with pytest.raises(UsageError, match=r"demos\.hdf5: is an HDF5 file; set --data RobomimicConfig"):
         read_zarr(tmp_path / "demos.hdf5", "pusht")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RobodiffError, match="is not a zarr group"):

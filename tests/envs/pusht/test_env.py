@@ -13,8 +13,9 @@ from robodiff.envs.pusht.env import (
     PushTEnv,
     render_observation,
 )
-from robodiff.envs.pusht.geometry import corners_from_pose
-from robodiff.envs.spec import ENVIRONMENTS, get_env_spec
+from robodiff.envs.pusht.geometry import corners_from_pose, pose_from_corners
+from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
 from robodiff.errors import UsageError
 
 
@@ -98,13 +99,19 @@ def test_restored_state_goes_on_as_before():
     towards_block = [env.state[2:4] + 20.0] * 12
     for action in towards_block:
         env.step(action)
-    saved = env.state
+    saved, snapshot = env.state, SPEC.snapshot(env)
     original = [env.step(action)[0][ENVIRONMENT_STATE] for action in random_actions(10)]
     env.reset(seed=4)
     env.set_state(saved)
     np.testing.assert_allclose(env.state, saved, atol=1e-9)
     restored = [env.step(action)[0][ENVIRONMENT_STATE] for action in random_actions(10)]
     np.testing.assert_allclose(restored, original, atol=0.5)
+    other = PushTEnv(max_steps=14)
+    other.reset(seed=5)
+    SPEC.restore(other, snapshot)
+    ends = [other.step(action)[3] for action in random_actions(2)]
+    assert ends == [False, True]  # the steps that were taken before count
+    np.testing.assert_allclose(other.state[2:5], [*pose_from_corners(original[1][None])[0]], atol=0.5)
 
 
 def test_block_on_its_goal_is_a_success():
@@ -143,7 +150,7 @@ def test_unknown_observation_names_what_is_offered():
 
 
 def test_unknown_environment_names_the_nearest():
-    with pytest.raises(UsageError, match=r"'push-t'; known: pusht.*Did you mean 'pusht'"):
+    with pytest.raises(UsageError, match=r"'push-t'.*pusht.*Did you mean 'pusht'"):
         get_env_spec("push-t")
 
 
@@ -161,6 +168,6 @@ def test_bad_state_is_refused():
 
 
 def test_registry_imports_neither_simulator_nor_torch():
-    code = "import sys, robodiff.envs.spec; assert not {'gym_pusht', 'pymunk', 'pygame', 'torch'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert ENVIRONMENTS
+    for module, heavy in (("spec", "gym_pusht pymunk pygame torch"), ("layout", "gymnasium gym_pusht torch zarr")):
+        code = f"import sys, robodiff.envs.pusht.{module}; assert not {{*{heavy.split()}}} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True)

@@ -123,7 +123,7 @@ def check_stored(path: Path, dataset: Any) -> None:
         expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         if (written := dataset.id.get_num_chunks()) < expected:
             raise RobodiffError(f"{path}: {name} was not written in whole: {written} of {expected} chunks; {advice}")
-        check_room(f"{path}: a chunk of {name}", 1, dataset.chunks, dataset.dtype)
+        check_room(f"{path}: a chunk of {name}", dataset.chunks[0], dataset.chunks[1:], dataset.dtype)
     elif dataset.id.get_storage_size() == 0:
         raise RobodiffError(f"{path}: {name} was never written; {advice}")
 
@@ -145,9 +145,10 @@ def _row(row: Any) -> bytes:
 
 def _pictures(path: Path, place: str, size: tuple[int, int], swap_channels: bool) -> Iterator[np.ndarray]:
     with opened(path) as file:
-        for frame in range(len(file[place])):
+        dataset = file[place]
+        for frame in range(len(dataset)):
             try:
-                image = decode_picture(_row(file[place][frame]), size)
+                image = decode_picture(_row(dataset[frame]), size)
             except (OSError, ValueError, SyntaxError, RobodiffError) as error:
                 raise RobodiffError(f"{path}: {place} cannot be decoded at frame {frame}: {error}; record it "
                                     "again, or leave the episode out with data.episodes") from None  # fmt: skip

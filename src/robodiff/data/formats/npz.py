@@ -137,7 +137,7 @@ def _files(root: Path) -> list[Path]:
 
 def _recognise(path: Path) -> bool:
     if path.is_dir():
-        return bool(_files(path)) and not (path / "recording.yaml").exists()
+        return bool(_files(path))
     if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -1,5 +1,6 @@
 """Pictures, JPEG or PNG, and videos: recognised, measured, decoded, and those of an episode as one array."""
 
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -43,11 +44,10 @@ def decode_picture(picture: bytes | Path, size: tuple[int, int]) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def files_piece(folder: Path, place: str, files: Sequence[Path]) -> Piece:
+def files_piece(place: str, files: Sequence[Path]) -> Piece:
     """Return picture files, one a frame, as an array.
 
     Args:
-        folder: that they are in, or the file that lists them.
         place: what messages call the array.
         files: in order.
 
@@ -56,9 +56,12 @@ def files_piece(folder: Path, place: str, files: Sequence[Path]) -> Piece:
     """
     with reading(files[0], "a picture"):
         size = picture_size(files[0])
-    source = files[0].parent if len({file.parent for file in files}) == 1 else folder
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
     blocks = partial(_files, list(files), size)
-    return Piece(source, place, len(files), (*size, 3), "uint8", "image", blocks, recipe=f"{files[0]} {files[-1]}")
+    return Piece(files[0], place, len(files), (*size, 3), "uint8", "image", blocks, recipe=digest.hexdigest())
 
 
 def video_piece(path: Path) -> tuple[Piece, float | None]:

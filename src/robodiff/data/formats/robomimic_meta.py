@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robodiff.data.cache import memory_free
 from robodiff.data.episodes import episode_numbers
+from robodiff.data.formats.pieces import check_room
 from robodiff.errors import RobodiffError, UsageError, nearest
 
 Demonstrations = Mapping[str, Any]
@@ -20,25 +19,13 @@ NO_COLUMNS = ("num_samples", "model_file", "ep_meta")
 """Attributes of a demonstration that do not go into the table: its length, and what the simulator is made of."""
 
 
-def demonstrations(path: Path, file: Any) -> list[str]:
-    """The names in ``data/``, by the numbers in them: ``demo_2`` comes before ``demo_10``."""
-    data = file.get("data")
-    if not isinstance(data, h5py.Group):
-        raise RobodiffError(f"{path}: has no group data/; expected data/demo_0, ... with actions and obs/<key>")
-    names = [name for name in map(str, data) if isinstance(data.get(name), h5py.Group)]
-    if not names:
-        raise RobodiffError(f"{path}: holds no demonstrations; expected data/demo_0, ... with actions and obs/<key>")
-    return sorted(
-        names, key=lambda name: [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
-    )
-
-
 def read_masks(path: Path, file: Any) -> dict[str, set[str]]:
-    """Per filter key the names of demonstrations that it lists."""
+    """Return per filter key the names of demonstrations that it lists."""
     group, masks = file.get("mask"), {}
     for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
         if isinstance(dataset, h5py.Dataset):
-            listed = np.atleast_1d(values(path, f"mask/{key}", [dataset])[0]).tolist()
+            check_room(f"{path}: mask/{key}", 1, dataset.shape, dataset.dtype)
+            listed = np.atleast_1d(dataset[()]).tolist()
             masks[key] = {name.decode() if isinstance(name, bytes) else str(name) for name in listed}
     return masks
 
@@ -51,7 +38,7 @@ def choose(
     val_filter_key: str | None,
     episodes: list[int] | None,
 ) -> list[int]:
-    """The places in ``names`` of the demonstrations to train on and of those to hold out, rising.
+    """Return the places in ``names`` of the demonstrations to train on and of those to hold out, rising.
 
     Raises:
         UsageError: a filter key or an episode that there is not, or nothing left to train on or to hold out.
@@ -59,8 +46,8 @@ def choose(
     """
     for key in (key for key in (filter_key, val_filter_key) if key is not None):
         if key not in masks:
-            there = f"there is {', '.join(masks)}.{nearest(key, [*masks])}" if masks else "it has no mask/"
-            raise UsageError(f"{path}: has no filter key {key!r}; {there}")
+            others = f"there is {', '.join(masks)}.{nearest(key, [*masks])}" if masks else "it has no mask/"
+            raise UsageError(f"{path}: has no filter key {key!r}; {others}")
         if unknown := sorted(masks[key] - {*names}):
             raise RobodiffError(f"{path}: mask/{key} names {unknown[0]!r}, which is not in data/; write the mask again")
     held_out = set() if val_filter_key is None else masks[val_filter_key]
@@ -77,41 +64,28 @@ def choose(
 
 
 def environment(data: Any) -> dict[str, Any]:
-    """What ``env_args`` says of the environment; nothing where it cannot be read."""
+    """Return what ``env_args`` says of the environment; nothing where it cannot be read."""
     try:
-        found = json.loads(data.attrs["env_args"])
+        values = json.loads(data.attrs["env_args"])
     except (LookupError, ValueError, TypeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def control_frequency(environment: Mapping[str, Any]) -> float | None:
-    """The rate at which an environment was stepped; None where it is not told."""
+    """Return the rate at which an environment was stepped; None where it is not told."""
     try:
-        found = environment["env_kwargs"]["control_freq"]
-        return float(found) if 0 < found < math.inf else None
+        rate = environment["env_kwargs"]["control_freq"]
+        return float(rate) if 0 < rate < math.inf else None
     except (LookupError, TypeError):
         return None
 
 
 def attributes(demos: Demonstrations) -> dict[str, list[Any]]:
-    """Columns of a table: per attribute of the demonstrations its values, None where one has it not."""
+    """Return columns of a table: per attribute of the demonstrations its values, None where one has it not."""
     names = dict.fromkeys(name for demo in demos.values() for name in demo.attrs if name not in NO_COLUMNS)
     columns = {name: [_plain(demo.attrs.get(name)) for demo in demos.values()] for name in names}
     return {name: column for name, column in columns.items() if any(value is not None for value in column)}
-
-
-def values(path: Path, what: str, datasets: list[Any]) -> list[np.ndarray]:
-    """What datasets hold.
-
-    Raises:
-        RobodiffError: more than memory has room for: what is absent reads as zeros, so that a broken shape can ask for
-            any number of them.
-    """
-    size = sum(dataset.nbytes for dataset in datasets)
-    if size > memory_free() / 3:
-        raise RobodiffError(f"{path}: {what} takes {size / 1e9:.1f} GB, more than memory has room for")
-    return [dataset[()] for dataset in datasets]
 
 
 def _plain(value: Any) -> bool | int | float | str | None:

@@ -9,13 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robodiff.data.episodes import ACTION, MASK, Episodes, recorded_keys
+from robodiff.data.episodes import ACTION, MASK, Episodes, left_out, recorded_keys
 from robodiff.data.formats.robomimic_meta import control_frequency
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
 
-def write_robomimic(path: Path, episodes: Episodes, on_episode: Callable[[int], None] | None = None) -> None:
+def write_robomimic(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
     """Write observations and actions as they are, uncompressed, with the rate, the table and the filter keys.
 
     Images become ``obs/<camera>_image`` (L, H, W, C), numbers ``obs/<key>`` (L, D), the table's columns ``mask.<name>``
@@ -23,9 +23,12 @@ def write_robomimic(path: Path, episodes: Episodes, on_episode: Callable[[int], 
     was, and keys for which ``place_of`` has none.
 
     Args:
-        path: the file; an existing one is replaced.
         episodes: the recording.
+        path: the file; an existing one is replaced.
         on_episode: called with the number of episodes done.
+
+    Returns:
+        What of it such a file has no place for.
 
     Raises:
         RobodiffError: a recording without actions, or two keys that would have one place.
@@ -42,6 +45,8 @@ def write_robomimic(path: Path, episodes: Episodes, on_episode: Callable[[int], 
                 os.posix_fallocate(reserved.fileno(), 0, size + 2**20)
         with h5py.File(temporary, "w") as file:
             _fill(file, episodes, places, on_episode)
+    columns = episodes.columns(bool, int, float, str)
+    return [*left_out(episodes, [*columns, "env_args"]), *(key for key in episodes.arrays if key not in places)]
 
 
 def _fill(
@@ -81,8 +86,9 @@ def _environment(episodes: Episodes) -> dict[str, Any]:
 def place_of(episodes: Episodes, key: str) -> str | None:
     """Where a demonstration has a key: where it was in one of robomimic's, else ``actions``, ``obs/<key>``, or None for
     what there is no place for."""
-    if key in episodes.places:
-        return episodes.places[key]
+    place = episodes.places.get(key, "")
+    if place == "actions" or place.startswith("obs/"):
+        return place
     if key == ACTION:
         return "actions"
     if not key.startswith("observation."):

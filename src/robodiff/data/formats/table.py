@@ -211,7 +211,7 @@ def _cameras(path: Path, name: str, column: Any) -> Piece | None:
             raise RobodiffError(f"{path}: {name} names {value[:80]!r} in row {row}, which is not in the folder of the "
                                 "table; copy the pictures there")  # fmt: skip
         files.append(inside(path.parent, path.parent / value))
-    return files_piece(path, name, files)
+    return files_piece(name, files)
 
 
 def rate_of(times: Sequence[np.ndarray]) -> tuple[float, float, int] | None:

@@ -14,7 +14,7 @@ import zarr
 import zarr.storage
 
 from robodiff.data.cache import decoded, folder_of, memory_free
-from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, kind_of, unequal
+from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
 from robodiff.data.recordings import Recording, Stored, usual_names
@@ -51,16 +51,14 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         own = _attributes(group, path)
         data, meta = _child(group, path, "data"), _child(group, path, "meta")
         frames = max((array.shape[0] for _, array in data.arrays() if array.ndim), default=0)
-        ends = _episode_ends(meta, path, frames, stopped=not own.complete)
+        ends = check_ends(str(path), _episode_ends(meta, path, frames, stopped=not own.complete))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
         names = usual_names({key: _kind(array) for key, array in arrays.items()})
         stored = {
             key: _stored(path, key, array, names[key], ends, config, stopped=not own.complete)
             for key, array in arrays.items()
         }
-        table = {
-            name: _column(meta, path, name, len(ends)) for name in meta if name not in ("episode_ends", *WHERE)
-        }
+        table = {name: _column(meta, path, name, len(ends)) for name in meta if name not in ("episode_ends", *WHERE)}
     layout = config.layout or own.layout
     return Recording(str(path), stored, ends, own.fps, table=table, layout=find_layout(layout) if layout else None)
 
@@ -115,7 +113,7 @@ def _stored(
     if not (stopped and ends.size and array.shape[0] > ends[-1]):
         faults = unequal(key, array.shape[0], ends)
     frame, kind, make = array.shape[1:], _kind(array), None
-    feature = Feature("vector", (math.prod(frame),), "float32") if kind == "vector" else None
+    feature = Feature("vector", (math.prod(frame),), "float32", *_names_and_unit(array)) if kind == "vector" else None
     if kind == "image":
         channels, height, width = frame if frame[0] in CHANNELS else (frame[2], *frame[:2])
         size = target_size(config.resize_shape, height, width)
@@ -128,6 +126,13 @@ def _stored(
             return decoded(path, key, _decodable(path, key, array), int(ends[-1]), make, folder_of(config.cache_dir))
 
     return Stored(frame, str(array.dtype), read, name, feature, faults)
+
+
+def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return what robodiff's writer says of the dimensions; what others say by these names counts if it fits."""
+    names, unit = array.attrs.get("names"), array.attrs.get("unit")
+    fits = isinstance(names, list) and len(names) == math.prod(array.shape[1:]) and all(type(n) is str for n in names)
+    return tuple(names) if fits else None, unit if isinstance(unit, str) else None
 
 
 def _faults(key: str, array: Any) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 """Write zarr recordings, episode by episode, and pack them."""
 
+import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
+from robodiff.data.episodes import Episodes, Feature, left_out
 from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
@@ -27,6 +29,7 @@ class ZarrWriter:
         layout: what the keys of the file are called here; None where they are robodiff's own names.
         recipe: how the episodes are made; a recording is continued only by the recipe that began it.
         zarr_format: 2 or 3.
+        features: of the keys, whose names and units are written beside the arrays.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class ZarrWriter:
         layout: str | None = None,
         recipe: Mapping[str, Any] | None = None,
         zarr_format: int = 3,
+        features: Mapping[str, Feature] | None = None,
     ) -> None:
         attributes = {"layout": layout, "fps": fps, "recipe": dict(recipe or {}), "complete": False}
         _check_ours(path)
@@ -45,7 +49,7 @@ class ZarrWriter:
         found = self.group.attrs.get(ATTRIBUTE, attributes)
         if {**found, "complete": False} != attributes:
             raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
-        self._unfinished = attributes
+        self._unfinished, self._features = attributes, features or {}
         if ATTRIBUTE not in self.group.attrs:
             self.group.attrs[ATTRIBUTE] = attributes
         self._data, self._meta = self.group.require_group("data"), self.group.require_group("meta")
@@ -87,10 +91,41 @@ class ZarrWriter:
             if self.group.metadata.zarr_format == 3:
                 level = 5 if values.ndim == 4 else 9  # of images, 9 saves a third and takes twenty times as long
                 codec = {"compressors": BloscCodec(cname="zstd", clevel=level, shuffle="bitshuffle")}
-            group.create_array(key, shape=(start, *values.shape[1:]), chunks=chunks, dtype=values.dtype, **codec)
+            feature = self._features.get(key) if group is self._data else None
+            described = {"names": feature.names, "unit": feature.unit} if feature else {}
+            shape = (start, *values.shape[1:])
+            group.create_array(key, shape=shape, chunks=chunks, dtype=values.dtype, attributes=described, **codec)
         array = group[key]
         array.resize((start, *values.shape[1:]))  # drops what a stopped writer left behind
         array.append(values)
+
+
+def write_zarr(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
+    """Write a recording to a .zarr folder or a .zip, whole or not at all; its arrays come back to the bit.
+
+    Args:
+        episodes: the recording.
+        path: where nothing is yet.
+        on_episode: called with the number of episodes done.
+
+    Returns:
+        What of it a zarr group has no place for.
+    """
+    columns = {name: column for name, column in episodes.columns(bool, int, float).items() if None not in column}
+    with replacing(path) as temporary:
+        packed = path.suffix == ".zip"
+        folder = path.with_name(f".{path.name}.zarr.{os.getpid()}.tmp") if packed else temporary
+        writer = ZarrWriter(folder, episodes.fps, features=episodes.features)
+        for number in range(len(episodes)):
+            frames = episodes.slice(number)
+            arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
+            writer.append(arrays, **{name: column[number] for name, column in columns.items()})
+            if on_episode is not None:
+                on_episode(number + 1)
+        writer.close()
+        if packed:
+            pack_zip(folder, temporary)
+    return left_out(episodes, [*columns], names_kept=True)
 
 
 def pack_zip(folder: Path, target: Path) -> None:

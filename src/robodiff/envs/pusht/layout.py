@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import Finding, RecordingError, as_images, as_vectors
+from robodiff.data.episodes import Finding, RecordingError, as_vectors
 from robodiff.data.recordings import LayoutKey
 from robodiff.envs.pusht.geometry import corners_from_pose
 
@@ -30,6 +30,6 @@ def _state(source: str, key: str, array: np.ndarray) -> np.ndarray:
 LAYOUT = {
     "observation.state": LayoutKey("state", _position, "px"),
     "observation.environment_state": LayoutKey("state", _corners, "px"),
-    "observation.image": LayoutKey("img", as_images, optional=True),
-    "action": LayoutKey("action", as_vectors, "px"),
+    "observation.image": LayoutKey("img", optional=True),
+    "action": LayoutKey("action", unit="px"),
 }

@@ -17,10 +17,10 @@ import pytest
 
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.lerobot.meta import download
-from robodiff.data.formats.lerobot.reader import read_lerobot
+from tests.readers import read_lerobot
 from robodiff.data.formats.lerobot.video import encode_video
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
-from robodiff.data.formats.zarr import read_zarr
+from tests.readers import read_zarr
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
 

@@ -12,7 +12,7 @@ import pytest
 
 from robodiff.data.episodes import Feature
 from robodiff.data.formats import lerobot_parquet
-from robodiff.data.formats.lerobot.reader import read_lerobot
+from tests.readers import read_lerobot
 from robodiff.data.formats.lerobot.stats import image_stats, merge_stats, vector_stats
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.errors import RobodiffError, UsageError

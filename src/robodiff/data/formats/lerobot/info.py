@@ -3,88 +3,98 @@
 Data sets come from others. A number of theirs may ask for any memory, and a path of theirs lead anywhere.
 """
 
-import json
 import math
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from robodiff.data.episodes import Feature
+from robodiff.documents import Above, Between, convert, read_json
 from robodiff.errors import RobodiffError
-from robodiff.files import reading
 
-VERSIONS = ("v2.1", "v3.0")
-MOST = 10**9
-"""Of episodes, of an episode's frames, of the files in a folder, of the numbers along an axis."""
+VERSIONS = {"v2.1": ("episode_chunk", "episode_index"), "v3.0": ("chunk_index", "file_index")}
+"""What is read, each with the numbers in its paths."""
 MOST_PIXELS = 2**16
 """Along a side of an image."""
-_NUMBERED = {"v2.1": ("episode_chunk", "episode_index"), "v3.0": ("chunk_index", "file_index")}
+Count = Annotated[int, Between(0, 10**9)]
+"""Of episodes, frames, files in a folder, numbers along an axis."""
+Some = Annotated[int, Between(1, 10**9)]
+"""Likewise, and at least one."""
+_NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+            "float16", "float32", "float64")  # fmt: skip
+_ADVICE = "copy or download the data set again"
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a JSON object, or a row of a table, says; raises ``RobodiffError`` for what is not as it must be."""
+class FeatureInfo(msgspec.Struct):
+    """What is said of one key."""
 
-    path: Path
-    """Of the file, for messages."""
-    values: Mapping[str, Any]
-    what: str = "it"
+    dtype: str
+    shape: list[Some]
+    names: Any = None
+    unit: Any = None
+    info: Any = None
+    video_info: Any = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.values, Mapping):
-            raise RobodiffError(f"{self.path}: {self.what} must be a JSON object; found {reprlib.repr(self.values)}")
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Recorded height and width of a camera's images."""
+        height, width = self.shape[1:] if self.shape[0] == 3 and self.shape[2] != 3 else self.shape[:2]  # older: CHW
+        return height, width
 
-    def entry(self, name: str) -> Any:
-        """Anything that is there."""
-        if name not in self.values:
-            raise RobodiffError(f"{self.path}: has no {name!r}")
-        return self.values[name]
-
-    def whole(self, name: str, least: int = 0) -> int:
-        """A whole number, of at most ``MOST``."""
-        return _whole(self.path, name, self.entry(name), least, MOST)
-
-    def number(self, name: str) -> float:
-        """A finite number that is not negative."""
-        found = self.entry(name)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < math.inf:
-            raise RobodiffError(f"{self.path}: {name} must be a number and not negative; found {reprlib.repr(found)}")
-        return float(found)
+    @property
+    def feature(self) -> Feature | None:
+        """What robodiff makes of it; None where it is neither numbers nor colour images (depth is not read)."""
+        if self.dtype in ("image", "video"):
+            more = [part for part in (self.info, self.video_info) if isinstance(part, dict)]
+            depth = any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in more)
+            colour = len(self.shape) == 3 and 3 in self.shape and not depth
+            return Feature("image", (3, *self.image_size), "uint8") if colour else None
+        if self.dtype not in _NUMBERS:
+            return None
+        width, names = math.prod(self.shape), _names(self.names)
+        names = names if names is not None and len(names) == width else None
+        return Feature("vector", (width,), "float32", names, self.unit if isinstance(self.unit, str) else None)
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(msgspec.Struct):
     """What it says."""
 
-    path: Path
-    """Of the file."""
-    version: str
-    episodes: int
+    codebase_version: str
+    total_episodes: Some
     """How many count: more in ``meta/`` are of an episode that was being saved when the recording stopped."""
-    fps: float
-    features: Mapping[str, Mapping[str, Any]]
-    """Per key LeRobot's ``dtype``, ``shape``, ``names`` and more; the first two are checked."""
-    cameras: list[str]
-    """The keys whose images are in videos."""
-    chunks_size: int
+    fps: Annotated[float, Above(0)]
+    features: dict[str, FeatureInfo]
+    data_path: str
+    video_path: str | None = None
+    chunks_size: Some = 1000
     """Episodes in a folder, in v2.1."""
-    templates: Mapping[str, str]
-    """``data_path``, and with cameras ``video_path``."""
-    robot_type: str | None
+    robot_type: Any = None
 
-    def place(self, template: str, **fields: Any) -> str:
-        """The path, relative to the data set's folder, that a template makes of these fields.
+    @property
+    def cameras(self) -> list[str]:
+        """The keys whose images are in videos."""
+        return [key for key, feature in self.features.items() if feature.dtype == "video"]
+
+    def place(self, root: Path, template: str, **fields: Any) -> str:
+        """Return the path, relative to the data set's folder, that a template makes of these fields.
 
         Raises:
             RobodiffError: it leads out of that folder.
         """
-        place = PurePosixPath(self.templates[template].format(**fields))
+        place = PurePosixPath(getattr(self, template).format(**fields))
         if place.is_absolute() or ".." in place.parts:
-            raise RobodiffError(f"{self.path}: {template} leads out of the data set, to {str(place)[:80]!r}")
+            path = root / "meta" / "info.json"
+            raise RobodiffError(f"{path}: {template} leads out of the data set, to {str(place)[:80]!r}")
         return str(place)
+
+
+class _Version(msgspec.Struct):
+    codebase_version: Any = None
 
 
 def read_info(root: Path) -> Info:
@@ -96,50 +106,55 @@ def read_info(root: Path) -> Info:
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise RobodiffError(f"{root}: is not a LeRobot data set (it has no meta/info.json)")
-    with reading(path, "a JSON file"):
-        info = Said(path, json.loads(path.read_text()))
-        version = info.values.get("codebase_version")
-        if version not in VERSIONS:
-            raise RobodiffError(f"{root}: has format {reprlib.repr(version)}; robodiff reads {' and '.join(VERSIONS)}; "
-                                "convert it with LeRobot's own converters")  # fmt: skip
-        episodes, chunks_size, fps = info.whole("total_episodes", 1), info.whole("chunks_size", 1), info.number("fps")
-        if fps == 0:
-            raise RobodiffError(f"{path}: fps must be above 0; found 0")
-        features = Said(path, info.entry("features"), "features")
-        checked = {key: _feature(path, key, features.entry(key)) for key in features.values}
-        cameras = [key for key, said in checked.items() if said["dtype"] == "video"]
-        templates = {"data_path": _template(info, "data_path", _NUMBERED[version])}
-        if cameras:
-            templates["video_path"] = _template(info, "video_path", (*_NUMBERED[version], "video_key"))
-        robot = info.values.get("robot_type")
-    return Info(path, version, episodes, fps, checked, cameras, chunks_size, templates,
-                robot if isinstance(robot, str) else None)  # fmt: skip
+    version = read_json(path, _Version, _ADVICE).codebase_version
+    if version not in [*VERSIONS]:
+        raise RobodiffError(f"{root}: has format {reprlib.repr(version)}; robodiff reads {' and '.join(VERSIONS)}; "
+                            "convert it with LeRobot's own converters")  # fmt: skip
+    info = read_json(path, Info, _ADVICE)
+    for key, feature in info.features.items():
+        if feature.dtype in ("image", "video") and max(feature.shape, default=0) > MOST_PIXELS:
+            raise RobodiffError(f"{path}: {key} has the shape {feature.shape}; expected at most {MOST_PIXELS} pixels")
+    _check_template(path, "data_path", info.data_path, VERSIONS[version])
+    if info.cameras:
+        _check_template(path, "video_path", info.video_path, (*VERSIONS[version], "video_key"))
+    return info
 
 
-def _feature(path: Path, key: str, found: Any) -> dict[str, Any]:
-    said = Said(path, found, f"feature {key!r}")
-    dtype, shape = said.entry("dtype"), said.entry("shape")
-    if not isinstance(dtype, str) or not isinstance(shape, list):
-        raise RobodiffError(f"{path}: feature {key!r} must have a name as its dtype and a list as its shape; found "
-                            f"{reprlib.repr(dtype)} and {reprlib.repr(shape)}")  # fmt: skip
-    most = MOST_PIXELS if dtype in ("image", "video") else MOST
-    return {**found, "shape": [_whole(path, f"a size in the shape of {key!r}", size, 1, most) for size in shape]}
+def entry(path: Path, row: Mapping[str, Any], name: str, kind: Any) -> Any:
+    """Return one value of a row of ``meta/``, of its type.
+
+    Raises:
+        RobodiffError: it is missing, or of another type or out of bounds.
+    """
+    if name not in row:
+        raise RobodiffError(f"{path}: has no {name!r}")
+    value = row[name]
+    if isinstance(value, float) and value.is_integer():  # pandas makes whole numbers floats where some are missing
+        value = int(value)
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        raise RobodiffError(f"{path}: {name}: {error}") from None
 
 
-def _whole(path: Path, name: str, found: Any, least: int, most: int) -> int:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not least <= found <= most or found % 1:
-        raise RobodiffError(
-            f"{path}: {name} must be a whole number from {least} to {most}; found {reprlib.repr(found)}"
-        )
-    return int(found)
+def _names(names: Any) -> tuple[str, ...] | None:
+    """Return LeRobot's names of dimensions, a list, a list in a list or a dictionary of lists, as one tuple."""
+    if isinstance(names, dict):
+        names = list(names.values())
+    if not isinstance(names, list):
+        return None
+    flat = [name for part in names for name in (part if isinstance(part, list) else [part])]
+    return tuple(map(str, flat)) if all(isinstance(name, str | int | float) for name in flat) else None
 
 
-def _template(info: Said, name: str, fields: tuple[str, ...]) -> str:
-    """A template with these fields alone: others could reach into objects, and a width ask for any memory."""
-    template = info.entry(name)
-    for _, field, width, conversion in Formatter().parse(template):
+def _check_template(path: Path, name: str, template: str | None, known: tuple[str, ...]) -> None:
+    """Allow these fields alone: others could reach into objects, and a width ask for any memory."""
+    try:
+        parts = list(Formatter().parse(template or ""))
+    except ValueError:  # a brace that is not closed
+        parts = [("", "", None, None)]
+    for _, field, width, conversion in parts:
         plain = width == "" if field == "video_key" else re.fullmatch(r"(0?[1-9])?d?", width or "")
-        if field is not None and (field not in fields or conversion or not plain):
-            raise RobodiffError(f"{info.path}: {name} must be a path with the fields {', '.join(fields)}, as in "
-                                f"{{{fields[0]}:03d}}; found {reprlib.repr(template)}")  # fmt: skip
-    return template
+        if not template or (field is not None and (field not in known or conversion or not plain)):
+            raise RobodiffError(f"{path}: {name} must be a path with the fields {', '.join(known)}, as in "
+                                f"{{{known[0]}:03d}}; found {reprlib.repr(template)}")  # fmt: skip

@@ -13,11 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from robodiff.data.cache import Part, assembled
-from robodiff.data.episodes import Episodes, Feature, as_vectors, check_finite
-from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta, read_meta
+from robodiff.data.cache import Part, assembled, folder_of
+from robodiff.data.episodes import Feature
+from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta
 from robodiff.data.formats.lerobot.parquet import read_columns
-from robodiff.data.formats.lerobot.video import TOLERANCE, decode_frames, resized
+from robodiff.data.formats.lerobot.video import TOLERANCE, decode_frames
+from robodiff.data.images import resized, target_size
+from robodiff.data.recordings import Recording, Stored, usual_names
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.machine import cores
@@ -27,72 +30,64 @@ _CLOCK = ["episode_index", "frame_index", "timestamp"]
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
-def read_lerobot(
-    root: Path,
-    keys: list[str] | None = None,
-    episodes: list[int] | None = None,
-    resize_shape: tuple[int, int] | None = None,
-    cache: Path | None = None,
-) -> Episodes:
-    """Read a data set; videos of keys that are not asked for stay untouched.
+def recording_of(meta: Meta, config: LeRobotConfig) -> Recording:
+    """Return what the chosen episodes hold, in the order of their numbers; nothing is read.
 
-    Args:
-        root: its folder, with ``meta/``, ``data/`` and ``videos/``.
-        keys: which keys to read; all observations and the action when None.
-        episodes: which episodes, by number; all when None.
-        resize_shape: height and width of the images that are made of it; the recorded size when None.
-        cache: folder of the decoded images; that of ``robodiff.data.cache`` when None.
-
-    Returns:
-        The chosen episodes alone, in the order of their numbers, which are in the table as ``episode_index``.
-
-    Raises:
-        RobodiffError: no data set there, a broken one, or one that is not what its ``meta/`` says; the message names
-            the file, the key and the episode.
-        UsageError: episodes that there are not.
+    Reading raises ``RobodiffError`` for what is not as ``meta/`` says; the message names the file, the key and the
+    episode.
     """
-    meta = read_meta(root)
-    chosen, features = meta.choose(episodes), meta.wanted(keys)
+    chosen = meta.choose(config.episodes)
+    features = {key: info.feature for key, info in meta.features.items() if key not in CLOCK}
+    names = usual_names({key: feature and feature.kind for key, feature in features.items()})
     files = [list(group) for _, group in groupby(chosen, key=lambda episode: episode.data)]
-    vectors = [key for key, feature in features.items() if feature.kind == "vector"]
-    with ThreadPoolExecutor(cores()) as pool:
-        tables = list(pool.map(lambda group: _read_vectors(meta, group, vectors), files))
-    found = {key: np.concatenate([table[key] for table in tables]) for key in vectors}
-    ends = np.cumsum([episode.length for episode in chosen])
-    check_finite(str(root), found, ends, [f"episode {episode.number}" for episode in chosen])
-    arrays = {key: as_vectors(str(root), key, array) for key, array in found.items()}
+    arrays = {}
     for key, feature in features.items():
-        if feature.kind == "image":
-            images = _images(meta, key, chosen, files, resize_shape, cache)
-            arrays[key] = images
-            features[key] = Feature("image", images.shape[1:], "uint8")
-    names = dict.fromkeys(name for episode in chosen for name in episode.row)
-    table = {name: [episode.row.get(name) for episode in chosen] for name in names}
-    table["episode_index"] = [episode.number for episode in chosen]
-    about = {} if meta.robot_type is None else {"robot_type": meta.robot_type}
-    unread = [key for key in meta.features if key not in features and key not in CLOCK]
-    arrays = {key: arrays[key] for key in features}
-    return Episodes(str(root), arrays, ends, meta.fps, features, table, about, unread=unread)
+        shape, read = tuple(meta.features[key].shape), None
+        if feature is not None and feature.kind == "vector":
+            read = partial(_vectors, meta, key, files)
+        elif feature is not None:
+            size = target_size(config.resize_shape, *feature.shape[1:])
+            feature = Feature("image", (3, *(size or feature.shape[1:])), "uint8")
+            read = partial(_images, meta, key, chosen, files, size, folder_of(config.cache_dir))
+        arrays[key] = Stored(shape, meta.features[key].dtype, read, names[key], feature)
+    table = {
+        name: [episode.row.get(name) for episode in chosen]
+        for name in dict.fromkeys(name for episode in chosen for name in episode.row)
+    }
+    return Recording(
+        str(meta.root),
+        arrays,
+        np.cumsum([episode.length for episode in chosen]),
+        meta.fps,
+        [f"episode {episode.number}" for episode in chosen],
+        {**table, "episode_index": [episode.number for episode in chosen]},
+        {} if meta.robot_type is None else {"robot_type": meta.robot_type},
+    )
 
 
-def _read_vectors(meta: Meta, episodes: list[Episode], keys: list[str]) -> dict[str, np.ndarray]:
-    """The rows of some episodes of one file, per key (n, D)."""
-    path = meta.root / episodes[0].data
-    with reading(path, "a parquet file", pa.ArrowException):
-        table = read_columns(path, [*_CLOCK, *keys])
-        rows = _rows(meta, path, table, episodes)
-        return {key: _numbers(meta, path, key, table)[rows] for key in keys}
+def _vectors(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
+    """Return the numbers of episodes, those of one file together, (N, D)."""
+
+    def read(episodes: list[Episode]) -> np.ndarray:
+        path = meta.root / episodes[0].data
+        with reading(path, "a parquet file", pa.ArrowException):
+            table = read_columns(path, [*_CLOCK, key])
+            rows = _rows(meta, path, table, episodes)
+            return _numbers(meta, path, key, table)[rows]
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return np.concatenate(list(pool.map(read, files)))
 
 
 def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> np.ndarray:
-    """The rows that episodes have in the table of a file; their clock is checked."""
+    """Return the rows that episodes have in the table of a file; their clock is checked."""
     number, frame, time = (table[key].to_numpy() for key in _CLOCK)
     for key, clock in zip(_CLOCK, (number, frame, time), strict=True):
         if clock.dtype.kind not in "iuf":
             raise RobodiffError(f"{path}: {key} must be numbers; found {table[key].type}")
     if not np.all(number[1:] >= number[:-1]):
         raise RobodiffError(f"{path}: its episodes are not in rising order, see column episode_index")
-    found = []
+    places = []
     for episode in episodes:
         first, last = np.searchsorted(number, [episode.number, episode.number + 1])
         if last - first != episode.length:
@@ -110,14 +105,14 @@ def _rows(meta: Meta, path: Path, table: pa.Table, episodes: list[Episode]) -> n
                 f"{path}: frame {worst} of episode {episode.number} is at {time[first + worst]:.3f} s, but fps "
                 f"{meta.fps:g} of meta/info.json puts it at {worst / meta.fps:.3f} s"
             )
-        found.append(np.arange(first, last))
-    return np.concatenate(found)
+        places.append(np.arange(first, last))
+    return np.concatenate(places)
 
 
 def _numbers(meta: Meta, path: Path, key: str, table: pa.Table) -> np.ndarray:
-    """A column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
-    column, said, rows = table[key].combine_chunks(), meta.features[key], len(table)
-    width = math.prod(said["shape"])
+    """Return a column of numbers, or of lists of numbers, as (rows, D); it must be what info.json says."""
+    column, info, rows = table[key].combine_chunks(), meta.features[key], len(table)
+    width = math.prod(info.shape)
     while len(column) > 0 and column.null_count == 0 and any(is_list(column.type) for is_list in _LISTS):
         lengths = pc.call_function("list_value_length", [column]).to_numpy()
         kinds, counts = np.unique(lengths, return_counts=True)
@@ -132,9 +127,9 @@ def _numbers(meta: Meta, path: Path, key: str, table: pa.Table) -> np.ndarray:
         raise RobodiffError(f"{path}: {key} has frames without a value")
     plain = pa.types.is_primitive(column.type)
     dtype = str(np.dtype(column.type.to_pandas_dtype()) if plain else column.type)
-    if dtype != said["dtype"] or len(column) != rows * width:
+    if dtype != info.dtype or len(column) != rows * width:
         raise RobodiffError(f"{path}: {key} is {dtype} with {len(column) / max(rows, 1):g} numbers a frame, but "
-                            f"meta/info.json says {said['dtype']} of shape {said['shape']}")  # fmt: skip
+                            f"meta/info.json says {info.dtype} of shape {info.shape}")  # fmt: skip
     return column.to_numpy(zero_copy_only=False).reshape(rows, width)
 
 
@@ -146,9 +141,9 @@ def _images(
     resize: tuple[int, int] | None,
     cache: Path | None,
 ) -> np.ndarray:
-    """(N, 3, H, W) uint8, memory-mapped."""
-    size = meta.image_size(key)
-    if meta.features[key]["dtype"] == "video":
+    """Return (N, 3, H, W) uint8, memory-mapped."""
+    size = meta.features[key].image_size
+    if meta.features[key].dtype == "video":
         parts = [_video_part(meta, key, group, size, resize) for group in _runs(meta, key, chosen)]
     else:
         parts = [
@@ -167,7 +162,7 @@ def _images(
 
 
 def _runs(meta: Meta, key: str, episodes: list[Episode]) -> Iterator[list[Episode]]:
-    """Episodes that follow one another in one video, up to about ``FRAMES_PER_PART`` frames together."""
+    """Yield episodes that follow one another in one video, up to about ``FRAMES_PER_PART`` frames together."""
     run: list[Episode] = []
     frames, end = 0, 0.0
     for episode in episodes:
@@ -203,7 +198,7 @@ def _video_part(
 def _pngs(
     meta: Meta, key: str, episodes: list[Episode], size: tuple[int, int], resize: tuple[int, int] | None
 ) -> Iterator[np.ndarray]:
-    """Images that are embedded in a parquet file, one by one as (1, 3, H, W)."""
+    """Yield images that are embedded in a parquet file, one by one as (1, 3, H, W)."""
     from PIL import Image
 
     path = meta.root / episodes[0].data
@@ -214,4 +209,4 @@ def _pngs(
                 if (image.height, image.width) != size:
                     raise RobodiffError(f"{path}: {key} is {image.height}x{image.width} (height x width) in row {row}, "
                                         f"but meta/info.json says {size[0]}x{size[1]}")  # fmt: skip
-                yield resized(np.asarray(image.convert("RGB")), resize)[None]
+                yield resized(np.asarray(image.convert("RGB")).transpose(2, 0, 1)[None], resize)

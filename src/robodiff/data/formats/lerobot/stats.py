@@ -9,7 +9,7 @@ Stats = dict[str, np.ndarray]
 
 
 def vector_stats(values: np.ndarray) -> Stats:
-    """Of (L, D) numbers: arrays (D,), and ``count`` (1,)."""
+    """Return of (L, D) numbers arrays (D,), and ``count`` (1,)."""
     values = values.astype(np.float64)
     stats = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
     quantiles = np.quantile(values, list(QUANTILES.values()), axis=0)
@@ -17,7 +17,7 @@ def vector_stats(values: np.ndarray) -> Stats:
 
 
 def image_stats(images: np.ndarray) -> Stats:
-    """Of images (L, 3, H, W) uint8, some of them, thinned out: arrays (3, 1, 1), and ``count`` (1,)."""
+    """Return of images (L, 3, H, W) uint8, some of them, thinned out, arrays (3, 1, 1), and ``count`` (1,)."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _SAMPLED)).astype(int))
     thin = max(1, max(images.shape[2:]) // _SIDE)
     sample = images[chosen, :, ::thin, ::thin]
@@ -33,7 +33,7 @@ def image_stats(images: np.ndarray) -> Stats:
 
 
 def merge_stats(all_before: dict[str, Stats], new: dict[str, Stats]) -> dict[str, Stats]:
-    """Per key the statistics of both together; quantiles are averaged by count, as LeRobot does it."""
+    """Return per key the statistics of both together; quantiles are averaged by count, as LeRobot does it."""
     return {key: _merge(all_before[key], stats) if key in all_before else stats for key, stats in new.items()}
 
 

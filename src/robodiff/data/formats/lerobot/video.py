@@ -70,13 +70,8 @@ def decode_frames(
                         "needed; the video is shorter than what meta/ says of it")  # fmt: skip
 
 
-def resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """An image (H, W, 3) uint8 as (3, *size), as ``decode_frames`` resizes."""
-    return _planes(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"), VideoReformatter(), size)
-
-
 def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str, Any]:
-    """What LeRobot's info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
+    """Return what info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
     if codec not in _ENCODERS:
         raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(_ENCODERS)}")
     if height % 2 or width % 2 or min(height, width) < 64:

@@ -5,9 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-
+<<<<<<< HEAD:tests/data/test_config.py
 from robodiff.data.config import DataModule, LeRobotDataModule, RobomimicDataModule, ZarrDataModule
 from robodiff.data.config import recording as read_any
+
+=======
+
+from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.robomimic import RobomimicConfig
+from robodiff.data.formats.zarr import ZarrConfig
+from robodiff.data.recordings import DataConfig
+from robodiff.data.recordings import open_path as read_any
+>>>>>>> dc9c7af9b4593e5a40da359c610960685f4909aa:tests/data/test_recordings.py
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape
@@ -21,7 +30,7 @@ def seconds(first: int, number: int, fps: float = 10, stride: int = 1) -> list[f
 
 
 def window(deltas: dict[str, list[float]], shape: WindowShape = SHAPE, fps: float = 10) -> WindowShape:
-    return LeRobotDataModule(root="x", delta_timestamps=deltas).window(shape, fps)
+    return LeRobotConfig(root="x", delta_timestamps=deltas).window(shape, fps)
 
 
 @pytest.fixture
@@ -95,7 +104,7 @@ def test_other_steps_are_refused(deltas: dict[str, list[float]]) -> None:
 )
 def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        LeRobotDataModule(**options)
+        LeRobotConfig(**options)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +123,13 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
 )
 def test_options_of_robomimic_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        RobomimicDataModule(path="x", **options)
+        RobomimicConfig(path="x", **options)
 
 
 def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path) -> None:
-    assert read_any(str(lerobot_set)) == LeRobotDataModule(root=str(lerobot_set))
-    assert read_any("x/demos.h5", fps=20.0, layout=None) == RobomimicDataModule(path="x/demos.h5", fps=20.0)
-    assert read_any(str(recording), layout="img") == ZarrDataModule(path=str(recording), layout="img")
+    assert read_any(str(lerobot_set)) == LeRobotConfig(root=str(lerobot_set))
+    assert read_any("x/demos.h5", fps=20.0, layout=None) == RobomimicConfig(path="x/demos.h5", fps=20.0)
+    assert read_any(str(recording), layout="img") == ZarrConfig(path=str(recording), layout="img")
     with pytest.raises(UsageError, match="set: is a LeRobot data set, which says itself what its fps, layout is"):
         read_any(str(lerobot_set), layout="pusht", fps=10.0)
     with pytest.raises(UsageError, match=r"demos.hdf5: is an HDF5 file of robomimic, which .* its key_map is"):
@@ -128,11 +137,11 @@ def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path) ->
 
 
 def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lerobot_set: Path, tmp_path: Path) -> None:
-    write_robomimic(tmp_path / "demos.hdf5", ZarrDataModule(path=str(recording)).read())
-    modules: list[DataModule] = [
-        ZarrDataModule(path=str(recording), episodes=[4, 1, 3], val_split=0.4),
-        RobomimicDataModule(path=str(tmp_path / "demos.hdf5"), episodes=[4, 1, 3], val_split=0.4),
-        LeRobotDataModule(root=str(lerobot_set), episodes=[4, 1, 3], val_split=0.4),
+    write_robomimic(ZarrConfig(path=str(recording)).read(), tmp_path / "demos.hdf5")
+    modules: list[DataConfig] = [
+        ZarrConfig(path=str(recording), episodes=[4, 1, 3], val_split=0.4),
+        RobomimicConfig(path=str(tmp_path / "demos.hdf5"), episodes=[4, 1, 3], val_split=0.4),
+        LeRobotConfig(root=str(lerobot_set), episodes=[4, 1, 3], val_split=0.4),
     ]
     for module in modules:
         episodes = module.read(["observation.state"])
@@ -145,7 +154,7 @@ def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lero
 def test_steps_of_a_key_that_was_not_recorded(lerobot_set: Path) -> None:
     deltas = {"action": seconds(-1, 16), "observation.stat": [0.0]}
     with pytest.raises(UsageError, match=r"names 'observation\.stat', which .* Did you mean 'observation\.state'"):
-        LeRobotDataModule(root=str(lerobot_set), delta_timestamps=deltas).read(["observation.state"])
+        LeRobotConfig(root=str(lerobot_set), delta_timestamps=deltas).read(["observation.state"])
 
 
 def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) -> None:
@@ -155,7 +164,7 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
                "--rollout.env", "null", "--trainer.fast_dev_run", "true", "--trainer.max_time", "null")  # fmt: skip
     notice.cache_clear()
     code, out, err = robodiff(
-        "fit", "--config", "pusht_keypoints", "--data", "LeRobotDataModule", "--data.root", lerobot_set,
+        "fit", "--config", "pusht_keypoints", "--data", "LeRobotConfig", "--data.root", lerobot_set,
         "--data.num_workers", 4, "--data.delta_timestamps", f"{{action: {seconds(-1, 16, 10, 2)}}}",
         "--model.observation_keys", "[observation.state]", "--run", tmp_path / "run", *options,
     )  # fmt: skip
@@ -163,11 +172,11 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
     assert f"{lerobot_set}: 4 episodes" in out
     assert "data.num_workers has no effect" in err
     assert load_policy(tmp_path / "run").config.frame_stride == 2
-    code, _, err = robodiff("fit", "--data", "LeRobotDataModule", "--data.rot", "x")
+    code, _, err = robodiff("fit", "--data", "LeRobotConfig", "--data.rot", "x")
     assert (code, err.strip()) == (2, "robodiff fit: error: unknown option data.rot. Did you mean 'data.root'?")
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.root", "x")
     assert code == 2
     assert "data.root is an option of another class than that of data here; set the class with --data CLASS" in err
     code, _, err = robodiff("fit", "--data.root", "x")
     assert code == 2
-    assert "nothing says of which class it is; there is ZarrDataModule, LeRobotDataModule" in err
+    assert "nothing says of which class it is; there is ZarrConfig, LeRobotConfig" in err

@@ -1,0 +1,95 @@
+"""Every array of a file or folder, whatever it is: for ``recording.yaml``, and to describe what is unknown."""
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robodiff.data.cache import decoded
+from robodiff.data.episodes import kind_of
+from robodiff.data.formats import hdf5, npz, pictures, table
+from robodiff.data.formats.pieces import Piece, by_number, inside
+from robodiff.errors import RobodiffError
+from robodiff.files import reading
+
+ZARR = ("zarr.json", ".zgroup", ".zarray")
+"""Files that a zarr group or array has in its folder."""
+SUFFIXES = (*hdf5.SUFFIXES, ".npz", ".npy", *table.SUFFIXES, *pictures.VIDEOS)
+"""How the names of other files with arrays end."""
+
+
+def holds_arrays(path: Path) -> bool:
+    """Tell whether a file or folder is one array or a group of them; pictures in a folder are one, too."""
+    if path.is_dir():
+        return is_zarr(path) or any(file.suffix.lower() in pictures.SUFFIXES for file in path.iterdir())
+    return path.suffix.lower() in SUFFIXES or hdf5.is_hdf5(path)
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a zarr group or array."""
+    return any((path / name).is_file() for name in ZARR)
+
+
+def arrays_of(path: Path) -> dict[str, Piece]:
+    """Return the arrays of a file, or of a folder that is a zarr group or holds pictures, by their names in it.
+
+    Raises:
+        RobodiffError: a broken file, or one that holds no arrays.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _zarr(path) if is_zarr(path) else {"": picture_files(path, "*")}
+    if hdf5.is_hdf5(path):
+        with hdf5.opened(path) as file:
+            return hdf5.pieces(path, file)
+    if suffix == ".npz":
+        return npz.pieces(path)
+    if suffix == ".npy":
+        return {"": npz.npy_piece(path)}
+    if suffix in table.SUFFIXES:
+        return table.pieces(path, table.read_table(path))
+    if suffix in pictures.VIDEOS:
+        return {"": pictures.video_piece(path)[0]}
+    raise RobodiffError(f"{path}: holds no arrays; expected HDF5, zarr, .npz, .npy, CSV, Parquet, pictures or a video")
+
+
+def picture_files(folder: Path, pattern: str) -> Piece:
+    """Return the pictures in a folder that a pattern names, in the order of their numbers.
+
+    Raises:
+        RobodiffError: there are none, or they lead out of the folder.
+    """
+    files = [file for file in folder.glob(pattern) if file.suffix.lower() in pictures.SUFFIXES]
+    if not files:
+        raise RobodiffError(f"{folder}: no pictures {pattern} found; expected .png or .jpg")
+    files = sorted((inside(folder, file) for file in files), key=lambda file: by_number(file.relative_to(folder)))
+    return pictures.files_piece(pattern, files)
+
+
+def _zarr(path: Path) -> dict[str, Piece]:
+    import zarr
+
+    from robodiff.data.formats import zarr_reader
+
+    with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr_reader._check_files(path)
+        node = zarr.open(path, mode="r")
+        members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
+        return {name: _zarr_piece(path, name, array) for name, array in members
+                if isinstance(array, zarr.Array) and array.ndim}  # fmt: skip
+
+
+def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
+    def blocks() -> Iterator[np.ndarray]:
+        from robodiff.data.formats import zarr_reader
+
+        with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield decoded(path, name, zarr_reader._decodable(path, name, array), array.shape[0])
+
+    frame = array.shape[1:]
+    return Piece(path, name, array.shape[0], frame, str(array.dtype), kind_of(frame, array.dtype), partial(blocks))

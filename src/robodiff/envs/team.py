@@ -1,0 +1,64 @@
+"""An environment of several agents as one policy for the whole team sees it: ``team:NAME``."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.recordings import of_agent
+from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.errors import UsageError
+
+
+def team_spec(name: str) -> EnvSpec:
+    """Return an environment in which the agents' observations are joined, as recordings read with ``agent: null`` are.
+
+    Raises:
+        UsageError: an unknown environment.
+    """
+    spec = get_env_spec(name)
+    parts: Any = of_agent(name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
+
+    def make(keys: Collection[str]) -> gymnasium.Env[Any, Any]:
+        if unknown := [key for key in keys if key not in parts]:
+            raise UsageError(
+                f"{spec.name} does not observe {unknown[0]}; all agents together observe {', '.join(parts)}"
+            )
+        return TeamEnv(spec.make([part for key in keys for part in parts[key]]), {key: parts[key] for key in keys})
+
+    features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
+    return replace(
+        spec,
+        name=f"team:{name}",
+        make=make,
+        features={**features, ACTION: spec.features[ACTION]},
+        agents={},
+        expert=None,
+        local=not spec.is_portable,
+    )
+
+
+class TeamEnv(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Join observations.
+
+    Args:
+        env: the environment.
+        parts: name here -> the names in the environment that make it up.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], parts: Mapping[str, tuple[str, ...]]) -> None:
+        super().__init__(env)
+        self._parts = parts
+
+    def observation(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return vectors of one name end to end; what has one part stays as it is."""
+        return {key: np.concatenate([observation[part] for part in parts]) for key, parts in self._parts.items()}
+
+
+def _joined(features: list[Feature]) -> Feature:
+    if len(features) == 1:
+        return features[0]
+    return Feature("vector", (sum(feature.shape[0] for feature in features),), "float32", unit=features[0].unit)

@@ -1,0 +1,122 @@
+"""CSV and Parquet, with pictures beside them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.recordings import episode, write_table
+
+from robodiff.data.formats.table import FORMAT, TableConfig, rate_of
+from robodiff.data.recordings import open_path
+from robodiff.errors import RobodiffError
+
+FRONT = "observation.images.front"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_columns_are_gathered_and_pictures_decoded(tmp_path: Path, suffix: str) -> None:
+    episodes = open_path(str(write_table(tmp_path / f"demos.{suffix}"))).read()
+    assert episodes.episode_ends.tolist() == [30, 61, 93, 126]
+    assert {*episodes.arrays} == {"observation.state", "action", FRONT}
+    np.testing.assert_allclose(episodes.arrays["action"][episodes.slice(3)], episode(3)["action"], rtol=1e-6)
+    np.testing.assert_array_equal(episodes.arrays[FRONT][episodes.slice(3)], episode(3)["images"].transpose(0, 3, 1, 2))
+    assert episodes.features["action"].names == ("action_0", "action_1", "action_2")
+    assert episodes.fps == 20
+    assert episodes.table["task"] == ["task 0", "task 1", "task 0", "task 1"]
+
+
+def test_chosen_episodes_alone_are_read(tmp_path: Path) -> None:
+    episodes = TableConfig(path=str(write_table(tmp_path / "demos.csv")), episodes=[2], resize_shape=(12, 12)).read()
+    assert episodes.table["episode_index"] == [2]
+    assert episodes.arrays[FRONT].shape == (32, 3, 12, 12)
+
+
+def test_lists_and_a_file_for_each_episode(tmp_path: Path) -> None:
+    (tmp_path / "demos").mkdir()
+    for number in range(11):
+        values = np.arange(12.0).reshape(6, 2) + number
+        table = {
+            "observation.state": pa.array(values.tolist()),
+            "action": pa.FixedSizeListArray.from_arrays(values.ravel(), 2),
+        }
+        pq.write_table(pa.table(table), tmp_path / f"demos/{number}.parquet")
+    episodes = TableConfig(path=str(tmp_path / "demos")).read()
+    assert len(episodes) == 11
+    np.testing.assert_array_equal(episodes.arrays["action"][episodes.slice(10)], np.arange(12.0).reshape(6, 2) + 10)
+
+
+def test_named_dimensions_and_single_columns(tmp_path: Path) -> None:
+    (tmp_path / "demos.csv").write_text(
+        "observation.state.x,observation.state.y,action.x,action.grip,reward\n" + "1,2,3,4,0\n" * 5
+    )
+    episodes = TableConfig(path=str(tmp_path / "demos.csv")).read()
+    assert {key: array[0].tolist() for key, array in episodes.arrays.items()} == {
+        "observation.state": [1, 2],
+        "action": [3, 4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("times", "fps"),
+    [
+        (np.arange(50) / 30, 30),
+        (1.7e9 + np.arange(50) / 12.5, 12.5),
+        (np.arange(50) * 20, 50),
+        (np.arange(50) * 100_000_000 + 10**18, 10),
+        (np.zeros(50), None),
+        (-np.arange(50.0), None),
+        (np.zeros(1), None),
+    ],
+)
+def test_a_clock_tells_the_rate(times: np.ndarray, fps: float | None) -> None:
+    rate = rate_of([times])
+    assert (rate[0] if rate else None) == (pytest.approx(fps) if fps else None)
+
+
+def test_an_uneven_clock_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{frame / 10 + 0.5 * (frame > 6)},1,2\n" for frame in range(12))
+    (tmp_path / "demos.csv").write_text("timestamp,state,action\n" + rows)
+    assert TableConfig(path=str(tmp_path / "demos.csv")).read().fps == 10
+    assert "not even" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("1,2,a.png\n1,2,missing.png\n", ["missing.png"]),
+        ("1,2,a.png\n1,2,../a.png\n", ["../a.png", "row 1"]),
+        ("1,2,a.png\n1,2,link.png\n", ["link.png"]),
+        ("1,2,a.png\n1,2,small.png\n", ["small.png", "1x1"]),
+        ("1,2,a.png\n1,2,text.png\n", ["text.png"]),
+        ("1,2,a.png\n1,,a.png\n", ["action", "row 1"]),
+        ("1,2,a.png\n2,2,a.png\n1,2,a.png\n", ["episode 1", "sort"]),
+        ("", ["no rows"]),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path: Path, rows: str, words: list[str]) -> None:
+    from tests.recordings import encoded
+
+    folder = tmp_path / "demos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encoded(np.zeros((4, 4, 3), np.uint8), "PNG"))
+    (folder / "small.png").write_bytes(encoded(np.zeros((1, 1, 3), np.uint8), "PNG"))
+    (tmp_path / "a.png").write_bytes(encoded(np.zeros((4, 4, 3), np.uint8), "PNG"))
+    (folder / "text.png").write_text("no picture")
+    (folder / "link.png").symlink_to(tmp_path / "a.png")
+    (folder / "demos.csv").write_text("episode,action,front\n" + rows)
+    with pytest.raises(RobodiffError) as error:
+        TableConfig(path=str(folder / "demos.csv")).read()
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_tables_of_other_things_are_not_recognised(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2\n")
+    assert not FORMAT.recognise(tmp_path / "metrics.csv")
+    assert not FORMAT.recognise(tmp_path)
