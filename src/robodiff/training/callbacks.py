@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from robodiff.envs.spec import get_env_spec
-from robodiff.evaluation.evaluate import episode_result, summary
+from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import rollout
 from robodiff.policies.checkpoint import save_policy
 from robodiff.training.config import RolloutConfig, TrainerConfig
@@ -119,7 +119,7 @@ class Rollouts(Callback):
         num_envs = min(self.config.num_envs, self.episodes)
         figures: dict[str, float] = {}
         if trainer.is_global_zero:
-            result = summary([episode_result(each) for each in rollout(pl_module.average, self.spec, seeds, num_envs)])
+            result = summary(rollout(pl_module.average, self.spec, seeds, num_envs))
             figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
         figures = trainer.strategy.broadcast(figures)
         self.latest = {f"rollout/{name}": value for name, value in figures.items()}
