@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from robodiff.training import callbacks
-from robodiff.training.callbacks import AGREE_EVERY, Interrupted, Keeper
+from robodiff.training.callbacks import AGREE_EVERY, Interrupted, Checkpoints
 from robodiff.training.config import TrainerConfig
 
 
@@ -20,7 +20,7 @@ class Run:
         self.clock, self.saving, self.saved, self.asked = 0.0, saving, [], 0
         monkeypatch.setattr(time, "monotonic", lambda: self.clock)
         monkeypatch.setattr(callbacks, "save_policy", lambda *_: None)
-        self.keeper = Keeper(Path("run"), TrainerConfig(max_steps=1, checkpoint_every_minutes=minutes), None)
+        self.checkpoints = Checkpoints(Path("run"), TrainerConfig(max_steps=1, checkpoint_every_minutes=minutes), None)
         self.trainer: Any = SimpleNamespace(
             world_size=processes, accumulate_grad_batches=2, is_global_zero=True, global_step=0,
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), save_checkpoint=self.save_checkpoint,
@@ -38,7 +38,7 @@ class Run:
 
     def train(self, batches: int) -> None:
         for batch in range(batches):
-            self.keeper.on_train_batch_start(self.trainer, self.module, None, batch)
+            self.checkpoints.on_train_batch_start(self.trainer, self.module, None, batch)
             self.module.micro_batches += 1
             self.clock += 1
 
@@ -63,7 +63,7 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     run.train(401)
     assert (run.asked, 2 * AGREE_EVERY) == (10, 40)  # not before the first batch
     assert run.saved == [80, 160, 240, 320, 400]
-    run.keeper._signal = signal.SIGTERM
+    run.checkpoints._signal = signal.SIGTERM
     with pytest.raises(Interrupted):
         run.train(41)
     assert run.saved[-1] == 401
