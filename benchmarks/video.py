@@ -14,8 +14,8 @@ import torch
 from benchmarks.common import keep, side_by_side
 from robodiff.data.datamodule import WindowLoader
 from robodiff.data.episodes import ACTION
-from robodiff.data.formats.lerobot.meta import read_meta
 from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.lerobot.meta import read_meta
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
 SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from robodiff.data.config import ZarrDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import keep, side_by_side
-from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.datamodule import WindowLoader
 from robodiff.data.episodes import ACTION, Episodes
+from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 
 SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)

@@ -295,7 +295,7 @@ for _kind in (_Loader, _Dumper):
          list("-+.0123456789")),
     ):  # fmt: skip
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))  # pyright: ignore
 
 
 def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from robodiff.data.config import ZarrDataModule, resolve
+from robodiff.data.config import resolve
 
 from robodiff.data.check import examine, read_sound
+from robodiff.data.episodes import Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import resolve
-from robodiff.data.episodes import Finding
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
 

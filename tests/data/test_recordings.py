@@ -5,20 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-<<<<<<< HEAD:tests/data/test_config.py
-from robodiff.data.config import DataModule, LeRobotDataModule, RobomimicDataModule, ZarrDataModule
-from robodiff.data.config import recording as read_any
-
-=======
 
 from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic import RobomimicConfig
+from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import DataConfig
 from robodiff.data.recordings import open_path as read_any
->>>>>>> dc9c7af9b4593e5a40da359c610960685f4909aa:tests/data/test_recordings.py
-from robodiff.data.formats.lerobot.writer import LeRobotWriter
-from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, notice
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.faults.catalogue import Place, fault, no_traces
 from tests.faults.processes import Seen, full_disk, run
-
 from tests.readers import read_zarr
+
 from robodiff.files import read_rows
 from robodiff.policies.checkpoint import load_policy
 

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors.torch import load_file
 from tests.faults.catalogue import Place, fault, no_traces
 from tests.faults.processes import Running, Seen, killed_at, killed_in_a_write, run
-
 from tests.readers import read_zarr
+
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.files import read_rows, standing, write_json
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy

@@ -139,9 +139,7 @@ def test_missing_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RobodiffError, match=r"no policy here; expected config\.json"):
         load_policy(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(
-        RobodiffError, match=r"^someone/robot: no such folder, and the Hugging Face hub"
-    ):
+    with pytest.raises(RobodiffError, match=r"^someone/robot: no such folder, and the Hugging Face hub"):
         load_policy("someone/robot")
 
 

@@ -102,7 +102,9 @@ def test_a_run_of_an_earlier_version_goes_on(
     monkeypatch.chdir(run)  # where its recording is
     code, _, err = robodiff("fit", "--resume", run, "--trainer.max_steps", 6)
     assert code == 0, err
-    weights, expected = (load_file(run / name) for name in ("policy-last/model.safetensors", "resumed_to_6.safetensors"))
+    weights, expected = (
+        load_file(run / name) for name in ("policy-last/model.safetensors", "resumed_to_6.safetensors")
+    )
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-6)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
-from robodiff.envs.pool import EnvPool, Observation, Step, useful_workers
-from robodiff.envs.spec import EnvSpec, get_env_spec
-from robodiff.errors import UsageError
+from robodiff.envs.pool import EnvPool, Step, useful_workers
+from robodiff.envs.spec import EnvSpec
+from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_by
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
@@ -82,8 +81,8 @@ def rollout(
     Raises:
         UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
-    check_fit(policy, spec)
     spec = seen_by(policy, spec)
+    runner, keys = make_runner(policy, spec, num_envs), needed_keys(policy, spec)
     records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
@@ -125,72 +124,3 @@ def _episodes(
             if step.ended:
                 del running[row]
         yield len(running)
-
-
-def first_observation(policy: Policies, spec: EnvSpec, seed: int) -> Observation:
-    """Return what a policy observes when the episode of a seed begins."""
-    spec = seen_by(policy, spec)
-    environment = spec.make(_needed(policy, spec))
-    try:
-        return environment.reset(seed=seed)[0]
-    finally:
-        environment.close()
-
-
-def check_fit(policy: Policies, spec: EnvSpec) -> None:
-    """Raise ``UsageError`` unless a policy's features are the environment's; past actions are known to the runner."""
-    if isinstance(policy, Mapping):
-        if policy.keys() != spec.agents.keys():
-            agents = ", ".join(spec.agents) or "no agents"
-            raise UsageError(f"expected a policy for each agent of {spec.name}: {agents}; found {', '.join(policy)}")
-        for agent, each in policy.items():
-            _check_fit(each, spec, features_of(spec, agent))
-    else:
-        _check_fit(policy, spec, seen_by(policy, spec).features)
-
-
-def seen_by(policy: Policies, spec: EnvSpec) -> EnvSpec:
-    """Return the environment as a policy sees it: one for all agents observes what they observe joined."""
-    return get_env_spec(f"team:{spec.name}") if spec.agents and not isinstance(policy, Mapping) else spec
-
-
-def _check_fit(policy: DiffusionPolicy, spec: EnvSpec, features: Mapping[str, Feature]) -> None:
-    for key, feature in policy.features.items():
-        offered = features.get(ACTION if key == PAST_ACTION and key not in features else key)
-        if offered is None:
-            names = ", ".join(name for name in features if name != ACTION)
-            raise UsageError(f"the policy observes {key!r}, which the environment {spec.name} lacks; it has {names}")
-        if offered.shape != feature.shape:
-            raise UsageError(
-                f"{key} is {feature.shape} for the policy and {offered.shape} in {spec.name}; a policy must be trained "
-                "on what the environment gives"
-            )
-    rate = 1 / policy.timing.spacing
-    if abs(rate - spec.fps) > 1e-6:
-        raise UsageError(
-            f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"
-        )
-
-
-def features_of(spec: EnvSpec, agent: str) -> dict[str, Feature]:
-    """Return what one agent of an environment observes and does, as its own policy calls it."""
-    prefix, action = f"agents.{agent}.", spec.features[ACTION]
-    shared = {key: feature for key, feature in spec.features.items() if not key.startswith("agents.")}
-    own = {key.removeprefix(prefix): each for key, each in spec.features.items() if key.startswith(prefix)}
-    dims = range(action.shape[0])[spec.agents[agent]]
-    return {**shared, **own, ACTION: replace(action, shape=(len(dims),), names=None)}
-
-
-def _needed(policy: Policies, spec: EnvSpec) -> list[str]:
-    """Return what the environment observes for a policy: all but what the runner knows itself."""
-    if isinstance(policy, Mapping):
-        own = [f"agents.{agent}.{key}" for agent, each in policy.items() for key in each.observation_keys]
-        shared = [key for each in policy.values() for key in each.observation_keys]
-        return [key for key in dict.fromkeys([*own, *shared]) if key in spec.features]
-    return [key for key in policy.observation_keys if key in spec.features]
-
-
-def _make_runner(policy: Policies, spec: EnvSpec, rows: int) -> PolicyRunner | Team:
-    if isinstance(policy, Mapping):
-        return Team({agent: PolicyRunner(each, rows=rows) for agent, each in policy.items()}, spec.agents)
-    return PolicyRunner(policy, rows=rows)

@@ -214,14 +214,15 @@ class DiffusionPolicy(nn.Module):
         known: tuple[np.ndarray, np.ndarray] | None,
         on_row: Callable[[int, np.ndarray], None] | None,
     ) -> Chunk:
-        device, keys = self.device, [key for key in self.observation_keys if key in observation]
-        chunk = self.predict_chunk(
-            {key: torch.from_numpy(observation[key]).to(device) for key in keys},
+        def tensor(array: np.ndarray) -> Tensor:
             # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
-            noise=None if noise is None else torch.tensor(noise, device=device),
-            known=None
-            if known is None
-            else (torch.tensor(known[0], device=device), torch.tensor(known[1], device=device)),
+            return torch.tensor(array, device=self.device)
+
+        keys = [key for key in self.observation_keys if key in observation]
+        chunk = self.predict_chunk(
+            {key: torch.from_numpy(observation[key]).to(self.device) for key in keys},
+            noise=None if noise is None else tensor(noise),
+            known=None if known is None else (tensor(known[0]), tensor(known[1])),
             on_row=None if on_row is None else lambda row, actions: on_row(row, _to_numpy(actions)),
         )
         return Chunk(_to_numpy(chunk.actions), chunk.first_step)

@@ -194,7 +194,7 @@ class PolicyRunner:
         window = self._window()
         shape = self.policy.noise_shape(1)
         numbers = zip(self.seeds.tolist(), self._chunks.tolist(), strict=True)
-        noise = [draw_noise(shape, seed, chunk) for seed, chunk in numbers]
+        noise = [draw_noise(shape, *each) for each in numbers]
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)

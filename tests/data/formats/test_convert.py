@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robodiff.data.recordings import open_path as read_any
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.convert import convert, lost
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
+from robodiff.data.recordings import open_path as read_any
 from robodiff.errors import RobodiffError, UsageError, notice
 
 Run = Callable[..., tuple[int, str, str]]

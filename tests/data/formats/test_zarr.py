@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-
 from tests.readers import read_zarr
+
 from robodiff.data.formats.zarr_writer import ZarrWriter, pack_zip
 from robodiff.envs.pusht.geometry import corners_from_pose
 from robodiff.errors import RobodiffError, UsageError
