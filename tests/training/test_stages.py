@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_a_stage_trains_its_own(
     # Each has a rate of its own, with a cosine down to the end of the stage.
     assert watch.rates[0] == pytest.approx(1e-3)
     assert watch.rates[7] == pytest.approx(2e-3)
-    assert all(a > b for half in (watch.rates[:7], watch.rates[7:]) for a, b in zip(half, half[1:], strict=False))
+    assert all(a > b for half in (watch.rates[:7], watch.rates[7:]) for a, b in pairwise(half))
     module = modules[-1]
     assert not module.policy.bottleneck.training
     assert module.policy.denoiser.training
