@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 EPISODES = 4
-SIZE = (24, 32)
+SIZE = (48, 64)
 """Height and width of the cameras."""
 
 

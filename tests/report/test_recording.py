@@ -45,7 +45,7 @@ def test_ten_thousand_episodes_with_cameras(tmp_path: Path) -> None:
     assert "frame 0 of episode 625" in page
 
 
-def test_refused(robodiff: Run, tmp_path: Path) -> None:
+def test_refused(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     code, _, err = robodiff("data", "view", tmp_path / "nowhere.zarr")
     assert (code, err.strip()) == (1, f"robodiff data: error: {tmp_path / 'nowhere.zarr'}: no such file or folder")
-    assert robodiff("data", "view", "builtin:pusht", "--out", ".")[0] == 2
+    assert robodiff("data", "view", recording, "--out", tmp_path)[0] == 2

@@ -453,7 +453,7 @@ def _usual_name(name: str, kind: str | None) -> str | None:
         return None
     if kind == "vector":
         return f"observation.{name}"
-    return "observation.image" if name in ("img", "image") else f"observation.images.{name}"
+    return "observation.image" if name in ("img", "image", "images", "rgb") else f"observation.images.{name}"
 
 
 def _default_layout(recording: Recording) -> dict[str, LayoutKey]:

@@ -47,6 +47,8 @@ class Piece:
     unit: str | None = None
     recipe: str = ""
     """What else its pictures depend on, beside the file."""
+    fault: str = ""
+    """Why it cannot be read, as far as it is known before it is."""
 
     def until(self, frames: int) -> "Piece":
         """Return the first frames alone."""
@@ -67,6 +69,8 @@ class Piece:
         Raises:
             RobodiffError: they take more than memory has room for, which is found out before any is taken.
         """
+        if self.fault:
+            raise RobodiffError(f"{self.source}: {self.place} {self.fault}")
         check_room(f"{self.source}: {self.place}", self.frames, self.shape, np.dtype(self.dtype))
         return np.concatenate([*self.blocks(), np.zeros((0, *self.shape), self.dtype)])
 
@@ -182,6 +186,8 @@ class Gathered:
             fault = partial(Finding, "fatal", advice=advice, key=key, episode=episode)
             if piece is None:
                 yield fault("keys", f"{label} has no {key}, which others have")
+            elif piece.fault:
+                yield fault("form", f"{key} of {label} {piece.fault}")
             elif piece.frames == 0:
                 yield fault("ends", f"{key} of {label} has no frames")
             elif (piece.shape, piece.kind) != (sample.shape, sample.kind):

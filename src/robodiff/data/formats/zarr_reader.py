@@ -45,7 +45,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         raise RobodiffError(f"{path}: no such file or folder")
     with reading(path, WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
-        _check_files(path)
+        check_files(path)
         store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
         group = zarr.open_group(store, mode="r")
         own = _attributes(group, path)
@@ -70,7 +70,7 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
     return ends[:-1] if ends.size and ends[-1] == 0 else ends
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
     """Refuse what has no end, or would be unpacked into more than memory holds: zarr reads every file as a whole."""
     for folder, _, names in os.walk(path):
         for file in (os.path.join(folder, name) for name in names):
@@ -147,7 +147,7 @@ def _faults(key: str, array: Any) -> Iterator[Finding]:
         yield Finding("fatal", "form", message, "write it again without", key)
 
 
-def _decodable(path: Path, key: str, array: Any) -> Any:
+def decodable(path: Path, key: str, array: Any) -> Any:
     if faults := list(_faults(key, array)):
         raise RecordingError(str(path), faults)
     return array
@@ -156,7 +156,7 @@ def _decodable(path: Path, key: str, array: Any) -> Any:
 def _episode_ends(meta: zarr.Group, path: Path, frames: int, stopped: bool) -> np.ndarray:
     if "episode_ends" not in meta:
         raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-    array = _decodable(path, "meta/episode_ends", meta["episode_ends"])
+    array = decodable(path, "meta/episode_ends", meta["episode_ends"])
     if array.shape[0] > frames:
         raise RobodiffError(f"{path}: meta/episode_ends has {array.shape[0]} episodes, but there are {frames} frames")
     ends = decoded(path, "meta/episode_ends", array, array.shape[0])
@@ -164,7 +164,7 @@ def _episode_ends(meta: zarr.Group, path: Path, frames: int, stopped: bool) -> n
 
 
 def _column(meta: zarr.Group, path: Path, name: str, episodes: int) -> list[Any]:
-    array = _decodable(path, f"meta/{name}", meta[name])
+    array = decodable(path, f"meta/{name}", meta[name])
     if array.shape[0] < episodes:  # a writer that was stopped leaves one more
         raise RobodiffError(f"{path}: meta/{name} has {array.shape[0]} rows, but there are {episodes} episodes")
     return decoded(path, f"meta/{name}", array, episodes).tolist()
