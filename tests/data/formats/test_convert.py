@@ -158,8 +158,11 @@ def test_the_command(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     code, out, err = robodiff("data", "convert", tmp_path / "more.zarr", tmp_path / "more")
     code, out, err = robodiff("data", "convert", tmp_path / "more", tmp_path / "less.zarr")
     assert (code, "more also holds next.reward; not read, and left out" in err) == (0, True), err
-    code, out, err = robodiff("data", "convert", tmp_path / "more", tmp_path / "less.zarr")
-    assert (code, "there already, whole: " in out, "written" in out) == (0, True, False), err
+    code, _, err = robodiff("data", "convert", recording, tmp_path / "again.zarr")
+    assert (code, "exists already; choose another path" in err) == (2, True), err
+    code, out, err = robodiff("data", "convert", recording, tmp_path / "two.zarr", "--episodes", "[4, 1]")
+    assert (code, "2 episodes" in out) == (0, True), err
+    assert read_any(str(tmp_path / "two.zarr")).read().lengths.tolist() == first.lengths[[1, 4]].tolist()
     assert robodiff("data", "info", tmp_path / "set")[0] == 0
     code, _, err = robodiff("data", "convert", recording, tmp_path / "other", "--images", "gif")
     assert (code, "Traceback" in err) == (2, False)
