@@ -124,5 +124,5 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
     if not spec.renders:
         return
     for success, name in ((True, "success"), (False, "failure")):
-        for record in [record for record in records if record.success == success][: count if spec.renders else 0]:
+        for record in [record for record in records if record.success == success][:count]:
             write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)

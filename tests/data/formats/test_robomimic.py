@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 from tests.conftest import write_robomimic_file
-from tests.readers import read_robomimic
 
+from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats import robomimic, robomimic_meta
