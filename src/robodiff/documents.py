@@ -332,8 +332,9 @@ def _told(message: str, value: Any, kind: Any = None) -> str:
             value = None
     reason = reason.partition(", got ")[0].replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
     reason = reason.replace("array", "list").replace("object", "mapping").replace("Invalid enum value", "unexpected")
-    if kind is not None and not place:
+    if kind is not None and not place and not reason.startswith("Object "):
         reason = f"expected {in_words(kind)}"
+    reason = reason.removeprefix("Object ")  # contains unknown field x, missing required field x
     found = "" if value is None and place else f"; found {brief(value)}"
     return f"{place.lstrip('.')}: {reason}{found}" if place else f"{reason}{found}"
 

@@ -272,14 +272,15 @@ def check_finite(
 def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"] | None:
     """Return what frames of this shape and type are: images, numbers, or neither.
 
-    Planes of numbers, and of one channel that is not uint8, are depth or masks; long rows of bytes are encoded images.
+    Planes of numbers and of one channel that is not uint8 are depth or masks; long rows of bytes are encoded images.
     """
     if 0 in shape or dtype.kind not in "biuf" or max(shape, default=1) > LARGEST:
         return None
-    if len(shape) == 3 and min(shape[1], max(shape[::2])) > 1:
-        colours = {shape[0], shape[2]} & {*CHANNELS}
-        return "image" if colours and (dtype == np.uint8 or colours != {1}) else None
-    if (dtype == np.uint8 and math.prod(shape) > LONGEST_ROW) or (len(shape) == 2 and max(shape) > LARGEST_MATRIX):
+    if len(shape) == 3 and (shape[0] in CHANNELS or shape[2] in CHANNELS) and min(shape[1], max(shape[::2])) > 1:
+        return "image" if dtype == np.uint8 or 3 in (shape[0], shape[2]) else None
+    if dtype == np.uint8 and (len(shape) > 1 or math.prod(shape) > LONGEST_ROW):
+        return None
+    if len(shape) == 2 and max(shape) > LARGEST_MATRIX:
         return None
     return "vector" if len(shape) < 3 and math.prod(shape) <= LARGEST else None
 

@@ -71,6 +71,16 @@ class Stored:
     faults: Sequence[Finding] = ()
     """What is known to be wrong with it before it is decoded; told where it is to be read."""
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it is images, as far as that is known."""
+        return self.feature is not None and self.feature.kind == "image"
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it is something else than images or numbers, and nothing more is wrong with it."""
+        return self.read is None and not self.faults
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -178,8 +188,8 @@ class DataConfig(Document):
         """Read the numbers alone of the episodes that are to be used, and tell what images there are."""
         recording = self.open([])
         sources = self.select(recording, None)
-        features = {name: recording.arrays[made_of[0].file_key].feature for name, made_of in sources.items()}
-        images = {name: feature for name, feature in features.items() if feature and feature.kind == "image"}
+        stored = {name: recording.arrays[made_of[0].file_key] for name, made_of in sources.items()}
+        images = {name: each.feature for name, each in stored.items() if each.feature and each.is_image}
         episodes = self.load(recording, [name for name in sources if name not in images])
         seen = {part.file_key for name in images for part in sources[name]}
         episodes = replace(episodes, unread=[key for key in episodes.unread if key not in seen])
@@ -197,8 +207,12 @@ class DataConfig(Document):
         if faults := [fault for stored in parts.values() for fault in stored.faults]:
             raise RecordingError(recording.source, faults)
         ends = check_ends(recording.source, recording.episode_ends)
-        arrays = {file_key: stored.read() for file_key, stored in parts.items() if stored.read is not None}
-        check_finite(recording.source, arrays, ends, recording.names)
+        arrays: dict[str, np.ndarray] = {}
+        for images in (False, True):  # numbers first: what is wrong with them is found before images are decoded
+            some = {file_key: stored.read() for file_key, stored in parts.items()
+                    if stored.read is not None and stored.is_image is images}  # fmt: skip
+            check_finite(recording.source, some, ends, recording.names)
+            arrays |= some
         made, features = {}, {}
         for name, made_of in sources.items():
             pieces = [_piece(recording.source, part, arrays[part.file_key], faults) for part in made_of]
@@ -228,16 +242,21 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        for name, made_of in [*sources.items()]:
-            for file_key, stored in ((part.file_key, recording.arrays[part.file_key]) for part in made_of):
-                if stored.read is not None or stored.faults:
-                    continue
-                message = f"{recording.source}: {file_key} is {stored.dtype} of shape {stored.shape}, neither numbers nor "
-                if keys is not None or self.key_map is not None or recording.layout is not None:
-                    raise RobodiffError(f"{message}images that can be read")
-                notice(f"{message}images that can be read; left out")
-                sources.pop(name, None)
-        return sources
+        readable, faults = {}, []
+        for name, made_of in sources.items():
+            unreadable = [part.file_key for part in made_of if recording.arrays[part.file_key].is_unreadable]
+            if not unreadable:
+                readable[name] = made_of
+            for key in unreadable:
+                stored = recording.arrays[key]
+                message = f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+                faults.append(Finding("fatal", "form", message, "convert it, or name another key", key))
+        named = keys is not None or self.key_map is not None or recording.layout is not None
+        if faults and named:
+            raise RecordingError(recording.source, faults)
+        for fault in faults:
+            notice(f"{recording.source}: {fault.message}; left out")
+        return readable
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.

@@ -54,6 +54,8 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         ends = check_ends(str(path), _episode_ends(meta, path, frames, stopped=not own.complete))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
         names = usual_names({key: _kind(array) for key, array in arrays.items()})
+        if any(name and name.startswith("observation.") and key.endswith(name) for key, name in names.items()):
+            names = {key: key.removeprefix("data/") for key in arrays}  # names are ours, others' included
         stored = {
             key: _stored(path, key, array, names[key], ends, config, stopped=not own.complete)
             for key, array in arrays.items()
