@@ -214,7 +214,7 @@ FAULTS: list[tuple[Edit, str]] = [
     (lambda f: f["data/demo_4"].attrs.__setitem__("num_samples", 8),
      r"demo_4 has arrays of unequal lengths: actions 9, num_samples 8"),
     (lambda f: f["data/demo_4"].create_dataset("obs/late", (9, 2), "f4", chunks=(3, 2)),
-     r"/data/demo_4/obs/late was not written in whole: 0 of 3 chunks"),
+     r"obs/late of demo_4 was not written in whole: 0 of 3 chunks"),
     (without_frames, r"\S+ of demo_4 has no frames"),
     (spoil, r"obs/robot0_eef_pos is not finite at frame 5 of demo_3; mend or drop it"),
     (lambda f: f.__setitem__("data/demo_0/obs/agentview", np.zeros((8, 6, 6, 3), np.uint8)),

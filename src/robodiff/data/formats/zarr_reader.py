@@ -148,6 +148,11 @@ def _faults(key: str, array: Any) -> Iterator[Finding]:
 
 
 def decodable(path: Path, key: str, array: Any) -> Any:
+    """Return an array that can be decoded without unpickling, and of which every chunk was written.
+
+    Raises:
+        RobodiffError: it is not.
+    """
     if faults := list(_faults(key, array)):
         raise RecordingError(str(path), faults)
     return array
