@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 EPISODES = 4
-SIZE = (24, 32)
+SIZE = (48, 64)
 """Height and width of the cameras."""
 
 
@@ -75,7 +75,7 @@ def write_maniskill(path: Path, agents: int = 1, episodes: int = EPISODES, sidec
                 images = values["images"]
                 images[:, -1, -1] = place
                 sensor = group.create_group(f"obs/sensor_data/{camera}")
-                sensor.create_dataset("rgb", data=images, compression="gzip", chunks=(5, *images.shape[1:]))
+                sensor.create_dataset("rgb", data=images, compression="gzip", chunks=(4, *images.shape[1:]))
                 sensor["depth"] = np.ones((frames + 1, *SIZE, 1), np.int16)
                 group[f"obs/sensor_param/{camera}/intrinsic_cv"] = np.zeros((frames + 1, 3, 3))
             group["obs/extra/tcp_pose"] = np.concatenate([values["state"], values["state"]], 1)

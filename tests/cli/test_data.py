@@ -54,13 +54,13 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
     [
         ([], 2, "robodiff data info|check|view|convert PATH"),
         (["inf", "x"], 2, "Did you mean 'info'?"),
-        (["info"], 2, "path"),
+        (["info"], 2, "PATH is missing"),
         (["info", "nowhere.zarr"], 1, "nowhere.zarr: no such file"),
         (["info", "nowhere.zarr", "--layout", "pushd"], 1, "nowhere.zarr: no such file"),
         (["check", "builtin:push"], 2, "Did you mean 'pusht'?"),
         (["check", "builtin:pusht", "--horizon", "8"], 2, "n_obs_steps 2 + n_action_steps 8 - 1 = 9, horizon 8"),
-        (["check", "builtin:pusht", "--horizn", "8"], 2, "Did you mean 'horizon'?"),
-        (["info", "builtin:pusht", "--revision", "main"], 2, "is no data set of the Hugging Face hub"),
+        (["check", "builtin:pusht", "--horizn", "8"], 2, "Did you mean '--horizon'?"),
+        (["info", "builtin:pusht", "--revision", "main"], 2, "unknown option --revision (a zarr group)"),
         (["view", "builtin:pusht", "--out", "."], 2, ".: is a folder; name the page to write, such as view.html"),
     ],
 )
@@ -135,6 +135,7 @@ def test_lerobot_sets_are_told_from_zarr_by_what_is_there(robodiff: Run, tmp_pat
     for episode in range(4):
         walk = random.normal(size=(30, 2)).cumsum(axis=0)
         writer.append({"observation.state": walk, "action": walk}, task=f"task {episode}", success=episode > 0)
+    writer.close()
     code, out, err = robodiff("data", "info", tmp_path / "set")
     assert code == 0, err
     for line in ("4 episodes, 120 frames at 10 Hz", "task: task 0, task 1, task 2, ...", "success: 3 of 4"):
@@ -167,6 +168,7 @@ def test_data_sets_of_the_hub(robodiff: Run, tmp_path: Path, monkeypatch: pytest
     assert robodiff("data", "view", "someone/set", "--revision", "v3.0", "--out", page)[0] == 0
     assert page.is_file()
 
+    shutil.rmtree(tmp_path / "hub")
     writer = LeRobotWriter(tmp_path / "hub", fps=10)
     walk[10] = 1e9
     writer.append({"observation.state": walk, "action": walk}, task="walk")

@@ -60,7 +60,7 @@ def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -
     assert "agentview: Frame" in page
     assert "robot0_eye_in_hand: Frame" in page
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    assert kept["class_path"] == "robodiff.data.config.RobomimicConfig"
+    assert kept["class_path"] == "RobomimicConfig"
     assert kept["init_args"]["shape_meta"] == yaml.safe_load(SHAPE_META)
 
 
@@ -90,12 +90,12 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
     [
         (("--data.filter_key", "trian"), 2, "has no filter key 'trian'; there is train, valid. Did you mean 'train'?"),
         (("--data.shape_meta", "{obs: {object: {shape: [9]}}}"), 1, "object is low_dim of shape [10], but shape_meta"),
-        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta: expected mapping of obs and action or null; found"),
-        (("--data.shape_meta", "{obs: {}}"), 2, "data.shape_meta must be {obs: "),
-        (("--data.shape_meta", "{action: {shape: [7]}}"), 2, "data.shape_meta: missing required 'obs'"),
-        (("--data.shape_meta", "{obs: {object: {shape: [9], as: rgb}}}"), 2, "shape_meta: unexpected 'as'"),
+        (("--data.shape_meta", "{obs: []}"), 2, "data.shape_meta: obs: expected mapping; found []"),
+        (("--data.shape_meta", "{obs: {}}"), 2, "data.shape_meta: obs: expected mapping of length >= 1; found {}"),
+        (("--data.shape_meta", "{action: {shape: [7]}}"), 2, "data.shape_meta: missing required field obs"),
+        (("--data.shape_meta", "{obs: {object: {shape: [9], as: rgb}}}"), 2, "contains unknown field as"),
         (("--data.path", "nowhere.hdf5"), 1, "nowhere.hdf5: no such file"),
-        (("--data.filter_kye", "train"), 2, "unknown option data.filter_kye. Did you mean 'data.filter_key'?"),
+        (("--data.filter_kye", "train"), 2, "unknown option --data.filter_kye. Did you mean '--data.filter_key'?"),
     ],
 )
 def test_mistakes(robodiff: Run, file: Path, tmp_path: Path, options: tuple[str, str], code: int, message: str) -> None:

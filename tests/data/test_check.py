@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from robodiff.data.config import resolve
 
 from robodiff.data.check import examine, read_sound
 from robodiff.data.episodes import Finding
@@ -105,7 +104,7 @@ def ends_that_fall(raw: Raw) -> tuple:
 
 def no_action(raw: Raw) -> tuple:
     del raw["action"]
-    return ("fatal", "keys", "data/action", None, None)
+    return ("fatal", "keys", "action", None, None)
 
 
 def wide_action(raw: Raw) -> tuple:
@@ -255,7 +254,7 @@ def test_all_faults_of_one_kind_are_found_at_once(tmp_path: Path, scripted: Raw)
     two_wrong = {**scripted, "action": scripted["action"][:, :1], "state": scripted["state"][:, :4]}
     assert [f.key for f in examine(written(tmp_path / "b.zarr", two_wrong), WINDOW)] == ["data/state", "data/action"]
     assert [f.key for f in examine(written(tmp_path / "c.zarr", {"ends": raw["ends"], "img": raw["img"]}), WINDOW)] == [
-        "data/action", "data/state"]  # fmt: skip
+        "state", "action"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

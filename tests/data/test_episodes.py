@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robodiff.data import config
 from robodiff.data import episodes as data_episodes
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, as_images, with_past_action
 from robodiff.data.formats.convert import convert
+from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
-from robodiff.policies.actions import ActionRepresentation
 
 KEYS = ["observation.state", PAST_ACTION]
 
@@ -47,22 +46,21 @@ def test_past_actions_are_added_only_where_they_are_asked_for_and_were_not_recor
 
 @pytest.mark.parametrize("name", ["again.zarr", "lerobot"])
 def test_they_are_trained_on_whatever_the_format(recording: Path, tmp_path: Path, name: str) -> None:
-    source = config.recording(str(recording))
+    source = open_path(str(recording))
     convert(source.read(), tmp_path / name)
-    again = config.recording(str(tmp_path / name))
+    again = open_path(str(tmp_path / name))
     with pytest.raises(RobodiffError, match=r"has no 'observation\.depth'; it has "):
         again.read(["observation.depth", PAST_ACTION])
     data = WindowDataModule(again, WindowShape(2, 16, 8, frame_stride=3), KEYS, seed=0)
     assert set(data.episodes.arrays) == {*KEYS, "action"}
     expected = with_past_action(source.read(), KEYS, 3).arrays[PAST_ACTION]
     np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], expected)
-    assert data.statistics(ActionRepresentation(2))[PAST_ACTION].max.min() > 0
 
 
 def test_past_actions_that_were_recorded_are_read(recording: Path, tmp_path: Path) -> None:
-    episodes = with_past_action(config.recording(str(recording)).read(), KEYS, 2)
+    episodes = with_past_action(open_path(str(recording)).read(), KEYS, 2)
     convert(episodes, tmp_path / "again.zarr")
-    data = WindowDataModule(config.recording(str(tmp_path / "again.zarr")), WindowShape(2, 16, 8), KEYS, seed=0)
+    data = WindowDataModule(open_path(str(tmp_path / "again.zarr")), WindowShape(2, 16, 8), KEYS, seed=0)
     np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], episodes.arrays[PAST_ACTION])
 
 

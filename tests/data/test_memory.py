@@ -16,7 +16,7 @@ ROOM = EPISODES * LENGTH * int(np.prod(SIZE)) // 10
 CHILD = """
 import resource, sys, threading
 threading.stack_size(2**18)  # of which each thread takes its own
-import robodiff.data.formats.zarr
+import robodiff.data.formats.zarr_reader
 from robodiff.data import cache
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.datamodule import WindowDataModule

@@ -14,7 +14,7 @@ from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import DataConfig
 from robodiff.data.recordings import open_path as read_any
 from robodiff.data.windows import WindowShape
-from robodiff.errors import UsageError, notice
+from robodiff.errors import RobodiffError, UsageError, notice
 
 SHAPE = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)
 
@@ -34,6 +34,7 @@ def lerobot_set(tmp_path: Path) -> Path:
     for length in (20, 25, 22, 30, 21):
         walk = np.cumsum(random.normal(size=(length, 2)), axis=0)
         writer.append({"observation.state": walk, "action": walk + 1})
+    writer.close()
     return tmp_path / "set"
 
 
@@ -89,11 +90,12 @@ def test_other_steps_are_refused(deltas: dict[str, list[float]]) -> None:
     ("options", "message"),
     [
         ({}, r"set data\.root \(a folder\) or data\.repo_id"),
-        ({"root": "x", "resize_shape": (0, 5)}, "resize_shape must be a height and a width above 0"),
-        ({"root": "x", "image_transforms": {"class_path": "Resize"}}, "image_transforms must be null"),
+        ({"root": "x", "resize_shape": (0, 5)}, "resize_shape: .*expected"),
+        ({"root": "x", "resize_shape": 0}, "resize_shape must be at least 1"),
+        ({"root": "x", "image_transforms": {"class_path": "Resize"}}, "image_transforms: expected null"),
         ({"root": "x", "delta_timestamps": {"action": [float("nan")] * 2}}, "delta_timestamps.action must be finite"),
-        ({"root": "x", "val_split": 1.0}, "val_split must be at least 0 and below 1"),
-        ({"root": "x", "train_batch_size": 0}, "train_batch_size must be at least 1"),
+        ({"root": "x", "val_split": 1.0}, "val_split: expected float >= 0 and < 1.*found 1.0"),
+        ({"root": "x", "train_batch_size": 0}, "train_batch_size: expected int >= 1.*found 0"),
     ],
 )
 def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
@@ -104,15 +106,15 @@ def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0.0}, "fps must be above 0"),
-        ({"resize_shape": (5, 0)}, "resize_shape must be a height and a width above 0"),
-        ({"shape_meta": {"action": {"shape": [7]}}}, r"shape_meta must be \{obs: .*; found \{'action'"),
-        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "acton": {}}}, "shape_meta must be .*; found 'acton'"),
-        ({"shape_meta": {"obs": {"a": {"shape": []}}}}, r"shape_meta must be .*; found obs/a: \{'shape': \[\]\}"),
-        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": "depth"}}}}, "shape_meta must be .*; found obs/a"),
-        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": ["rgb"]}}}}, "shape_meta must be .*; found obs/a"),
-        ({"shape_meta": {"obs": {"a": {"shape": [3], "rotation": 6}}}}, "shape_meta must be .*; found obs/a"),
-        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "action": [7]}}, r"shape_meta must be .*; found actions: \[7\]"),
+        ({"fps": 0.0}, "fps: expected float > 0"),
+        ({"resize_shape": (5, 0)}, "resize_shape: "),
+        ({"shape_meta": {"action": {"shape": [7]}}}, "shape_meta: .*obs"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "acton": {}}}, "shape_meta: .*acton"),
+        ({"shape_meta": {"obs": {"a": {"shape": []}}}}, "shape_meta: obs.*shape"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": "depth"}}}}, "shape_meta: obs.*type"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "type": ["rgb"]}}}}, "shape_meta: obs.*type"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3], "rotation": 6}}}}, "shape_meta: .*rotation"),
+        ({"shape_meta": {"obs": {"a": {"shape": [3]}}, "action": [7]}}, "shape_meta: action: expected mapping"),
     ],
 )
 def test_options_of_robomimic_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
@@ -120,14 +122,22 @@ def test_options_of_robomimic_that_cannot_be_meant(options: dict[str, Any], mess
         RobomimicConfig(path="x", **options)
 
 
-def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path) -> None:
+def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path, tmp_path: Path) -> None:
     assert read_any(str(lerobot_set)) == LeRobotConfig(root=str(lerobot_set))
-    assert read_any("x/demos.h5", fps=20.0, layout=None) == RobomimicConfig(path="x/demos.h5", fps=20.0)
+    (tmp_path / "demos.h5").write_bytes(b"broken")
+    demos = str(tmp_path / "demos.h5")
+    assert read_any(demos, fps=20.0, layout=None) == RobomimicConfig(path=demos, fps=20.0)
+    key_map = {"a": "action"}
+    assert read_any(str(lerobot_set), key_map=key_map, fps=10.0).key_map == key_map
     assert read_any(str(recording), layout="img") == ZarrConfig(path=str(recording), layout="img")
-    with pytest.raises(UsageError, match="set: is a LeRobot data set, which says itself what its fps, layout is"):
+    with pytest.raises(UsageError, match="set: is a LeRobot data set, for which layout is not an option"):
         read_any(str(lerobot_set), layout="pusht", fps=10.0)
-    with pytest.raises(UsageError, match=r"demos.hdf5: is an HDF5 file of robomimic, which .* its key_map is"):
-        read_any("demos.hdf5", key_map={"a": "action"})
+    with pytest.raises(UsageError, match=r"is an HDF5 file of robomimic, for which filter_kye .*'filter_key'"):
+        read_any(demos, filter_kye="train")
+    with pytest.raises(UsageError, match="revision is for data sets of the Hugging Face hub"):
+        read_any(str(lerobot_set), revision="main")
+    with pytest.raises(RobodiffError, match="no such file or folder"):
+        read_any(str(tmp_path / "nowhere.zarr"))
 
 
 def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lerobot_set: Path, tmp_path: Path) -> None:
@@ -167,10 +177,10 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
     assert "data.num_workers has no effect" in err
     assert load_policy(tmp_path / "run").config.frame_stride == 2
     code, _, err = robodiff("fit", "--data", "LeRobotConfig", "--data.rot", "x")
-    assert (code, err.strip()) == (2, "robodiff fit: error: unknown option data.rot. Did you mean 'data.root'?")
+    assert (code, err.strip()) == (2, "robodiff fit: error: unknown option --data.rot. Did you mean '--data.root'?")
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.root", "x")
     assert code == 2
-    assert "data.root is an option of another class than that of data here; set the class with --data CLASS" in err
+    assert "data.root is an option of another class than ZarrConfig, which data is here; set the class" in err
     code, _, err = robodiff("fit", "--data.root", "x")
     assert code == 2
-    assert "nothing says of which class it is; there is ZarrConfig, LeRobotConfig" in err
+    assert "nothing says what data is" in err

@@ -140,6 +140,34 @@ def _read_lerobot(folder: Path) -> None:
     _check_episodes(read_lerobot(folder / "set"))
 
 
+def _of_others(write: str, name: str) -> Callable[[Path], None]:
+    """A recording of two short episodes with small cameras, as ``tests/recordings.py`` writes them."""
+
+    def base(folder: Path) -> None:
+        from tests import recordings
+
+        episode, size = recordings.episode, recordings.SIZE
+        recordings.SIZE = (4, 6)
+        recordings.episode = lambda number: {key: values[: 4 + number] for key, values in episode(number).items()}
+        try:
+            getattr(recordings, write)(
+                folder / name, episodes=2, **({"compress": True} if write == "write_aloha" else {})
+            )
+        finally:
+            recordings.episode, recordings.SIZE = episode, size
+
+    return base
+
+
+def _open(name: str) -> Callable[[Path], None]:
+    def load(folder: Path) -> None:
+        from robodiff.data.recordings import open_path
+
+        _check_episodes(open_path(str(folder / name)).read())
+
+    return load
+
+
 def _check_episodes(episodes: Any) -> None:
     import numpy as np
 
@@ -224,6 +252,16 @@ TARGETS = {
     "zarr3": Target(_zarr(3), _read_zarr("demos.zarr"), (*BYTES, *FILES, m.bomb, *[m.edit_document] * 9)),
     "zip": Target(_zip, _read_zarr("demos.zarr.zip"), (*BYTES, m.link, m.overwrite_zip_record, *[m.edit_zip] * 9)),
     "hdf5": Target(_robomimic, _read_robomimic, (*BYTES, *FILES)),
+    "aloha": Target(_of_others("write_aloha", "demos"), _open("demos"), (*BYTES, *FILES)),
+    "maniskill": Target(
+        _of_others("write_maniskill", "demos.h5"), _open("demos.h5"), (*BYTES, *FILES, *[m.edit_document] * 3)
+    ),
+    "npz": Target(_of_others("write_npz", "demos.npz"), _open("demos.npz"), (*BYTES, *FILES, *[m.edit_zip] * 6)),
+    "csv": Target(_of_others("write_table", "demos.csv"), _open("demos.csv"), (*BYTES, *FILES)),
+    "parquet": Target(
+        _of_others("write_table", "demos.parquet"), _open("demos.parquet"), (*BYTES, *FILES, *[m.edit_table] * 6)
+    ),
+    "mapped": Target(_of_others("write_odd", "odd"), _open("odd"), (*BYTES, *FILES)),
     "lerobot2": Target(_lerobot("png"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
     "lerobot3": Target(_lerobot("h264"), _read_lerobot, (*BYTES, *FILES, *DOCUMENTS)),
     "policy": Target(_policy, _load_policy, (*BYTES, *FILES, *[m.edit_document] * 9)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from robodiff.cli.options import Options, read_options, read_value, split, unknown_option
+from robodiff.cli.options import Options, read_options, read_value, split
 from robodiff.data.check import examine, findings_in
 from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, format_at, open_path
@@ -119,10 +119,12 @@ def read_recording_options(kind: type[T], command: str, arguments: list[str]) ->
         else:
             others[option] = value
     options = read_options(kind, command, own)
-    annotations = hints(format_at(options.path).config)
+    form = format_at(options.path)
+    annotations = hints(form.config)
     for option in others:
         if option not in annotations:
-            raise unknown_option(option, [*hints(kind), *annotations])
+            known = nearest(option, [*hints(kind), *annotations], prefix="--")
+            raise UsageError(f"unknown option --{option} ({form.title}).{known}")
     given = {option: read_value(option, value, annotations[option]) for option, value in others.items()}
     return options, open_path(options.path, **given)
 

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -159,31 +160,34 @@ def _fill(message: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np
 
     def work(index: int) -> None:
         # Written, not mapped: where the disk is full, a write says so, and a store to mapped memory kills the process.
-        with path.open("r+b", buffering=0) as file:
+        with stopping_others(), path.open("r+b", buffering=0) as file:
             file.seek(int(starts[index]))
-            for block in parts[index].decode():
+            for block in parts[index].decode() if not stop.is_set() else ():
                 if stop.is_set():
                     return
                 view = np.ascontiguousarray(block).data.cast("B")
                 while view:
                     view = view[file.write(view) :]
                 done[index] += len(block)
-        assert done[index] == parts[index].frames
+
+    @contextmanager
+    def stopping_others() -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            stop.set()
+            raise
 
     console = Console(stderr=True)
     say(console, message)
-    with ThreadPoolExecutor(cores()) as pool, bar(console, "frames", shape[0]) as show:
+    with ThreadPoolExecutor(cores()) as pool, bar(console, "frames", shape[0]) as show, stopping_others():
         pending = {pool.submit(work, index) for index in range(len(parts))}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-                show(sum(done))
-                for future in finished:
-                    future.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+        while pending:
+            finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+            show(sum(done))
+            for future in finished:
+                future.result()
+    assert sum(done) == shape[0]
 
 
 def memory_free() -> int:

@@ -99,7 +99,8 @@ def words_of(source: DataConfig) -> list[str]:
     for field in fields(source):
         value = getattr(source, field.name)
         if field.name not in NOT_OF_THE_RECORDING and value != field.default:
-            words += [f"--{field.name}", value if isinstance(value, str) else json.dumps(plain(value))]
+            text = f"{value:g}" if isinstance(value, float) else json.dumps(plain(value))
+            words += [f"--{field.name}", value if isinstance(value, str) else text]
     return words
 
 

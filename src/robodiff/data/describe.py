@@ -14,6 +14,7 @@ from robodiff.data.formats.pieces import Piece, by_number
 from robodiff.data.measures import LAGS, lag_of
 from robodiff.documents import dump_yaml
 from robodiff.errors import RobodiffError
+from robodiff.files import reading
 
 MOST_LISTED = 10
 MOST_NAMED = 8
@@ -52,13 +53,19 @@ class _Survey:
 
 def describe_unknown(path: Path) -> str:
     """Return in at most about 25 lines what is at a path, and the ``recording.yaml`` that would let it be read."""
-    survey = _survey(path)
+    with reading(path, "a recording"):
+        return _described(path, _survey(path))
+
+
+def _described(path: Path, survey: _Survey) -> str:
     if not survey.episodes or not survey.episodes[0]:
         unreadable = f" ({survey.unreadable[0]})" if survey.unreadable else ""
         return (f"{path}: holds no recording that can be read{unreadable}; expected a zarr group, HDF5, a LeRobot "
                 "data set, .npz, CSV or Parquet, or a folder of such files and pictures")  # fmt: skip
-    roles, notes, fps = _roles(survey.episodes)
     listing = survey.episodes[0]
+    shapes = {name: piece.shape for name, piece in listing.items()}
+    alike = [each for each in survey.episodes if {name: piece.shape for name, piece in each.items()} == shapes]
+    roles, notes, fps = _roles(alike)
     width = min(48, max(len(hdf5.printed(name)) for name in listing))
     lines = [
         f"  {hdf5.printed(name):{width}}  {piece!s:26}  {roles[name]}{notes.get(name, '')}"
@@ -121,7 +128,7 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], dict[str, str],
     for name, piece in episodes[0].items():
         if piece.kind == "image":
             roles[name] = "camera" if piece.dtype == "uint8" else "depth or mask"
-        elif piece.kind is None:
+        elif piece.kind is None or piece.fault:
             roles[name] = "text" if re.match(r"<U|\|S|object|.*string", piece.dtype) else "not read"
         elif table.CLOCK.fullmatch(last[name]) and not piece.shape and (rate := table.rate_of(_values(episodes, name))):
             roles[name], notes[name], fps = "clock", f", {rate[0]:g} frames a second", fps or rate[0]
@@ -154,8 +161,8 @@ def _leading(episodes: Sequence[Listing], actions: list[str], states: list[str])
     for action, state in itertools.permutations(values, 2):
         if action not in actions or state not in states or shapes.get(action, 0) != shapes.get(state, 1):
             continue
-        lengths = [min(len(a), len(s)) for a, s in zip(values[action], values[state], strict=False)]
-        a, s = (np.concatenate([v[:n].reshape(n, -1) for v, n in zip(values[name], lengths, strict=False)])
+        lengths = [min(len(a), len(s)) for a, s in zip(values[action], values[state], strict=True)]
+        a, s = (np.concatenate([v[:n].reshape(n, -1) for v, n in zip(values[name], lengths, strict=True)])
                 for name in (action, state))  # fmt: skip
         starts = np.cumsum([0, *lengths[:-1]])
         frames = np.concatenate([start + np.arange(-LAGS[0], length - LAGS[-1] - 1)
@@ -168,13 +175,13 @@ def _leading(episodes: Sequence[Listing], actions: list[str], states: list[str])
 
 def _values(episodes: Sequence[Listing], name: str) -> list[np.ndarray]:
     """Return the first numbers of an array in each episode that was listed."""
-    pieces = [episode[name] for episode in episodes if name in episode]
+    pieces = [episode[name] for episode in episodes]
     return [piece.until(min(piece.frames, MOST_VALUES // max(1, int(np.prod(piece.shape))))).read() for piece in pieces]
 
 
 def _survey(path: Path) -> _Survey:
     """Find the arrays at a path, and what divides them into episodes."""
-    if path.is_file() or sources.is_zarr(path):
+    if not path.is_dir() or sources.is_zarr(path):
         survey = _Survey(path.parent, f"{path.stem}.yaml")
         return _survey_file(survey, path)
     survey = _Survey(path)

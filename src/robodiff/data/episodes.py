@@ -23,7 +23,8 @@ LARGEST = 10**6
 CHANNELS = (1, 3, 4)
 """How many an image may have."""
 LONGEST_ROW = 512
-"""A row of more bytes is an encoded image."""
+LARGEST_MATRIX = 16
+"""A row of more bytes is an encoded image, a matrix of more rows or columns a depth map or a mask."""
 WHERE = ("episode_index", "demo")
 """Columns of a table that say which episode of its source one is; a new recording counts for itself."""
 MASK = "mask."
@@ -271,15 +272,17 @@ def check_finite(
 def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"] | None:
     """Return what frames of this shape and type are: images, numbers, or neither.
 
-    Bytes that fill a plane or a long row are depth, masks or encoded images, and no numbers.
+    Planes of numbers and of one channel that is not uint8 are depth or masks; long rows of bytes are encoded images.
     """
-    if 0 in shape or dtype.kind not in "biuf":
+    if 0 in shape or dtype.kind not in "biuf" or max(shape, default=1) > LARGEST:
         return None
     if len(shape) == 3 and (shape[0] in CHANNELS or shape[2] in CHANNELS) and min(shape[1], max(shape[::2])) > 1:
-        return "image"
+        return "image" if dtype == np.uint8 or 3 in (shape[0], shape[2]) else None
     if dtype == np.uint8 and (len(shape) > 1 or math.prod(shape) > LONGEST_ROW):
         return None
-    return "vector" if len(shape) < 3 else None
+    if len(shape) == 2 and max(shape) > LARGEST_MATRIX:
+        return None
+    return "vector" if len(shape) < 3 and math.prod(shape) <= LARGEST else None
 
 
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:

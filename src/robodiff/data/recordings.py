@@ -26,31 +26,14 @@ from robodiff.data.episodes import (
     episode_numbers,
     recorded_keys,
 )
+from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository
 
-AGENTS = "agents."
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
-NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done",
-                "dones", "terminated", "truncated", "success")  # fmt: skip
-"""Last parts of names that no observation has, but where a key map says so."""
-
-
-@dataclass(frozen=True)
-class LayoutKey:
-    """How one key is made of an array of the file."""
-
-    file_key: str
-    """The array, by the file's own name or the last part of it."""
-    convert: Callable[[str, str, np.ndarray], np.ndarray] | None = None
-    """From (source, key, array), for messages, to the values here; by their shape images or vectors when None."""
-    unit: str | None = None
-    """Of the numbers; what the file says when None."""
-    optional: bool = False
-    """Left out where the file lacks it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +53,16 @@ class Stored:
     """What one frame of it is here, as ``read`` gives it; None where that is not known."""
     faults: Sequence[Finding] = ()
     """What is known to be wrong with it before it is decoded; told where it is to be read."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is images, as far as that is known."""
+        return self.feature is not None and self.feature.kind == "image"
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether it is something else than images or numbers, and nothing more is wrong with it."""
+        return self.read is None and not self.faults
 
 
 @dataclass(frozen=True)
@@ -92,12 +85,6 @@ class Recording:
     """As in ``Episodes``."""
     layout: Mapping[str, LayoutKey] | None = None
     """By the names here, of what each key is made, where arrays are not simply called otherwise."""
-    ranges: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """By the file's own names the smallest and largest values per dimension, where the file says them."""
-
-
-Sources = dict[str, tuple[LayoutKey, ...]]
-"""By the names here, of what each key is made: of one array, or of several side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +119,7 @@ class DataConfig(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = list((self.key_map or {}).values())
-        if (
-            isinstance(self.resize_shape, int) and self.resize_shape < 1
-        ):  # msgspec 0.22 crashes on a bound beside a tuple
+        if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec crashes on a bound beside a tuple
             raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
         if twins := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")
@@ -178,8 +163,8 @@ class DataConfig(Document):
         """Read the numbers alone of the episodes that are to be used, and tell what images there are."""
         recording = self.open([])
         sources = self.select(recording, None)
-        features = {name: recording.arrays[made_of[0].file_key].feature for name, made_of in sources.items()}
-        images = {name: feature for name, feature in features.items() if feature and feature.kind == "image"}
+        stored = {name: recording.arrays[made_of[0].file_key] for name, made_of in sources.items()}
+        images = {name: each.feature for name, each in stored.items() if each.feature and each.is_image}
         episodes = self.load(recording, [name for name in sources if name not in images])
         seen = {part.file_key for name in images for part in sources[name]}
         episodes = replace(episodes, unread=[key for key in episodes.unread if key not in seen])
@@ -197,8 +182,12 @@ class DataConfig(Document):
         if faults := [fault for stored in parts.values() for fault in stored.faults]:
             raise RecordingError(recording.source, faults)
         ends = check_ends(recording.source, recording.episode_ends)
-        arrays = {file_key: stored.read() for file_key, stored in parts.items() if stored.read is not None}
-        check_finite(recording.source, arrays, ends, recording.names)
+        arrays: dict[str, np.ndarray] = {}
+        for images in (False, True):  # numbers first: what is wrong with them is found before images are decoded
+            some = {file_key: stored.read() for file_key, stored in parts.items()
+                    if stored.read is not None and stored.is_image is images}  # fmt: skip
+            check_finite(recording.source, some, ends, recording.names)
+            arrays |= some
         made, features = {}, {}
         for name, made_of in sources.items():
             pieces = [_piece(recording.source, part, arrays[part.file_key], faults) for part in made_of]
@@ -228,18 +217,23 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        elif self.key_map is None:
-            sources = {
-                name: made_of
-                for name, made_of in sources.items()
-                if all(recording.arrays[part.file_key].read is not None for part in made_of)
-            }
-        for part in (part for made_of in sources.values() for part in made_of):
-            stored = recording.arrays[part.file_key]
-            if stored.read is None:
-                raise RobodiffError(f"{recording.source}: {part.file_key} is {stored.dtype} of shape {stored.shape}, "
-                                    "neither numbers nor images")  # fmt: skip
-        return sources
+        readable, faults = {}, []
+        for name, made_of in sources.items():
+            unreadable = [part.file_key for part in made_of if recording.arrays[part.file_key].is_unreadable]
+            if not unreadable:
+                readable[name] = made_of
+            for key in unreadable:
+                stored = recording.arrays[key]
+                message = (
+                    f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+                )
+                faults.append(Finding("fatal", "form", message, "convert it, or name another key", key))
+        named = keys is not None or self.key_map is not None or recording.layout is not None
+        if faults and named:
+            raise RecordingError(recording.source, faults)
+        for fault in faults:
+            notice(f"{recording.source}: {fault.message}; left out")
+        return readable
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -262,12 +256,12 @@ class DataConfig(Document):
             elif not key.optional:
                 missing.append(key.file_key)
         if missing:
-            keys = f"it holds {', '.join(recording.arrays)}"
+            keys, names = ", ".join(recording.arrays), [name.rpartition("/")[2] for name in recording.arrays]
             advice = "choose another layout or a key map"
             raise RecordingError(
                 recording.source,
                 [
-                    Finding("fatal", "keys", f"{key} is missing; {keys}.{nearest(key, recording.arrays)}", advice, key)
+                    Finding("fatal", "keys", f"{key} is missing.{nearest(key, names)} It holds {keys}", advice, key)
                     for key in dict.fromkeys(missing)
                 ],
             )
@@ -349,6 +343,8 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
+    if place.exists() and not (place.is_file() or place.is_dir()):  # a device or a pipe has no end
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
     if place.exists():
         form = next((each for each in formats() if each.recognise(place)), None)
         if form is None:
@@ -373,68 +369,6 @@ def resolve(path: str) -> Path:
     if path.startswith("builtin:"):
         return registry.find("recordings", path.removeprefix("builtin:"))
     return Path(path).expanduser()
-
-
-def find_key(arrays: Mapping[str, Any], key: str) -> str | None:
-    """Return the file's own name of the array that a key map calls ``key``: that, or the last part of it alone."""
-    matches = [key] if key in arrays else [name for name in arrays if name.endswith(f"/{key}")]
-    if len(matches) > 1:
-        raise UsageError(f"key_map: {key!r} may be {' or '.join(matches[:4])}; write out which")
-    return matches[0] if matches else None
-
-
-def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return what arrays are called here by their own names alone; None for what is not read.
-
-    Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
-    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``,
-    and any other numbers ``observation.<name>``.
-
-    Args:
-        kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part
-            counts.
-    """
-    short = {key: key.rpartition("/")[2] for key in kinds}
-    if any(name.startswith(("observation.", AGENTS)) for name in short.values()):
-        return {key: name if name == ACTION or name.startswith(("observation.", AGENTS)) else None
-                for key, name in short.items()}  # fmt: skip
-    return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
-
-
-def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
-    """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
-
-    Vectors of one name are put end to end in the order of the ids; images stay apart, as
-    ``observation.images.agent<id>_<camera>``.
-
-    Raises:
-        UsageError: no such agent.
-    """
-    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
-    if agent is not None and agent not in ids:
-        there = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
-        raise UsageError(f"{source}: has no agent {agent!r}; {there}")
-    joined = {key: made_of for key, made_of in sources.items() if not key.startswith(AGENTS)}
-    for number in ids if agent is None else [agent]:
-        prefix = f"{AGENTS}{number}."
-        for key, made_of in sources.items():
-            if key.startswith(prefix):
-                name = key.removeprefix(prefix)
-                if agent is None and name.startswith("observation.image"):
-                    camera = name.removeprefix("observation.image").removeprefix("s").removeprefix(".")
-                    name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
-                joined[name] = joined.get(name, ()) + made_of
-    return joined
-
-
-def _usual_name(name: str, kind: str | None) -> str | None:
-    if name in (ACTION, "actions"):
-        return ACTION
-    if kind is None or name in NOT_OBSERVED:
-        return None
-    if kind == "vector":
-        return f"observation.{name}"
-    return "observation.image" if name in ("img", "image") else f"observation.images.{name}"
 
 
 def _default_layout(recording: Recording) -> dict[str, LayoutKey]:

@@ -42,7 +42,8 @@ def test_a_folder_for_each_episode(tmp_path: Path) -> None:
         ("episodes: demos/*.npz\narrays: {action: action, observation.state: state, observation.image: images}",
          lambda folder: write_npz(folder / "demos")),
         ("episode_numbers: d.csv:episode\narrays: {action: {source: d.csv, columns: [action_0, action_1, action_2]}, "
-         "observation.state: 'd.csv:state', observation.image: 'd.csv:front'}", lambda folder: write_table(folder / "d.csv")),
+         "observation.state: 'd.csv:state', observation.image: 'd.csv:front'}",
+         lambda folder: write_table(folder / "d.csv")),
     ],
     ids=["hdf5", "npz", "npz files", "csv"],
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.recordings import episode, write_table
+from tests.recordings import encoded, episode, write_table
 
 from robodiff.data.formats.table import FORMAT, TableConfig, rate_of
 from robodiff.data.recordings import open_path
@@ -63,6 +63,19 @@ def test_named_dimensions_and_single_columns(tmp_path: Path) -> None:
     }
 
 
+def test_cameras_are_told_apart_and_other_columns_may_lack_values(tmp_path: Path) -> None:
+    for colour in (10, 20):
+        (tmp_path / f"{colour}.png").write_bytes(encoded(np.full((4, 4, 3), colour, np.uint8), "PNG"))
+    text = "cam_0,cam_1,action_0,action_1,force,note\n" + "10.png,20.png,1,2,,\n" * 3 + "10.png,20.png,1,2,0.5,\n"
+    (tmp_path / "demos.csv").write_text(text)
+    episodes = TableConfig(path=str(tmp_path / "demos.csv")).read(
+        ["observation.images.cam_0", "observation.images.cam_1"]
+    )
+    assert [episodes.arrays[f"observation.images.cam_{n}"][0, 0, 0, 0] for n in (0, 1)] == [10, 20]
+    with pytest.raises(RobodiffError, match="force is not finite"):
+        TableConfig(path=str(tmp_path / "demos.csv")).read(["observation.force"])
+
+
 @pytest.mark.parametrize(
     ("times", "fps"),
     [
@@ -95,14 +108,12 @@ def test_an_uneven_clock_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("1,2,a.png\n1,2,link.png\n", ["link.png"]),
         ("1,2,a.png\n1,2,small.png\n", ["small.png", "1x1"]),
         ("1,2,a.png\n1,2,text.png\n", ["text.png"]),
-        ("1,2,a.png\n1,,a.png\n", ["action", "row 1"]),
+        ("1,2,a.png\n1,,a.png\n", ["action", "finite", "frame 1"]),
         ("1,2,a.png\n2,2,a.png\n1,2,a.png\n", ["episode 1", "sort"]),
         ("", ["no rows"]),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, rows: str, words: list[str]) -> None:
-    from tests.recordings import encoded
-
     folder = tmp_path / "demos"
     folder.mkdir()
     (folder / "a.png").write_bytes(encoded(np.zeros((4, 4, 3), np.uint8), "PNG"))

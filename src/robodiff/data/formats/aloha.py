@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robodiff.data.episodes import ACTION, episode_numbers
 from robodiff.data.formats import hdf5
-from robodiff.data.formats.pieces import Gathered, by_number, inside
+from robodiff.data.formats.pieces import Gathered, files_of, inside
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import RobodiffError, notice
 
@@ -29,7 +29,7 @@ class AlohaConfig(DataConfig):
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         root = Path(self.path).expanduser()
-        files = _files(root)
+        files = files_of(root, hdf5.SUFFIXES)
         if not files:
             raise RobodiffError(f"{root}: no HDF5 files found; expected episode_0.hdf5 and so on")
         numbers = episode_numbers(self.path, self.episodes, len(files))
@@ -62,15 +62,8 @@ def _name(key: str) -> str | None:
     return "observation.state" if rest == "qpos" else f"observation.{rest.replace('/', '_')}"
 
 
-def _files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    files = [path for path in root.iterdir() if path.suffix.lower() in hdf5.SUFFIXES and path.is_file()]
-    return sorted(files, key=lambda path: by_number(path.name))
-
-
 def _recognise(path: Path) -> bool:
-    files = _files(path)
+    files = files_of(path, hdf5.SUFFIXES)
     if not files or not hdf5.is_hdf5(files[0]):
         return False
     with hdf5.opened(files[0]) as file:

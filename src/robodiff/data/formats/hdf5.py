@@ -23,11 +23,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 def is_hdf5(path: Path) -> bool:
     """Tell by its first bytes whether a file is HDF5."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
+    if not path.is_file():
         return False
+    with reading(path, "a file"), path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
 
 
 @contextmanager
@@ -85,9 +84,6 @@ def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bo
         group: of the open file.
         skip: names of groups to leave out.
         swap_channels: whether red and blue are swapped in encoded pictures.
-
-    Raises:
-        RobodiffError: arrays that lie outside of the file, or of which parts were never written.
     """
     found = datasets(path, group, skip)
     return {key: _piece(path, dataset, swap_channels) for key, dataset in found.items() if dataset.ndim}
@@ -100,32 +96,27 @@ def printed(name: Any) -> str:
 
 
 def _piece(path: Path, dataset: Any, swap_channels: bool) -> Piece:
-    check_stored(path, dataset)
     place, frames, shape, dtype = dataset.name, len(dataset), dataset.shape[1:], dataset.dtype
-    if frames and (size := _encoded(dataset)):
+    fault = storage_fault(dataset)
+    if frames and not fault and (size := _encoded(dataset)):
         blocks = partial(_pictures, path, place, size, swap_channels)
         return Piece(path, place, frames, (*size, 3), "uint8", "image", blocks, recipe=f"swap {swap_channels}")
-    return Piece(path, place, frames, shape, str(dtype), kind_of(shape, dtype), partial(_blocks, path, place))
+    kind = kind_of(shape, dtype)
+    return Piece(path, place, frames, shape, str(dtype), kind, partial(_blocks, path, place), fault=fault)
 
 
-def check_stored(path: Path, dataset: Any) -> None:
-    """Refuse arrays that lie in other files, and those that were made room for and never written, which read as zeros.
+def storage_fault(dataset: Any) -> str:
+    """Return what is wrong with an array that lies in other files or was never written, and would read as zeros.
 
-    Raises:
-        RobodiffError: it is such an array.
+    Empty where nothing is.
     """
-    name, advice = printed(dataset.name), "copy or record it again"
     if dataset.is_virtual or dataset.external:
-        raise RobodiffError(f"{path}: {name} lies in other files; copy the data into this one")
-    if not dataset.size:
-        return
-    if dataset.chunks:
+        return "lies in other files; copy the data into this one"
+    if dataset.size and dataset.chunks:
         expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        if (written := dataset.id.get_num_chunks()) < expected:
-            raise RobodiffError(f"{path}: {name} was not written in whole: {written} of {expected} chunks; {advice}")
-        check_room(f"{path}: a chunk of {name}", dataset.chunks[0], dataset.chunks[1:], dataset.dtype)
-    elif dataset.id.get_storage_size() == 0:
-        raise RobodiffError(f"{path}: {name} was never written; {advice}")
+        written = dataset.id.get_num_chunks()
+        return f"was not written in whole: {written} of {expected} chunks" if written < expected else ""
+    return "was never written" if dataset.size and dataset.id.get_storage_size() == 0 else ""
 
 
 def _encoded(dataset: Any) -> tuple[int, int] | None:
@@ -158,6 +149,8 @@ def _pictures(path: Path, place: str, size: tuple[int, int], swap_channels: bool
 def _blocks(path: Path, place: str) -> Iterator[np.ndarray]:
     with opened(path) as file:
         dataset = file[place]
+        if dataset.chunks:
+            check_room(f"{path}: a chunk of {printed(place)}", dataset.chunks[0], dataset.chunks[1:], dataset.dtype)
         chunk = dataset.chunks[0] if dataset.chunks else 1
         for frames in steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk):
             yield dataset[frames]

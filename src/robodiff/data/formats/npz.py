@@ -15,11 +15,12 @@ from typing import IO
 import numpy as np
 
 from robodiff.data.episodes import check_ends, episode_numbers, kind_of
-from robodiff.data.formats.pieces import Gathered, Piece, by_number, check_room, inside, names_of, steps
+from robodiff.data.formats.pieces import Gathered, Piece, check_room, files_of, inside, names_of, steps
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 
+SUFFIXES = (".npz",)
 ENDS = "episode_ends"
 
 
@@ -34,7 +35,7 @@ class NpzConfig(DataConfig):
         root = Path(self.path).expanduser()
         if root.is_file():
             return self._whole(root)
-        files = _files(root)
+        files = files_of(root, SUFFIXES)
         if not files:
             raise RobodiffError(f"{root}: no .npz files found; expected one for each episode")
         numbers = episode_numbers(self.path, self.episodes, len(files))
@@ -131,16 +132,12 @@ def _pop_fps(arrays: dict[str, Piece]) -> float | None:
     return fps if 0 < fps < math.inf else None
 
 
-def _files(root: Path) -> list[Path]:
-    return sorted((path for path in root.glob("*.npz") if path.is_file()), key=lambda path: by_number(path.name))
-
-
 def _recognise(path: Path) -> bool:
     if path.is_dir():
-        return bool(_files(path))
-    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return bool(files_of(path, SUFFIXES))
+    if path.suffix.lower() != ".npz" or not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with reading(path, "an .npz file"), zipfile.ZipFile(path) as archive:
         return f"{ENDS}.npy" in archive.namelist()
 
 

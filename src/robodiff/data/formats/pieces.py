@@ -5,6 +5,7 @@ every episode, of one shape and as long as the others, is checked here for all f
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ import numpy as np
 from robodiff.data.cache import Part, memory_free
 from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images
 from robodiff.data.images import assembled_images, target_size
-from robodiff.data.recordings import DataConfig, Recording, Stored, usual_names
+from robodiff.data.naming import usual_names
+from robodiff.data.recordings import DataConfig, Recording, Stored
 from robodiff.errors import RobodiffError
 
 BLOCK = 2**25
@@ -46,6 +48,8 @@ class Piece:
     unit: str | None = None
     recipe: str = ""
     """What else its pictures depend on, beside the file."""
+    fault: str = ""
+    """Why it cannot be read, as far as it is known before it is."""
 
     def until(self, frames: int) -> "Piece":
         """Return the first frames alone."""
@@ -66,6 +70,8 @@ class Piece:
         Raises:
             RobodiffError: they take more than memory has room for, which is found out before any is taken.
         """
+        if self.fault:
+            raise RobodiffError(f"{self.source}: {self.place} {self.fault}")
         check_room(f"{self.source}: {self.place}", self.frames, self.shape, np.dtype(self.dtype))
         return np.concatenate([*self.blocks(), np.zeros((0, *self.shape), self.dtype)])
 
@@ -83,13 +89,22 @@ def by_number(name: str | Path) -> list[tuple[str, int]]:
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(name))]
 
 
+def files_of(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return a file itself, or the files of a folder whose names end so, by their numbers."""
+    if not root.is_dir():
+        return [root]
+    files = (path for path in root.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(files, key=lambda path: by_number(path.name))
+
+
 def inside(folder: Path, path: Path) -> Path:
     """Return ``path``, which is within a folder.
 
     Raises:
         RobodiffError: it is not there, or leads out of the folder.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    real = os.path.realpath  # unlike Path.resolve, at peace with links in a circle
+    if not Path(real(path)).is_relative_to(real(folder)):
         raise RobodiffError(f"{path}: leads out of the recording {folder}; copy the file there")
     if not path.exists():
         raise RobodiffError(f"{path}: not found; copy the recording again")
@@ -172,11 +187,13 @@ class Gathered:
             fault = partial(Finding, "fatal", advice=advice, key=key, episode=episode)
             if piece is None:
                 yield fault("keys", f"{label} has no {key}, which others have")
+            elif piece.fault:
+                yield fault("form", f"{key} of {label} {piece.fault}")
             elif piece.frames == 0:
                 yield fault("ends", f"{key} of {label} has no frames")
             elif (piece.shape, piece.kind) != (sample.shape, sample.kind):
                 yield fault("form", f"{key} of {label} is {piece}; expected {sample.dtype} {sample.shape} a frame")
-            elif piece.frames != length:
+            elif length and piece.frames != length:
                 yield fault("unequal", f"{key} of {label} has {piece.frames} frames, but {clock} says {length}")
 
 

@@ -61,10 +61,10 @@ def _name(place: str, kind: Kind) -> str | None:
     """Return what an array is called here; None for what is no observation."""
     if place == "actions":
         return ACTION
-    if not place.startswith("obs/") or kind is None:
+    if not place.startswith("obs/"):
         return None
     key = place.removeprefix("obs/")
-    if kind == "vector" or key == "image":
+    if kind != "image" or key == "image":
         return f"observation.{key}"
     return f"observation.images.{key.removesuffix('_image')}"
 
@@ -83,9 +83,9 @@ def _check_lengths(path: Path, demos: dict[str, Any], episodes: list[dict[str, P
     """Compare the actions with what each demonstration says of its length."""
     advice, faults = "leave it out with data.episodes, or record it again", []
     for number, ((name, demo), episode) in enumerate(zip(demos.items(), episodes, strict=True)):
-        length = episode["actions"].frames if "actions" in episode else None
-        said = int(demo.attrs.get("num_samples", length or 0))
-        if length is not None and said != length:
+        length = episode["actions"].frames if "actions" in episode else 0
+        said = int(demo.attrs.get("num_samples", length))
+        if length and said != length:
             message = f"{name} has arrays of unequal lengths: actions {length}, num_samples {said}"
             faults.append(Finding("fatal", "unequal", message, advice, "num_samples", number))
     if faults:

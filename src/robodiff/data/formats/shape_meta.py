@@ -10,7 +10,7 @@ from robodiff.documents import AtLeast
 from robodiff.errors import RobodiffError
 
 
-class Described(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Described(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """What one frame of a key is."""
 
     shape: Annotated[list[Annotated[int, AtLeast(1)]], msgspec.Meta(min_length=1)]
@@ -20,7 +20,7 @@ class Described(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return f"{self.type} of shape {self.shape}"
 
 
-class ShapeMeta(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ShapeMeta(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """The whole description."""
 
     obs: Annotated[dict[str, Described], msgspec.Meta(min_length=1)]

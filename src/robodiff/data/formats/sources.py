@@ -76,7 +76,7 @@ def _zarr(path: Path) -> dict[str, Piece]:
 
     with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        zarr_reader._check_files(path)
+        zarr_reader.check_files(path)
         node = zarr.open(path, mode="r")
         members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
         return {name: _zarr_piece(path, name, array) for name, array in members
@@ -89,7 +89,7 @@ def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
 
         with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield decoded(path, name, zarr_reader._decodable(path, name, array), array.shape[0])
+            yield decoded(path, name, zarr_reader.decodable(path, name, array), array.shape[0])
 
     frame = array.shape[1:]
     return Piece(path, name, array.shape[0], frame, str(array.dtype), kind_of(frame, array.dtype), partial(blocks))

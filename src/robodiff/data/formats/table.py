@@ -16,7 +16,7 @@ from robodiff.data.cache import memory_free
 from robodiff.data.episodes import episode_numbers, kind_of
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
 from robodiff.data.formats.pictures import files_piece
-from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, names_of
+from robodiff.data.formats.pieces import Gathered, Piece, files_of, inside, names_of
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import RobodiffError, notice
 from robodiff.files import reading
@@ -40,7 +40,7 @@ class TableConfig(DataConfig):
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         root = Path(self.path).expanduser()
-        files = _files(root)
+        files = files_of(root, SUFFIXES)
         if not files:
             raise RobodiffError(f"{root}: no CSV or Parquet files found")
         if len(files) == 1:
@@ -101,20 +101,8 @@ def pieces(path: Path, table: Any, columns: Sequence[str] | None = None) -> dict
     Raises:
         RobodiffError: frames without a value, or pictures that lead out of the folder.
     """
-    import pyarrow as pa
-
-    groups = _groups(table.column_names) if columns is None else {columns[0]: list(columns)}
-    arrays: dict[str, Piece] = {}
-    for name, members in groups.items():
-        kinds = [table[member].type for member in members]
-        if all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds) and len(members) == 1:
-            piece = _cameras(path, name, table[name])
-        elif any(pa.types.is_null(kind) or pa.types.is_string(kind) for kind in kinds):
-            piece = None
-        else:
-            piece = _numbers(path, name, members, table)
-        arrays[name] = piece or Piece(path, name, len(table), (), str(kinds[0]), None, lambda: iter(()))
-    return arrays
+    groups = _groups(table) if columns is None else {columns[0]: list(columns)}
+    return {name: _piece(path, name, members, table) for name, members in groups.items()}
 
 
 def episode_rows(path: Path, table: Any) -> tuple[list[slice], list[str]]:
@@ -136,39 +124,39 @@ def episode_rows(path: Path, table: Any) -> tuple[list[slice], list[str]]:
     ]
 
 
-def _groups(columns: Sequence[str]) -> dict[str, list[str]]:
+def _groups(table: Any) -> dict[str, list[str]]:
     """Return the columns of each array."""
+    import pyarrow as pa
+
     groups: dict[str, list[str]] = {}
-    for column in columns:
-        match = _NUMBERED.fullmatch(column) or _NAMED.fullmatch(column)
-        if match and match[1] and not EPISODE.fullmatch(column) and not column.lower().endswith(PICTURES):
-            named = _NAMED.fullmatch(column)
-            groups.setdefault((named or match)[1], []).append(column)
-        else:
-            groups.setdefault(column, []).append(column)
-    alone = {
-        name: members for name, members in groups.items() if len(members) == 1 and not _NAMED.fullmatch(members[0])
+    for column in table.column_names:
+        match = _NAMED.fullmatch(column) or _NUMBERED.fullmatch(column)
+        is_own = not match or not match[1] or EPISODE.fullmatch(column) or pa.types.is_string(table[column].type)
+        groups.setdefault(column if is_own or match is None else match[1], []).append(column)
+    return {
+        members[0] if len(members) == 1 and not _NAMED.fullmatch(members[0]) else name: members
+        for name, members in groups.items()
     }
-    return {(members[0] if name in alone else name): members for name, members in groups.items()}
 
 
-def _numbers(path: Path, name: str, members: list[str], table: Any) -> Piece | None:
-    """Numbers of one or more columns; None where one is neither numbers nor lists of as many."""
-    columns = [_column(path, member, table[member]) for member in members]
-    if any(column is None for column in columns):
-        return None
-    if len(columns) == 1:
-        values = columns[0]
-        names = None
-    else:
-        values = np.concatenate([column.reshape(len(table), -1) for column in columns if column is not None], axis=1)
-        names = tuple(members) if values.shape[1] == len(members) else None
-    assert values is not None
-    kind = kind_of(values.shape[1:], values.dtype)
-    return Piece(path, name, len(table), values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
+def _piece(path: Path, name: str, members: list[str], table: Any) -> Piece:
+    """Numbers of columns side by side, or the pictures that one names, or what is neither."""
+    arrays = [_numbers(path, member, table[member]) for member in members]
+    numbers = [array for array in arrays if array is not None]
+    if len(numbers) == len(members):
+        values = (
+            numbers[0] if len(numbers) == 1 else np.concatenate([a.reshape(len(table), -1) for a in numbers], axis=1)
+        )
+        names = tuple(members) if 1 < len(members) == values.shape[1] else None
+        kind = kind_of(values.shape[1:], values.dtype)
+        return Piece(path, name, len(table), values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
+    dtype = str(table[members[0]].type)
+    cameras = _cameras(path, name, table[members[0]]) if dtype in ("string", "large_string") else None
+    return cameras or Piece(path, name, len(table), (), dtype, None, lambda: iter(()))
 
 
-def _column(path: Path, name: str, column: Any) -> np.ndarray | None:
+def _numbers(path: Path, name: str, column: Any) -> np.ndarray | None:
+    """A column of numbers, or of lists of equally many, with NaN where there is no value; None for other columns."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -176,26 +164,22 @@ def _column(path: Path, name: str, column: Any) -> np.ndarray | None:
     column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0)
-    if column.null_count:
-        first = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise RobodiffError(f"{path}: {name} has no value in row {first}; mend the row or leave it out")
     while (
         pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
     ):
         lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
-        if (bad := np.flatnonzero(lengths != lengths[0])).size:
-            row = int(bad[0]) * rows // len(column)
-            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, and {lengths[0]} before; "
+        if (bad := np.flatnonzero(lengths != lengths[0])).size or not lengths[0] > 0:
+            row = int(bad[0]) * rows // len(column) if bad.size else 0
+            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, and {lengths[0]} in row 0; "
                                 "record it again")  # fmt: skip
         shape.append(int(lengths[0]))
         column = column.flatten()
-        if column.null_count or not len(column):
-            raise RobodiffError(f"{path}: {name} has frames without a value; mend them")
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ns")).cast(pa.int64())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
         return None
-    return column.to_numpy(zero_copy_only=False).reshape(shape)
+    values = column.to_numpy(zero_copy_only=False).reshape(shape)
+    return None if values.dtype.hasobject else values
 
 
 def _cameras(path: Path, name: str, column: Any) -> Piece | None:
@@ -258,18 +242,11 @@ def _texts(tables: Sequence[Any]) -> dict[str, list[str]]:
     return {name: values for name, values in columns.items() if not values[0].lower().endswith(PICTURES)}
 
 
-def _files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    files = [path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(files, key=lambda path: by_number(path.name))
-
-
 def _recognise(path: Path) -> bool:
     """Tell by the columns: there must be an action, else nobody knows what the columns are."""
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
         return False
-    files = _files(path)
+    files = files_of(path, SUFFIXES)
     if not files:
         return False
     return any(re.match(r"actions?([._\[ ]|$)", name) for name in _columns(files[0]))

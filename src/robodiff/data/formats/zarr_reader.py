@@ -17,7 +17,8 @@ from robodiff.data.cache import decoded, folder_of, memory_free
 from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
-from robodiff.data.recordings import Recording, Stored, usual_names
+from robodiff.data.naming import usual_names
+from robodiff.data.recordings import Recording, Stored
 from robodiff.documents import Above, convert
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -45,7 +46,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         raise RobodiffError(f"{path}: no such file or folder")
     with reading(path, WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
-        _check_files(path)
+        check_files(path)
         store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
         group = zarr.open_group(store, mode="r")
         own = _attributes(group, path)
@@ -54,6 +55,8 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         ends = check_ends(str(path), _episode_ends(meta, path, frames, stopped=not own.complete))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
         names = usual_names({key: _kind(array) for key, array in arrays.items()})
+        if any(name and name.startswith("observation.") and key.endswith(name) for key, name in names.items()):
+            names = {key: key.removeprefix("data/") for key in arrays}  # names are ours, others' included
         stored = {
             key: _stored(path, key, array, names[key], ends, config, stopped=not own.complete)
             for key, array in arrays.items()
@@ -68,7 +71,7 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
     return ends[:-1] if ends.size and ends[-1] == 0 else ends
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
     """Refuse what has no end, or would be unpacked into more than memory holds: zarr reads every file as a whole."""
     for folder, _, names in os.walk(path):
         for file in (os.path.join(folder, name) for name in names):
@@ -106,8 +109,7 @@ def _stored(
     path: Path, key: str, array: Any, name: str | None, ends: np.ndarray, config: ZarrConfig, stopped: bool
 ) -> Stored:
     """Return an array as what can be read of it, with what is wrong with it."""
-    faults = list(_faults(key, array))
-    if faults:
+    if faults := list(_faults(key, array)):
         return Stored((), "no array", lambda: np.zeros(0), name, faults=faults)
     # what a writer that was stopped within an episode left of it is not read
     if not (stopped and ends.size and array.shape[0] > ends[-1]):
@@ -123,9 +125,9 @@ def _stored(
     def read() -> np.ndarray:
         with reading(path, WHAT), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return decoded(path, key, _decodable(path, key, array), int(ends[-1]), make, folder_of(config.cache_dir))
+            return decoded(path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
 
-    return Stored(frame, str(array.dtype), read, name, feature, faults)
+    return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults)
 
 
 def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
@@ -136,26 +138,27 @@ def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
 
 
 def _faults(key: str, array: Any) -> Iterator[Finding]:
-    """Find what has nothing in each row."""
+    """Find what has nothing in each row, and what could only be unpickled."""
     if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
         what = "a group" if isinstance(array, zarr.Group) else f"shape {array.shape}"
         message = f"{key} must be an array with something in each row, one a frame or an episode; found {what}"
         yield Finding("fatal", "form", message, "write it again", key)
+    elif any(getattr(codec, "codec_id", None) == "pickle" for codec in (*array.filters, *array.compressors)):
+        message = f"{key} is pickled, and a pickle may run any code"
+        yield Finding("fatal", "form", message, "write it again without", key)
 
 
-def _decodable(path: Path, key: str, array: Any) -> Any:
-    """Return an array that is read without unpickling."""
+def decodable(path: Path, key: str, array: Any) -> Any:
+    """Return an array that can be decoded without unpickling; ``RecordingError`` else."""
     if faults := list(_faults(key, array)):
         raise RecordingError(str(path), faults)
-    if any(getattr(codec, "codec_id", None) == "pickle" for codec in (*array.filters, *array.compressors)):
-        raise RobodiffError(f"{path}: {key} is pickled, and a pickle may run any code; write it again without")
     return array
 
 
 def _episode_ends(meta: zarr.Group, path: Path, frames: int, stopped: bool) -> np.ndarray:
     if "episode_ends" not in meta:
         raise RobodiffError(f"{path}: meta/episode_ends is missing; it says after which frame each episode ends")
-    array = _decodable(path, "meta/episode_ends", meta["episode_ends"])
+    array = decodable(path, "meta/episode_ends", meta["episode_ends"])
     if array.shape[0] > frames:
         raise RobodiffError(f"{path}: meta/episode_ends has {array.shape[0]} episodes, but there are {frames} frames")
     ends = decoded(path, "meta/episode_ends", array, array.shape[0])
@@ -163,7 +166,7 @@ def _episode_ends(meta: zarr.Group, path: Path, frames: int, stopped: bool) -> n
 
 
 def _column(meta: zarr.Group, path: Path, name: str, episodes: int) -> list[Any]:
-    array = _decodable(path, f"meta/{name}", meta[name])
+    array = decodable(path, f"meta/{name}", meta[name])
     if array.shape[0] < episodes:  # a writer that was stopped leaves one more
         raise RobodiffError(f"{path}: meta/{name} has {array.shape[0]} rows, but there are {episodes} episodes")
     return decoded(path, f"meta/{name}", array, episodes).tolist()

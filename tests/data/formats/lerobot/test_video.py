@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from robodiff.data.formats.lerobot.video import decode_frames, describe_video, encode_video, resized
+from robodiff.data.formats.lerobot.video import decode_frames, describe_video, encode_video
+from robodiff.data.images import resized
 from robodiff.errors import RobodiffError
 
 SIZE = (64, 96)
@@ -77,7 +78,7 @@ def test_resizing_averages_areas(tmp_path: Path) -> None:
     small = np.concatenate(list(decode_frames(tmp_path / "v.mp4", np.arange(10) / 20, 20, SIZE, (16, 24))))
     mean = every.reshape(10, 3, 16, 4, 24, 4).mean(axis=(3, 5))
     assert np.abs(small - mean).mean() < 1.5  # colours are stored at half the resolution
-    alone = np.stack([resized(image.transpose(1, 2, 0), (16, 24)) for image in every])
+    alone = resized(every, (16, 24))
     assert np.abs(alone - mean).mean() < 1.5
 
 
