@@ -125,7 +125,7 @@ class ActionRepresentation(nn.Module):
         return self.distance(actions, self.mean(actions)).square().mean(0)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
-        """Tell which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""
+        """Tell which numbers are known, (B, T, dim) to (B, T, encoded_dim); a rotation is when all its three are."""
         return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
 
 

@@ -92,5 +92,5 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _length(vector: Tensor) -> Tensor:
-    """Return the lengths (..., 1) of (..., n), at least TINY_ANGLE: it can be divided by, and its gradient is finite."""
+    """Return the lengths (..., 1) of (..., n), at least TINY_ANGLE: fit to divide by, and with finite gradients."""
     return vector.square().sum(-1, keepdim=True).clamp_min(TINY_ANGLE**2).sqrt()
