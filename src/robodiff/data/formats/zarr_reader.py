@@ -148,7 +148,7 @@ def _faults(key: str, array: Any) -> Iterator[Finding]:
 
 
 def decodable(path: Path, key: str, array: Any) -> Any:
-    """Return an array that can be decoded without unpickling, and of which every chunk was written.
+    """Return an array that has something in each row and can be decoded without unpickling.
 
     Raises:
         RobodiffError: it is not.
