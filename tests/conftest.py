@@ -23,7 +23,7 @@ from robodiff.data.normalize import Statistics
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import EnvSpec
-from robodiff.policies.config import DiffusionConfig, PolicyConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 torch.set_num_threads(1)
@@ -97,9 +97,9 @@ def small_policy() -> Callable[..., DiffusionPolicy]:
 
     def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
         torch.manual_seed(0)
-        small = SMALL_MODEL if kind is DiffusionConfig else SMALL_TRANSFORMER
+        small = SMALL_TRANSFORMER if issubclass(kind, DiffusionTransformerConfig) else SMALL_MODEL
         config = kind(**{**small, "num_train_timesteps": 20, **changes})  # type: ignore[arg-type]
-        policy = DiffusionPolicy(config, PUSHT_FEATURES, fps=10.0)
+        policy = config.make_policy(PUSHT_FEATURES, fps=10.0)
         ranges = {key: feature.shape[0] for key, feature in policy.features.items()}
         policy.normalizer.fit(
             {
@@ -118,9 +118,9 @@ def seeing_policy() -> Callable[..., DiffusionPolicy]:
 
     def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
         torch.manual_seed(0)
-        small = SMALL_MODEL if kind is DiffusionConfig else SMALL_TRANSFORMER
+        small = SMALL_TRANSFORMER if issubclass(kind, DiffusionTransformerConfig) else SMALL_MODEL
         config = kind(**{**small, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
-        policy = DiffusionPolicy(config, CAMERAS, fps=10.0)
+        policy = config.make_policy(CAMERAS, fps=10.0)
         ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
         policy.normalizer.fit({STATE: ends, "action": ends})
         return policy.eval()

@@ -40,8 +40,7 @@ class BottleneckPolicy(DiffusionPolicy):
 
     def __init__(self, config: BottleneckConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__(config, features, fps)
-        dims = [self.cameras.dims.get(key, self.features[key].shape[0]) for key in self.observation_keys]
-        width, code = sum(dims), config.code_dim
+        width, code = self.embedding_dim, config.code_dim
         self.bottleneck = nn.Sequential(nn.Linear(width, code), nn.Tanh(), nn.Linear(code, width))
 
     def embed(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:

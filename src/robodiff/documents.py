@@ -215,10 +215,12 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     Raises:
         RobodiffError: it cannot be read, or is not of that type; the message names the place and ends with ``advice``.
     """
+    value = None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        value = msgspec.json.decode(path.read_bytes())
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise RobodiffError(f"{path}: {_told(str(error), None)}; {advice}") from None
+        raise RobodiffError(f"{path}: {_told(str(error), value)}; {advice}") from None
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
 
@@ -349,9 +351,9 @@ def in_words(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(in_words, inner))
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else brief(inner[0])
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else brief(*inner)
     if origin in (list, tuple):
-        count = "two " if origin is tuple and len(inner) == 2 and inner[1] is not Ellipsis else ""
+        count = "two " if origin is tuple and len(inner) == 2 and Ellipsis not in inner else ""
         return f"list of {count}{in_words(inner[0])}"
     if origin is dict:
         return f"mapping of names to {in_words(inner[1])}"

@@ -198,8 +198,8 @@ def load_plugin(word: str) -> None:
             register(each)
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
-        raise UsageError(f"--plugin {word}: defines nothing that can be named; expected a configuration class, a Format, "
-                         "an EnvSpec, a Sampler, or an environment of Gymnasium")  # fmt: skip
+        expected = "a configuration class, a Format, an EnvSpec, a Sampler, or an environment of Gymnasium"
+        raise UsageError(f"--plugin {word}: defines nothing that can be named; expected {expected}")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if is_file else None
     _TABLE.plugins[key] = Origin(plugin=word, sha256=sha256)
     _TABLE.origins |= dict.fromkeys(added, _TABLE.plugins[key])

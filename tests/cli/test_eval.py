@@ -1,4 +1,4 @@
-"""``robodiff eval --against``: two policies over the same seeds."""
+"""``robodiff eval``: where it writes to, and two policies over the same seeds (``--against``)."""
 
 import json
 import shutil
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.policies.test_diffusion import FLOW
 
+from robodiff.cli.eval import EvalOptions, default_folder
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -18,10 +20,29 @@ SIZE = ("--env", "pusht", "--episodes", 2, "--num_envs", 2, "--videos", 0)
 def policies(small_policy: Callable[..., DiffusionPolicy], tmp_path: Path) -> tuple[Path, Path]:
     """Two policies that act differently: the second executes half of each chunk."""
     for name, changes in (("a", {}), ("b", {"n_action_steps": 4})):
-        save_policy(small_policy(**changes), tmp_path / name)
+        save_policy(small_policy(**FLOW, **changes), tmp_path / name)
     return tmp_path / "a", tmp_path / "b"
 
 
+@pytest.mark.parametrize(
+    ("policy", "options", "folder"),
+    [
+        ("run", {}, "offline-seed100000-n2000"),
+        ("run/policy", {"windows": 4, "sampler": "dpmsolver++", "steps": 3}, "offline-seed100000-n4-dpmsolver++-3"),
+        ("run/policies/epoch-0001", {"data": "a/b c.zarr"}, "epoch-0001-offline-b-c.zarr-seed100000-n2000"),
+        ("run/policy-last", {"env": "pusht", "episodes": 7, "seed": 5}, "policy-last-pusht-seed5-n7"),
+        ("run", {"env": "gymnasium:gym_aloha/Cube-v0"}, "gymnasium-gym_aloha-Cube-v0-seed100000-n100"),
+    ],
+)
+def test_each_evaluation_has_a_folder_of_its_own(policy: str, options: dict, folder: str, tmp_path: Path) -> None:
+    for name in ("policy", "policy-last", "policies/epoch-0001"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").touch()
+    given = EvalOptions(policy=str(tmp_path / policy), **options)
+    assert default_folder(given.policy, given) == tmp_path / "run" / "eval" / folder
+
+
+@pytest.mark.usefixtures("quick")
 def test_against_another_policy(robodiff: Run, policies: tuple[Path, Path]) -> None:
     a, b = policies
     code, out, err = robodiff("eval", a, *SIZE, "--against", b)
@@ -48,6 +69,7 @@ def test_against_another_policy(robodiff: Run, policies: tuple[Path, Path]) -> N
     assert not (ours.parent / "comparison.json").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path, Path], tmp_path: Path) -> None:
     a, b = policies
     assert robodiff("eval", b, *SIZE)[0] == 0
@@ -55,8 +77,8 @@ def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path
     shutil.copytree(measured, tmp_path / "elsewhere")
     for against, arguments, message in (
         (a, (), "is the evaluation that would be written"),
-        (measured, ("--episodes", 0), "--episodes must be at least 1; found 0"),
-        (measured, ("--videos", -1), "--videos must be at least 0; found -1"),
+        (measured, ("--episodes", 0), "--episodes: expected int >= 1; found 0"),
+        (measured, ("--videos", -1), "--videos: expected int >= 0; found -1"),
         (measured, ("--device", "gpu"), "device gpu: "),
         (tmp_path / "nowhere", (), "nowhere: no such folder"),
         (measured, ("--seed", 5), "share no seed: 5 to 6 and 100000 to 100001"),

@@ -1,7 +1,6 @@
 """The cache of decoded arrays: decoded once, shared between processes, refused before and while it fills."""
 
 import errno
-import os
 import shutil
 import subprocess
 import sys

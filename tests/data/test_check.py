@@ -9,9 +9,9 @@ import pytest
 import zarr
 
 from robodiff.data.check import examine, read_sound
+from robodiff.data.episodes import Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import resolve
-from robodiff.data.episodes import Finding
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.robomimic import RobomimicConfig
+from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.recordings import DataConfig
 from robodiff.data.recordings import open_path as read_any
-from robodiff.data.formats.lerobot.writer import LeRobotWriter
-from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError, UsageError, notice
 
@@ -180,7 +180,7 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
     assert (code, err.strip()) == (2, "robodiff fit: error: unknown option --data.rot. Did you mean '--data.root'?")
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.root", "x")
     assert code == 2
-    assert "data.root is an option of another class than ZarrConfig, which data is here; set the class with --data" in err
+    assert "data.root is an option of another class than ZarrConfig, which data is here; set the class" in err
     code, _, err = robodiff("fit", "--data.root", "x")
     assert code == 2
     assert "nothing says what data is" in err

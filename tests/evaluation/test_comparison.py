@@ -1,20 +1,26 @@
 """Paired comparison of two evaluations: what it counts and what it concludes."""
 
-from typing import Any
-
 import pytest
 
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare
+from robodiff.evaluation.evaluate import summary
+from robodiff.evaluation.results import EnvResult, Evaluated, Latency
+from robodiff.evaluation.rollout import EpisodeRecord
 
 
-def metrics(won: str, first_seed: int = 7, env: str = "pusht") -> dict[str, Any]:
+def metrics(won: str, first_seed: int = 7, env: str = "pusht") -> EnvResult:
     """An evaluation in which ``1`` succeeded with reward 1 and ``0`` failed with reward 0.5."""
-    episodes = [
-        {"seed": first_seed + i, "success": c == "1", "max_reward": 1.0 if c == "1" else 0.5, "length": 9}
-        for i, c in enumerate(won)
-    ]
-    return {"evaluated": {"environment": env}, "episodes": episodes}
+    records = [EpisodeRecord(first_seed + i, c == "1", 1.0 if c == "1" else 0.5) for i, c in enumerate(won)]
+    evaluated = Evaluated(
+        policy="p", environment=env, environment_version="1", success_means="s", sampler="Flow", steps=1, device="cpu"
+    )
+    return EnvResult(
+        **vars(summary(records)),
+        episodes=[record.result for record in records],
+        evaluated=evaluated,
+        latency_ms=Latency(p50=1, p95=2),
+    )
 
 
 def test_counts_and_differences() -> None:
@@ -28,7 +34,7 @@ def test_counts_and_differences() -> None:
 
 def test_pairs_by_seed_and_not_by_place() -> None:
     shuffled = metrics("10010")
-    shuffled["episodes"].reverse()
+    shuffled.episodes.reverse()
     assert compare(metrics("11100"), shuffled) == compare(metrics("11100"), metrics("10010"))
     assert compare(metrics("0011", first_seed=5), metrics("11", first_seed=7)).both == 2
 
@@ -43,7 +49,7 @@ def test_pairs_by_seed_and_not_by_place() -> None:
     ],
 )
 def test_conclusions(first: str, second: str, words: str) -> None:
-    assert words in compare(metrics(first), metrics(second)).conclusion("A", "B")
+    assert words in compare(metrics(first), metrics(second), "A", "B").conclusion
 
 
 def test_refused() -> None:

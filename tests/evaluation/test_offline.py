@@ -9,24 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 import zarr
 from rich.console import Console
-from robodiff.data.config import LeRobotDataModule, ZarrDataModule
 from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, Tags, write_recording
 from tests.policies.test_diffusion import FLOW
 from torch import Tensor
 
 from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
-from robodiff.data.formats.convert import convert
+from robodiff.data.formats import lerobot
+from robodiff.data.formats.lerobot import LeRobotConfig
+from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.windows import Windows
+from robodiff.documents import plain
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.chunks import sample_chunks, window_shape
+from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.config import DiffusionConfig
-from robodiff.policies.diffusion import Chunk, DiffusionPolicy
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runtime import Chunk
 from robodiff.report.predictions import draw_predictions
 
 Make = Callable[..., DiffusionPolicy]
@@ -53,13 +56,13 @@ def oracle(**changes: object) -> DiffusionPolicy:
     config = DiffusionConfig(**{**SMALL_MODEL, "action_rotations": ["2:5"], **changes})  # type: ignore[arg-type]
     policy = DiffusionPolicy(config, counting().features, fps=10.0).eval()
 
-    def predict_chunk(observation: dict[str, Tensor], *, noise: Tensor, on_row: None) -> Chunk:
+    def predict_chunk(observation: dict[str, np.ndarray], *, noise: np.ndarray, on_row: None) -> Chunk:
         now = config.n_obs_steps - 1
-        step = torch.arange(config.denoised_steps) + config.first_step - now
-        frame = observation["observation.state"][:, now, :1].double() + step * config.frame_stride  # (B, n)
+        step = np.arange(config.denoised_steps) + config.first_step - now
+        frame = observation["observation.state"][:, now, :1].astype(np.float64) + step * config.frame_stride  # (B, n)
         x, y, _, _, angle = recorded_at(frame)
-        turns = [torch.zeros_like(x), torch.zeros_like(x), angle + step / 100]
-        return Chunk(torch.stack([x + step, y - 2 * step, *turns], dim=-1), config.first_step)
+        turns = [0 * x, 0 * x, angle + step / 100]
+        return Chunk(np.stack([x + step, y - 2 * step, *turns], axis=-1), config.first_step)
 
     policy.predict_chunk = predict_chunk  # type: ignore[method-assign]
     return policy
@@ -75,7 +78,7 @@ def test_errors_are_those_of_a_plain_loop(changes: dict) -> None:
     config = policy.config
     windows = Windows(ENDS, window_shape(policy, episodes))
     mean = mean_action(policy, episodes, np.arange(30))
-    found = measure(policy, episodes, windows, np.arange(len(windows)), mean, 0, QUIET)
+    found = plain(measure(policy, episodes, windows, np.arange(len(windows)), mean, 0, QUIET))
 
     names = ("mae", "hold", "mean")
     of_step: dict[int, list] = {}
@@ -129,7 +132,7 @@ def test_what_a_dimension_that_rests_says() -> None:
     windows = Windows(ENDS, window_shape(policy, episodes))
     for dimensions, expected in ((slice(1, 5), [True, False, False]), (slice(0, 5), [False] * 3)):
         episodes.arrays[ACTION][:, dimensions] = 1.0
-        found = measure(policy, episodes, windows, np.arange(5), episodes.arrays[ACTION].mean(0), 0, QUIET)
+        found = plain(measure(policy, episodes, windows, np.arange(5), episodes.arrays[ACTION].mean(0), 0, QUIET))
         assert [d["moves"] for d in found["dimensions"]] == expected
         one = found["dimensions"][0]
         assert found["relative_to_mean"] == (pytest.approx(one["mae"] / one["mean"]) if expected[0] else None)
@@ -168,7 +171,7 @@ def test_a_recording_of_another_rate() -> None:
 def test_actions_that_are_not_finite(small_policy: Make) -> None:
     policy = oracle()
     inner = policy.predict_chunk
-    broken = lambda observation, **rest: Chunk(inner(observation, **rest).actions.log(), 0)  # noqa: E731
+    broken = lambda observation, **rest: Chunk(inner(observation, **rest).actions * np.nan, 0)  # noqa: E731
     policy.predict_chunk = broken  # type: ignore[method-assign]
     windows = Windows(ENDS, window_shape(policy, counting()))
     with pytest.raises(RobodiffError, match=r"not finite at frame 0 of episode 0 of counting; look at"):
@@ -181,7 +184,7 @@ def test_actions_that_are_not_finite(small_policy: Make) -> None:
 @pytest.fixture
 def run(small_policy: Make, recording: Path, tmp_path: Path) -> Path:
     """What of a run is needed: its configuration and its policies, beside the demonstrations."""
-    data = {"class_path": "ZarrDataModule", "init_args": {"path": str(recording), "val_split": 0.4}}
+    data = {"class_path": "ZarrConfig", "init_args": {"path": str(recording), "val_split": 0.4}}
     config = {"model": {"class_path": "DiffusionConfig", "init_args": {}}, "data": data, "rollout": {"env": None}}
     for name, changes in (("policy", {}), ("policy-last", {"n_action_steps": 4})):
         save_policy(small_policy(**FLOW, **changes), tmp_path / "run" / name)
@@ -236,24 +239,21 @@ def test_other_episodes(run: Path, robodiff: Run, tmp_path: Path) -> None:
     code, out, err = robodiff("eval", tmp_path / "alone" / "policy", "--data", other, "--windows", 4)
     assert code == 0, err
     assert f"report: {tmp_path / 'alone' / 'eval'}" in out
-    shutil.copytree(run / "policy", run / "policies" / "epoch-0001")
-    code, _, err = robodiff("eval", run / "policies" / "epoch-0001", "--windows", 4, "--steps", 2)
-    assert code == 0, err
-    assert (run / "eval" / "epoch-0001-offline-seed100000-n4-2" / "offline.json").is_file()
 
 
 def test_where_no_episode_was_held_out(run: Path) -> None:
-    source = ZarrDataModule(path=str(run.parent / "demos.zarr"), val_split=0, episodes=[1, 4])
-    evaluated = evaluate_offline(run, source, run.parent / "out", own=True, windows=2)["evaluated"]
-    assert (evaluated["episodes"], evaluated["which"]) == ([1, 4], TRAINED_ON)
+    source = ZarrConfig(path=str(run.parent / "demos.zarr"), val_split=0, episodes=[1, 4])
+    evaluated = evaluate_offline(run, source, run.parent / "out", OfflineConfig(windows=2), own=True).evaluated
+    assert (evaluated.episodes, evaluated.which) == ([1, 4], TRAINED_ON)
 
 
 def test_episodes_are_named_as_their_source_counts_them(run: Path, recording: Path, tmp_path: Path) -> None:
-    convert(ZarrDataModule(path=str(recording)).read(), tmp_path / "set")  # of which only the chosen ones are read
-    source = LeRobotDataModule(root=str(tmp_path / "set"), episodes=[2, 5])
-    evaluated = evaluate_offline(run / "policy", source, tmp_path / "out", own=False, windows=2)["evaluated"]
-    assert evaluated["episodes"] == [2, 5]
-    chunks, _, _ = draw_predictions(run / "policy", source.read(), [0, 1], None, samples=1)
+    assert lerobot.FORMAT.write is not None
+    lerobot.FORMAT.write(ZarrConfig(path=str(recording)).read(), tmp_path / "set")  # only the chosen ones are read
+    source = LeRobotConfig(root=str(tmp_path / "set"), episodes=[2, 5])
+    config = OfflineConfig(windows=2)
+    assert evaluate_offline(run / "policy", source, tmp_path / "out", config, own=False).evaluated.episodes == [2, 5]
+    chunks = draw_predictions(run / "policy", source.read(), [0, 1], None, samples=1).chunks
     assert "of episode 2:" in chunks[0]
     assert "of episode 5:" in chunks[-1]
 
@@ -262,11 +262,9 @@ def test_past_actions_need_not_be_recorded(recording: Path, tmp_path: Path) -> N
     config = DiffusionConfig(**SMALL_MODEL, observation_keys=["observation.state", PAST_ACTION])  # type: ignore[arg-type]
     policy = DiffusionPolicy(config, {**PUSHT_FEATURES, PAST_ACTION: PUSHT_FEATURES[ACTION]}, 10.0)
     save_policy(policy, tmp_path / "policy")
-    source = ZarrDataModule(path=str(recording))
-    found = evaluate_offline(
-        tmp_path / "policy", source, tmp_path / "out", own=False, windows=2, sampler="ddim", steps=2
-    )
-    assert found["evaluated"]["windows"] == 2
+    how = OfflineConfig(windows=2, sampler="ddim", steps=2)
+    result = evaluate_offline(tmp_path / "policy", ZarrConfig(path=str(recording)), tmp_path / "out", how, own=False)
+    assert result.evaluated.windows == 2
 
 
 def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -> None:
@@ -280,8 +278,10 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
         ((run, "--episodes", 5), 2, "--episodes is for episodes in an environment; give --env, or leave it out"),
         ((run, "--against", run), 2, "--against is for episodes in an environment"),
         ((run, "--env", "pusht", "--windows", 5), 2, "--windows is for recorded episodes"),
-        ((run, "--layout", "pusht"), 2, "--layout tells more of the recording that --data names; give --data"),
-        ((run, "--windows", 0), 2, "--windows must be at least 1; found 0"),
+        ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
+        ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
+        ((run, "--data", data, "--data.agents", "0"), 2, "Did you mean"),
+        ((run, "--windows", 0), 2, "--windows: expected int >= 1; found 0"),
         ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
         ((tmp_path / "state",), 2, "give --data PATH to compare its actions with recorded ones, or --env ENV"),
         ((tmp_path / "joints", "--data", data), 1, "has no 'observation.joints'"),
@@ -292,5 +292,5 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
     shutil.rmtree(data)
     code, _, err = robodiff("eval", run)
     assert code == 1
-    assert "demos.zarr: no such file or folder\nif it was moved, say where to in the run's config.yaml" in err
+    assert "demos.zarr: no such file or folder\nif it was moved, give its new path in the run's config.yaml" in err
     assert not list(run.glob("eval/*"))

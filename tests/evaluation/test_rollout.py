@@ -2,20 +2,26 @@
 
 import dataclasses
 import itertools
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from tests.conftest import PUSHT_FEATURES
+from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, use_env
 from tests.policies.test_diffusion import FLOW
 
-from robodiff.data.episodes import PAST_ACTION
+from robodiff.data.episodes import PAST_ACTION, Feature
 from robodiff.envs.pool import Step
-from robodiff.envs.spec import get_env_spec
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.rollout import EpisodeRecord, check_fit, chunk_latency, rollout
+from robodiff.evaluation.actor import check_fit
+from robodiff.evaluation.chunks import chunk_latency
+from robodiff.evaluation.evaluate import summary
+from robodiff.evaluation.rollout import EpisodeRecord, rollout
+from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 
@@ -109,14 +115,14 @@ def test_a_policy_without_a_finite_action_does_nothing(small_policy: Make) -> No
     (record,) = rollout(policy, spec, [7], 1)
     assert (record.length, record.max_reward, record.success) == (0, 0.0, False)
     assert "all that was observed is finite" in str(record.non_finite)
-    assert len(chunk_latency(policy, spec, seed=0, chunks=2)) == 2
+    assert chunk_latency(policy, observation_of(spec), chunks=2).p50 > 0
 
 
 def test_the_maximum_reward_is_one_that_was_given() -> None:
     record = EpisodeRecord(seed=7)
     assert record.max_reward == 0.0
     for reward, highest in ((-3.0, -3.0), (-1.5, -1.5), (-2.0, -1.5)):
-        record.add(np.zeros(2), Step({}, reward, ended=False, success=False))
+        record.add(np.zeros(2), Step({}, reward, ended=False, success=False, extra={}))
         assert record.max_reward == highest
 
 
@@ -125,13 +131,68 @@ def test_a_slow_policy_is_not_waited_for(
     small_policy: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, measured: int
 ) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("robodiff.evaluation.rollout.time", Mock(perf_counter=lambda: next(clock) * seconds))
-    assert chunk_latency(small_policy(**FLOW), get_env_spec("pusht"), seed=0) == pytest.approx(
-        [seconds * 1e3] * measured
+    monkeypatch.setattr("robodiff.evaluation.chunks.time", Mock(perf_counter=lambda: next(clock) * seconds))
+    latency = chunk_latency(small_policy(**FLOW), observation_of(get_env_spec("pusht")))
+    assert (latency.p50, latency.p95) == pytest.approx((seconds * 1e3, seconds * 1e3))
+    assert next(clock) == 2 * (3 + measured)  # the warm-up included
+
+
+def observation_of(spec: EnvSpec) -> dict[str, np.ndarray]:
+    return {key: np.full(feature.shape, 256, np.float32) for key, feature in spec.features.items() if key != "action"}
+
+
+@pytest.fixture
+def meet(monkeypatch: pytest.MonkeyPatch) -> EnvSpec:
+    """Two agents that are to meet, ten steps long."""
+    path = Path(__file__).parents[2] / "examples" / "extending" / "two_agents.py"
+    spec = dataclasses.replace(runpy.run_path(str(path))["SPEC"], name="meet", max_steps=10)
+    use_env(monkeypatch, spec)
+    return spec
+
+
+def moving(state: int, action: int, seed: int) -> DiffusionPolicy:
+    """A policy that acts on a state of so many numbers."""
+    torch.manual_seed(seed)
+    features = {
+        key: Feature("vector", (d,), "float32") for key, d in (("observation.state", state), ("action", action))
+    }
+    return (
+        DiffusionConfig(**SMALL_MODEL, **FLOW, observation_keys=["observation.state"]).make_policy(features, 10).eval()
     )
 
 
-def test_latency_is_measured_chunk_by_chunk(small_policy: Make) -> None:
-    times = chunk_latency(small_policy(**FLOW), get_env_spec("pusht"), seed=0, chunks=5)
-    assert len(times) == 5
-    assert min(times) > 0
+def test_a_policy_for_each_agent(meet: EnvSpec) -> None:
+    team = {"0": moving(4, 2, seed=0), "1": moving(4, 2, seed=1)}
+    records = rollout(team, meet, range(4), num_envs=2)
+    assert plain(rollout(team, meet, [3, 1], num_envs=2)) == plain([records[3], records[1]])
+    environment = meet.make(list(meet.features))
+    observation, _ = environment.reset(seed=2)
+    runners = [PolicyRunner(policy, rows=2) for policy in team.values()]
+    for runner in runners:
+        runner.reset(seeds=[2, 2])
+    for expected in records[2].actions:
+        states = (np.stack([observation[f"agents.{agent}.observation.state"]] * 2) for agent in team)
+        parts = [runner.act({"observation.state": s})[0] for runner, s in zip(runners, states, strict=True)]
+        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+        observation, *_, info = environment.step(expected)
+    assert records[2].extra == pytest.approx(info["extra"])
+    distances = [record.extra["distance"] for record in records]
+    assert summary(records).extra == {"distance": pytest.approx(np.mean(distances))}
+    for policies, message in (({"0": team["0"]}, "policies for 0"), ({**team, "1": moving(8, 2, 0)}, "is .8,. for")):
+        with pytest.raises(UsageError, match=message):
+            rollout(policies, meet, [0], 1)
+
+
+def test_one_policy_for_all_agents(meet: EnvSpec) -> None:
+    (record,) = rollout(moving(8, 4, seed=0), meet, [5], num_envs=1)
+    assert (record.length, record.actions[0].shape) == (10, (4,))
+    with pytest.raises(UsageError, match=r"observation\.state is"):
+        rollout(moving(4, 2, seed=0), meet, [5], num_envs=1)
+
+
+def test_metrics_of_an_environment_that_are_not_finite_are_left_out() -> None:
+    record = EpisodeRecord(seed=7)
+    for extra in ({"force": 3.0}, {"force": float("nan"), "distance": 2}):
+        record.add(np.zeros(2), Step({}, 0.0, ended=False, success=False, extra=extra))
+    assert record.result.extra == {"distance": 2.0}
+    assert summary([record, EpisodeRecord(seed=8)]).extra == {"distance": 2.0}

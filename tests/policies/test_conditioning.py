@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from robodiff.policies.base import PolicyConfig
 from tests.policies.test_diffusion import batch_of, seeing_batch
 from torch import Tensor, nn
 
 from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 from robodiff.training.optim import make_optimizer
@@ -151,7 +150,7 @@ def test_executed_steps_only_are_those_of_the_window(small_policy: Make) -> None
     batch, noise, timesteps = batch_of(2), torch.randn(2, 8, 2), torch.tensor([3, 9])
     actions = batch["action"][:, 1:9] / 256 - 1
     noisy = policy.schedule.add_noise(actions, noise, timesteps)
-    error = (policy.denoiser(noisy, timesteps, policy.describe(batch, 2)) - noise).square().mean()
+    error = (policy.denoiser(noisy, timesteps, policy.embed(batch, 2)) - noise).square().mean()
     torch.testing.assert_close(policy.loss(batch, noise=noise, timesteps=timesteps)[0], error)
     assert policy.noise_shape(2)[1:] == (2, 8, 2)
     runner = PolicyRunner(policy, rows=1)
@@ -199,7 +198,7 @@ def test_relative_actions_move_with_what_they_are_relative_to(small_policy: Make
     batch, noise, timesteps = batch_of(2), torch.randn(2, 16, 2), torch.tensor([3, 9])
     deltas = (batch["action"] - batch["observation.state"][:, 1:2]) / 50
     noisy = policy.schedule.add_noise(deltas, noise, timesteps)
-    error = (policy.denoiser(noisy, timesteps, policy.describe(batch, 2)) - noise).square().mean()
+    error = (policy.denoiser(noisy, timesteps, policy.embed(batch, 2)) - noise).square().mean()
     torch.testing.assert_close(policy.loss(batch, noise=noise, timesteps=timesteps)[0], error)
     # A denoiser that is told nothing of the state gives the same deltas wherever the robot stands.
     policy.denoiser.register_forward_pre_hook(lambda _, a: (a[0], a[1], torch.zeros_like(a[2])))

@@ -44,7 +44,7 @@ def test_loss_is_the_error_of_the_noise_that_was_added(small_policy: Make) -> No
     actions = batch["action"] / 256 - 1  # limits 0..512
     alpha_squared = torch.cumprod(1 - _betas(20), 0)[timesteps][:, None, None].float()
     noisy = alpha_squared.sqrt() * actions + (1 - alpha_squared).sqrt() * noise
-    error = (policy.denoiser(noisy, timesteps, policy.describe(batch, 2)) - noise).square().mean((1, 2))
+    error = (policy.denoiser(noisy, timesteps, policy.embed(batch, 2)) - noise).square().mean((1, 2))
     torch.testing.assert_close(loss, error.mean())
     torch.testing.assert_close(spread["loss_max"], error.max())
     torch.testing.assert_close(spread["loss_min"], error.min())
@@ -65,7 +65,7 @@ def test_padded_steps_leave_the_loss_when_asked(small_policy: Make) -> None:
     b, _ = plain.loss(batch, noise=noise, timesteps=timesteps)
     errors = (
         plain.denoiser(
-            plain.schedule.add_noise(batch["action"] / 256 - 1, noise, timesteps), timesteps, plain.describe(batch, 2)
+            plain.schedule.add_noise(batch["action"] / 256 - 1, noise, timesteps), timesteps, plain.embed(batch, 2)
         )
         - noise
     ).square()
@@ -145,27 +145,27 @@ def seeing_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
     return batch
 
 
-def test_what_is_observed_is_described_in_the_order_of_the_keys(seeing_policy: Make) -> None:
+def test_what_is_observed_is_embedded_in_the_order_of_the_keys(seeing_policy: Make) -> None:
     policy, batch = seeing_policy(), seeing_batch(3)
-    condition = policy.describe(batch, 2).detach()
+    condition = policy.embed(batch, 2).detach()
     features = policy.cameras({key: batch[key] for key in (TOP, WRIST)})
     expected = torch.cat([features[TOP], batch[STATE] / 256 - 1, features[WRIST]], dim=-1)
     torch.testing.assert_close(condition, expected.detach())
     turned = seeing_policy(observation_keys=[STATE, WRIST, TOP])
     turned.cameras.load_state_dict(policy.cameras.state_dict())
     order = [8, 9, *range(10, 18), *range(8)]
-    torch.testing.assert_close(turned.describe(batch, 2).detach(), condition[..., order])
+    torch.testing.assert_close(turned.embed(batch, 2).detach(), condition[..., order])
 
 
 def test_images_vary_in_training_and_not_in_evaluation(seeing_policy: Make) -> None:
     policy, batch = seeing_policy(color_jitter=0.3, use_group_norm=True), seeing_batch(2)
-    assert policy.describe(batch, 2).equal(policy.describe(batch, 2))
+    assert policy.embed(batch, 2).equal(policy.embed(batch, 2))
     policy.train()
     torch.manual_seed(0)
-    first = policy.describe(batch, 2)
-    assert not first.allclose(policy.describe(batch, 2))
+    first = policy.embed(batch, 2)
+    assert not first.allclose(policy.embed(batch, 2))
     torch.manual_seed(0)
-    assert first.equal(policy.describe(batch, 2))
+    assert first.equal(policy.embed(batch, 2))
 
 
 def test_chunks_from_pixels(seeing_policy: Make) -> None:
@@ -254,9 +254,9 @@ def test_images_that_cannot_be_encoded_are_refused(seeing_policy: Make) -> None:
         with pytest.raises(
             RobodiffError, match=rf"top: expected torch\.uint8 images \(B, To, 3, 48, 40\), found {found}"
         ):
-            policy.describe({**batch, TOP: wrong}, 2)
+            policy.embed({**batch, TOP: wrong}, 2)
     with pytest.raises(UsageError, match=rf"observes '{WRIST}'; the observation has"):
-        policy.describe({TOP: batch[TOP], STATE: batch[STATE]}, 2)
+        policy.embed({TOP: batch[TOP], STATE: batch[STATE]}, 2)
 
 
 def test_policies_of_vectors_know_nothing_of_cameras(small_policy: Make) -> None:

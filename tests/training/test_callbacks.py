@@ -1,15 +1,17 @@
-"""When a run saves, by a clock that the tests set."""
+"""When a run saves and how long it is, by a clock that the tests set."""
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from robodiff.training import callbacks
-from robodiff.training.callbacks import AGREE_EVERY, Interrupted, Keeper
+from robodiff.training.callbacks import AGREE_EVERY, Checkpoints, Interrupted, RunLength
 from robodiff.training.config import TrainerConfig
 
 
@@ -20,7 +22,7 @@ class Run:
         self.clock, self.saving, self.saved, self.asked = 0.0, saving, [], 0
         monkeypatch.setattr(time, "monotonic", lambda: self.clock)
         monkeypatch.setattr(callbacks, "save_policy", lambda *_: None)
-        self.keeper = Keeper(Path("run"), TrainerConfig(max_steps=1, checkpoint_every_minutes=minutes), None)
+        self.checkpoints = Checkpoints(Path("run"), TrainerConfig(max_steps=1, checkpoint_every_minutes=minutes), None)
         self.trainer: Any = SimpleNamespace(
             world_size=processes, accumulate_grad_batches=2, is_global_zero=True, global_step=0,
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), save_checkpoint=self.save_checkpoint,
@@ -38,7 +40,7 @@ class Run:
 
     def train(self, batches: int) -> None:
         for batch in range(batches):
-            self.keeper.on_train_batch_start(self.trainer, self.module, None, batch)
+            self.checkpoints.on_train_batch_start(self.trainer, self.module, None, batch)
             self.module.micro_batches += 1
             self.clock += 1
 
@@ -63,7 +65,36 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     run.train(401)
     assert (run.asked, 2 * AGREE_EVERY) == (10, 40)  # not before the first batch
     assert run.saved == [80, 160, 240, 320, 400]
-    run.keeper._signal = signal.SIGTERM
+    run.checkpoints._signal = signal.SIGTERM
     with pytest.raises(Interrupted):
         run.train(41)
     assert run.saved[-1] == 401
+
+
+def steps_in(monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: Callable[[int], float]) -> tuple[int, float]:
+    """Return how many steps a budget of minutes allows, and how long they take, where step n takes ``seconds(n)``."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    length = RunLength(TrainerConfig(max_time=f"00:00:{minutes:02d}:00"))
+    module: Any = SimpleNamespace(total_steps=None, device=torch.device("cpu"))
+    module.set_length = lambda steps: setattr(module, "total_steps", steps)
+    trainer: Any = SimpleNamespace(global_step=0, should_stop=False, strategy=SimpleNamespace(broadcast=lambda x: x))
+    length.on_train_start(trainer, module)
+    while not trainer.should_stop:
+        clock[0] += seconds(trainer.global_step)
+        trainer.global_step += 1
+        length.on_train_batch_end(trainer, module)
+    return trainer.global_step, clock[0] - 1000
+
+
+@pytest.mark.parametrize("each", [0.01, 0.5, 20.0, 60.0, 400.0])
+def test_a_time_budget_is_kept(monkeypatch: pytest.MonkeyPatch, each: float) -> None:
+    steps, took = steps_in(monkeypatch, 5, lambda _: each)
+    assert steps == max(1, int(300 / each + 1e-6))
+    assert took <= max(300.0, each) + 1e-6
+
+
+def test_a_slow_start_does_not_count_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, took = steps_in(monkeypatch, 5, lambda step: 40.0 if step == 0 else 0.1)  # it compiles
+    assert steps == pytest.approx(2600, abs=2)
+    assert took == pytest.approx(300, abs=1)

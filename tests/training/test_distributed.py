@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.faults.catalogue import SMALL
 
 from robodiff.evaluation.runs import read_curves
-from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.optim import learning_rate
 
@@ -28,14 +28,19 @@ def torchrun(*arguments: Any) -> subprocess.CompletedProcess[str]:
                           env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
 
+STAGES = ("--plugin", Path(__file__).parents[2] / "examples" / "extending" / "two_stages.py",
+          "--model", "BottleneckConfig", "--model.first_share", 0.5)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [(), STAGES], ids=["one-stage", "two-stages"])
 def test_two_processes_are_one_with_the_double_batch(
-    robodiff_process: Process, recording: Path, tmp_path: Path
+    robodiff_process: Process, recording: Path, tmp_path: Path, model: tuple
 ) -> None:
     common = ("--config", "pusht_keypoints", "--data.path", recording, "--model.down_dims", "[8,16]",
               "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8, "--rollout.env", "null",
               "--trainer.accelerator", "cpu", "--trainer.max_steps", 2, "--trainer.log_every_n_steps", 1,
               "--trainer.accumulate_grad_batches", 2, "--trainer.gradient_clip_val", "null",
-              "--model.optimizer_type", "adam", "--model.optimizer_eps", 1e-3)  # fmt: skip
+              "--model.optimizer_type", "adam", "--model.optimizer_eps", 1e-3, *model)  # fmt: skip
     runs = {}
     for name, devices, batch in (("one", 1, 16), ("two", 2, 8)):
         strategy = "ddp" if devices == 2 else "auto"
@@ -43,7 +48,7 @@ def test_two_processes_are_one_with_the_double_batch(
                                 "--data.train_batch_size", batch, "--run", tmp_path / name)  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("run: ") == done.stdout.count("report: ") == 1
-        runs[name] = load_policy(tmp_path / name / "policy-last").state_dict()
+        runs[name] = load_file(tmp_path / name / "policy-last" / "model.safetensors")
     for key, value in runs["one"].items():
         torch.testing.assert_close(runs["two"][key], value, rtol=1e-4, atol=1e-6)
     columns = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in runs]

@@ -1,12 +1,15 @@
 """A run that is killed and resumed ends in the same weights, bit for bit, and in the same metrics."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tests.conftest import write_recording
 from tests.faults.processes import run
@@ -33,16 +36,16 @@ EPOCHS = {
 
 def kill_after(batches: int, moment: str) -> None:
     """kill -9 when so many batches are done, at the end of one of the callback's hooks."""
-    from robodiff.training.callbacks import Keeper
+    from robodiff.training.callbacks import Checkpoints
 
-    hook = getattr(Keeper, moment)
+    hook = getattr(Checkpoints, moment)
 
-    def killed(self: Keeper, trainer: Any, module: Any, *rest: Any) -> None:
+    def killed(self: Checkpoints, trainer: Any, module: Any, *rest: Any) -> None:
         hook(self, trainer, module, *rest)
         if module.micro_batches >= batches:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(Keeper, moment, killed)
+    setattr(Checkpoints, moment, killed)
 
 
 def outcome(run: Path) -> tuple[dict, str]:
@@ -71,6 +74,41 @@ def test_metrics_that_were_damaged(tmp_path: Path) -> None:
     with pytest.raises(RobodiffError, match=r"metrics\.csv: has no column 'global_step'"):
         MetricsCsv(path, resumed_step=5)
     assert path.read_text() == "epoch,train/loss\n0,0.5\n"
+
+
+def test_metrics_that_come_later_widen_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    logger = MetricsCsv(path)
+    logger.log_metrics({"train/loss": 1.0, "epoch": 0}, 0)
+    logger.log_metrics({"epoch": 0}, 0)
+    logger.log_metrics({"train/loss": 0.5, "train/kl": 0.25, "epoch": 0}, 1)
+    logger.log_metrics({"train/loss": 0.4, "rollout/distance": 3.0, "epoch": 1}, 2)
+    columns = ["global_step", "train/loss", "train/kl", "rollout/distance"]
+    expected = [["1", "1", "", ""], ["2", "0.5", "0.25", ""], ["3", "0.4", "", "3"]]
+    assert [[row[name] for name in columns] for row in read_rows(path, "global_step")] == expected
+    again = MetricsCsv(path, resumed_step=2)  # which forgets the line after, and keeps its column
+    again.log_metrics({"train/loss": 0.3, "train/kl": 0.1, "epoch": 1}, 2)
+    assert again.columns[-2:] == ["train/kl", "rollout/distance"]
+    rows = [[row[name] for name in columns] for row in read_rows(path, "global_step")]
+    assert rows == [*expected[:2], ["3", "0.3", "0.1", ""]]
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    robodiff: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, run = Path(__file__).parents[1] / "fixtures" / "run_0_1_0", tmp_path / "run"
+    shutil.copytree(earlier, run)
+    monkeypatch.chdir(run)  # where its recording is
+    code, _, err = robodiff("fit", "--resume", run, "--trainer.max_steps", 6)
+    assert code == 0, err
+    weights, expected = (
+        load_file(run / name) for name in ("policy-last/model.safetensors", "resumed_to_6.safetensors")
+    )
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-6)
+    assert [row["global_step"] for row in read_rows(run / "metrics.csv", "global_step")] == list("12334566")
 
 
 # An epoch has 9 batches: 13 is within the second, 18 is its last.

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from robodiff.cli.configuration import read_run_config
+from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options, split
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path
@@ -17,7 +17,7 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
 from robodiff.evaluation.results import EnvResult, OfflineResult, read_result, write_result
-from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation, run_of
+from robodiff.evaluation.runs import CONFIG_FILE, VIDEO_FOLDER, Evaluation, run_of
 from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")
@@ -101,6 +101,8 @@ def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(arguments)
     out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
+    if (run := run_of(Path(options.policy))) is not None:
+        read_config(run / CONFIG_FILE)  # a broken one is told before anything is measured, and plugins are remembered
     console = Console()
     if isinstance(config := options.config, EvalConfig):
         _run_in_env(options, config, out, console)
@@ -163,7 +165,8 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
         raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
     result = _measure(options.policy, config, out, console)
     low, high = result.success_rate_ci95
-    _say_stopped(Evaluation(out, result), console)
+    evaluation = Evaluation(out, result)
+    _say_stopped(evaluation, console)
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     for line in (
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
@@ -171,7 +174,7 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps",
         *([f"means over the episodes: {extra}"] if extra else []),
         _latency(result),
-        f"written: {out / result.file}" + (f", and {VIDEO_FOLDER}/ beside it" if config.videos else ""),
+        f"written: {out / result.file}" + (f", and {VIDEO_FOLDER}/ beside it" if evaluation.videos else ""),
     ):
         say(console, line)
     if other is not None:

@@ -26,31 +26,14 @@ from robodiff.data.episodes import (
     episode_numbers,
     recorded_keys,
 )
+from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository
 
-AGENTS = "agents."
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
-NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done",
-                "dones", "terminated", "truncated", "success")  # fmt: skip
-"""Last parts of names that no observation has, but where a key map says so."""
-
-
-@dataclass(frozen=True)
-class LayoutKey:
-    """How one key is made of an array of the file."""
-
-    file_key: str
-    """The array, by the file's own name or the last part of it."""
-    convert: Callable[[str, str, np.ndarray], np.ndarray] | None = None
-    """From (source, key, array), for messages, to the values here; by their shape images or vectors when None."""
-    unit: str | None = None
-    """Of the numbers; what the file says when None."""
-    optional: bool = False
-    """Left out where the file lacks it."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +85,6 @@ class Recording:
     """As in ``Episodes``."""
     layout: Mapping[str, LayoutKey] | None = None
     """By the names here, of what each key is made, where arrays are not simply called otherwise."""
-    ranges: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """By the file's own names the smallest and largest values per dimension, where the file says them."""
-
-
-Sources = dict[str, tuple[LayoutKey, ...]]
-"""By the names here, of what each key is made: of one array, or of several side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +119,7 @@ class DataConfig(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = list((self.key_map or {}).values())
-        if (
-            isinstance(self.resize_shape, int) and self.resize_shape < 1
-        ):  # msgspec 0.22 crashes on a bound beside a tuple
+        if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec crashes on a bound beside a tuple
             raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
         if twins := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")
@@ -249,7 +224,9 @@ class DataConfig(Document):
                 readable[name] = made_of
             for key in unreadable:
                 stored = recording.arrays[key]
-                message = f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+                message = (
+                    f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+                )
                 faults.append(Finding("fatal", "form", message, "convert it, or name another key", key))
         named = keys is not None or self.key_map is not None or recording.layout is not None
         if faults and named:
@@ -366,6 +343,8 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
+    if place.exists() and not (place.is_file() or place.is_dir()):  # a device or a pipe has no end
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
     if place.exists():
         form = next((each for each in formats() if each.recognise(place)), None)
         if form is None:
@@ -390,68 +369,6 @@ def resolve(path: str) -> Path:
     if path.startswith("builtin:"):
         return registry.find("recordings", path.removeprefix("builtin:"))
     return Path(path).expanduser()
-
-
-def find_key(arrays: Mapping[str, Any], key: str) -> str | None:
-    """Return the file's own name of the array that a key map calls ``key``: that, or the last part of it alone."""
-    matches = [key] if key in arrays else [name for name in arrays if name.endswith(f"/{key}")]
-    if len(matches) > 1:
-        raise UsageError(f"key_map: {key!r} may be {' or '.join(matches[:4])}; write out which")
-    return matches[0] if matches else None
-
-
-def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return what arrays are called here by their own names alone; None for what is not read.
-
-    Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
-    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``,
-    and any other numbers ``observation.<name>``.
-
-    Args:
-        kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part
-            counts.
-    """
-    short = {key: key.rpartition("/")[2] for key in kinds}
-    if any(name.startswith(("observation.", AGENTS)) for name in short.values()):
-        return {key: name if name == ACTION or name.startswith(("observation.", AGENTS)) else None
-                for key, name in short.items()}  # fmt: skip
-    return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
-
-
-def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
-    """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
-
-    Vectors of one name are put end to end in the order of the ids; images stay apart, as
-    ``observation.images.agent<id>_<camera>``.
-
-    Raises:
-        UsageError: no such agent.
-    """
-    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
-    if agent is not None and agent not in ids:
-        there = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
-        raise UsageError(f"{source}: has no agent {agent!r}; {there}")
-    joined = {key: made_of for key, made_of in sources.items() if not key.startswith(AGENTS)}
-    for number in ids if agent is None else [agent]:
-        prefix = f"{AGENTS}{number}."
-        for key, made_of in sources.items():
-            if key.startswith(prefix):
-                name = key.removeprefix(prefix)
-                if agent is None and name.startswith("observation.image"):
-                    camera = name.removeprefix("observation.image").removeprefix("s").removeprefix(".")
-                    name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
-                joined[name] = joined.get(name, ()) + made_of
-    return joined
-
-
-def _usual_name(name: str, kind: str | None) -> str | None:
-    if name in (ACTION, "actions"):
-        return ACTION
-    if kind is None or name in NOT_OBSERVED:
-        return None
-    if kind == "vector":
-        return f"observation.{name}"
-    return "observation.image" if name in ("img", "image", "images", "rgb") else f"observation.images.{name}"
 
 
 def _default_layout(recording: Recording) -> dict[str, LayoutKey]:

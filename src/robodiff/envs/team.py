@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
-from robodiff.data.recordings import of_agent
+from robodiff.data.naming import of_agent
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
 

@@ -37,10 +37,8 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     both, only_first, only_second, neither = (
         int((won == pattern).all(axis=1).sum()) for pattern in ([1, 1], [1, 0], [0, 1], [0, 0])
     )
-    difference, interval = (
-        (only_first - only_second) / len(seeds),
-        paired_success_interval(both, only_first, only_second, neither),
-    )
+    difference = (only_first - only_second) / len(seeds)
+    interval = paired_success_interval(both, only_first, only_second, neither)
     p = mcnemar_exact(only_first, only_second)
     if p < LEVEL:
         better, worse = (name, against) if difference > 0 else (against, name)

@@ -11,14 +11,7 @@ from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.results import (
-    Comparison,
-    EnvResult,
-    Evaluated,
-    Summary,
-    read_result,
-    write_result,
-)
+from robodiff.evaluation.results import Comparison, EnvResult, Evaluated, Summary, read_result, write_result
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
@@ -131,5 +124,5 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
     if not spec.renders:
         return
     for success, name in ((True, "success"), (False, "failure")):
-        for record in [record for record in records if record.success == success][: count if spec.renders else 0]:
+        for record in [record for record in records if record.success == success][:count]:
             write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)

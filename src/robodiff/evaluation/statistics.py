@@ -6,7 +6,7 @@ import numpy as np
 
 
 def wilson_interval(successes: int, episodes: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The interval that covers a success probability 95 times of 100 (Wilson, 1927).
+    """Return the interval that covers a success probability 95 times of 100 (Wilson, 1927).
 
     Unlike success ± 2 standard errors it stays within [0, 1] and is honest at 0 and at 100 %.
 
@@ -26,7 +26,7 @@ def wilson_interval(successes: int, episodes: int, z: float = 1.959963984540054)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's exact test: of the episodes that one alone won, is it half and half?
+    """Return the two-sided p-value of McNemar's exact test: are the episodes that one alone won split evenly?
 
     Args:
         only_first: episodes in which the first succeeded and the second failed.
@@ -41,7 +41,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def paired_success_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """The 95 % interval of the difference in success of two policies over the same episodes.
+    """Return the 95 % interval of the difference in success of two policies over the same episodes.
 
     Newcombe's method 10 (Statistics in Medicine 17, 1998): the two Wilson intervals, squared and added, less what the
     correlation of the two takes away. Within [-1, 1], and of a sensible width when they never differ.
@@ -62,7 +62,7 @@ def paired_success_interval(both: int, only_first: int, only_second: int, neithe
 
 
 def bootstrap_mean_interval(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of ``values`` (N,), from seeded resamples with replacement."""
+    """Return the 95 % percentile interval of the mean of ``values`` (N,), from seeded resamples with replacement."""
     random = np.random.default_rng(seed)
     means = np.array([values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)])
     low, high = np.percentile(means, (2.5, 97.5))
@@ -70,7 +70,7 @@ def bootstrap_mean_interval(values: np.ndarray, seed: int = 0, resamples: int = 
 
 
 def episodes_to_decide(only_first: int, only_second: int, episodes: int) -> int | None:
-    """How many episodes McNemar's test needs to see this difference 4 times of 5 (Miettinen, 1968).
+    """Return how many episodes McNemar's test needs to see this difference 4 times of 5 (Miettinen, 1968).
 
     Power 0.8 at level 0.05, if the true shares of discordant episodes are those observed; None when they are equal,
     for then no number would show a difference.

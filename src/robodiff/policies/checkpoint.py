@@ -115,7 +115,7 @@ def load_policy(
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
-    """Return the folder of the policy that ``path`` names: itself, the best policy of a run, or a download from the hub."""
+    """Return the folder of the policy that ``path`` names: itself, a run's best policy, or a download from the hub."""
     folder = Path(path)
     for candidate in (standing(folder), standing(folder / "policy")):
         if (candidate / CONFIG_FILE).is_file():
@@ -170,7 +170,7 @@ def _not_known(path: Path, error: UsageError) -> RobodiffError:
 
 
 def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
-    """Return the weights in a file: whole, finite, those saved with config.json, and stored as ``outline`` lays them out."""
+    """Return the weights in a file: whole, finite, saved with config.json, and stored as ``outline`` lays them out."""
     if not path.is_file():
         raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
     try:

@@ -58,10 +58,10 @@ class DiffusionPolicy(nn.Module):
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
         self.cameras = make_cameras(config, self.features)
         widths = {**dims, **self.cameras.dims}
-        self.action_dim, embedding_dim = dims[ACTION], sum(widths[key] for key in self.observation_keys)
+        self.action_dim, self.embedding_dim = dims[ACTION], sum(widths[key] for key in self.observation_keys)
         self.inpaints = config.conditioning == "inpaint"
-        self.trajectory_dim = self.action_dim + (embedding_dim if self.inpaints else 0)
-        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else embedding_dim)
+        self.trajectory_dim = self.action_dim + (self.embedding_dim if self.inpaints else 0)
+        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else self.embedding_dim)
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
@@ -214,16 +214,15 @@ class DiffusionPolicy(nn.Module):
         known: tuple[np.ndarray, np.ndarray] | None,
         on_row: Callable[[int, np.ndarray], None] | None,
     ) -> Chunk:
-        def to_device(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(array, device=self.device)
-
-        tensors = {key: torch.from_numpy(observation[key]).to(self.device)
-                   for key in self.observation_keys if key in observation}  # fmt: skip
-        chunk = self.predict_chunk(
-            tensors,
+        def tensor(array: np.ndarray) -> Tensor:
             # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
-            noise=None if noise is None else torch.tensor(noise, device=self.device),
-            known=None if known is None else (to_device(known[0]), to_device(known[1])),
+            return torch.tensor(array, device=self.device)
+
+        keys = [key for key in self.observation_keys if key in observation]
+        chunk = self.predict_chunk(
+            {key: torch.from_numpy(observation[key]).to(self.device) for key in keys},
+            noise=None if noise is None else tensor(noise),
+            known=None if known is None else (tensor(known[0]), tensor(known[1])),
             on_row=None if on_row is None else lambda row, actions: on_row(row, _to_numpy(actions)),
         )
         return Chunk(_to_numpy(chunk.actions), chunk.first_step)
@@ -275,7 +274,7 @@ class DiffusionPolicy(nn.Module):
         return unknown if valid is None else unknown & valid.unsqueeze(-1)
 
     def _inpainting(self, embedding: Tensor, actions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Return what is known of a trajectory, values and mask (B, n, W): the observation, and actions that are given."""
+        """Return what is known of a trajectory, values and mask (B, n, W): the observation, and given actions."""
         size, steps, _ = embedding.shape
         n = self.config.denoised_steps
         values = embedding.new_zeros(size, n, self.trajectory_dim)

@@ -218,8 +218,8 @@ class PolicyRunner:
         if (distances.min(1) > spacing / 2 + 1e-6).any():
             step, row = np.argwhere(distances.min(1) > spacing / 2 + 1e-6)[0]
             raise RobodiffError(
-                f"nothing was observed within {spacing / 2:g} s of {wanted[step, row]:.3f} s, which the policy needs at "
-                f"{times[-1, row]:.3f} s; observe every {spacing:g} s or more often, and reset after a pause"
+                f"the policy needs what was observed at {wanted[step, row]:.3f} s, and nothing was within "
+                f"{spacing / 2:g} s of it; observe every {spacing:g} s, and reset after a pause"
             )
         picks, rows = distances.argmin(1), np.arange(len(self.seeds))  # (To, rows)
         window = {}

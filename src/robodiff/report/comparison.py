@@ -107,7 +107,7 @@ def _differences(configurations: Sequence[Any]) -> list[tuple[str, list[str]]]:
     flat = [dict(_flatten(configuration)) for configuration in configurations]
     options = dict.fromkeys(option for each in flat for option in each)
     values = {option: [str(each.get(option, "")) for each in flat] for option in options}
-    return [(option, found) for option, found in values.items() if len(set(found)) > 1]
+    return [(option, row) for option, row in values.items() if len(set(row)) > 1]
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -61,8 +61,10 @@ def draw_predictions(
     scene, note = _find_scene(env, _observation(episodes, frames[0]))
     titles = [episodes.where(frame).capitalize() for frame in frames]
     chunks = []
-    for title, frame, theirs, ours in zip(titles, frames, recorded, np.split(sampled, len(picks)), strict=True):
-        chunks += _panels(policy, episodes, frame, scene, theirs, ours, title)
+    for title, frame, actions, samples_here in zip(
+        titles, frames, recorded, np.split(sampled, len(picks)), strict=True
+    ):
+        chunks += _panels(policy, episodes, frame, scene, actions, samples_here, title)
 
     watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 

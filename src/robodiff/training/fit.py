@@ -131,10 +131,10 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     for key in policy.observation_keys:
         feature = policy.features[key]
         height_and_width = " x ".join(map(str, feature.shape[1:]))
-        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else f"{key} {feature.shape[0]}"
+        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else key
+    episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
-        f"{data.episodes.source}: {len(data.train_episodes)} episodes, {len(data.train_windows):,} windows to train on, "
-        f"{len(data.val_windows):,} held out\n"
+        f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
         f"policy: observes {', '.join(sizes.values())}; {sum(p.numel() for p in policy.parameters()):,} parameters"
     )
 

@@ -100,20 +100,23 @@ class PolicyTraining(LightningModule):
         return self._earlier_seconds + time.monotonic() - self._begun
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer; fused kernels unscale half-precision gradients themselves, so they cannot be clipped."""
+        """Return the optimizer; fused kernels unscale half-precision gradients, which then cannot be clipped."""
         fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
-        return make_optimizer(self.policy, self.policy.config, fused)
+        return make_optimizer(self.policy, fused)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Begin the stage of the step that comes, if it is another than before."""
+        if (stage := self.span.stage) != self._stage:
+            self._begin(stage)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch, with noise drawn for that of all ranks, of which each keeps its rows."""
-        step, stage = self.micro_batches, self.span.stage
-        if stage != self._stage:
-            self._begin(stage)
+        step = self.micro_batches
         torch.manual_seed(_mix(self.seed, step, self.trainer.global_rank, 1))  # dropout, crops
         draws = self._draw(
             len(batch[ACTION]), self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
         )
-        loss, metrics = getattr(self.policy, stage.loss)(batch, **draws)
+        loss, metrics = getattr(self.policy, self.span.stage.loss)(batch, **draws)
         self.micro_batches += 1
         self._watch(loss.detach())
         if self._is_logged():
@@ -160,10 +163,11 @@ class PolicyTraining(LightningModule):
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
         recording = shlex.quote(self.trainer.datamodule.episodes.source)  # pyright: ignore
+        rate = self.trained_span.stage.learning_rate or self.policy.config.learning_rate
         raise RobodiffError(
             f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
-            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below "
-            f"{self.trained_span.stage.learning_rate or self.policy.config.learning_rate:g}, and look for outliers with: robodiff data check {recording}"
+            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below {rate:g}, and "
+            f"look for outliers with: robodiff data check {recording}"
         )
 
     def _watch(self, value: Tensor) -> None:
@@ -229,6 +233,8 @@ class PolicyTraining(LightningModule):
         self._stage = stage
         if len(self.stages) == 1:
             return
+        if (logged := self.trainer._results) is not None:
+            logged.reset()  # Lightning goes on to write what earlier stages measured
         self.ema.settle(stage.trains)
         for name, parameter in self.policy.named_parameters():
             parameter.requires_grad_(name in self._trained and name.startswith(stage.trains))

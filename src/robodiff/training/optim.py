@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from robodiff.policies.config import PolicyConfig
+from robodiff.policies.diffusion import DiffusionPolicy
 
 
-def make_optimizer(policy: nn.Module, config: PolicyConfig, fused: bool) -> torch.optim.Optimizer:
+def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimizer:
     """Return Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the configuration says.
 
     The parameters that are trained form one group for each weight decay. Those that rest in a stage have no gradient
     then, and are left alone.
     """
+    config = policy.config
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:

@@ -9,7 +9,6 @@ import pytest
 
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.convert import convert
-from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.recordings import open_path as read_any
 from robodiff.errors import RobodiffError, UsageError, notice
 

@@ -92,7 +92,7 @@ def test_observations_that_are_one_vector(tmp_path: Path) -> None:
 def test_trajectories_without_observations_say_what_to_do(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "demos.h5", "w") as file:
         file["traj_0/actions"], file["traj_0/env_states/actors/cube"] = np.ones((5, 2)), np.ones((6, 13))
-    with pytest.raises(RobodiffError, match="no observations.*replay"):
+    with pytest.raises(RobodiffError, match=r"no observations.*replay"):
         open_path(str(tmp_path / "demos.h5")).read()
 
 

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import pytest
 from tests.conftest import write_robomimic_file
+from tests.readers import read_robomimic
 
-from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats import pieces
-from tests.readers import read_robomimic
+from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.formats.robomimic_writer import write_robomimic
 from robodiff.data.windows import WindowShape, epoch_order
 from robodiff.errors import RobodiffError, UsageError, notice

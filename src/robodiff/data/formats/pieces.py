@@ -18,7 +18,8 @@ import numpy as np
 from robodiff.data.cache import Part, memory_free
 from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images
 from robodiff.data.images import assembled_images, target_size
-from robodiff.data.recordings import DataConfig, Recording, Stored, usual_names
+from robodiff.data.naming import usual_names
+from robodiff.data.recordings import DataConfig, Recording, Stored
 from robodiff.errors import RobodiffError
 
 BLOCK = 2**25

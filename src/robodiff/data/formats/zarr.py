@@ -10,7 +10,8 @@ from pathlib import Path
 
 from robodiff import registry
 from robodiff.data.episodes import Episodes
-from robodiff.data.recordings import DataConfig, Format, LayoutKey, Recording, resolve
+from robodiff.data.naming import LayoutKey
+from robodiff.data.recordings import DataConfig, Format, Recording, resolve
 from robodiff.errors import UsageError
 
 LAYOUTS: dict[str, dict[str, LayoutKey]] = {

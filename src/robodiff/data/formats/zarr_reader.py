@@ -17,7 +17,8 @@ from robodiff.data.cache import decoded, folder_of, memory_free
 from robodiff.data.episodes import CHANNELS, WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
-from robodiff.data.recordings import Recording, Stored, usual_names
+from robodiff.data.naming import usual_names
+from robodiff.data.recordings import Recording, Stored
 from robodiff.documents import Above, convert
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -148,11 +149,7 @@ def _faults(key: str, array: Any) -> Iterator[Finding]:
 
 
 def decodable(path: Path, key: str, array: Any) -> Any:
-    """Return an array that has something in each row and can be decoded without unpickling.
-
-    Raises:
-        RobodiffError: it is not.
-    """
+    """Return an array that can be decoded without unpickling; ``RecordingError`` else."""
     if faults := list(_faults(key, array)):
         raise RecordingError(str(path), faults)
     return array

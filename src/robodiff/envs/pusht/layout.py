@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from robodiff.data.episodes import Finding, RecordingError, as_vectors
-from robodiff.data.recordings import LayoutKey
+from robodiff.data.naming import LayoutKey
 from robodiff.envs.pusht.geometry import corners_from_pose
 
 DEMONSTRATIONS = Path(__file__).with_name("demonstrations.zarr.zip")

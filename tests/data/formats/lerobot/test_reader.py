@@ -14,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.readers import read_lerobot, read_zarr
 
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.data.formats.lerobot.meta import fetch as fetch_files
-from tests.readers import read_lerobot
 from robodiff.data.formats.lerobot.video import encode_video
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
-from tests.readers import read_zarr
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
 

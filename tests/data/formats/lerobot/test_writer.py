@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.readers import read_lerobot
 
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot import parquet
-from tests.readers import read_lerobot
 from robodiff.data.formats.lerobot.stats import image_stats, merge_stats, vector_stats
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.errors import RobodiffError, UsageError

@@ -20,7 +20,8 @@ from robodiff.data.formats.lerobot.meta import CLOCK, Episode, Meta
 from robodiff.data.formats.lerobot.parquet import read_columns
 from robodiff.data.formats.lerobot.video import TOLERANCE, decode_frames
 from robodiff.data.images import resized, target_size
-from robodiff.data.recordings import Recording, Stored, usual_names
+from robodiff.data.naming import usual_names
+from robodiff.data.recordings import Recording, Stored
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.machine import cores

@@ -1,0 +1,95 @@
+"""What arrays of a file are called here: by a layout or key map, by their own names, and of several agents."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION
+from robodiff.errors import UsageError
+
+AGENTS = "agents."
+NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done",
+                "dones", "terminated", "truncated", "success")  # fmt: skip
+"""Last parts of names that no observation has, but where a key map says so."""
+
+
+@dataclass(frozen=True)
+class LayoutKey:
+    """How one key is made of an array of the file."""
+
+    file_key: str
+    """The array, by the file's own name or the last part of it."""
+    convert: Callable[[str, str, np.ndarray], np.ndarray] | None = None
+    """From (source, key, array), for messages, to the values here; by their shape images or vectors when None."""
+    unit: str | None = None
+    """Of the numbers; what the file says when None."""
+    optional: bool = False
+    """Left out where the file lacks it."""
+
+
+Sources = dict[str, tuple[LayoutKey, ...]]
+"""By the names here, of what each key is made: of one array, or of several side by side."""
+
+
+def find_key(arrays: Mapping[str, Any], key: str) -> str | None:
+    """Return the file's own name of the array that a key map calls ``key``: that, or the last part of it alone."""
+    matches = [key] if key in arrays else [name for name in arrays if name.endswith(f"/{key}")]
+    if len(matches) > 1:
+        raise UsageError(f"key_map: {key!r} may be {' or '.join(matches[:4])}; write out which")
+    return matches[0] if matches else None
+
+
+def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what arrays are called here by their own names alone; None for what is not read.
+
+    Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
+    is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``,
+    and any other numbers ``observation.<name>``.
+
+    Args:
+        kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part
+            counts.
+    """
+    short = {key: key.rpartition("/")[2] for key in kinds}
+    if any(name.startswith(("observation.", AGENTS)) for name in short.values()):
+        return {key: name if name == ACTION or name.startswith(("observation.", AGENTS)) else None
+                for key, name in short.items()}  # fmt: skip
+    return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
+
+
+def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
+    """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
+
+    Vectors of one name are put end to end in the order of the ids; images stay apart, as
+    ``observation.images.agent<id>_<camera>``.
+
+    Raises:
+        UsageError: no such agent.
+    """
+    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
+    if agent is not None and agent not in ids:
+        there = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
+        raise UsageError(f"{source}: has no agent {agent!r}; {there}")
+    joined = {key: made_of for key, made_of in sources.items() if not key.startswith(AGENTS)}
+    for number in ids if agent is None else [agent]:
+        prefix = f"{AGENTS}{number}."
+        for key, made_of in sources.items():
+            if key.startswith(prefix):
+                name = key.removeprefix(prefix)
+                if agent is None and name.startswith("observation.image"):
+                    camera = name.removeprefix("observation.image").removeprefix("s").removeprefix(".")
+                    name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
+                joined[name] = joined.get(name, ()) + made_of
+    return joined
+
+
+def _usual_name(name: str, kind: str | None) -> str | None:
+    if name in (ACTION, "actions"):
+        return ACTION
+    if kind is None or name in NOT_OBSERVED:
+        return None
+    if kind == "vector":
+        return f"observation.{name}"
+    return "observation.image" if name in ("img", "image", "images", "rgb") else f"observation.images.{name}"
