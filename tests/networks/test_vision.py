@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional as torchvision_functional
 
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.images import Preparation
 from robodiff.networks.vision import STRIDE, CameraEncoders, ImageEncoder, SpatialSoftmax, read_weights, resnet_body
 
@@ -185,7 +186,7 @@ def test_cameras_of_different_sizes_and_colours() -> None:
     assert {camera: f.shape for camera, f in separate(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
     shared = CameraEncoders(shapes, Preparation(crop=(36, 40)), keypoints=4)
     assert {camera: f.shape for camera, f in shared(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
-    with pytest.raises(ValueError, match=r"one size; found .*top 48x64, .*wrist 40x40 .*use_separate_rgb_encoder"):
+    with pytest.raises(UsageError, match=r"one size; found .*top 48x64, .*wrist 40x40 .*use_separate_rgb_encoder"):
         CameraEncoders(shapes, Preparation())
 
 
@@ -198,7 +199,7 @@ def test_no_camera_no_parameter() -> None:
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 def test_too_few_pixels_for_a_place_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"{TOP}: of {size[0]}x{size[1]} pixels .*more than 32 each way"):
+    with pytest.raises(UsageError, match=rf"{TOP}: of {size[0]}x{size[1]} pixels .*more than 32 each way"):
         CameraEncoders({TOP: (3, *size)}, Preparation())
     assert CameraEncoders({TOP: (3, *size)}, Preparation(), keypoints=None).dims == {TOP: 512}
 
@@ -212,18 +213,18 @@ def test_weights_that_do_not_fit_are_named(resnet: models.ResNet, tmp_path: Path
     weights = resnet.state_dict()
     load({key: value for key, value in weights.items() if "num_batches_tracked" not in key and "fc." not in key})
     less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
-    with pytest.raises(ValueError, match=r"weights\.pth: 1 of .* layer1\.0\.conv1\.weight should be .*, is absent"):
+    with pytest.raises(UsageError, match=r"weights\.pth: 1 of .* layer1\.0\.conv1\.weight should be .*, is absent"):
         load(less)
-    with pytest.raises(ValueError, match=r"2 of .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
+    with pytest.raises(UsageError, match=r"2 of .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
         load({**weights, "bn1.weight": torch.zeros(3), "module.conv1": torch.zeros(1)})
     for nothing in ({"model": weights}, [1], nn.Linear(1, 1)):
-        with pytest.raises(ValueError, match=r"weights\.pth: is not a state dict"):
+        with pytest.raises(UsageError, match=r"weights\.pth: is not a state dict"):
             load(nothing)
-    with pytest.raises(ValueError, match=r"weights\.safetensors: is not a state dict"):
+    with pytest.raises(UsageError, match=r"weights\.safetensors: is not a state dict"):
         load(weights, "safetensors")
-    with pytest.raises(OSError, match=r"absent\.pth: cannot be read: No such file"):
+    with pytest.raises(RobodiffError, match=r"absent\.pth: cannot be read: No such file"):
         read_weights("resnet18", str(tmp_path / "absent.pth"))
-    with pytest.raises(OSError, match=r"absent\.safetensors: cannot be read: No such file"):
+    with pytest.raises(RobodiffError, match=r"absent\.safetensors: cannot be read: No such file"):
         read_weights("resnet18", str(tmp_path / "absent.safetensors"))
 
 
@@ -240,7 +241,7 @@ def test_weights_by_torchvisions_name(resnet: models.ResNet, monkeypatch: pytest
     assert asked == [("resnet18-f37072fd.pth", True)] * 3
     for name in ("ResNet34_Weights.IMAGENET1K_V1", "IMAGENET1K_V2", "r3m"):
         with pytest.raises(
-            ValueError, match=f"no weights '{name}' for resnet18; there is ResNet18_Weights.IMAGENET1K_V"
+            UsageError, match=f"no weights '{name}' for resnet18; there is ResNet18_Weights.IMAGENET1K_V"
         ):
             read_weights("resnet18", name)
 
@@ -249,6 +250,6 @@ def test_weights_by_torchvisions_name(resnet: models.ResNet, monkeypatch: pytest
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(
-        OSError, match=r"could not be downloaded from https://.*no route.*give the file: .*resnet34-.*pth"
+        RobodiffError, match=r"could not be downloaded from https://.*no route.*give the file: .*resnet34-.*pth"
     ):
         read_weights("resnet34", "IMAGENET1K_V1")

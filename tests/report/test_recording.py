@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.conftest import Tags
 
 from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.errors import UsageError
+from robodiff.report.pages import write_page
 from robodiff.report.recording import write_view
 
 Run = Callable[..., tuple[int, str, str]]
@@ -45,7 +48,8 @@ def test_ten_thousand_episodes_with_cameras(tmp_path: Path) -> None:
     assert "frame 0 of episode 625" in page
 
 
-def test_refused(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+def test_refused(robodiff: Run, tmp_path: Path) -> None:
     code, _, err = robodiff("data", "view", tmp_path / "nowhere.zarr")
     assert (code, err.strip()) == (1, f"robodiff data: error: {tmp_path / 'nowhere.zarr'}: no such file or folder")
-    assert robodiff("data", "view", recording, "--out", tmp_path)[0] == 2
+    with pytest.raises(UsageError, match=r"is a folder; name the page to write, such as .*view\.html"):
+        write_page(tmp_path, "view.html")

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robodiff.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -43,16 +45,16 @@ class Preparation:
         """The (h, w) that is seen of images (C, H, W).
 
         Raises:
-            ValueError: channels that a ResNet cannot take, or a crop larger than the image.
+            UsageError: channels that a ResNet cannot take, or a crop larger than the image.
         """
         channels, *recorded = shape
         if channels not in (1, 3):
-            raise ValueError(f"{camera} has {channels} channels; an encoder takes 1 (grey) or 3 (red, green, blue)")
+            raise UsageError(f"{camera} has {channels} channels; an encoder takes 1 (grey) or 3 (red, green, blue)")
         height, width = self.resize or recorded
         if self.crop is None:
             return height, width
         if self.crop[0] > height or self.crop[1] > width:
-            raise ValueError(f"crop_shape {in_words(self.crop)} is larger than the image: {camera} is {height}x{width}"
+            raise UsageError(f"crop_shape {in_words(self.crop)} is larger than the image: {camera} is {height}x{width}"
                              f"{'' if self.resize is None else ' after resize_shape'} (height x width)")  # fmt: skip
         return self.crop
 

@@ -62,10 +62,6 @@ class ConditionalTransformer(nn.Module):
         first_step: int = 0,
     ) -> None:
         super().__init__()
-        if n_emb % n_head or n_emb % 2 or n_emb < 4:
-            raise ValueError(
-                f"n_emb must be even, at least 4 and divisible by n_head; found {n_emb} and {n_head} heads"
-            )
         if condition_dim and not time_as_cond:
             raise ValueError("time_as_cond: false has no decoder, and so no place for a condition; condition_dim must "
                              f"be 0, is {condition_dim}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Image encoders: from what cameras recorded to features that condition a denoiser.
+"""Image encoders: from what cameras recorded to embeddings that condition a denoiser.
 
 Images are resized, cropped, normalised, run through a torchvision ResNet without its head, and pooled: by a spatial
 softmax (Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al., 2023), or by the global average.
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.images import Preparation, in_words
 
 STRIDE = 32
@@ -33,7 +34,7 @@ class CameraView:
 
 
 class CameraEncoders(nn.Module):
-    """The images of all cameras of a policy as features; with no camera, no parameter and no feature.
+    """The images of all cameras of a policy as embeddings; with no camera, no parameter and no number.
 
     Args:
         shapes: per camera (C, H, W) of its images.
@@ -47,7 +48,7 @@ class CameraEncoders(nn.Module):
         separate: an encoder for each camera; else one for all, which must then see images of one size.
 
     Raises:
-        ValueError: images that cannot be encoded so; the message names the camera.
+        UsageError: images that cannot be encoded so; the message names the camera.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class CameraEncoders(nn.Module):
         sizes = {camera: preparation.size(camera, shape) for camera, shape in shapes.items()}
         if not separate and len(set(sizes.values())) > 1:
             seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
-            raise ValueError(f"one encoder for all cameras must see images of one size; found {seen} (height x width); "
+            raise UsageError(f"one encoder for all cameras must see images of one size; found {seen} (height x width); "
                              "set resize_shape, or use_separate_rgb_encoder_per_camera: true")  # fmt: skip
         for camera, size in sizes.items():
             if keypoints is not None and min(size) <= STRIDE:
-                raise ValueError(f"{camera}: of {in_words(size)} pixels a ResNet makes one row or column of cells, in "
+                raise UsageError(f"{camera}: of {in_words(size)} pixels a ResNet makes one row or column of cells, in "
                                  f"which spatial softmax finds no place; show it more than {STRIDE} each way "
                                  "(resize_shape, crop_shape), or set spatial_softmax_num_keypoints: null")  # fmt: skip
         groups = {camera: [camera] for camera in sizes} if separate else {"shared": list(sizes)}
@@ -85,17 +86,17 @@ class CameraEncoders(nn.Module):
 
     @property
     def dims(self) -> dict[str, int]:
-        """Per camera the number of its features."""
+        """Per camera the numbers of its embedding."""
         return {camera: encoder.dim for encoder, cameras in self._encoders() for camera in cameras}
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Per camera (B, To, C, H, W) uint8 to (B, To, features); cameras that share an encoder in one call."""
-        features = {}
+        """Embed per camera (B, To, C, H, W) uint8 as (B, To, D); cameras that share an encoder in one call."""
+        embeddings = {}
         for encoder, cameras in self._encoders():
             seen = torch.cat([self.preparation(images[camera], self.training) for camera in cameras])
-            encoded = encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # (cameras * B, To, features)
-            features.update(zip(cameras, encoded.chunk(len(cameras)), strict=True))
-        return features
+            encoded = encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # (cameras * B, To, D)
+            embeddings.update(zip(cameras, encoded.chunk(len(cameras)), strict=True))
+        return embeddings
 
     def views(self, images: Mapping[str, Tensor]) -> dict[str, CameraView]:
         """Per camera (B, To, C, H, W) uint8, what the network sees of it."""
@@ -112,8 +113,8 @@ class CameraEncoders(nn.Module):
         """Give every backbone the ImageNet weights named, if any are.
 
         Raises:
-            ValueError: a name that torchvision does not know, or weights that do not fit the backbone.
-            OSError: a file that cannot be read, or no network.
+            UsageError: a name that torchvision does not know, or weights that do not fit the backbone.
+            RobodiffError: a file that cannot be read, or no network.
         """
         if self.pretrained is None or not self.encoders:
             return
@@ -127,7 +128,7 @@ class CameraEncoders(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """One image as features: two a keypoint or, with the global average, one a channel of the backbone.
+    """One image as an embedding: two numbers a keypoint or, with the global average, one a channel of the backbone.
 
     Args:
         size: (h, w) of the images.
@@ -185,7 +186,7 @@ class ImageEncoder(nn.Module):
         """Take over the weights of a torchvision ResNet, but for its classifier.
 
         Raises:
-            ValueError: they do not fit; the message names ``source`` and the first of them.
+            UsageError: they do not fit; the message names ``source`` and the first of them.
         """
         weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
         shapes = {key: tuple(value.shape) for key, value in weights.items()}
@@ -195,7 +196,7 @@ class ImageEncoder(nn.Module):
         if wrong:
             first = "; ".join(f"{key} should be {expected.get(key, 'absent')}, is {shapes.get(key, 'absent')}"
                               for key in wrong[:3])  # fmt: skip
-            raise ValueError(f"{source}: {len(wrong)} of its weights do not fit the backbone: {first}")
+            raise UsageError(f"{source}: {len(wrong)} of its weights do not fit the backbone: {first}")
         self.backbone.load_state_dict(weights, strict=False)
 
     def _maps(self, images: Tensor) -> Tensor:
@@ -251,8 +252,8 @@ def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
     """The weights of a backbone by torchvision's name for them, which may download them, or from a file.
 
     Raises:
-        ValueError: a name that torchvision does not know, or a file that holds something else.
-        OSError: a file that cannot be opened, or a download that failed.
+        UsageError: a name that torchvision does not know, or a file that holds something else.
+        RobodiffError: a file that cannot be opened, or a download that failed.
     """
     if name.endswith((".pth", ".pt", ".safetensors")):
         return _read_file(Path(name).expanduser())
@@ -261,7 +262,7 @@ def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
     known = get_model_weights(backbone)
     short = name.removeprefix(f"{known.__name__}.")
     if short not in known.__members__:
-        raise ValueError(f"torchvision has no weights {name!r} for {backbone}; there is "
+        raise UsageError(f"torchvision has no weights {name!r} for {backbone}; there is "
                          f"{', '.join(map(str, known))}, or give a .pth or .safetensors file")  # fmt: skip
     try:
         return known[short].get_state_dict(
@@ -269,17 +270,19 @@ def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
         )
     except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
         url = known[short].url
-        raise OSError(f"{known[short]} could not be downloaded from {url}: {error}; download it where that works and "
-                      f"give the file: pretrained_backbone_weights: {Path(url).name}") from None  # fmt: skip
+        raise RobodiffError(
+            f"{known[short]} could not be downloaded from {url}: {error}; download it where that works and give the "
+            f"file: pretrained_backbone_weights: {Path(url).name}"
+        ) from None
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
-        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RobodiffError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception:  # a broken or foreign file raises many kinds; nothing in it is run
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path}: is not a state dict, tensors alone, that torch.save or safetensors wrote")
+        raise UsageError(f"{path}: is not a state dict, tensors alone, that torch.save or safetensors wrote")
     return weights

@@ -78,7 +78,7 @@ class ActionRepresentation(nn.Module):
         """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
 
     def encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
-        """Recorded actions to what is learnt.
+        """Represent recorded actions as they are learnt.
 
         Args:
             actions: (B, T, dim) as recorded.
@@ -91,7 +91,7 @@ class ActionRepresentation(nn.Module):
         return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
 
     def decode(self, encoded: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
-        """The inverse of ``encode``, (B, T, encoded_dim) to (B, T, dim).
+        """Invert ``encode``, (B, T, encoded_dim) to (B, T, dim).
 
         Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi].
         """
@@ -99,7 +99,7 @@ class ActionRepresentation(nn.Module):
         return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
 
     def distance(self, actions: Tensor, others: Tensor) -> Tensor:
-        """How far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.
+        """Measure how far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.
 
         Of a number that is the size of the difference, of a rotation the angle that leads from one to the other, in
         radians: differences between axis-angles mean nothing where the axis flips.
@@ -112,7 +112,7 @@ class ActionRepresentation(nn.Module):
         return [dims for part in self._parts for dims in part.distances]
 
     def mean(self, actions: Tensor) -> Tensor:
-        """The mean (dim,) of recorded actions (F, dim); of rotations what Gram and Schmidt make of it."""
+        """Return the mean (dim,) of recorded actions (F, dim); of rotations what Gram and Schmidt make of it."""
         means = []
         for part in self._parts:
             absolute = replace(part, reference=None)
@@ -121,11 +121,11 @@ class ActionRepresentation(nn.Module):
         return torch.cat(means)
 
     def variance(self, actions: Tensor) -> Tensor:
-        """The mean squared ``distance`` (E,) of recorded actions (F, dim) from their ``mean``."""
+        """Return the mean squared ``distance`` (E,) of recorded actions (F, dim) from their ``mean``."""
         return self.distance(actions, self.mean(actions)).square().mean(0)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
-        """Which numbers are known, (B, T, dim) to (B, T, encoded_dim) bool; a rotation is when all its three are."""
+        """Tell which numbers are known, (B, T, dim) to (B, T, encoded_dim); a rotation is when all its three are."""
         return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
 
 
@@ -195,7 +195,7 @@ def encoded_statistics(
     steps: slice = slice(None),
     chunk: int = 4096,
 ) -> Statistics:
-    """What the encoded actions of the training episodes hold, for the normalizer.
+    """Return what the encoded actions of the training episodes hold, for the normalizer.
 
     Absolute actions count once a frame. What a relative one is depends on the window, so these count as training sees
     them: every step that is denoised of every window, edge frames that pad it included.

@@ -1,6 +1,8 @@
 """A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,12 +95,10 @@ def load_policy(
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
     folder = find_policy(path, revision)
-    described, config = _read_config(folder / CONFIG_FILE)
-    try:
+    with _describing(folder / CONFIG_FILE):
+        described, config = _read_config(folder / CONFIG_FILE)
         with torch.device("meta"):  # weights take no memory, whatever sizes are asked for; constants are real
             policy = config.make_policy(described.features, described.fps)
-    except UsageError as error:
-        raise _not_known(folder / CONFIG_FILE, error) from None
     policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, described.weights_sha256), assign=True)
     asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
     changes = {key: value for key, value in asked.items() if value is not None}
@@ -143,30 +143,27 @@ def policy_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+@contextmanager
+def _describing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise RobodiffError(f"{path}: does not describe a policy that this robodiff knows: {error}") from None
+
+
 def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
     values = read_json(path, dict[str, Any], _REMEDY)
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
                             "load it with the robodiff that wrote it")  # fmt: skip
+    described = typed(PolicyFile, values)
+    fields = dict(described.config)
     try:
-        described = typed(PolicyFile, values)
+        kind = registry.find("models", str(fields.pop("class", None)))
     except UsageError as error:
-        raise _not_known(path, error) from None
-    name, fields = str(described.config.get("class")), {k: v for k, v in described.config.items() if k != "class"}
-    try:
-        kind = registry.find("models", name)
-    except UsageError as error:
-        remedy = f"; {described.origin.remedy}" if described.origin else ""
-        raise RobodiffError(f"{path}: {error}{remedy}") from None
-    try:
-        return described, typed(kind, fields, "config")
-    except UsageError as error:
-        raise _not_known(path, error) from None
-
-
-def _not_known(path: Path, error: UsageError) -> RobodiffError:
-    return RobodiffError(f"{path}: does not describe a policy that this robodiff knows: {error}")
+        raise UsageError(f"{error}{f'; {described.origin.remedy}' if described.origin else ''}") from None
+    return described, typed(kind, fields, "config")
 
 
 def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:

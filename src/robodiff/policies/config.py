@@ -189,14 +189,8 @@ class ProcessConfig(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
-            sampler = check_sampling(
-                self.noise_scheduler_type,
-                self.beta_schedule,
-                self.prediction_type,
-                self.inference_steps,
-                self.num_train_timesteps,
-                self.timestep_spacing,
-            )
+            process = self.beta_schedule, self.prediction_type, self.inference_steps, self.num_train_timesteps
+            sampler = check_sampling(self.noise_scheduler_type, *process, self.timestep_spacing)
         except ValueError as error:
             raise UsageError(str(error)) from None
         object.__setattr__(self, "noise_scheduler_type", sampler.name)  # however it was spelled
@@ -338,15 +332,9 @@ class DiffusionConfig(PolicyConfig):
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalUnet1d":  # noqa: D102
         from robodiff.networks.unet import ConditionalUnet1d
 
-        return ConditionalUnet1d(
-            trajectory_dim,
-            self.n_obs_steps * condition_dim,
-            self.down_dims,
-            self.kernel_size,
-            self.n_groups,
-            self.diffusion_step_embed_dim,
-            self.use_film_scale_modulation,
-        )
+        network = self.down_dims, self.kernel_size, self.n_groups, self.diffusion_step_embed_dim
+        condition = self.n_obs_steps * condition_dim
+        return ConditionalUnet1d(trajectory_dim, condition, *network, self.use_film_scale_modulation)
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
         return self.optimizer_weight_decay
@@ -400,21 +388,10 @@ class DiffusionTransformerConfig(PolicyConfig):
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalTransformer":  # noqa: D102
         from robodiff.networks.transformer import ConditionalTransformer
 
-        return ConditionalTransformer(
-            trajectory_dim,
-            condition_dim,
-            self.denoised_steps,
-            self.n_obs_steps,
-            self.n_layer,
-            self.n_head,
-            self.n_emb,
-            self.n_cond_layers,
-            self.p_drop_emb,
-            self.p_drop_attn,
-            self.causal_attn,
-            self.time_as_cond,
-            self.first_step,
-        )
+        steps = self.denoised_steps, self.n_obs_steps
+        network = self.n_layer, self.n_head, self.n_emb, self.n_cond_layers, self.p_drop_emb, self.p_drop_attn
+        attention = self.causal_attn, self.time_as_cond, self.first_step
+        return ConditionalTransformer(trajectory_dim, condition_dim, *steps, *network, *attention)
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
         if not name.startswith("denoiser."):

@@ -14,7 +14,7 @@ from robodiff.data.windows import Windows
 from robodiff.diffusion.denoise import SamplerTable, denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
-from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.errors import UsageError, notice
 from robodiff.networks.vision import CameraView
 from robodiff.policies.actions import ActionRepresentation, encoded_statistics
 from robodiff.policies.config import PolicyConfig
@@ -37,7 +37,7 @@ class DiffusionPolicy(nn.Module):
         fps: frames per second of the recording.
 
     Raises:
-        UsageError: the features lack a key, or hold one that this policy cannot observe; no rate.
+        UsageError: the features lack a key, or hold one that this policy cannot observe.
     """
 
     _seen_steps: Tensor
@@ -45,8 +45,6 @@ class DiffusionPolicy(nn.Module):
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
-        if not 0 < fps < math.inf:
-            raise UsageError(f"fps must be above 0; found {fps}")
         self.config = config
         self.fps = fps
         self.features = policy_features(config, features)
@@ -65,9 +63,8 @@ class DiffusionPolicy(nn.Module):
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
-        self.schedule = make_schedule(
-            config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end
-        )
+        levels = config.num_train_timesteps
+        self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
         self.sampler = self._table()
 
     @property
@@ -119,12 +116,7 @@ class DiffusionPolicy(nn.Module):
             UsageError: no such weights, or weights of another network.
             RobodiffError: they can be neither read nor downloaded.
         """
-        try:
-            self.cameras.load_pretrained()
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        except OSError as error:
-            raise RobodiffError(str(error)) from None
+        self.cameras.load_pretrained()
 
     def draw(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw the random numbers of the loss of ``size`` windows, on the CPU: keyword arguments of ``loss``."""
@@ -301,15 +293,8 @@ class DiffusionPolicy(nn.Module):
 
     def _table(self) -> SamplerTable:
         c = self.config
-        return make_table(
-            c.noise_scheduler_type,
-            self.schedule,
-            c.prediction_type,
-            c.inference_steps,
-            spacing=c.timestep_spacing,
-            eta=c.ddim_eta,
-            variance=c.variance_type,
-        )
+        options = {"spacing": c.timestep_spacing, "eta": c.ddim_eta, "variance": c.variance_type}
+        return make_table(c.noise_scheduler_type, self.schedule, c.prediction_type, c.inference_steps, **options)
 
 
 def _to_numpy(actions: Tensor) -> np.ndarray:

@@ -43,19 +43,11 @@ def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> Camer
     Raises:
         UsageError: images that do not go with the configuration, or with each other.
     """
-    try:
-        return CameraEncoders(
-            {key: feature.shape for key, feature in features.items() if feature.kind == "image"},
-            Preparation(config.resize_shape, config.crop_shape, config.crop_is_random, config.color_jitter),
-            config.vision_backbone,
-            config.spatial_softmax_num_keypoints,
-            config.use_group_norm,
-            config.pretrained_backbone_weights,
-            config.freeze_backbone,
-            config.use_separate_rgb_encoder_per_camera,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    c, shapes = config, {key: feature.shape for key, feature in features.items() if feature.kind == "image"}
+    preparation = Preparation(c.resize_shape, c.crop_shape, c.crop_is_random, c.color_jitter)
+    weights = c.use_group_norm, c.pretrained_backbone_weights, c.freeze_backbone
+    network = c.vision_backbone, c.spatial_softmax_num_keypoints, *weights
+    return CameraEncoders(shapes, preparation, *network, c.use_separate_rgb_encoder_per_camera)
 
 
 def first_steps(

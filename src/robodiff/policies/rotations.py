@@ -16,14 +16,14 @@ TINY_ANGLE = 1e-12
 
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    """(..., 3) axis times angle, radians, to rotation matrices (..., 3, 3); the gradient at zero is exact."""
+    """Turn (..., 3) axis times angle, radians, into rotation matrices (..., 3, 3); the gradient at zero is exact."""
     half = _length(axis_angle) / 2
     quaternion = torch.cat([axis_angle * (half.sin() / (2 * half)), half.cos()], -1)
     return quaternion_to_matrix(quaternion)
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to (..., 3) axis times angle, radians, the angle in [0, pi].
+    """Turn rotation matrices (..., 3, 3) into (..., 3) axis times angle, radians, the angle in [0, pi].
 
     By way of the quaternion, whose half angle is well defined at 0 and at pi, where the arc cosine of the trace is not.
     """
@@ -34,7 +34,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """(..., 4) x, y, z, w of any length above 0 to rotation matrices (..., 3, 3)."""
+    """Turn (..., 4) x, y, z, w of any length above 0 into rotation matrices (..., 3, 3)."""
     x, y, z, w = F.normalize(quaternion, dim=-1).unbind(-1)
     elements = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -45,13 +45,13 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
 
 def angle_between(axis_angle: Tensor, other: Tensor) -> Tensor:
-    """The angle of the rotation from one to the other, (..., 3) axis-angle each, to (...) radians in [0, pi]."""
+    """Return the angle of the rotation from one to the other, (..., 3) axis-angle each: (...) radians in [0, pi]."""
     turn = product(axis_angle_to_matrix(axis_angle).mT, axis_angle_to_matrix(other))
     return matrix_to_axis_angle(turn).norm(dim=-1)
 
 
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to unit quaternions x, y, z, w (..., 4) of either sign.
+    """Turn rotation matrices (..., 3, 3) into unit quaternions x, y, z, w (..., 4) of either sign.
 
     The elements of the matrix add up to 4 q q^T, every row of which is q times a number. The row with the largest
     diagonal element is the farthest from zero: its length is at least 2.
@@ -70,12 +70,12 @@ def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) to their first two rows (..., 6)."""
+    """Return the first two rows (..., 6) of rotation matrices (..., 3, 3)."""
     return matrix[..., :2, :].flatten(-2)
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
-    """Any (..., 6) to rotation matrices (..., 3, 3), by Gram and Schmidt (Zhou et al. 2019, section B).
+    """Turn any (..., 6) into rotation matrices (..., 3, 3), by Gram and Schmidt (Zhou et al. 2019, section B).
 
     The first three numbers give the direction of the first row, the second three that of the second as far as it is
     perpendicular. Where either has none, what comes out is finite and no rotation.
@@ -87,10 +87,10 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 3, 3) times (..., 3, 3), in full: autocast and TF32 would leave a matmul 3 digits."""
+    """Multiply (..., 3, 3) by (..., 3, 3), in full: autocast and TF32 would leave a matmul 3 digits."""
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
 def _length(vector: Tensor) -> Tensor:
-    """(..., n) to (..., 1), at least TINY_ANGLE: it can be divided by, and its gradient is finite."""
+    """Return the lengths (..., 1) of (..., n), at least TINY_ANGLE: fit to divide by, and with finite gradients."""
     return vector.square().sum(-1, keepdim=True).clamp_min(TINY_ANGLE**2).sqrt()

@@ -160,7 +160,7 @@ class Checkpoints(Callback):
         self.best, self.worse_in_a_row = state_dict["best"], state_dict["worse_in_a_row"]
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """From here on Ctrl-C, and SIGTERM, are honoured between training steps; the second time, at once."""
+        """Honour Ctrl-C and SIGTERM between training steps from here on; the second time, at once."""
 
         def interrupt(number: int, _: Any) -> None:
             self._signal = number
@@ -204,7 +204,7 @@ class Checkpoints(Callback):
             self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """The final checkpoint, from which the run can be made longer, and the last policy."""
+        """Save the final checkpoint, from which the run can be made longer, and the last policy."""
         self._checkpoint(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
@@ -222,7 +222,7 @@ class Checkpoints(Callback):
         return -float(error) if error is not None and validated and module.samples_chunks else None
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
-        """The policies come first: what is not finite they refuse, and then no checkpoint is made of it, either."""
+        """Save; the policies come first, for they refuse what is not finite, of which no checkpoint is made, either."""
         begun = time.monotonic()
         module.check_finite()
         self._save_policy(trainer, module, "policy-last")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from robodiff.data.episodes import ACTION
 from robodiff.progress import say
-from robodiff.training.callbacks import Rollouts
+from robodiff.training.callbacks import ROLLED, Rollouts
 from robodiff.training.module import PolicyTraining
 
 
@@ -103,22 +103,17 @@ class ProgressLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Print what rollouts gave."""
-        metrics = trainer.callback_metrics
-        rolled = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
-        if trainer.is_global_zero and rolled is not None and rolled.latest is not None:
-            stopped = rolled.latest["rollout/non_finite_actions"]
-            say(
-                self.console,
-                f"step {trainer.global_step}  rollouts of {rolled.episodes} episodes: "
-                f"success {rolled.latest['rollout/success_rate']:.2f}, "
-                f"mean maximum reward {rolled.latest['rollout/mean_max_reward']:.3f}"
-                + (f", {stopped:.0f} stopped by an action that is not finite" if stopped else "")
-                + (
-                    f"  val/action_mse {float(metrics['val/action_mse']):.4g}"
-                    if "val/action_mse" in metrics and pl_module.samples_chunks
-                    else ""
-                ),
-            )
+        rollouts = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
+        if not trainer.is_global_zero or rollouts is None or rollouts.latest is None:
+            return
+        success, reward, stopped = (rollouts.latest[f"rollout/{name}"] for name in ROLLED)
+        text = f"step {trainer.global_step}  rollouts of {rollouts.episodes} episodes: success {success:.2f}, "
+        text += f"mean maximum reward {reward:.3f}"
+        if stopped:
+            text += f", {stopped:.0f} stopped by an action that is not finite"
+        if "val/action_mse" in trainer.callback_metrics and pl_module.samples_chunks:
+            text += f"  val/action_mse {float(trainer.callback_metrics['val/action_mse']):.4g}"
+        say(self.console, text)
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Tell of a short run, too, how long its steps took."""

@@ -225,7 +225,7 @@ class PolicyTraining(LightningModule):
         self._earlier_seconds = checkpoint["robodiff"]["seconds"]
 
     def _is_logged(self) -> bool:
-        """Whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
+        """Tell whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
 
     def _begin(self, stage: Stage) -> None:

@@ -183,7 +183,9 @@ class Gathered:
         self, key: str, row: list[Piece | None], sample: Piece, clock: str, lengths: list[int]
     ) -> Iterator[Finding]:
         advice = "leave it out with data.episodes, or record it again"
-        for episode, (label, piece, length) in enumerate(zip(self.labels, row, lengths, strict=True)):
+        rows = [*enumerate(zip(self.labels, row, lengths, strict=True))]
+        broken = [each for each in rows if each[1][1] and each[1][1].fault]  # told first: others follow from it
+        for episode, (label, piece, length) in broken or rows:
             fault = partial(Finding, "fatal", advice=advice, key=key, episode=episode)
             if piece is None:
                 yield fault("keys", f"{label} has no {key}, which others have")
