@@ -90,10 +90,10 @@ def test_an_environment_with_two_agents(robodiff: Run, tmp_path: Path) -> None:
     code, _, err = robodiff("collect", "two_agents", "--episodes", 4, "--out", demos, *plugin("two_agents.py"))
     assert code == 0, err
     common = ("--config", "generic", *plugin("two_agents.py"), "--data", demos, *SMALL, "--trainer.max_steps", 2)
-    code, out, err = robodiff("fit", *common, "--run", tmp_path / "team", "--rollout.env", "two_agents",
+    code, _, err = robodiff("fit", *common, "--run", tmp_path / "team", "--rollout.env", "two_agents",
                               "--rollout.episodes", 2, "--rollout.num_envs", 2)  # fmt: skip
     assert code == 0, err
-    code, out, err = robodiff("eval", tmp_path / "team", "--env", "two_agents", "--episodes", 3, "--videos", 1,
+    code, _, err = robodiff("eval", tmp_path / "team", "--env", "two_agents", "--episodes", 3, "--videos", 1,
                               *plugin("two_agents.py"))  # fmt: skip
     assert code == 0, err
     code, _, err = robodiff("fit", *common, "--run", tmp_path / "one", "--data.agent", "0")

@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import re
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -32,6 +32,8 @@ LONGEST_NUMBER = 30
 """Limits of a YAML document; every 100 characters of a text count as one more value."""
 MOST_PROBLEMS = 3
 """Problems of one document that are told together."""
+UNKNOWN, MISSES = "unknown option", "is missing"
+"""How problems are told that are not of a value."""
 
 
 def AtLeast(least: float) -> msgspec.Meta:
@@ -73,11 +75,17 @@ class FieldErrors(UsageError):
     """
 
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
-        problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
-        texts = [f"{name}{':' if problem[:1] != ' ' else ''} {problem.strip()}" for name, problem in problems.items()]
+        self.problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
+        texts = [
+            f"{name} {problem}"
+            if problem == MISSES
+            else problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1)
+            if problem.startswith(UNKNOWN)
+            else f"{name}: {problem}"
+            for name, problem in self.problems.items()
+        ]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
         super().__init__("; ".join(texts[:MOST_PROBLEMS]) + more)
-        self.problems = problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +97,10 @@ class Document:
     """
 
     def __post_init__(self) -> None:
-        problems = {}
-        for name, kind in hints(type(self)).items():
-            try:
-                object.__setattr__(self, name, convert(getattr(self, name), kind))
-            except ValueError as error:
-                problems[name] = str(error)
+        converted, problems = _converted(type(self), vars(self))
         if problems:
             raise FieldErrors(problems)
+        vars(self).update(converted)
 
 
 def typed(kind: type[T], values: Any, where: str = "") -> T:
@@ -113,24 +117,32 @@ def typed(kind: type[T], values: Any, where: str = "") -> T:
     if not isinstance(values, dict):
         raise UsageError(f"{where or kind.__name__}: expected options, each with its name; found {brief(values)}")
     known = {field.name: field for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    problems = {str(name): f" is not an option.{nearest(str(name), [*known])}" for name in values if name not in known}
-    for name, field in known.items():
-        if field.default is MISSING and field.default_factory is MISSING and name not in values:
-            problems[name] = " is missing"
+    unknown = [str(name) for name in values if name not in known]
+    missing = [name for name, field in known.items() if name not in values and _is_required(field)]
+    problems = {name: f"{UNKNOWN}.{nearest(name, known)}" for name in unknown}
+    problems |= dict.fromkeys(missing, MISSES) | _converted(kind, values)[1]
+    if problems:
+        raise FieldErrors(problems, where)
     try:
-        if not problems:
-            return kind(**values)
-        kind_hints = hints(kind)
-        for name in values.keys() & known.keys():
-            try:
-                convert(values[name], kind_hints[name])
-            except ValueError as error:
-                problems[name] = str(error)
-    except FieldErrors as errors:
-        problems = errors.problems
+        return kind(**values)
     except UsageError as error:
         raise UsageError(f"{where}: {error}" if where else str(error)) from None
-    raise FieldErrors(problems, where)
+
+
+def _converted(kind: type, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return by field the values as annotations have them, and what is wrong with those that do not fit."""
+    converted, problems = {}, {}
+    for name, annotation in hints(kind).items():
+        if name in values:
+            try:
+                converted[name] = convert(values[name], annotation)
+            except ValueError as error:
+                problems[name] = str(error)
+    return converted, problems
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def convert(value: Any, kind: Any) -> Any:

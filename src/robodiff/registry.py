@@ -5,8 +5,8 @@ What can be looked up by name is built in, or declared by an installed distribut
 module that the person at the keyboard names with ``--plugin``, or an object handed to ``robodiff.register``. Nothing
 else is ever imported: no text in a configuration, recording or policy is more than a key of this table.
 
-An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``; where it
-has a method ``on_register``, that is called.
+An object that can be registered has two attributes: ``registry_kind``, one of ``KINDS``, and ``registry_name``; its
+method ``on_register``, if it has one, is called.
 """
 
 import hashlib
@@ -60,6 +60,7 @@ KINDS = {
     "recordings": "built-in recording",
 }
 """By kind, what messages call one."""
+REGISTRABLE = "a configuration class, a Format, an EnvSpec or a Sampler"
 FORMER = {
     "ZarrDataModule": "ZarrConfig",
     "LeRobotDataModule": "LeRobotConfig",
@@ -113,9 +114,7 @@ def register(*objects: Any) -> None:
     for each in objects:
         kind, name = getattr(each, "registry_kind", None), getattr(each, "registry_name", None)
         if kind not in KINDS or not isinstance(name, str):
-            raise UsageError(
-                f"cannot register {each!r}; expected a configuration class, a Format, an EnvSpec or a Sampler"
-            )
+            raise UsageError(f"cannot register {each!r}; expected {REGISTRABLE}")
         if name in BUILTIN[kind]:
             raise UsageError(
                 f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
@@ -136,8 +135,6 @@ def names(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> Any:
     """Return what is called ``name``.
-
-    A name may be written with the module that it was in, as older configurations have it: only its end counts.
 
     Raises:
         UsageError: there is nothing of that name; the message lists what there is.
@@ -161,8 +158,8 @@ def find(kind: str, name: str) -> Any:
 
 
 def short_name(name: str) -> str:
-    """Return a name without its module, today's where it had another in an earlier version."""
-    short = name.rpartition(".")[2]
+    """Return a name as it is today: earlier versions wrote it with its module, and some had another name."""
+    short = name.rpartition(".")[2] if name.startswith("robodiff.") else name
     return FORMER.get(short, short)
 
 
@@ -237,11 +234,12 @@ def _gymnasium_ids() -> set[str]:
 
 def _is_own(each: Any, module: ModuleType) -> bool:
     """Tell whether a module defines something that can be registered: what it imports from elsewhere is others'."""
-    if getattr(each, "registry_kind", None) not in KINDS or inspect.isabstract(each):
+    name = getattr(each, "registry_name", None)  # a configuration of data has none: its Format is what is named
+    if getattr(each, "registry_kind", None) not in KINDS or not isinstance(name, str) or inspect.isabstract(each):
         return False
     if inspect.isclass(each):
         return each.__module__.partition(".")[0] == module.__name__.partition(".")[0]
-    return getattr(each, "registry_name", None) not in BUILTIN[each.registry_kind]
+    return name not in BUILTIN[each.registry_kind]
 
 
 def _import_file(file: Path) -> ModuleType:

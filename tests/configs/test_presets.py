@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from robodiff.data.config import LeRobotDataModule
 
+from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
 
@@ -95,7 +95,7 @@ def test_presets_have_the_values_of_what_they_stand_for(
 
 def test_the_advanced_preset_is_the_basic_one_with_every_option() -> None:
     basic, advanced = (yaml.safe_load((CONFIGS / f"pusht_{name}.yaml").read_text()) for name in ("basic", "advanced"))
-    for part, kind in (("model", DiffusionConfig), ("data", LeRobotDataModule), ("trainer", TrainerConfig),
+    for part, kind in (("model", DiffusionConfig), ("data", LeRobotConfig), ("trainer", TrainerConfig),
                        ("rollout", RolloutConfig)):  # fmt: skip
         given, all_of_them = (config[part].get("init_args", config[part]) for config in (basic, advanced))
         assert list(all_of_them) == [field.name for field in dataclasses.fields(kind)]

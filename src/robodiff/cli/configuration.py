@@ -14,7 +14,7 @@ from robodiff import documents, registry
 from robodiff.cli.foreign import ELSEWHERE, translate
 from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
+from robodiff.documents import UNKNOWN, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
 from robodiff.errors import UsageError, nearest
 from robodiff.policies.config import PolicyConfig
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig
@@ -79,14 +79,14 @@ class Draft:
             if not isinstance(value["class_path"], str):
                 raise UsageError(f"{part}: unknown class {brief(value['class_path'])}; "
                                  f"there is {', '.join(registry.names(KINDS[part]))}")  # fmt: skip
-            self.choose(part, value["class_path"])
+            self.choose(part, value["class_path"], path=False)
         self.values.setdefault(part, {}).update(_options(value.get("init_args") or {}, f"{part}.init_args"))
 
-    def choose(self, part: str, word: str) -> None:
+    def choose(self, part: str, word: str, path: bool = True) -> None:
         """Set the class of a part by its name or, of ``data``, by the path of a recording; options that it shares with
         the class before stay."""
         kept, options = self.values.get(part, {}), {}
-        if part == "data" and registry.short_name(word) not in registry.names("data"):
+        if path and part == "data" and registry.short_name(word) not in registry.names("data"):
             recording = open_path(word)
             kind = type(recording)
             options = dict(_changed(recording))
@@ -110,7 +110,7 @@ class Draft:
             self.top[option] = read_value(option, text, self._top_kind(option))
             return
         if path == ["class_path"] and part in KINDS:
-            self.choose(part, read_value(option, text, str))
+            self.choose(part, read_value(option, text, str), path=False)
             return
         kind, name = self.classes.get(part), path[0]
         if kind is None:
@@ -148,9 +148,8 @@ class Draft:
         try:
             return typed(kind, values, part)
         except FieldErrors as errors:
-            errors = FieldErrors({name: _elsewhere(name, text) for name, text in errors.problems.items()}, part)
-            ours = all(f"{part}.{name}" in self.given for name in errors.problems)
-            raise UsageError(str(errors) if ours else self._located(str(errors))) from None
+            told = FieldErrors({name: _elsewhere(name, text) for name, text in errors.problems.items()})
+            raise UsageError(str(told) if errors.problems.keys() <= self.given else self._located(str(told))) from None
         except UsageError as error:
             raise UsageError(str(error) if self.given else self._located(str(error))) from None
 
@@ -246,8 +245,8 @@ def _options(values: Any, where: str) -> dict[str, Any]:
 
 def _elsewhere(name: str, problem: str) -> str:
     """Say of an option that other code bases have what it is called here."""
-    here = ELSEWHERE.get(name) if "is not an option" in problem else None
-    return problem if here is None else f" is not an option; it is {here} here"
+    here = ELSEWHERE.get(name.rpartition(".")[2]) if problem.startswith(UNKNOWN) else None
+    return problem if here is None else f"{UNKNOWN}; it is {here} here"
 
 
 def _shared(values: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def run(arguments: list[str]) -> None:
     if action in ("-h", "--help"):
         lines = [f"  {name:8} {(kind.__doc__ or '').splitlines()[0]}" for name, (kind, _) in ACTIONS.items()]
         print("\n".join([f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]", "", *lines, "",
-                         "robodiff data info --help, and so on, tells the options of each."]))  # fmt: skip
+                         "robodiff data info --help, and so on, tells the options of each. Example: robodiff data info builtin:pusht."]))  # fmt: skip
     elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
     elif action not in ACTIONS:

@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> None:
     own, overrides = _read(arguments)
     for part in KINDS:
         if f"{part}.help" in overrides:
-            print(_class_help(part, overrides[f"{part}.help"] or next(iter(registry.names(KINDS[part])))))
+            print(_class_help(part, overrides[f"{part}.help"]))
             return
     draft = _resumed(own, overrides) if own.resume is not None else _begun(own)
     minutes = {} if own.minutes is None else {"trainer.max_time": max_time(own.minutes)}
@@ -129,8 +129,7 @@ def _resumed(own: FitOptions, overrides: dict[str, str | None]) -> Draft:
         )
     folder = Path(str(own.resume)).expanduser()
     if folder.is_file():
-        raise UsageError(f"--resume {folder}: is a file; give the folder of the run that is to go on, or begin a new one "
-                         f"with --config {folder}")  # fmt: skip
+        raise UsageError(f"--resume {folder}: is a file; give the folder of a run, or begin one with --config {folder}")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"--resume {folder}: no run there (it has no config.yaml)")
     return read_config(folder / "config.yaml")
@@ -146,7 +145,9 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _class_help(part: str, name: str) -> str:
+def _class_help(part: str, name: str | None) -> str:
+    if name is None:
+        return "\n".join(f"robodiff fit --{part}.help {each}" for each in registry.names(KINDS[part]))
     kind: Any = registry.find(KINDS[part], name)
     kind = kind if part == "model" else kind.config
     lines = [*description(kind), "", f"Options of --{part} {kind.__name__}:"]
