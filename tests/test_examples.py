@@ -109,4 +109,4 @@ def test_a_policy_with_two_stages(robodiff: Run, recording: Path, tmp_path: Path
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert [bool(row["train/lost_share"]) for row in rows] == [True, True, False, False]
-    assert "lost_share" in (run / "report.html").read_text()
+    assert "lost share" in (run / "report.html").read_text()
