@@ -93,7 +93,10 @@ def run(arguments: list[str]) -> None:
     """Find the action and run it."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        lines = [f"  {name:8} {(kind.__doc__ or '').splitlines()[0]}" for name, (kind, _) in ACTIONS.items()]
+        lines = [
+            f"  {name:8} {' '.join(str(kind.__doc__).split()).partition('. ')[0]}."
+            for name, (kind, _) in ACTIONS.items()
+        ]
         print("\n".join([f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]", "", *lines, "",
                          "robodiff data info --help, and so on, tells the options of each. Example: robodiff data info builtin:pusht."]))  # fmt: skip
     elif not action or action.startswith("-"):

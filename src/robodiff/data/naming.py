@@ -70,8 +70,8 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
     """
     ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
     if agent is not None and agent not in ids:
-        there = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
-        raise UsageError(f"{source}: has no agent {agent!r}; {there}")
+        known = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
+        raise UsageError(f"{source}: has no agent {agent!r}; {known}")
     joined = {key: made_of for key, made_of in sources.items() if not key.startswith(AGENTS)}
     for number in ids if agent is None else [agent]:
         prefix = f"{AGENTS}{number}."

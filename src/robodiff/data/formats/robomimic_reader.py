@@ -84,9 +84,9 @@ def _check_lengths(path: Path, demos: dict[str, Any], episodes: list[dict[str, P
     advice, faults = "leave it out with data.episodes, or record it again", []
     for number, ((name, demo), episode) in enumerate(zip(demos.items(), episodes, strict=True)):
         length = episode["actions"].frames if "actions" in episode else 0
-        said = int(demo.attrs.get("num_samples", length))
-        if length and said != length:
-            message = f"{name} has arrays of unequal lengths: actions {length}, num_samples {said}"
+        samples = int(demo.attrs.get("num_samples", length))
+        if length and samples != length:
+            message = f"{name} has arrays of unequal lengths: actions {length}, num_samples {samples}"
             faults.append(Finding("fatal", "unequal", message, advice, "num_samples", number))
     if faults:
         raise RecordingError(str(path), faults)

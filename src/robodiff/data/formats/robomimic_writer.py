@@ -69,23 +69,23 @@ def _fill(
         if on_episode is not None:
             on_episode(number + 1)
     for column in (column for column in episodes.table if column.startswith(MASK)):
-        listed = [f"demo_{number}" for number, there in enumerate(episodes.table[column]) if there]
+        listed = [f"demo_{number}" for number, is_in in enumerate(episodes.table[column]) if is_in]
         file[f"mask/{column.removeprefix(MASK)}"] = np.array(listed, "S")
 
 
 def _environment(episodes: Episodes) -> dict[str, Any]:
-    """The source's own, so that robomimic can make it again; it says the rate of the recording."""
-    found = episodes.attributes.get("env_args", {"env_name": episodes.source, "type": 2})  # 2 is Gym's
-    if control_frequency(found) == episodes.fps:
-        return found
-    arguments = found.get("env_kwargs")
+    """Return the source's own, so that robomimic can make it again; it says the rate of the recording."""
+    own = episodes.attributes.get("env_args", {"env_name": episodes.source, "type": 2})  # 2 is Gym's
+    if control_frequency(own) == episodes.fps:
+        return own
+    arguments = own.get("env_kwargs")
     arguments = arguments if isinstance(arguments, dict) else {}
-    return {**found, "env_kwargs": {**arguments, "control_freq": episodes.fps}}
+    return {**own, "env_kwargs": {**arguments, "control_freq": episodes.fps}}
 
 
 def place_of(episodes: Episodes, key: str) -> str | None:
-    """Where a demonstration has a key: where it was in one of robomimic's, else ``actions``, ``obs/<key>``, or None for
-    what there is no place for."""
+    """Return where a demonstration has a key: where it was in one of robomimic's, else ``actions``, ``obs/<key>``; None
+    for what there is no place for."""
     place = episodes.places.get(key, "")
     if place == "actions" or place.startswith("obs/"):
         return place

@@ -46,9 +46,9 @@ class ZarrWriter:
         for unfinished in path.rglob(f"*{_UNFINISHED}"):  # left by a writer that was killed
             unfinished.unlink()
         self.group: Any = zarr.open_group(path, mode="a", zarr_format=zarr_format)  # pyright: ignore
-        found = self.group.attrs.get(ATTRIBUTE, attributes)
-        if {**found, "complete": False} != attributes:
-            raise RobodiffError(f"{path}: holds another recording ({found}); choose another path")
+        existing = self.group.attrs.get(ATTRIBUTE, attributes)
+        if {**existing, "complete": False} != attributes:
+            raise RobodiffError(f"{path}: holds another recording ({existing}); choose another path")
         self._unfinished, self._features = attributes, features or {}
         if ATTRIBUTE not in self.group.attrs:
             self.group.attrs[ATTRIBUTE] = attributes
@@ -140,14 +140,14 @@ def pack_zip(folder: Path, target: Path) -> None:
 
 
 def building(target: Path) -> Path:
-    """The folder in which a .zip is made, beside it, until it is whole."""
+    """Return the folder in which a .zip is made, beside it, until it is whole."""
     return target.with_name(f".{target.name}.building")
 
 
 def _check_ours(path: Path) -> None:
     """Refuse a folder that holds anything but a recording that robodiff writes: nothing of others is touched."""
-    there = {file.name for file in path.iterdir() if not _left_out(file)} if path.is_dir() else set()
-    if there <= {"zarr.json", ".zgroup", ".zattrs"}:  # nothing, or a group in which nothing was written yet
+    names = {file.name for file in path.iterdir() if not _left_out(file)} if path.is_dir() else set()
+    if names <= {"zarr.json", ".zgroup", ".zattrs"}:  # nothing, or a group in which nothing was written yet
         return
     try:
         ours = ATTRIBUTE in zarr.open_group(path, mode="r").attrs
