@@ -67,7 +67,6 @@ def read_table(path: Path) -> Any:
     Raises:
         RobodiffError: no table there, a broken one, or one that takes more than memory has room for.
     """
-    import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
 
@@ -75,7 +74,7 @@ def read_table(path: Path) -> Any:
         if size > memory_free() / 3:
             raise RobodiffError(f"{path}: takes {size / 1e9:.1f} GB, more than memory has room for; divide it")
 
-    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
+    with reading(path, "a table (CSV or Parquet)"):
         if path.suffix.lower() == ".csv":
             check(4 * path.stat().st_size)
             table = pyarrow.csv.read_csv(path)
@@ -257,7 +256,7 @@ def _columns(path: Path) -> list[str]:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
+    with reading(path, "a table (CSV or Parquet)"):
         if path.suffix.lower() == ".csv":
             with path.open("rb") as file:
                 head = file.readline(100_000)
