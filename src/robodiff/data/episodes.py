@@ -61,6 +61,26 @@ class Feature(Document):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a recording, or unusual in it."""
+
+    severity: Literal["fatal", "warning", "note"]
+    """``fatal``: training is not possible or would be harmed. ``warning``: look at it. ``note``: worth knowing."""
+    check: str
+    """Which check found it."""
+    message: str
+    """What was found, and where."""
+    advice: str
+    """What to do about it."""
+    key: str | None = None
+    """The key, where it lies in one."""
+    episode: int | None = None
+    """The number of the episode, where it lies in one."""
+    frame: int | None = None
+    """The first frame of it, counted from the start of what was read."""
+
+
+@dataclass(frozen=True)
 class Episodes:
     """Recorded demonstrations: per key one array over all frames, episode after episode."""
 
@@ -110,6 +130,12 @@ class Episodes:
         episode = int(self.at(frame))
         return f"frame {frame - self.slice(episode).start} of episode {self.number(episode)}"
 
+    def finding(
+        self, frame: int, severity: Any, check: str, message: str, advice: str, key: str | None = None
+    ) -> Finding:
+        """Return what was found from a frame on."""
+        return Finding(severity, check, message, advice, key, self.number(self.at(frame)), frame)
+
     def only(self, places: np.ndarray) -> "Episodes":
         """Return some of the episodes, by their places here, rising."""
         if len(places) == len(self):
@@ -136,26 +162,6 @@ class Episodes:
             if name not in WHERE and len(kinds) <= 1 and kinds <= set(types):
                 columns[name] = column
         return columns
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a recording, or unusual in it."""
-
-    severity: Literal["fatal", "warning", "note"]
-    """``fatal``: training is not possible or would be harmed. ``warning``: look at it. ``note``: worth knowing."""
-    check: str
-    """Which check found it."""
-    message: str
-    """What was found, and where."""
-    advice: str
-    """What to do about it."""
-    key: str | None = None
-    """The key, where it lies in one."""
-    episode: int | None = None
-    """The number of the episode, where it lies in one."""
-    frame: int | None = None
-    """The first frame of it, counted from the start of what was read."""
 
 
 class RecordingError(RobodiffError):

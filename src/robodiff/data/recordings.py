@@ -247,9 +247,13 @@ class DataConfig(Document):
         else:
             layout = _default_layout(recording)
         keys = {name: (find_key(recording.arrays, key.file_key), key) for name, key in layout.items()}
-        missing = dict.fromkeys(key.file_key for file_key, key in keys.values() if file_key is None and not key.optional)
+        missing = dict.fromkeys(
+            key.file_key for file_key, key in keys.values() if file_key is None and not key.optional
+        )
         raise_faults(recording.source, (_missing(key, recording.arrays) for key in missing))
-        return {name: (replace(key, file_key=file_key),) for name, (file_key, key) in keys.items() if file_key is not None}
+        return {
+            name: (replace(key, file_key=file_key),) for name, (file_key, key) in keys.items() if file_key is not None
+        }
 
     def rate(self, recording: Recording) -> float:
         """Return the frames per second: what is given, what the file says, or what is usual."""
