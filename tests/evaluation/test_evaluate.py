@@ -126,7 +126,7 @@ def test_episodes_are_those_of_the_first_version(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--env", "pushy"], ["unknown environment 'pushy'", "Did you mean 'pusht'?"]),
-        (["--env", "pusht", "--episodes", "0"], ["--episodes: expected int >= 1; found 0"]),
+        (["--env", "pusht", "--episodes", "0"], ["--episodes: expected int >= 1 or null; found 0"]),
         (["--env", "pusht", "--sampler", "ddim"], ["does not go with"]),
         (["--episodes", "100"], ["--episodes is for episodes in an environment; give --env"]),
         (["--epsiodes", "100"], ["unknown option --epsiodes", "Did you mean '--episodes'?"]),

@@ -81,6 +81,8 @@ class Draft:
         if isinstance(value, str):
             self.choose(part, value)
             return
+        if not isinstance(value, dict) or not value.keys() <= hints(PartOptions).keys():
+            raise UsageError(f"{part}: expected class_path and init_args; found {brief(value)}")
         given = typed(PartOptions, value, part)
         if name := given.class_path:
             self.foreign += [part] if name in CLASSES else []
@@ -112,7 +114,9 @@ class Draft:
         part, *path = option.split(".")
         path = path[1:] if path[:1] == ["init_args"] else path
         if part not in PARTS or not path:
-            raise unknown_option(option, [".".join([known, *path]) for known in PARTS])
+            raise unknown_option(
+                option, [f"{known}.{name}" for known, kind in self.classes.items() for name in hints(kind)]
+            )
         if path == ["class_path"] and part in KINDS:
             self.choose(part, read_value(option, text, str), path=False)
             return
@@ -235,7 +239,7 @@ def _explained(kind: type, option: str, problem: str) -> str:
         return f"{UNKNOWN}; it is {ELSEWHERE[name]} here"
     others = [find_class(part, other) for other in registry.names(KINDS[part])] if part in KINDS else []
     owners = [other.__name__ for other in others if name in hints(other)]
-    return f"{UNKNOWN} of {kind.__name__}; it is one of {' and '.join(owners)}" if owners else problem
+    return f"{UNKNOWN} of {kind.__name__}; known to {', '.join(owners)}" if owners else problem
 
 
 def _without_null(value: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from robodiff.cli.configuration import read_config, read_run_config
-from robodiff.cli.options import Options, read_options, unknown_option
+from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import AtLeast, hints, load_yaml
+from robodiff.documents import AtLeast, load_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
@@ -41,6 +41,7 @@ class EvalOptions(Options):
     """
 
     positional = ("policy",)
+    further = "data."
 
     policy: str
     """A run, a policy's folder, or a repository of the Hugging Face hub."""
@@ -82,7 +83,9 @@ class EvalOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind, remedy = ("an environment", "give") if self.env is None else ("recorded episodes", "leave out")
+        kind, remedy = (
+            ("episodes in an environment", "give") if self.env is None else ("recorded episodes", "leave out")
+        )
         for name in IN_ENV if self.env is None else OFFLINE:
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for {kind}; {remedy} --env, or leave it out")
@@ -119,10 +122,7 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     dotted: dict[str, Any] = {}
     options = read_options(EvalOptions, "eval", arguments, dotted)
     recording = {name: value for name in RECORDING if (value := getattr(options, name)) is not None}
-    for option, text in dotted.items():
-        if not option.startswith("data."):
-            raise unknown_option(option, hints(EvalOptions))
-        recording[option] = load_yaml(text or "")
+    recording |= {option: load_yaml(text or "") for option, text in dotted.items()}
     if recording and options.data is None:
         raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
     return options, {name.removeprefix("data."): value for name, value in recording.items()}

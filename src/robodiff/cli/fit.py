@@ -3,11 +3,12 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
+from robodiff.documents import Above, AtMost
 from robodiff.errors import UsageError
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
@@ -33,7 +34,7 @@ class FitOptions(Options):
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: str | None = None
     """Go on with this run; only --trainer.max_* may be changed."""
-    minutes: float | None = None
+    minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
     """Train for about so long; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
@@ -47,6 +48,7 @@ class FitOptions(Options):
     print_config: Literal["whole", "skip_null", "comments"] | None = None
     """Print the configuration and stop; =comments adds every option's help, =skip_null leaves out what is null."""
 
+    further = "."
     alone = {"print_config": "whole"}  # noqa: RUF012
 
 

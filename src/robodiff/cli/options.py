@@ -18,6 +18,8 @@ class Options(Document):
 
     positional: ClassVar[tuple[str, ...]] = ()
     """Fields that are given without their names, in this order; a list takes all words that are left."""
+    further: ClassVar[str] = ""
+    """What is in the name of an option that a configuration or a recording has beside them."""
     alone: ClassVar[Mapping[str, str]] = {}
     """What options are that stand without a value."""
 
@@ -29,7 +31,7 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: d
         kind: of the options.
         command: as it is typed.
         arguments: what follows it.
-        extra: where options go that ``kind`` does not have, each with its text; None refuses them.
+        extra: where ``further`` options go, each with its text; None refuses them.
 
     Raises:
         UsageError: an unknown or missing option, or a value that does not fit.
@@ -43,7 +45,7 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: d
             words.append(text)
         elif option in annotations:
             given[option] = read_value(option, kind.alone.get(option) if text is None else text, annotations[option])
-        elif extra is not None:
+        elif extra is not None and kind.further in option:
             extra[option] = text
         else:
             raise unknown_option(option, annotations)

@@ -34,7 +34,9 @@ def check_fit(policy: Policies, spec: EnvSpec) -> None:
     check_features(policy, features, f"the environment {spec.name}")
     rate = 1 / policy.timing.spacing
     if abs(rate - spec.fps) > 1e-6:
-        raise UsageError(f"the policy acts at {rate:g} Hz, the environment {spec.name} at {spec.fps:g}")
+        raise UsageError(
+            f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"
+        )
 
 
 def needed_keys(policy: Policies, spec: EnvSpec) -> list[str]:
