@@ -121,7 +121,7 @@ def register(*objects: Any) -> None:
             )
         try:
             getattr(each, "on_register", lambda: None)()
-        except ValueError as error:
+        except UsageError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()

@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, describe, description, help_text, read_options, split
-from robodiff.documents import hints
+from robodiff.documents import Above, AtMost, hints
 from robodiff.errors import UsageError
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
@@ -35,7 +35,7 @@ class FitOptions(Options):
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: str | None = None
     """Go on with this run; only --trainer.max_* may be changed."""
-    minutes: float | None = None
+    minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
     """Train for about so long; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
@@ -84,7 +84,8 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
 
     from robodiff.cli.report import report
     from robodiff.progress import say
-    from robodiff.training.fit import Interrupted, fit
+    from robodiff.training.callbacks import Interrupted
+    from robodiff.training.fit import fit
 
     console = Console()
     try:
