@@ -213,7 +213,7 @@ def test_weights_that_do_not_fit_are_named(resnet: models.ResNet, tmp_path: Path
     weights = resnet.state_dict()
     load({key: value for key, value in weights.items() if "num_batches_tracked" not in key and "fc." not in key})
     less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
-    with pytest.raises(UsageError, match=r"weights\.pth: 1 weights .* layer1\.0\.conv1\.weight should be .*, is absent"):
+    with pytest.raises(UsageError, match=r"pth: 1 weights .* layer1\.0\.conv1\.weight should be .*, is absent"):
         load(less)
     with pytest.raises(UsageError, match=r"2 weights .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
         load({**weights, "bn1.weight": torch.zeros(3), "module.conv1": torch.zeros(1)})
