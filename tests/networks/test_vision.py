@@ -120,7 +120,7 @@ def test_a_keypoint_is_where_its_cell_looks() -> None:
     peaked = torch.zeros(1, 512, 10, 10)
     peaked[0, 0, 5, 4] = 100
     network._maps = lambda _: peaked  # type: ignore[method-assign]
-    torch.testing.assert_close(network.keypoints(pixels), torch.tensor([[[4.0 * STRIDE, 5 * STRIDE]]]))
+    torch.testing.assert_close(network.keypoints(pixels.unsqueeze(0)), torch.tensor([[[[4.0 * STRIDE, 5 * STRIDE]]]]))
 
 
 def test_views_are_what_the_network_sees() -> None:

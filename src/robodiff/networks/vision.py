@@ -98,12 +98,9 @@ class CameraEncoders(nn.Module):
     def views(self, images: Mapping[str, Tensor]) -> dict[str, CameraView]:
         """Per camera (B, To, C, H, W) uint8, what the network sees of it."""
         views = {}
-        for encoder, cameras in self._encoders():
-            for camera in cameras:
-                seen = self.preparation(images[camera], self.training)
-                keypoints = encoder.keypoints(seen.flatten(0, 1))
-                keypoints = None if keypoints is None else keypoints.unflatten(0, seen.shape[:2])
-                views[camera] = CameraView(seen.round().to(torch.uint8), keypoints)
+        for encoder, camera in [(encoder, camera) for encoder, cameras in self._encoders() for camera in cameras]:
+            seen = self.preparation(images[camera], self.training)
+            views[camera] = CameraView(seen.round().to(torch.uint8), encoder.keypoints(seen))
         return views
 
     def load_pretrained(self) -> None:
@@ -172,10 +169,10 @@ class ImageEncoder(nn.Module):
         return self.out(self.pool(self._maps(images)).flatten(1))
 
     def keypoints(self, images: Tensor) -> Tensor | None:
-        """(N, 3, h, w) from 0 to 255 to (N, K, 2), x and y in pixels; None with the global average."""
+        """(B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
         if not isinstance(self.pool, SpatialSoftmax):
             return None
-        places = self.pool(self._maps(images))  # (N, K, 2) in [-1, 1]
+        places = self.pool(self._maps(images.flatten(0, 1))).unflatten(0, images.shape[:2])  # (B, To, K, 2) in [-1, 1]
         height, width = self.pool.cells
         return (places + 1) / 2 * STRIDE * (torch.tensor([width, height], device=places.device) - 1)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import safetensors
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -150,7 +149,7 @@ def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
 
 def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
     """Return the weights in a file: whole, finite, saved with config.json, and stored as ``outline`` lays them out."""
-    with reading(path, "a safetensors file", safetensors.SafetensorError):
+    with reading(path, "a safetensors file"):
         content = path.read_bytes()
         weights = load(content)
     outlines = outline.state_dict()

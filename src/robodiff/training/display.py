@@ -4,7 +4,6 @@ import time
 from collections import deque
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -31,14 +30,10 @@ class Throughput(Callback):
         return self._samples / self._seconds if self._samples else None
 
     @property
-    def now(self) -> float:
-        """Samples a second over the last batches."""
-        return sum(samples for _, samples in self.recent) / max(sum(seconds for seconds, _ in self.recent), 1e-9)
-
-    @property
-    def batch_seconds(self) -> float:
-        """Seconds that one of the last batches took."""
-        return float(np.mean([seconds for seconds, _ in self.recent]))
+    def pace(self) -> tuple[float, str]:
+        """Seconds that one of the last batches took, and their samples a second in words."""
+        seconds, samples = map(sum, zip(*self.recent, strict=True))
+        return seconds / len(self.recent), per_second(samples / max(seconds, 1e-9), "samples")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the clock."""
@@ -81,16 +76,15 @@ class ProgressLine(Callback):
         if now - self._clock < (0.5 if self.bar else SECONDS_BETWEEN_LINES):
             return
         self._clock = now
+        (seconds, rate), step, total = self.throughput.pace, trainer.global_step, pl_module.total_steps
         loss = trainer.callback_metrics.get("train/loss")  # None until it is logged
-        shown = [f"epoch {trainer.current_epoch}", *([] if loss is None else [f"loss {float(loss):.4f}"])]
-        text = "  ".join([*shown, per_second(self.throughput.now, "samples")])
-        step, total = trainer.global_step, pl_module.total_steps
+        text = f"epoch {trainer.current_epoch}  {'' if loss is None else f'loss {float(loss):.4f}  '}{rate}"
         if self.bar is not None:
             self.bar.update(self._task, completed=step, total=total, description=text)
         elif total is None:
             say(self.console, f"step {step}  {text}")
         else:
-            left = (total - step) * trainer.accumulate_grad_batches * self.throughput.batch_seconds / 60
+            left = (total - step) * trainer.accumulate_grad_batches * seconds / 60
             say(self.console, f"step {step}/{total}  {text}  {left:.1f} min left")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
@@ -116,8 +110,8 @@ class ProgressLine(Callback):
         """Print once how long a step takes."""
         if not self._pace_shown:
             self._pace_shown = True
-            seconds = self.throughput.batch_seconds * trainer.accumulate_grad_batches
-            say(self.console, f"a step takes {seconds:.3g} s: {per_second(self.throughput.now, 'samples')}")
+            seconds, rate = self.throughput.pace
+            say(self.console, f"a step takes {seconds * trainer.accumulate_grad_batches:.3g} s: {rate}")
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
         """Stop the bar."""

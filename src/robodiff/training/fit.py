@@ -124,15 +124,12 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
 
 def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     """Return what is trained on what, in a few lines."""
-    sizes = {}
-    for key in policy.observation_keys:
-        feature = policy.features[key]
-        height_and_width = " x ".join(map(str, feature.shape[1:]))
-        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else key
+    pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
+    observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
         f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
-        f"policy: observes {', '.join(sizes.values())}; {sum(p.numel() for p in policy.parameters()):,} parameters"
+        f"policy: observes {', '.join(observed)}; {sum(p.numel() for p in policy.parameters()):,} parameters"
     )
 
 
@@ -156,8 +153,7 @@ def _compiling() -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
             raise
-        lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
-        reason = (lines or [type(error).__name__])[0]
+        reason = next((line for line in str(error).splitlines() if line and not line.endswith("raised:")), "")
         remedy = "it needs a C++ compiler, on a GPU Triton; or train with --trainer.compile false"
         raise RobodiffError(f"torch.compile failed: {reason}\n{remedy}") from None
 
