@@ -238,7 +238,7 @@ def test_broken_configurations(saved: Path) -> None:
         ({"features": {}}, "does not describe a policy"),
         ({"fps": "fast"}, "fps: expected float.*'fast'"),
         ({"features": [1]}, r"features: expected mapping"),
-        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "must have 1 dimensions"),
+        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "expected 1 dimensions"),
         ({"fps": float("nan")}, "cannot be read as JSON"),
         ({"fps": 0.0}, "fps: expected float > 0"),
         ({"config": {"class": "Other"}}, "unknown model 'Other'"),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics, parse_range
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, nearest
@@ -179,10 +180,9 @@ class _Part:
 
 def encoded_statistics(
     representation: ActionRepresentation,
-    actions: np.ndarray,
-    references: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     windows: Windows,
-    steps: slice = slice(None),
+    steps: slice,
     chunk: int = 4096,
 ) -> Statistics:
     """Return what the encoded actions of the training episodes hold, for the normalizer.
@@ -192,10 +192,9 @@ def encoded_statistics(
 
     Args:
         representation: how actions are encoded.
-        actions: (N, dim) of all frames.
-        references: per key of ``reference_keys`` (N, D) of all frames.
+        arrays: of all frames, ``action`` (N, dim) and per key of ``reference_keys`` (N, D).
         windows: of the training episodes.
-        steps: those of a window that are denoised; all when not given.
+        steps: those of a window that are denoised.
         chunk: windows (or frames) that are encoded at a time; it bounds the memory.
 
     Returns:
@@ -204,8 +203,8 @@ def encoded_statistics(
     low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
     count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
     for frames, now in _training_steps(windows, steps if representation.reference_keys else None, chunk):
-        current = {key: torch.from_numpy(references[key][now]) for key in representation.reference_keys}
-        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, n, encoded_dim)
+        current = {key: torch.from_numpy(arrays[key][now]) for key in representation.reference_keys}
+        encoded = representation.encode(torch.from_numpy(arrays[ACTION][frames]), current)  # (B, n, encoded_dim)
         values = encoded.flatten(0, 1).numpy().astype(np.float64)
         low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
         # Moments of blocks are merged around their means (Chan, Golub and LeVeque 1983): sums of squares would cancel.

@@ -95,7 +95,7 @@ class DiffusionPolicy(nn.Module):
         """
         arrays, config = episodes.arrays, self.config
         frames, vectors = windows.episode_frames, [key for key in self.normalizer.modes if key != ACTION]
-        actions = encoded_statistics(self.representation, arrays[ACTION], arrays, windows, config.denoised)
+        actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
         self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in vectors}})
         for key in config.normalization.keys() - self.features.keys():
             observes = ", ".join(self.observation_keys)

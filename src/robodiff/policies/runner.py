@@ -96,10 +96,8 @@ class PolicyRunner:
         """
         every = np.arange(len(self.seeds))
         chosen = every if rows is None else every[np.asarray(rows)]
-        self._fresh[chosen] = True
-        self._next[chosen] = self.timing.n_action_steps
-        self._chunks[chosen] = 0
-        self._past[chosen] = 0
+        self._fresh[chosen], self._next[chosen] = True, self.timing.n_action_steps
+        self._chunks[chosen], self._past[chosen] = 0, 0
         for row in chosen.tolist():
             self._broken.pop(row, None)
         if seeds is not None:
@@ -190,9 +188,8 @@ class PolicyRunner:
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
-        self._queue[due] = actions[due]
+        self._queue[due], self._next[due] = actions[due], 0
         self._chunks[due] += 1
-        self._next[due] = 0
         for row in np.flatnonzero(due).tolist():
             self._broken.pop(row, None)
             if not np.isfinite(actions[row]).all():

@@ -50,8 +50,7 @@ class RunLength(Callback):
     warmup_steps, timed_steps = 10, 40
 
     def __init__(self, config: TrainerConfig, new_length: bool = False) -> None:
-        self.config = config
-        self.new_length = new_length  # although the checkpoint brings one
+        self.config, self.new_length = config, new_length  # although the checkpoint brings one
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
 
@@ -116,8 +115,7 @@ class Rollouts(Callback):
         if trainer.is_global_zero:
             result = summary(rollout(pl_module.average, self.spec, seeds, min(self.config.num_envs, len(seeds))))
             figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
-        figures = trainer.strategy.broadcast(figures)
-        self.latest = {f"rollout/{name}": value for name, value in figures.items()}
+        self.latest = {f"rollout/{name}": value for name, value in trainer.strategy.broadcast(figures).items()}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 
@@ -130,9 +128,7 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, run: Path, config: TrainerConfig, rollouts: Rollouts | None) -> None:
-        self.run = run
-        self.config = config
-        self.rollouts = rollouts
+        self.run, self.config, self.rollouts = run, config, rollouts
         self.best: float | None = None  # higher is better
         self.worse_in_a_row = 0
         self._saved_at = time.monotonic()

@@ -59,14 +59,11 @@ class PolicyTraining(LightningModule):
         check_stages(policy, self.stages)
         self._trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}  # ever
         self._stage: Stage | None = None  # which has been begun in this process
-        self.seed = seed
-        self.clip = gradient_clip_val
-        self.batch_size = batch_size
+        self.seed, self.clip, self.batch_size, self.sample_every = seed, gradient_clip_val, batch_size, sample_every
         moves = action_variance > (SMALLEST_RANGE / 2) ** 2  # what is too small to be learnt varies by less
         self.action_moves = bool(moves.any())
         weights = torch.where(moves, 1 / action_variance, 0) / moves.sum()  # of squared errors, (E,)
         self.register_buffer("action_weights", weights.float(), persistent=False)
-        self.sample_every = sample_every
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
@@ -196,10 +193,9 @@ class PolicyTraining(LightningModule):
         """
         timing = self.policy.timing
         steps = slice(timing.n_obs_steps - 1, timing.n_obs_steps - 1 + timing.n_action_steps)
-        recorded, executed = batch[ACTION][:, steps], chunk.executed(timing)
-        squared = self.policy.representation.distance(executed, recorded).square()  # (B, Ta, E)
+        distance = self.policy.representation.distance(chunk.executed(timing), batch[ACTION][:, steps])  # (B, Ta, E)
         valid = ~batch["action_is_pad"][:, steps]
-        return ((squared * self.action_weights).sum(-1) * valid).sum() / valid.sum()
+        return ((distance.square() * self.action_weights).sum(-1) * valid).sum() / valid.sum()
 
     @property
     def samples_chunks(self) -> bool:

@@ -51,15 +51,9 @@ class MetricsCsv(Logger):
         if rank_zero_only.rank == 0:
             self._write(kept)
 
-    @property
-    def name(self) -> str:
-        """Lightning asks for it."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Lightning asks for it."""
-        return ""
+    name = "csv"  # pyright: ignore[reportAssignmentType]
+    """Lightning asks for it, and for a version."""
+    version = ""  # pyright: ignore[reportAssignmentType]
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
