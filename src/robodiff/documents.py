@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import pairwise
@@ -91,6 +92,7 @@ class Document:
 
     Raises:
         FieldErrors: values of another type, or out of bounds; all of them together.
+        UsageError: values that do not go together.
     """
 
     def __post_init__(self) -> None:
@@ -98,6 +100,12 @@ class Document:
         if problems:
             raise FieldErrors(problems)
         vars(self).update(converted)
+        if conflicts := [*self.conflicts()]:
+            raise UsageError("; ".join(conflicts[:MOST_PROBLEMS]))
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield in words which fields do not go together, although each fits by itself."""
+        yield from ()
 
 
 def typed(kind: type[T], values: Any, where: str = "") -> T:

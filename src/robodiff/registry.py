@@ -117,9 +117,9 @@ def register(*objects: Any) -> None:
             raise UsageError(f"cannot register {each!r}; expected {REGISTRABLE}")
         try:
             if name in BUILTIN[kind]:
-                raise ValueError("robodiff has one of that name; choose another")
+                raise UsageError("robodiff has one of that name; choose another")
             getattr(each, "on_register", lambda: None)()
-        except ValueError as error:
+        except UsageError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()

@@ -87,7 +87,8 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
 
     from robodiff.cli.report import report
     from robodiff.progress import say
-    from robodiff.training.fit import Interrupted, fit
+    from robodiff.training.callbacks import Interrupted
+    from robodiff.training.fit import fit
 
     console = Console()
     try:
