@@ -22,10 +22,8 @@ SUFFIXES = (*hdf5.SUFFIXES, ".npz", ".npy", *table.SUFFIXES, *pictures.VIDEOS)
 
 
 def holds_arrays(path: Path) -> bool:
-    """Tell whether a file or folder is one array or a group of them; pictures in a folder are one, too."""
-    if path.is_dir():
-        return is_zarr(path) or any(file.suffix.lower() in pictures.SUFFIXES for file in path.iterdir())
-    return path.suffix.lower() in SUFFIXES or hdf5.is_hdf5(path)
+    """Tell whether a file, or a folder that is one of zarr, is one array or a group of them."""
+    return is_zarr(path) if path.is_dir() else path.suffix.lower() in SUFFIXES or hdf5.is_hdf5(path)
 
 
 def is_zarr(path: Path) -> bool:

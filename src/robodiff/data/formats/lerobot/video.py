@@ -1,5 +1,6 @@
 """Camera videos: frames decoded in order at given times, and an episode's images encoded."""
 
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -7,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from robodiff.data.formats.pictures import opened_video
 from robodiff.errors import RobodiffError
-from robodiff.files import reading
 
 Codec = Literal["av1", "h264"]
 TOLERANCE = 0.25
@@ -44,43 +44,36 @@ def decode_frames(
     Raises:
         RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
     """
-    wanted, reformatter = 0, VideoReformatter()
-    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
-        stream = _check(path, container, fps, size)
+    wanted, shown, reformatter = 0, 0.0, VideoReformatter()
+    with opened_video(path) as (container, stream):
+        rate = fps if stream.average_rate is None else float(stream.average_rate)
+        if (stream.height, stream.width) != size or abs(rate / fps - 1) > 0.01:
+            actual, expected = f"{stream.height}x{stream.width} at {rate:g}", f"{size[0]}x{size[1]} at {fps:g}"
+            raise RobodiffError(f"{path}: is {actual} frames a second, but meta/info.json says {expected}")
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
             container.seek(int(first / stream.time_base), stream=stream)
-        shown = -1.0
         for frame in container.decode(stream):
-            if frame.time is None:
-                raise RobodiffError(f"{path}: is broken: a frame after {shown:.3f} s does not say when it is shown")
-            shown = frame.time
+            shown = math.nan if frame.time is None else frame.time
             late = (shown - times[wanted]) * fps
             if late < -TOLERANCE:
                 continue
-            if late > TOLERANCE:
-                raise RobodiffError(f"{path}: has no frame at {times[wanted]:.3f} s; the next is at {shown:.3f} s")
-            if frame.is_corrupt:
-                raise RobodiffError(f"{path}: is broken: the frame at {shown:.3f} s cannot be decoded whole")
+            if not late <= TOLERANCE or frame.is_corrupt:
+                break
             yield _planes(frame, reformatter, resize)[None]
             wanted += 1
             if wanted == len(times):
                 return
-    raise RobodiffError(f"{path}: ends with the frame at {max(shown, 0):.3f} s, but one at {times[wanted]:.3f} s is "
-                        "needed; the video is shorter than what meta/ says of it")  # fmt: skip
+    raise RobodiffError(f"{path}: has no whole frame at {times[wanted]:.3f} s; decoding ended at {shown:.3f} s")
 
 
 def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str, Any]:
     """Return what info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
-    if codec not in _ENCODERS:
-        raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(_ENCODERS)}")
     if height % 2 or width % 2 or min(height, width) < 64:
-        raise RobodiffError(f"a video needs an even height and width of at least 64; found {height}x{width}; "
-                            "store such images as png")  # fmt: skip
-    return {
-        "video.height": height, "video.width": width, "video.codec": codec, "video.pix_fmt": "yuv420p",
-        "video.fps": fps, "video.channels": 3, "is_depth_map": False, "has_audio": False,
-    }  # fmt: skip
+        size = f"{height}x{width}"
+        raise RobodiffError(f"a video needs an even height and width of at least 64; found {size}; store it as png")
+    sizes = {"video.height": height, "video.width": width, "video.channels": 3, "video.fps": fps}
+    return {**sizes, "video.codec": codec, "video.pix_fmt": "yuv420p", "is_depth_map": False, "has_audio": False}
 
 
 def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None:
@@ -95,22 +88,6 @@ def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None
             frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
-    if not container.streams.video or container.streams.video[0].codec_context is None:
-        raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy or download it again")
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
-    if stream.average_rate is not None and abs(stream.average_rate / fps - 1) > 0.01:
-        raise RobodiffError(
-            f"{path}: has {float(stream.average_rate):g} frames a second, but meta/info.json says fps {fps:g}"
-        )
-    if (stream.height, stream.width) != size:
-        raise RobodiffError(
-            f"{path}: is {stream.height}x{stream.width} (height x width), but meta/info.json says {size[0]}x{size[1]}"
-        )
-    return stream
 
 
 def _planes(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int] | None) -> np.ndarray:
