@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images, episode_numbers
+from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig, Recording, Stored
@@ -283,3 +283,16 @@ def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
         frames += len(block)
     if frames != piece.frames:
         raise RobodiffError(f"{piece.source}: only {frames} of {piece.frames} frames of {key} can be decoded")
+
+
+def episode_rows(
+    episodes: Episodes, columns: Mapping[str, list[Any]], on_episode: Callable[[int], None] | None
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """Yield for a writer the arrays of each episode, and what these columns say of it; tell when each is done."""
+    for number in range(len(episodes)):
+        frames = episodes.slice(number)
+        arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
+        row = {name: column[number] for name, column in columns.items()}
+        yield arrays, {name: value for name, value in row.items() if value is not None}
+        if on_episode is not None:
+            on_episode(number + 1)

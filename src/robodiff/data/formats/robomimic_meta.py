@@ -1,7 +1,6 @@
 """What a robomimic file says of its demonstrations: which there are, in which filters, at which rate, and more."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from robodiff.data.episodes import episode_numbers
 from robodiff.data.formats.pieces import check_room
+from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.errors import RobodiffError, UsageError, nearest
 
 Demonstrations = Mapping[str, Any]
@@ -30,36 +30,29 @@ def read_masks(path: Path, file: Any) -> dict[str, set[str]]:
     return masks
 
 
-def choose(
-    path: Path,
-    names: list[str],
-    masks: Mapping[str, set[str]],
-    filter_key: str | None,
-    val_filter_key: str | None,
-    episodes: list[int] | None,
-) -> list[int]:
+def choose(path: Path, names: list[str], masks: Mapping[str, set[str]], config: RobomimicConfig) -> list[int]:
     """Return the places in ``names`` of the demonstrations to train on and of those to hold out, rising.
 
     Raises:
         UsageError: a filter key or an episode that there is not, or nothing left to train on or to hold out.
         RobodiffError: a filter that names what is not there, or filters that name the same.
     """
-    for key in (key for key in (filter_key, val_filter_key) if key is not None):
+    for key in filter(None, (config.filter_key, config.val_filter_key)):
         if key not in masks:
-            others = f"there is {', '.join(masks)}.{nearest(key, [*masks])}" if masks else "it has no mask/"
-            raise UsageError(f"{path}: has no filter key {key!r}; {others}")
+            known = f"there is {', '.join(masks) or 'no mask/'}.{nearest(key, masks)}"
+            raise UsageError(f"{path}: has no filter key {key!r}; {known}")
         if unknown := sorted(masks[key] - {*names}):
             raise RobodiffError(f"{path}: mask/{key} names {unknown[0]!r}, which is not in data/; write the mask again")
-    held_out = set() if val_filter_key is None else masks[val_filter_key]
-    training = {*names} - held_out if filter_key is None else masks[filter_key]
+    held_out = masks[config.val_filter_key] if config.val_filter_key else set()
+    training = masks[config.filter_key] if config.filter_key else {*names} - held_out
     if both := sorted(training & held_out):
-        raise RobodiffError(f"{path}: mask/{filter_key} and mask/{val_filter_key} both name {both[0]!r}; what is held "
-                            "out cannot be trained on")  # fmt: skip
-    numbers = [n for n in episode_numbers(str(path), episodes, len(names)) if names[n] in training | held_out]
+        filters = f"mask/{config.filter_key} and mask/{config.val_filter_key}"
+        raise RobodiffError(f"{path}: {filters} both name {both[0]!r}; what is held out cannot be trained on")
+    numbers = [n for n in episode_numbers(str(path), config.episodes, len(names)) if names[n] in training | held_out]
     left = {names[number] for number in numbers}
-    if not left & training or (val_filter_key is not None and not left & held_out):
-        purpose = "hold out" if left & training else "train on"
-        raise UsageError(f"{path}: no demonstration is left to {purpose}; see filter_key, val_filter_key and episodes")
+    for purpose, part in (("train on", training), *([("hold out", held_out)] if config.val_filter_key else [])):
+        if not left & part:
+            raise UsageError(f"{path}: no demonstration is left to {purpose}; see data.filter_key and data.episodes")
     return numbers
 
 
@@ -70,15 +63,6 @@ def environment(data: Any) -> dict[str, Any]:
     except (LookupError, ValueError, TypeError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def control_frequency(environment: Mapping[str, Any]) -> float | None:
-    """Return the rate at which an environment was stepped; None where it is not told."""
-    try:
-        rate = environment["env_kwargs"]["control_freq"]
-        return float(rate) if 0 < rate < math.inf else None
-    except (LookupError, TypeError):
-        return None
 
 
 def attributes(demos: Demonstrations) -> dict[str, list[Any]]:

@@ -1,15 +1,15 @@
 """Read robomimic's HDF5 files: what demonstrations hold is compared before any image of theirs is read."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
-from robodiff.data.episodes import ACTION, MASK, Feature, Finding, RecordingError
+from robodiff.data.episodes import ACTION, MASK, Feature
 from robodiff.data.formats import hdf5
 from robodiff.data.formats import robomimic_meta as meta
-from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, hwc
+from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, control_frequency, hwc
 from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.recordings import Recording
 from robodiff.errors import RobodiffError
@@ -32,15 +32,12 @@ def open_robomimic(path: Path, config: RobomimicConfig) -> Recording:
         data = file.get("data")
         every = [name for name in data or () if isinstance(data.get(name), h5py.Group)]
         if not every:
-            raise RobodiffError(
-                f"{path}: holds no demonstrations; expected data/demo_0, ... with actions and obs/<key>"
-            )
+            raise RobodiffError(f"{path}: holds no demonstrations; expected data/demo_0 with actions and obs/<key>")
         every.sort(key=by_number)
         masks = meta.read_masks(path, file)
-        numbers = meta.choose(path, every, masks, config.filter_key, config.val_filter_key, config.episodes)
+        numbers = meta.choose(path, every, masks, config)
         demos = {every[number]: data[every[number]] for number in numbers}
-        episodes = [hdf5.pieces(path, demo) for demo in demos.values()]
-        _check_lengths(path, demos, episodes)
+        episodes = [_pieces(path, demo) for demo in demos.values()]
         names = {place: _name(place, piece.kind) for episode in episodes for place, piece in episode.items()}
         if config.shape_meta is not None:
             config.shape_meta.check(str(path), {place: _feature(piece) for place, piece in episodes[0].items()})
@@ -48,13 +45,21 @@ def open_robomimic(path: Path, config: RobomimicConfig) -> Recording:
         environment = meta.environment(data)
         table = meta.attributes(demos)
     if not any(place.startswith("obs/") for place in names):
-        raise RobodiffError(f"{path}: data/{next(iter(demos))} has no group obs/; extract the observations first, with "
-                            "robomimic's dataset_states_to_obs.py")  # fmt: skip
+        raise RobodiffError(f"{path}: has no group obs/; extract the observations with dataset_states_to_obs.py first")
     table |= {MASK + key: [name in listed for name in demos] for key, listed in masks.items()}
     table |= {"demo": list(demos), "episode_index": numbers}
     about = {"env_args": environment} if environment else {}
-    fps = meta.control_frequency(environment)
+    fps = control_frequency(environment)
     return Gathered(str(path), episodes, list(demos), names, fps, table, about).recording(config)
+
+
+def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:
+    """Return the arrays of a demonstration; the actions must be as many as it says."""
+    episode = hdf5.pieces(path, demo)
+    actions, samples = episode.get("actions"), demo.attrs.get("num_samples")
+    if actions and samples is not None and int(samples) != actions.frames:
+        episode["actions"] = replace(actions, fault=f"has {actions.frames} frames, but num_samples is {samples}")
+    return episode
 
 
 def _name(place: str, kind: Kind) -> str | None:
@@ -77,16 +82,3 @@ def _feature(piece: Piece) -> Feature | str:
     if piece.kind == "vector":
         return Feature("vector", (int(np.prod(piece.shape)),), "float32")
     return f"{piece}, neither numbers nor images"
-
-
-def _check_lengths(path: Path, demos: dict[str, Any], episodes: list[dict[str, Piece]]) -> None:
-    """Compare the actions with what each demonstration says of its length."""
-    advice, faults = "leave it out with data.episodes, or record it again", []
-    for number, ((name, demo), episode) in enumerate(zip(demos.items(), episodes, strict=True)):
-        length = episode["actions"].frames if "actions" in episode else 0
-        samples = int(demo.attrs.get("num_samples", length))
-        if length and samples != length:
-            message = f"{name} has arrays of unequal lengths: actions {length}, num_samples {samples}"
-            faults.append(Finding("fatal", "unequal", message, advice, "num_samples", number))
-    if faults:
-        raise RecordingError(str(path), faults)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +68,21 @@ def _zarr(path: Path) -> dict[str, Piece]:
 
     from robodiff.data.formats import zarr_reader
 
-    with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zarr_reader.check_files(path)
+    with zarr_reader.opening(path):
         node = zarr.open(path, mode="r")
         members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
-        return {name: _zarr_piece(path, name, array) for name, array in members
-                if isinstance(array, zarr.Array) and array.ndim}  # fmt: skip
+        return {
+            name: _zarr_piece(path, name, array, zarr_reader.fault_of(array))
+            for name, array in members
+            if isinstance(array, zarr.Array) and array.ndim
+        }
 
 
-def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
+def _zarr_piece(path: Path, name: str, array: Any, fault: str) -> Piece:
     def blocks() -> Iterator[np.ndarray]:
-        from robodiff.data.formats import zarr_reader
-
-        with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
+        with reading(path, "a zarr array"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield decoded(path, name, zarr_reader.decodable(path, name, array), array.shape[0])
+            yield decoded(path, name, array, array.shape[0])
 
-    frame = array.shape[1:]
-    return Piece(path, name, array.shape[0], frame, str(array.dtype), kind_of(frame, array.dtype), partial(blocks))
+    frame, dtype = array.shape[1:], array.dtype
+    return Piece(path, name, array.shape[0], frame, str(dtype), kind_of(frame, dtype), blocks, fault=fault)

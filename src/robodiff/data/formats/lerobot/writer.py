@@ -21,6 +21,7 @@ from robodiff.data.formats.lerobot.parquet import (
 )
 from robodiff.data.formats.lerobot.stats import Stats, image_stats, merge_stats, vector_stats
 from robodiff.data.formats.lerobot.video import Codec, describe_video, encode_video
+from robodiff.data.formats.pieces import episode_rows
 from robodiff.documents import write_json
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import replacing
@@ -49,13 +50,8 @@ def write_lerobot(
     with replacing(path) as temporary:
         robot = episodes.attributes.get("robot_type")
         writer = LeRobotWriter(temporary, episodes.fps, images, episodes.features, robot)
-        for number in range(len(episodes)):
-            frames = episodes.slice(number)
-            arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
-            row = {name: column[number] for name, column in columns.items()}
-            writer.append(arrays, **{name: value for name, value in row.items() if value is not None})
-            if on_episode is not None:
-                on_episode(number + 1)
+        for arrays, row in episode_rows(episodes, columns, on_episode):
+            writer.append(arrays, **row)
         writer.close()
     return left_out(episodes, [*columns, "robot_type"], names_kept=True)
 
