@@ -215,7 +215,7 @@ FAULTS: list[tuple[Edit, str]] = [
      r"actions of demo_4 has 9 frames, but num_samples is 8"),
     (lambda f: f["data/demo_4"].create_dataset("obs/late", (9, 2), "f4", chunks=(3, 2)),
      r"demo_0 has no obs/late|obs/late of demo_4 was not written in whole: 0 of 3 chunks"),
-    (without_frames, r"\S+ of demo_4 has no frames"),
+    (without_frames, r"actions of demo_4 has 0 frames, but num_samples is 9"),
     (spoil, r"obs/robot0_eef_pos is not finite at frame 5 of demo_3; mend or drop it"),
     (lambda f: f.__setitem__("data/demo_0/obs/agentview", np.zeros((8, 6, 6, 3), np.uint8)),
      r"obs/agentview and obs/agentview_image would both be called observation\.images\.agentview"),
@@ -253,7 +253,7 @@ def test_held_out_demonstrations_are_not_trained_on(file: Path) -> None:
 
 
 def test_files_that_are_not_hdf5(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: no such file"):
+    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: is missing"):
         read_robomimic(tmp_path / "nowhere.hdf5")
     content = file.read_bytes()
     for damaged in (b"", b"text", content[: len(content) // 2], content[:-1]):

@@ -151,9 +151,8 @@ def column_values(path: Path, name: str, column: Any) -> np.ndarray | None:
         lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
         if (bad := np.flatnonzero(lengths != lengths[:1])).size:
             row = int(bad[0]) * shape[0] // len(column)
-            raise RobodiffError(
-                f"{path}: {name} has {lengths[bad[0]]:g} values in row {row}, and {lengths[0]:g} in row 0"
-            )
+            counts = f"{lengths[bad[0]]:g} values in row {row}, and {lengths[0]:g} in row 0"
+            raise RobodiffError(f"{path}: {name} has {counts}")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         column = column.flatten()
     if pa.types.is_timestamp(column.type):

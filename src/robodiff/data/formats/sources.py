@@ -56,7 +56,8 @@ def picture_files(folder: Path, pattern: str) -> Piece:
     Raises:
         RobodiffError: there are none, or they lead out of the folder.
     """
-    files = [file for file in folder.glob(pattern) if file.suffix.lower() in pictures.SUFFIXES]
+    with reading(folder, "a folder of pictures"):
+        files = [file for file in folder.glob(pattern) if file.suffix.lower() in pictures.SUFFIXES]
     if not files:
         raise RobodiffError(f"{folder}: no pictures {pattern} found; expected .png or .jpg")
     files = sorted((inside(folder, file) for file in files), key=lambda file: by_number(file.relative_to(folder)))

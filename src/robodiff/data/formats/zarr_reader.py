@@ -44,8 +44,6 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
     Raises:
         RobodiffError: no recording there, or one in which episodes have no ends.
     """
-    if not path.exists():
-        raise RobodiffError(f"{path}: no such file or folder")
     with opening(path):
         store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
         group = zarr.open_group(store, mode="r")

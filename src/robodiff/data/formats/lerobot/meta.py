@@ -61,9 +61,7 @@ def read_meta(root: Path) -> Meta:
     episodes = episodes[: info.total_episodes]
     missing = set(range(info.total_episodes)) - {episode.number for episode in episodes}
     if missing:
-        raise RobodiffError(
-            f"{root}: meta/ lacks episode {min(missing)} of {info.total_episodes}; copy or download it again"
-        )
+        raise RobodiffError(f"{root}: meta/ lacks episode {min(missing)} of {info.total_episodes}; download it again")
     robot = info.robot_type if isinstance(info.robot_type, str) else None
     return Meta(root, info.fps, info.features, episodes, robot)
 
