@@ -85,9 +85,8 @@ def video_piece(path: Path) -> tuple[Piece, float | None]:
 def opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a video to decode its frames; yield the container and the stream. Errors name the file."""
     import av
-    import av.error
 
-    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
+    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
         if not container.streams.video or container.streams.video[0].codec_context is None:
             raise ValueError("it holds no pictures")
         stream = container.streams.video[0]

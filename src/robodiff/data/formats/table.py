@@ -77,11 +77,10 @@ def read_table(path: Path) -> Any:
     Raises:
         RobodiffError: no table there, a broken one, or one that takes more than memory has room for.
     """
-    import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    with reading(path, WHAT, pa.ArrowException):
+    with reading(path, WHAT):
         if path.suffix.lower() == ".csv":
             check_room(str(path), (4 * path.stat().st_size,))
             table = pyarrow.csv.read_csv(path)
@@ -228,7 +227,7 @@ def _columns(path: Path) -> list[str]:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    with reading(path, WHAT, pa.ArrowException):
+    with reading(path, WHAT):
         if path.suffix.lower() != ".csv":
             return pq.read_schema(path).names
         with path.open("rb") as file:

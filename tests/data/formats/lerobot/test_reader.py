@@ -156,7 +156,7 @@ def test_some_episodes_and_keys(version: str, request: pytest.FixtureRequest) ->
         np.testing.assert_array_equal(some.arrays[key], expected)
     assert some.table["episode_index"] == [0, 2]
     for numbers in ([], [3], [-1], [1, 1]):
-        with pytest.raises(UsageError, match="episodes must be different numbers from 0 to 2"):
+        with pytest.raises(UsageError, match="episodes.* different numbers below 3"):
             read_lerobot(path, episodes=numbers)
     with pytest.raises(RobodiffError, match=r"has no 'observation\.images\.left'; it has "):
         read_lerobot(path, ["observation.images.left", "action"])
@@ -310,7 +310,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: edit_data(r, action=np.zeros(N).tolist()),
      rf"{DATA}: action is float64 of shape \[\] .*, but .* says float32 of shape \[2\]"),
     (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 of shape .2. .*, but .* shape .7."),
-    (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "action has nan values in row 4"),
+    (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "has nan values in row 4"),
     (lambda r: edit_data(r, action=ragged(pa.list_)),
      rf"{DATA}: action has 3 values in row 7, and 2 in row 0"),
     (lambda r: edit_data(r, action=ragged(pa.large_list)), "action has 3 values in row 7, and 2 in row 0"),

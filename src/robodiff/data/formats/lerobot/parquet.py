@@ -24,7 +24,7 @@ def read_columns(path: Path, wanted: Callable[[str], bool]) -> pa.Table:
         RobodiffError: no such file, or a broken one.
     """
     with (
-        reading(path, "a parquet file", pa.ArrowException),
+        reading(path, "a parquet file"),
         pq.ParquetFile(path, page_checksum_verification=True) as file,
     ):
         return file.read(columns=[*filter(wanted, file.schema_arrow.names)])

@@ -71,7 +71,7 @@ def _vectors(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
 
     def read(episodes: list[Episode]) -> np.ndarray:
         path = meta.root / episodes[0].data
-        with reading(path, "a parquet file", pa.ArrowException):
+        with reading(path, "a parquet file"):
             table, rows = _table(meta, key, episodes)
             values = column_values(path, key, table[key])
         if values is None or (str(values.dtype), values.size) != (info.dtype, len(table) * math.prod(info.shape)):
@@ -166,7 +166,7 @@ class _Camera:
         path = self.meta.root / episodes[0].data
 
         def decode() -> Iterator[np.ndarray]:
-            with reading(path, "a parquet file of pictures", pa.ArrowException):
+            with reading(path, "a parquet file of pictures"):
                 table, rows = _table(self.meta, self.key, episodes)
                 for row in rows.tolist():
                     picture = table[self.key][row].as_py()["bytes"]
