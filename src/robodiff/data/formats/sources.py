@@ -1,13 +1,11 @@
 """Every array of a file or folder, whatever it is: for ``recording.yaml``, and to describe what is unknown."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robodiff.data.cache import decoded
 from robodiff.data.episodes import kind_of
 from robodiff.data.formats import hdf5, npz, pictures, table
 from robodiff.data.formats.pieces import Piece, by_number, inside
@@ -72,18 +70,15 @@ def _zarr(path: Path) -> dict[str, Piece]:
     with zarr_reader.opening(path):
         node = zarr.open(path, mode="r")
         members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
-        return {
-            name: _zarr_piece(path, name, array, zarr_reader.fault_of(array))
-            for name, array in members
-            if isinstance(array, zarr.Array) and array.ndim
-        }
+        arrays = {name: array for name, array in members if isinstance(array, zarr.Array) and array.ndim}
+        return {name: _zarr_piece(path, name, array) for name, array in arrays.items()}
 
 
-def _zarr_piece(path: Path, name: str, array: Any, fault: str) -> Piece:
+def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
+    from robodiff.data.formats import zarr_reader
+
     def blocks() -> Iterator[np.ndarray]:
-        with reading(path, "a zarr array"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield decoded(path, name, array, array.shape[0])
+        yield zarr_reader.decode(path, name, array, array.shape[0])
 
-    frame, dtype = array.shape[1:], array.dtype
+    frame, dtype, fault = array.shape[1:], array.dtype, zarr_reader.fault_of(array)
     return Piece(path, name, array.shape[0], frame, str(dtype), kind_of(frame, dtype), blocks, fault=fault)

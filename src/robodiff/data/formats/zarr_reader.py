@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,12 +115,15 @@ def _stored(
         feature = Feature("image", (channels, *(size or (height, width))), "uint8")
         make = Resized(str(path), key, size) if size else None
 
-    def read() -> np.ndarray:
-        with reading(path, WHAT), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return decoded(path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
-
+    read = partial(decode, path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
     return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults)
+
+
+def decode(path: Path, key: str, array: Any, frames: int, *more: Any) -> np.ndarray:
+    """Return the first frames of an array, as ``cache.decoded`` does; errors name the file."""
+    with reading(path, WHAT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decoded(path, key, array, frames, *more)
 
 
 def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
