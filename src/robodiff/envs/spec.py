@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
+import numpy as np
 from numpy.typing import NDArray
 
 from robodiff import registry
@@ -96,6 +97,23 @@ def get_env_spec(name: str) -> EnvSpec:
     if isinstance(found, EnvSpec) == bool(colon):
         raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
     return found(rest) if colon else found
+
+
+def select_keys(name: str, keys: Collection[str], observed: Collection[str]) -> list[str]:
+    """Return the keys in the order of the environment: nothing may depend on how a caller's set happens to be ordered.
+
+    Raises:
+        UsageError: one that it does not observe.
+    """
+    if unknown := sorted(set(keys).difference(observed)):
+        raise UsageError(f"{name} does not observe {unknown[0]}; it has {', '.join(observed)}")
+    return [key for key in observed if key in keys]
+
+
+def box(feature: Feature) -> gymnasium.spaces.Box:
+    """Return the space of what a key holds."""
+    low, high, dtype = (0, 255, np.uint8) if feature.kind == "image" else (-np.inf, np.inf, np.float32)
+    return gymnasium.spaces.Box(low, high, feature.shape, dtype)
 
 
 @contextmanager

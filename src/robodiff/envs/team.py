@@ -9,8 +9,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.naming import of_agent
-from robodiff.envs.spec import EnvSpec, get_env_spec
-from robodiff.errors import UsageError
+from robodiff.envs.spec import EnvSpec, get_env_spec, select_keys
 
 
 def team_spec(name: str) -> EnvSpec:
@@ -23,11 +22,8 @@ def team_spec(name: str) -> EnvSpec:
     parts: Any = of_agent(name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
 
     def make(keys: Collection[str]) -> gymnasium.Env[Any, Any]:
-        if unknown := [key for key in keys if key not in parts]:
-            raise UsageError(
-                f"{spec.name} does not observe {unknown[0]}; all agents together observe {', '.join(parts)}"
-            )
-        return TeamEnv(spec.make([part for key in keys for part in parts[key]]), {key: parts[key] for key in keys})
+        chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
+        return TeamEnv(spec.make([part for each in chosen.values() for part in each]), chosen)
 
     features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
     return replace(
