@@ -153,10 +153,21 @@ def convert(value: Any, kind: Any) -> Any:
     try:
         converted = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        _convert_values(value, kind)  # says in which key of a mapping it is
         raise ValueError(_told(str(error), value, kind)) from None
     if isinstance(converted, float | tuple | list) and not _finite(converted):
         raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
     return converted
+
+
+def _convert_values(value: Any, kind: Any) -> None:
+    for each in (kind, *get_args(kind)):  # of dict[str, X] | None, too
+        if get_origin(each) is dict and isinstance(value, dict):
+            for key, inner in value.items():
+                try:
+                    convert(inner, get_args(each)[1])
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
 
 
 def parse(text: str, kind: Any) -> Any:
