@@ -116,9 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(NotImplementedError):  # a network file system without locks
             lock.acquire()
     except Timeout:
-        raise RobodiffError(
-            f"{folder}: another process is writing to it; wait until it has ended, or stop it"
-        ) from None
+        raise RobodiffError(f"{folder}: another process is writing to it; wait until it ends, or stop it") from None
     try:
         yield
     finally:

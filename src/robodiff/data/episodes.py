@@ -259,8 +259,9 @@ def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[
     """
     if numbers is None:
         return list(range(count))
+    rule = f"data.episodes must be different numbers from 0 to {count - 1}"
     if not numbers or not set(numbers) <= set(range(count)) or len(set(numbers)) != len(numbers):
-        raise UsageError(f"{source}: data.episodes: expected different numbers below {count}; found {numbers[:8]}")
+        raise UsageError(f"{source}: {rule}; found {numbers[:8]}")
     return sorted(numbers)
 
 

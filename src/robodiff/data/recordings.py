@@ -218,20 +218,14 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        arrays = recording.arrays
-        unreadable = {
-            part.file_key for made_of in sources.values() for part in made_of if arrays[part.file_key].is_unreadable
-        }
-        faults = [_neither(key, stored) for key, stored in arrays.items() if key in unreadable]
+        parts = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]
+        unreadable = [(name, key) for name, key in parts if recording.arrays[key].is_unreadable]
+        faults = [_neither(key, recording.arrays[key]) for _, key in unreadable]
         if keys is not None or self.key_map is not None or recording.layout is not None:
             raise_faults(recording.source, faults)
         for fault in faults:
             notice(f"{recording.source}: {fault.message}; left out")
-        return {
-            name: made_of
-            for name, made_of in sources.items()
-            if unreadable.isdisjoint(part.file_key for part in made_of)
-        }
+        return {name: made_of for name, made_of in sources.items() if name not in dict(unreadable)}
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -331,9 +325,9 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
+    if place.exists() and (form := next((each for each in formats() if each.recognise(place)), None)):
+        return form
     if place.exists():
-        if form := next((each for each in formats() if each.recognise(place)), None):
-            return form
         from robodiff.data.describe import describe_unknown
 
         raise UsageError(describe_unknown(place))

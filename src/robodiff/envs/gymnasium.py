@@ -66,7 +66,7 @@ def gymnasium_spec(
         RobodiffError: the environment cannot be made.
     """
     if environment_id not in gymnasium.registry:
-        advice = f"{nearest(environment_id, gymnasium.registry)} A package that adds it is named with --plugin MODULE"
+        advice = f"{nearest(environment_id, gymnasium.registry)} Name the package that adds it with --plugin MODULE"
         raise UsageError(f"gymnasium has no environment {environment_id!r}.{advice}")
 
     def make(**mode: str) -> gymnasium.Env[Any, Any]:
@@ -158,8 +158,7 @@ def _named(
         raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation; {known}")
     sources = {key_map.get(key) or _usual(key, feature): key for key, feature in boxes.items()}
     if len(sources) < len(boxes) or not boxes:
-        expected = f"expected images and vectors, with a name each, found {', '.join(boxes) or space}"
-        raise UsageError(f"{name}: {expected}; name them by options such as KEY=observation.state")
+        raise UsageError(f"{name}: give each image and vector of {space} a name, such as KEY=observation.state")
     return sources, {target: boxes[key] for target, key in sources.items()}
 
 

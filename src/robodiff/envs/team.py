@@ -1,11 +1,12 @@
 """An environment of several agents as one policy for the whole team sees it: ``team:NAME``."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers import TransformObservation
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.naming import of_agent
@@ -23,7 +24,8 @@ def team_spec(name: str) -> EnvSpec:
 
     def make(keys: Collection[str]) -> gymnasium.Env[Any, Any]:
         chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
-        return TeamEnv(spec.make([part for each in chosen.values() for part in each]), chosen)
+        environment = spec.make([part for each in chosen.values() for part in each])
+        return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
 
     features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
     return replace(
@@ -37,21 +39,9 @@ def team_spec(name: str) -> EnvSpec:
     )
 
 
-class TeamEnv(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Join observations.
-
-    Args:
-        env: the environment.
-        parts: name here -> the names in the environment that make it up.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any], parts: Mapping[str, tuple[str, ...]]) -> None:
-        super().__init__(env)
-        self._parts = parts
-
-    def observation(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return vectors of one name end to end; what has one part stays as it is."""
-        return {key: np.concatenate([observation[part] for part in parts]) for key, parts in self._parts.items()}
+def _join(observation: Mapping[str, np.ndarray], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return vectors of one name end to end; what has one part stays as it is."""
+    return {key: np.concatenate([observation[part] for part in names]) for key, names in parts.items()}
 
 
 def _joined(features: list[Feature]) -> Feature:

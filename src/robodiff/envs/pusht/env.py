@@ -121,15 +121,12 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         self._steps = int(snapshot[7])
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        observation: dict[str, NDArray[Any]] = {}
-        for key in self._keys:
-            if key == STATE:
-                observation[key] = np.array(self._simulation.agent.position, dtype=np.float32)
-            elif key == ENVIRONMENT_STATE:
-                observation[key] = corners_from_pose(self.state[None, 2:5])[0].astype(np.float32)
-            else:
-                observation[key] = _draw(self._simulation)
-        return observation
+        observe = {
+            STATE: lambda: np.array(self._simulation.agent.position, dtype=np.float32),
+            ENVIRONMENT_STATE: lambda: corners_from_pose(self.state[None, 2:5])[0].astype(np.float32),
+            IMAGE: lambda: _draw(self._simulation),
+        }
+        return {key: observe[key]() for key in self._keys}
 
 
 def _finite(what: str, values: NDArray[np.floating], *lengths: int) -> NDArray[np.float64]:
