@@ -70,14 +70,8 @@ class WindowDataModule(LightningDataModule):
         if len(self.val_windows) == 0:
             return []
         order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
-        return WindowLoader(
-            self._resident(),
-            self.val_windows,
-            self.config.val_batch_size,
-            order=lambda _: order,
-            position=lambda: 0,
-            device=self._device,
-        )
+        size, device = self.config.val_batch_size, self._device
+        return WindowLoader(self._resident(), self.val_windows, size, lambda _: order, lambda: 0, device=device)
 
     @property
     def _device(self) -> torch.device:

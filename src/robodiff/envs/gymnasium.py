@@ -19,7 +19,7 @@ from gymnasium import spaces
 from robodiff import registry
 from robodiff.data.episodes import ACTION, CHANNELS, Feature
 from robodiff.documents import parse
-from robodiff.envs.spec import EnvSpec, box, raise_for_env, select_keys
+from robodiff.envs.spec import AnyEnv, EnvSpec, box, raise_for_env, select_keys
 from robodiff.errors import UsageError, nearest
 
 STATES = ("", "agent_pos", "state")
@@ -69,7 +69,7 @@ def gymnasium_spec(
         advice = f"{nearest(environment_id, gymnasium.registry)} Name the package that adds it with --plugin MODULE"
         raise UsageError(f"gymnasium has no environment {environment_id!r}.{advice}")
 
-    def make(**mode: str) -> gymnasium.Env[Any, Any]:
+    def make(**mode: str) -> AnyEnv:
         return gymnasium.make(environment_id, disable_env_checker=True, **mode, **arguments)
 
     with raise_for_env(f"the environment {name} cannot be made"):
@@ -115,11 +115,7 @@ class NamedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        sources: Mapping[str, str],
-        features: Mapping[str, Feature],
-        threshold: float | None,
+        self, env: AnyEnv, sources: Mapping[str, str], features: Mapping[str, Feature], threshold: float | None
     ) -> None:
         super().__init__(env)
         self.observation_space = spaces.Dict({name: box(features[name]) for name in sources})

@@ -14,6 +14,8 @@ from robodiff.data.episodes import Feature
 from robodiff.documents import Document
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 
+AnyEnv = gymnasium.Env[Any, Any]
+
 
 class Expert(Protocol):
     """Demonstrates on one environment; the same seed gives the same demonstration."""
@@ -43,7 +45,7 @@ class EnvSpec:
     """
 
     name: str
-    make: Callable[[Collection[str]], gymnasium.Env[Any, Any]]
+    make: Callable[[Collection[str]], AnyEnv]
     """From the observation keys that are needed; nothing else is computed or drawn. Refuses unknown keys."""
     features: Mapping[str, Feature]
     """Everything that it can observe, and ``action``: one flat vector, of several agents end to end."""

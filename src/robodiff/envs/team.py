@@ -4,13 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.wrappers import TransformObservation
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.naming import of_agent
-from robodiff.envs.spec import EnvSpec, get_env_spec, select_keys
+from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, select_keys
 
 
 def team_spec(name: str) -> EnvSpec:
@@ -22,7 +21,7 @@ def team_spec(name: str) -> EnvSpec:
     spec = get_env_spec(name)
     parts: Any = of_agent(name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
 
-    def make(keys: Collection[str]) -> gymnasium.Env[Any, Any]:
+    def make(keys: Collection[str]) -> AnyEnv:
         chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
         environment = spec.make([part for each in chosen.values() for part in each])
         return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
