@@ -111,7 +111,7 @@ def test_options(robodiff: Run, tmp_path: Path, marker: Path, options: tuple[str
     ("content", "message"),
     [
         (b"model: null\ndata: {class_path: ZarrDataModule, init_args: {path: x}}", "nothing says what model is"),
-        (b"model: {class_path: null}", "model: unknown class null"),
+        (b"model: {class_path: null}", "model.class_path: expected str; found null"),
         (b"model: \xe9", "cannot be read as YAML: 'utf-8' codec"),
         (b"model: [", "cannot be read as YAML: while parsing"),
         (b"seed_everything: !!bool maybe", "holds a value that is not what its tag says"),

@@ -77,8 +77,8 @@ def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path
     shutil.copytree(measured, tmp_path / "elsewhere")
     for against, arguments, message in (
         (a, (), "is the evaluation that would be written"),
-        (measured, ("--episodes", 0), "--episodes: expected int >= 1; found 0"),
-        (measured, ("--videos", -1), "--videos: expected int >= 0; found -1"),
+        (measured, ("--episodes", 0), "--episodes: expected int >= 1 or null; found 0"),
+        (measured, ("--videos", -1), "--videos: expected int >= 0 or null; found -1"),
         (measured, ("--device", "gpu"), "device gpu: "),
         (tmp_path / "nowhere", (), "nowhere: no such folder"),
         (measured, ("--seed", 5), "share no seed: 5 to 6 and 100000 to 100001"),

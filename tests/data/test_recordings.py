@@ -181,11 +181,11 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
     assert f"{lerobot_set}: 4 episodes" in out
     assert "data.num_workers has no effect" in err
     assert load_policy(tmp_path / "run").config.frame_stride == 2
-    code, _, err = robodiff("fit", "--data", "LeRobotConfig", "--data.rot", "x")
-    assert (code, err.strip()) == (2, "robodiff fit: error: unknown option --data.rot. Did you mean '--data.root'?")
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data", "LeRobotConfig", "--data.rot", "x")
+    assert (code, err.strip()) == (2, "robodiff fit: error: unknown option data.rot. Did you mean 'root'?")
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.root", "x")
     assert code == 2
-    assert "data.root is an option of another class than ZarrConfig, which data is here; set the class" in err
+    assert "unknown option data.root of ZarrConfig; known to LeRobotConfig" in err
     code, _, err = robodiff("fit", "--data.root", "x")
     assert code == 2
     assert "nothing says what data is" in err

@@ -281,9 +281,9 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
         ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
         ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
         ((run, "--data", data, "--data.agents", "0"), 2, "Did you mean"),
-        ((run, "--windows", 0), 2, "--windows: expected int >= 1; found 0"),
+        ((run, "--windows", 0), 2, "--windows: expected int >= 1 or null; found 0"),
         ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
-        ((tmp_path / "state",), 2, "give --data PATH to compare its actions with recorded ones, or --env ENV"),
+        ((tmp_path / "state",), 2, "give --data PATH to compare with recorded actions, or --env ENV"),
         ((tmp_path / "joints", "--data", data), 1, "has no 'observation.joints'"),
     ):
         got, _, err = robodiff("eval", *arguments)

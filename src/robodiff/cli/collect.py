@@ -68,22 +68,20 @@ def record(options: CollectOptions, out: Path, expert_options: dict[str, Any]) -
     recipe = {"env": options.env, "seed": options.seed, "images": options.images, **expert_options}
     folder = building(out) if out.suffix == ".zip" else out
     console = Console()
-    with locked(folder):
-        with naming(folder):
-            spec = get_env_spec(options.env)
-            writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=spec.features)
-            if writer.episodes > options.episodes:
-                raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than --episodes "
-                                 f"{options.episodes}")  # fmt: skip
-            if writer.episodes:
-                say(console, f"{folder}: has {writer.episodes} episodes already; going on")
-            seed = int(writer.column("seed")[-1]) + 1 if writer.episodes else options.seed
-            missing = options.episodes - writer.episodes
-            with bar(console, "demonstrations", options.episodes) as advance:
-                for episode in demonstrations(missing, seed) if missing else ():
-                    writer.append(episode.arrays, seed=episode.seed, success=True)
-                    advance(writer.episodes)
-            writer.close()
+    with locked(folder), naming(folder):
+        spec = get_env_spec(options.env)
+        writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=spec.features)
+        if writer.episodes > options.episodes:
+            raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than {options.episodes}")
+        if writer.episodes:
+            say(console, f"{folder}: has {writer.episodes} episodes already; going on")
+        seed = int(writer.column("seed")[-1]) + 1 if writer.episodes else options.seed
+        missing = options.episodes - writer.episodes
+        with bar(console, "demonstrations", options.episodes) as advance:
+            for episode in demonstrations(missing, seed) if missing else ():
+                writer.append(episode.arrays, seed=episode.seed, success=True)
+                advance(writer.episodes)
+        writer.close()
         attempts = int(writer.column("seed")[-1]) + 1 - options.seed
         if folder != out:
             pack_zip(folder, out)

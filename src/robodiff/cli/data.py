@@ -6,15 +6,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from robodiff.cli.options import Options, read_options, read_value, split
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from robodiff.cli.options import Options, read_options, read_value
 from robodiff.data.check import examine, findings_in
 from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
 from robodiff.documents import AtLeast, hints
 from robodiff.errors import UsageError, nearest, notice
+from robodiff.progress import bar, say
 
 T = TypeVar("T", bound="InfoOptions")
+VERDICTS = {
+    "fatal": "Training would fail or be harmed: mend what is fatal, then check again (more may show then).",
+    "warning": "It can be trained on, but look at the warnings first.",
+    "note": "Nothing found that speaks against training on it.",
+}
+"""By the worst that was found."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,19 +105,23 @@ def run(arguments: list[str]) -> None:
     """Find the action and run it."""
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
-        lines = [
-            f"  {name:8} {' '.join(str(kind.__doc__).split()).partition('. ')[0]}."
-            for name, (kind, _) in ACTIONS.items()
-        ]
-        print("\n".join([f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]", "", *lines, "",
-                         "robodiff data info --help, and so on, tells the options of each. Example: robodiff data info builtin:pusht."]))  # fmt: skip
+        print(_help())
     elif not action or action.startswith("-"):
         raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
     elif action not in ACTIONS:
-        raise UsageError(f"unknown action {action!r}; there is {', '.join(ACTIONS)}.{nearest(action, [*ACTIONS])}")
+        raise UsageError(f"unknown action {action!r}; there is {', '.join(ACTIONS)}.{nearest(action, ACTIONS)}")
     else:
         kind, act = ACTIONS[action]
         act(*read_recording_options(kind, f"data {action}", arguments[1:]))
+
+
+def _help() -> str:
+    titles = {name: " ".join(str(kind.__doc__).split()).partition(". ")[0] for name, (kind, _) in ACTIONS.items()}
+    actions = "\n".join(f"  {name:8} {title}." for name, title in titles.items())
+    return (
+        f"usage: robodiff data {'|'.join(ACTIONS)} PATH [options]\n\n{actions}\n\n"
+        "robodiff data info --help, and so on, tells the options of each. Example: robodiff data info builtin:pusht."
+    )
 
 
 def read_recording_options(kind: type[T], command: str, arguments: list[str]) -> tuple[T, DataConfig]:
@@ -115,21 +131,16 @@ def read_recording_options(kind: type[T], command: str, arguments: list[str]) ->
         UsageError: an option that neither has, or a value that does not fit.
         RobodiffError: no recording there.
     """
-    own, others = [], {}
-    for option, value in split(arguments):
-        if option is None or option == "help" or option in hints(kind):
-            own += [value] if option is None else [f"--{option}" if value is None else f"--{option}={value}"]
-        else:
-            others[option] = value
-    options = read_options(kind, command, own)
+    extra: dict[str, Any] = {}
+    options = read_options(kind, command, arguments, extra)
     form = format_at(options.path)
     annotations = hints(form.config)
-    for option in others:
+    for option, text in extra.items():
         if option not in annotations:
             known = nearest(option, [*hints(kind), *annotations], prefix="--")
             raise UsageError(f"unknown option --{option} ({form.title}).{known}")
-    given = {option: read_value(option, value, annotations[option]) for option, value in others.items()}
-    return options, open_path(options.path, **given)
+        extra[option] = read_value(option, text, annotations[option])
+    return options, open_path(options.path, **extra)
 
 
 def info(options: InfoOptions, source: DataConfig) -> None:
@@ -163,10 +174,7 @@ def view(options: ViewOptions, source: DataConfig) -> None:
 
 def convert(options: ConvertOptions, source: DataConfig) -> None:
     """Read, write in another format."""
-    from rich.console import Console
-
     from robodiff.data.formats.convert import convert as write
-    from robodiff.progress import bar, say
 
     episodes, out, console = source.read_chosen(), Path(options.out), Console()
     with bar(console, "episodes", len(episodes)) as advance:
@@ -198,29 +206,15 @@ def print_findings(path: str, findings: list[Finding]) -> None:
             episodes = sorted({f.episode for f in others if f.episode is not None})
             where = f", episode {', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
             print(f"    and {len(others)} more of this kind{where if episodes else ''}")
-    severities = [finding.severity for finding in findings]
-    if "fatal" in severities:
-        print("Training would fail or be harmed: mend what is fatal, then check again (more may show then).")
-    elif "warning" in severities:
-        print("It can be trained on, but look at the warnings first.")
-    else:
-        print("Nothing found that speaks against training on it.")
+    print(VERDICTS[findings[0].severity if findings else "note"])
 
 
 def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) -> None:
     """Print what there is in words, and a table with a row a key."""
-    import numpy as np
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    from robodiff.progress import say
-
-    console = Console()
-    lengths = episodes.lengths
-    say(console, episodes.source)
+    console, lengths = Console(), episodes.lengths
     say(
         console,
+        f"{episodes.source}\n"
         f"{title}: {len(episodes)} episodes, {lengths.sum():,} frames at {episodes.fps:g} Hz "
         f"({lengths.sum() / episodes.fps / 60:.1f} minutes)\n"
         f"lengths: {lengths.min()} to {lengths.max()} frames, median {int(np.median(lengths))}",
@@ -238,16 +232,18 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
         say(console, f"not read: {', '.join(episodes.unread)}")
 
 
-def _summary(column: Any) -> str:
+def _summary(column: np.ndarray) -> str:
     """Return of a column of the table how many are true, the range of numbers, or the first texts."""
     if column.dtype.kind == "b":
         return f"{column.sum()} of {len(column)}"
     if column.dtype.kind in "iuf":
         return f"{column.min()} to {column.max()}"
-    texts = list(dict.fromkeys(map(str, column)))
+    return _some(list(dict.fromkeys(map(str, column))))
+
+
+def _numbers(values: np.ndarray) -> str:
+    return _some([f"{value:.4g}" for value in values.ravel()])
+
+
+def _some(texts: list[str]) -> str:
     return ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
-
-
-def _numbers(values: Any) -> str:
-    flat = values.ravel()
-    return ", ".join(f"{v:.4g}" for v in flat[:3]) + (", ..." if len(flat) > 3 else "")

@@ -1,18 +1,17 @@
 """``robodiff eval``: measure a policy, in an environment or on recorded episodes."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
 from robodiff.cli.configuration import read_config, read_run_config
-from robodiff.cli.options import Options, read_options, split
+from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import load_yaml
+from robodiff.documents import AtLeast, load_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
@@ -42,17 +41,18 @@ class EvalOptions(Options):
     """
 
     positional = ("policy",)
+    further = "data."
 
     policy: str
     """A run, a policy's folder, or a repository of the Hugging Face hub."""
     env: str | None = None
     """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
     episodes."""
-    episodes: int | None = None
+    episodes: Annotated[int, AtLeast(1)] | None = None
     """With --env: how many episodes; 100 when not given."""
-    seed: int | None = None
+    seed: Annotated[int, AtLeast(0)] | None = None
     """Seed of the first episode, the others follow; without --env, of the noise; 100000 when not given."""
-    num_envs: int | None = None
+    num_envs: Annotated[int, AtLeast(1)] | None = None
     """With --env: episodes stepped together, with one policy call; 100 when not given."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
@@ -60,7 +60,7 @@ class EvalOptions(Options):
     """Denoising steps, in place of the policy's own number."""
     device: str = "cpu"
     """Where the policy runs: cpu, cuda, ..."""
-    videos: int | None = None
+    videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; 3 when not given."""
     against: str | None = None
     """With --env: another policy, which is evaluated on the same seeds, or the folder of an evaluation; the two are
@@ -76,18 +76,19 @@ class EvalOptions(Options):
     """Frames per second, if the recording does not say it itself."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    windows: int | None = None
+    windows: Annotated[int, AtLeast(1)] | None = None
     """Without --env: how many windows, evenly spread, are measured; 2000 when not given."""
     out: str | None = None
     """Folder to write to; inside the run when not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        kind, remedy = (
+            ("episodes in an environment", "give") if self.env is None else ("recorded episodes", "leave out")
+        )
         for name in IN_ENV if self.env is None else OFFLINE:
             if getattr(self, name) is not None:
-                remedy = "episodes in an environment; give" if self.env is None else "recorded episodes; leave out"
-                raise UsageError(f"--{name} is for {remedy} --env, or leave it out")
-        _ = self.config  # checks the bounds
+                raise UsageError(f"--{name} is for {kind}; {remedy} --env, or leave it out")
 
     @property
     def config(self) -> EvalConfig | OfflineConfig:
@@ -112,38 +113,27 @@ def run(arguments: list[str]) -> Path:
     return out
 
 
-def _read(arguments: Sequence[str]) -> tuple[EvalOptions, dict[str, Any]]:
+def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     """Return the options, and those that say more of the recording.
 
     Raises:
         UsageError: one that is unknown, out of its range, or without a meaning beside the others.
     """
-    words: list[str] = []
     dotted: dict[str, Any] = {}
-    for option, value in split(arguments):
-        if option is not None and option.startswith("data."):
-            dotted[option] = load_yaml(value or "")
-        elif option is None:
-            words.append(value)
-        else:
-            words.append(f"--{option}" if value is None else f"--{option}={value}")
-    options = read_options(EvalOptions, "eval", words)
-    recording = {name: getattr(options, name) for name in RECORDING} | dotted
-    given = [name for name, value in recording.items() if value is not None]
-    if given and options.data is None:
-        raise UsageError(f"--{given[0]} says more of the recording that --data names; give --data, or leave it out")
-    return options, {name.removeprefix("data."): recording[name] for name in given}
+    options = read_options(EvalOptions, "eval", arguments, dotted)
+    recording = {name: value for name in RECORDING if (value := getattr(options, name)) is not None}
+    recording |= {option: load_yaml(text or "") for option, text in dotted.items()}
+    if recording and options.data is None:
+        raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
+    return options, {name.removeprefix("data."): value for name, value in recording.items()}
 
 
 def default_folder(policy: str, options: EvalOptions) -> Path:
     """Return ``eval/<what is measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
-    if folder.is_file():
-        raise UsageError(f"{policy}: is a file; give the folder of a run or of a policy")
     if not folder.is_dir():
         raise UsageError(
-            f"{policy}: no such folder; a policy from the hub is measured with --out FOLDER, and compared with by the "
-            "folder of its evaluation"
+            f"{policy}: no such folder; name that of a run or policy, or --out FOLDER for one from the hub"
         )
     if folder.name in ("", ".."):
         folder = folder.resolve()
@@ -164,19 +154,19 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
     if other is not None and other.resolve() == out.resolve():
         raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
     result = _measure(options.policy, config, out, console)
+    _say_stopped(out, result, console)
     low, high = result.success_rate_ci95
-    evaluation = Evaluation(out, result)
-    _say_stopped(evaluation, console)
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
-    for line in (
+    means = f"means over the episodes: {extra}\n" if extra else ""
+    videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
+    say(
+        console,
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
-        f"{config.env} from seed {config.seed}",
-        f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps",
-        *([f"means over the episodes: {extra}"] if extra else []),
-        _latency(result),
-        f"written: {out / result.file}" + (f", and {VIDEO_FOLDER}/ beside it" if evaluation.videos else ""),
-    ):
-        say(console, line)
+        f"{config.env} from seed {config.seed}\n"
+        f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
+        f"{means}{_latency(result)}\n"
+        f"written: {out / result.file}{videos}",
+    )
     if other is not None:
         _compare(options, config, result, out, other, console)
 
@@ -202,21 +192,21 @@ def _compare(
 ) -> None:
     """Compare with the other evaluation, which is made first where there is none yet."""
     against = str(options.against)
-    made = Path(against) == other
-    theirs = read_result(other, EnvResult) if made else _measure(against, config, other, console, again=False)
-    _say_stopped(Evaluation(other, theirs), console)
-    paired = compare(result, theirs, options.policy, against)
+    is_made = Path(against) == other
+    second = read_result(other, EnvResult) if is_made else _measure(against, config, other, console, again=False)
+    _say_stopped(other, second, console)
+    paired = compare(result, second, options.policy, against)
     write_result(out, paired)
     success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
-    for line in (
-        f"against {against}, over the same {paired.episodes} seeds:",
+    say(
+        console,
+        f"against {against}, over the same {paired.episodes} seeds:\n"
         f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
         f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
-        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})",
-        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})",
-        paired.conclusion,
-    ):
-        say(console, line)
+        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})\n"
+        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})\n"
+        f"{paired.conclusion}",
+    )
 
 
 def _run_offline(
@@ -229,52 +219,46 @@ def _run_offline(
     source = open_path(options.data, **recording) if options.data else _recording_of_run(options.policy)
     result = evaluate_offline(options.policy, source, out, config, own, console)
     evaluated = result.evaluated
-    for line in (
-        *_errors(result),
+    say(
+        console,
+        f"{_errors(result)}\n"
         f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
-        f"of {evaluated.data}, {evaluated.which}",
-        _latency(result),
+        f"of {evaluated.data}, {evaluated.which}\n"
+        f"{_latency(result)}\n"
         f"written: {out / result.file}",
-    ):
-        say(console, line)
+    )
 
 
 def _recording_of_run(policy: str) -> DataConfig:
     """Return what the run that the policy lies in was trained on."""
-    run = run_of(Path(policy))
-    if run is not None:
-        return read_run_config(run).data
-    raise UsageError(
-        f"{policy}: lies in no run whose config.yaml would name a recording; give --data PATH to compare its actions "
-        "with recorded ones, or --env ENV to let it act"
-    )
+    if (run := run_of(Path(policy))) is None:
+        raise UsageError(f"{policy}: lies in no run; give --data PATH to compare with recorded actions, or --env ENV")
+    return read_run_config(run).data
 
 
-def _errors(result: OfflineResult) -> list[str]:
+def _errors(result: OfflineResult) -> str:
     """Tell the error over all dimensions, and that of the worst one at the first executed step and at the last."""
-    place, mean = result.worst_dimension, result.relative_to_mean
+    place, mean, hold = result.worst_dimension, result.relative_to_mean, result.relative_to_hold
     if place is None or mean is None:
-        return ["the recorded actions do not move: there is nothing to compare with"]
-    hold, worst = result.relative_to_hold, result.dimensions[place]
+        return "the recorded actions do not move: there is nothing to compare with"
+    worst = result.dimensions[place]
     held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
     unit = f" {worst.unit}" if worst.unit else ""
     executed = [step.mae[place] for step in result.steps if step.executed]
-    return [
-        f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action",
+    return (
+        f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action\n"
         f"worst is {worst.name}: {worst.mae:.3g}{unit} on average, {executed[0]:.3g} at the first step and "
         f"{executed[-1]:.3g} at the last; holding errs by {worst.hold:.3g}, the mean action by {worst.mean:.3g}, and "
-        f"two samples differ by {worst.spread:.3g}",
-    ]
-
-
-def _latency(result: EnvResult | OfflineResult) -> str:
-    latency, evaluated = result.latency_ms, result.evaluated
-    return (
-        f"one chunk takes {latency.p50:.1f} ms (p95 {latency.p95:.1f} ms) on {evaluated.device} with "
-        f"{evaluated.sampler}, {evaluated.steps} steps"
+        f"two samples differ by {worst.spread:.3g}"
     )
 
 
-def _say_stopped(evaluation: Evaluation, console: Console) -> None:
-    if evaluation.stopped:
-        say(console, evaluation.stopped, "bold red")
+def _latency(result: EnvResult | OfflineResult) -> str:
+    latency, how = result.latency_ms, result.evaluated
+    spread = f"{latency.p50:.1f} ms (p95 {latency.p95:.1f} ms)"
+    return f"one chunk takes {spread} on {how.device} with {how.sampler}, {how.steps} steps"
+
+
+def _say_stopped(out: Path, result: EnvResult, console: Console) -> None:
+    if stopped := Evaluation(out, result).stopped:
+        say(console, stopped, "bold red")

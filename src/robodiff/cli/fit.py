@@ -1,15 +1,14 @@
 """``robodiff fit``: train a policy."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from robodiff import registry
-from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_config, presets, read_config, to_yaml
-from robodiff.cli.options import Options, describe, description, help_text, read_options, split
-from robodiff.documents import hints
+from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
+from robodiff.cli.options import Options, description, help_text, options_help, read_options
+from robodiff.documents import Above, AtMost
 from robodiff.errors import UsageError
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
@@ -35,7 +34,7 @@ class FitOptions(Options):
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: str | None = None
     """Go on with this run; only --trainer.max_* may be changed."""
-    minutes: float | None = None
+    minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
     """Train for about so long; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
@@ -49,13 +48,17 @@ class FitOptions(Options):
     print_config: Literal["whole", "skip_null", "comments"] | None = None
     """Print the configuration and stop; =comments adds every option's help, =skip_null leaves out what is null."""
 
+    further = "."
+    alone = {"print_config": "whole"}  # noqa: RUF012
+
 
 def run(arguments: list[str]) -> None:
     """Parse, train, and say where the policy is."""
     if "-h" in arguments or "--help" in arguments:
         print(_help())
         return
-    own, overrides = _read(arguments)
+    overrides: dict[str, str | None] = {}
+    own = read_options(FitOptions, "fit", arguments, overrides)
     for part in KINDS:
         if f"{part}.help" in overrides:
             print(_class_help(part, overrides[f"{part}.help"]))
@@ -96,21 +99,6 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
         say(console, f"policy: {folder / 'policy'}\nreport: {report(folder)}")
 
 
-def _read(arguments: Sequence[str]) -> tuple[FitOptions, dict[str, str | None]]:
-    """Return the options of the command itself, and those of the configuration, as text."""
-    own: list[str] = []
-    overrides: dict[str, str | None] = {}
-    for option, value in split(arguments):
-        if option is None:
-            raise UsageError(f"unexpected argument {value!r}; options are written --name value")
-        if "." in option:
-            overrides[option] = value
-        else:
-            value = "whole" if option == "print_config" and value is None else value
-            own += [f"--{option}"] if value is None else [f"--{option}={value}"]
-    return read_options(FitOptions, "fit", own), overrides
-
-
 def _begun(own: FitOptions) -> Draft:
     draft = Draft.of({}) if own.config is None else find_config(own.config)
     for part in KINDS:
@@ -123,32 +111,24 @@ def _resumed(own: FitOptions, overrides: dict[str, str | None]) -> Draft:
     changed = [name for name in ("config", "run", "model", "data", "seed_everything") if getattr(own, name) is not None]
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:
-        raise UsageError(
-            "--resume goes on with the run as it was begun; of its options only --trainer.max_* may change, "
-            f"found --{changed[0]}"
-        )
+        raise UsageError(f"--resume repeats the run as it was; only --trainer.max_* may change, found --{changed[0]}")
     folder = Path(str(own.resume)).expanduser()
-    if folder.is_file():
-        raise UsageError(f"--resume {folder}: is a file; give the folder of a run, or begin one with --config {folder}")
     if not (folder / "config.yaml").is_file():
-        raise UsageError(f"--resume {folder}: no run there (it has no config.yaml)")
+        problem = "is a file; give the folder of a run" if folder.is_file() else "no run there (it has no config.yaml)"
+        raise UsageError(f"--resume {folder}: {problem}")
     return read_config(folder / "config.yaml")
 
 
 def _help() -> str:
-    lines = [help_text(FitOptions, "fit"), "", f"Presets: {', '.join(presets())}."]
-    for part, kind in KINDS.items():
-        lines.append(f"Classes of {part}: {', '.join(registry.names(kind))}.")
+    classes = [f"Classes of {part}: {', '.join(registry.names(kind))}." for part, kind in KINDS.items()]
+    lines = [help_text(FitOptions, "fit"), "", f"Presets: {', '.join(presets())}.", *classes]
     for part, kind in (("trainer", TrainerConfig), ("rollout", RolloutConfig)):
-        lines += ["", *description(kind)[:1]]
-        lines += [line for name in hints(kind) for line in describe(f"--{part}.{name}", kind, name)]
+        lines += ["", *description(kind)[:1], *options_help(kind, part)]
     return "\n".join(lines)
 
 
 def _class_help(part: str, name: str | None) -> str:
     if name is None:
         return "\n".join(f"robodiff fit --{part}.help {each}" for each in registry.names(KINDS[part]))
-    kind: Any = registry.find(KINDS[part], name)
-    kind = kind if part == "model" else kind.config
-    lines = [*description(kind), "", f"Options of --{part} {kind.__name__}:"]
-    return "\n".join([*lines, *(line for each in hints(kind) for line in describe(f"--{part}.{each}", kind, each))])
+    kind = find_class(part, name)
+    return "\n".join([*description(kind), "", f"Options of --{part} {kind.__name__}:", *options_help(kind, part)])

@@ -24,13 +24,9 @@ UNWRITABLE = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free some of your quota on that disk",
     errno.EFBIG: "allow larger files there (ulimit -f, or another file system)",
-    errno.EROFS: "make that disk writable or choose another place",
-    errno.EACCES: "get the permission or choose another place",
-    errno.EPERM: "get the permission or choose another place",
-    errno.ENOTDIR: "name a folder whose parents are folders",
-    errno.EEXIST: "choose another path: something else is there",
-    errno.EISDIR: "choose another path: a folder is there",
     errno.EIO: "look after that disk (the system's log tells more)",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "get the permission or choose another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose another path: something else is there"),
 }
 """What to do where the operating system refuses to write."""
 
@@ -50,8 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         if command not in COMMANDS:
-            raise UsageError(f"unknown command {command!r}; there is {', '.join(COMMANDS)}."
-                             f"{nearest(command, list(COMMANDS))}")  # fmt: skip
+            known = ", ".join(COMMANDS)
+            raise UsageError(f"unknown command {command!r}; there is {known}.{nearest(command, COMMANDS)}")
         importlib.import_module(f"robodiff.cli.{command}").run(_load_plugins(arguments[1:]))
     except RobodiffError as error:
         _fail(f"robodiff {command}: error: {error}", 2 if isinstance(error, UsageError) else 1)
@@ -68,8 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
         if error.errno not in UNWRITABLE:
             raise
         again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"
-        _fail(f"robodiff {command}: error: {error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished "
-              f"before stays\n{UNWRITABLE[error.errno]}, then go on with {again}")  # fmt: skip
+        failure = f"{error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished before stays"
+        _fail(f"robodiff {command}: error: {failure}\n{UNWRITABLE[error.errno]}, then go on with {again}")
 
 
 def _load_plugins(arguments: list[str]) -> list[str]:
@@ -104,16 +100,10 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: robodiff COMMAND [options]",
-            "",
-            "From recorded robot demonstrations to a measured diffusion policy.",
-            "",
-            *lines,
-            "",
-            "robodiff COMMAND --help tells more. --plugin FILE_OR_MODULE, with any command, adds models, data formats,",
-            "environments and samplers of your own. Example: robodiff demo --minutes 5",
-        ]
+    commands = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: robodiff COMMAND [options]\n\n"
+        f"From recorded robot demonstrations to a measured diffusion policy.\n\n{commands}\n\n"
+        "robodiff COMMAND --help tells more. --plugin FILE_OR_MODULE, with any command, adds models, data formats,\n"
+        "environments and samplers of your own. Example: robodiff demo --minutes 5"
     )

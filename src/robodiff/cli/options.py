@@ -1,11 +1,11 @@
 """The options of a command: a dataclass, whose annotations are checked and whose docstrings are the help texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from textwrap import wrap
 from typing import Any, ClassVar, TypeVar
 
-from robodiff.documents import Document, field_docs, hints, in_words, parse, plain, typed
+from robodiff.documents import Document, FieldErrors, field_docs, hints, in_words, parse, plain, typed
 from robodiff.errors import UsageError, nearest
 
 T = TypeVar("T", bound="Options")
@@ -18,10 +18,20 @@ class Options(Document):
 
     positional: ClassVar[tuple[str, ...]] = ()
     """Fields that are given without their names, in this order; a list takes all words that are left."""
+    further: ClassVar[str] = ""
+    """What is in the name of an option that a configuration or a recording has beside them."""
+    alone: ClassVar[Mapping[str, str]] = {}
+    """What options are that stand without a value."""
 
 
-def read_options(kind: type[T], command: str, arguments: Sequence[str]) -> T:
+def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: dict[str, Any] | None = None) -> T:
     """Read a command line; ``--help`` prints the options and exits.
+
+    Args:
+        kind: of the options.
+        command: as it is typed.
+        arguments: what follows it.
+        extra: where ``further`` options go, each with its text; None refuses them.
 
     Raises:
         UsageError: an unknown or missing option, or a value that does not fit.
@@ -30,28 +40,28 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str]) -> T:
         print(help_text(kind, command))
         raise SystemExit(0)
     annotations, given, words = hints(kind), {}, []
-    for option, value in split(arguments):
+    for option, text in split(arguments):
         if option is None:
-            words.append(value)
-        elif option not in annotations:
-            raise unknown_option(option, annotations)
+            words.append(text)
+        elif option in annotations:
+            given[option] = read_value(option, kind.alone.get(option) if text is None else text, annotations[option])
+        elif extra is not None and kind.further in option:
+            extra[option] = text
         else:
-            given[option] = read_value(option, value, annotations[option])
+            raise unknown_option(option, annotations)
     for name in kind.positional:
-        if in_words(annotations[name]).startswith("list"):
+        if words and in_words(annotations[name]).startswith("list"):
             given[name], words = words, []
         elif words:
             given[name] = read_value(name, words.pop(0), annotations[name])
     if words:
         raise UsageError(f"unexpected argument {words[0]!r}; options are written --name value")
-    for field in fields(kind):
-        if field.default is MISSING and field.default_factory is MISSING and given.get(field.name) in (None, []):
-            name = field.name.upper() if field.name in kind.positional else f"--{field.name}"
-            raise UsageError(f"{name} is missing; {usage(kind, command)}")
     try:
         return typed(kind, given)
-    except UsageError as error:
-        raise UsageError(f"--{error}" if str(error).split(":")[0] in annotations else str(error)) from None
+    except FieldErrors as errors:
+        names = {name: name.upper() if name in kind.positional else f"--{name}" for name in errors.problems}
+        problems = {names[name]: problem for name, problem in errors.problems.items()}
+        raise UsageError(f"{FieldErrors(problems)}; {usage(kind, command)}") from None
 
 
 def split(arguments: Sequence[str]) -> Iterator[tuple[str | None, Any]]:
@@ -84,10 +94,8 @@ def read_value(option: str, text: str | None, kind: Any) -> Any:
         raise UsageError(f"--{option} needs a value: {in_words(kind)}")
     try:
         return parse(text, kind)
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise UsageError(f"--{option}: {error}") from None
-    except UsageError as error:
-        raise UsageError(f"--{option} {error}") from None
 
 
 def unknown_option(option: str, known: Any) -> UsageError:
@@ -97,8 +105,7 @@ def unknown_option(option: str, known: Any) -> UsageError:
 
 def usage(kind: type[Options], command: str) -> str:
     """Return how a command is written, in a line."""
-    required = [field.name for field in fields(kind)
-                if field.default is MISSING and field.default_factory is MISSING]  # fmt: skip
+    required = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
     words = [name.upper() if name in required else f"[{name.upper()}]" for name in kind.positional]
     words += [f"--{name} {name.upper()}" for name in required if name not in kind.positional]
     return " ".join(["usage: robodiff", command, *words, "[options]"])
@@ -106,16 +113,20 @@ def usage(kind: type[Options], command: str) -> str:
 
 def help_text(kind: type[Options], command: str) -> str:
     """Return the help of a command."""
-    named = [name for name in hints(kind) if name not in kind.positional]
-    lines = [usage(kind, command), "", *description(kind), ""]
-    lines += [line for name in kind.positional for line in describe(name.upper(), kind, name)]
-    return "\n".join([*lines, *(line for name in named for line in describe(f"--{name}", kind, name))])
+    return "\n".join([usage(kind, command), "", *description(kind), "", *options_help(kind, "", kind.positional)])
 
 
 def description(kind: type) -> list[str]:
     """Return the docstring of a class, with its blank lines."""
-    lines = (kind.__doc__ or "").strip().splitlines()
-    return [line.removeprefix("    ") for line in lines]
+    return [line.removeprefix("    ") for line in (kind.__doc__ or "").strip().splitlines()]
+
+
+def options_help(kind: type, part: str, positional: Sequence[str] = ()) -> list[str]:
+    """Return the help of all fields of a class, those that are given without their names first."""
+    prefix = f"--{part}." if part else "--"
+    titles = {name: name.upper() for name in positional}
+    titles |= {name: f"{prefix}{name}" for name in hints(kind) if name not in positional}
+    return [line for name, title in titles.items() for line in describe(title, kind, name)]
 
 
 def describe(title: str, kind: type, name: str) -> list[str]:

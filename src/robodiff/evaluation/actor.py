@@ -10,6 +10,7 @@ from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.envs.spec import EnvSpec
 from robodiff.envs.team import team_spec
 from robodiff.errors import UsageError
+from robodiff.evaluation.chunks import check_features
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
 
@@ -28,17 +29,9 @@ def check_fit(policy: Policies, spec: EnvSpec) -> None:
         for agent, each in policy.items():
             check_fit(each, replace(spec, features=_features(spec, agent), agents={}))
         return
-    features = seen_by(policy, spec).features
-    for key, feature in policy.features.items():
-        offered = features.get(ACTION if key == PAST_ACTION and key not in features else key)
-        if offered is None:
-            names = ", ".join(name for name in features if name != ACTION)
-            raise UsageError(f"the policy observes {key!r}, which the environment {spec.name} lacks; it has {names}")
-        if offered.shape != feature.shape:
-            raise UsageError(
-                f"{key} is {feature.shape} for the policy and {offered.shape} in {spec.name}; a policy must be trained "
-                "on what the environment gives"
-            )
+    features = dict(seen_by(policy, spec).features)
+    features.setdefault(PAST_ACTION, features[ACTION])
+    check_features(policy, features, f"the environment {spec.name}")
     rate = 1 / policy.timing.spacing
     if abs(rate - spec.fps) > 1e-6:
         raise UsageError(

@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes
+from robodiff.data.episodes import ACTION, Episodes, Feature
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.results import Latency
+from robodiff.evaluation.config import SamplingConfig
+from robodiff.evaluation.results import Latency, Sampled
+from robodiff.machine import describe_machine
+from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 from robodiff.policies.runtime import draw_noise
@@ -18,6 +22,18 @@ from robodiff.policies.runtime import draw_noise
 WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
 BATCH, BATCH_OF_IMAGES = 64, 16
 """Windows sampled together; encoding two images of 480 x 640 for each of 16 takes about a gigabyte."""
+
+
+def open_policy(path: str | Path, config: SamplingConfig) -> tuple[DiffusionPolicy, Sampled]:
+    """Return the policy to measure, and what a result says of it."""
+    folder = find_policy(path)
+    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    return policy, Sampled(
+        policy=policy_hash(folder),
+        sampler=policy.config.noise_scheduler_type,
+        steps=policy.config.inference_steps,
+        device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
+    )
 
 
 def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
@@ -29,19 +45,19 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
     rate = 1 / policy.timing.spacing
     stride = round(episodes.fps / rate)
     if stride < 1 or abs(episodes.fps / rate - stride) > 1e-3 * stride:
-        raise UsageError(
-            f"the policy acts at {rate:g} Hz, and {episodes.source} has {episodes.fps:g} frames a second, which is not "
-            "a multiple of it"
-        )
+        found = f"{episodes.source} has {episodes.fps:g} frames a second"
+        raise UsageError(f"the policy acts at {rate:g} Hz, and {found}, which is not a multiple of it")
     return replace(policy.config.window, frame_stride=stride)
 
 
-def check_features(policy: DiffusionPolicy, episodes: Episodes) -> None:
-    """Raise ``UsageError`` unless the policy's features are the recording's."""
+def check_features(policy: DiffusionPolicy, features: Mapping[str, Feature], source: str) -> None:
+    """Raise ``UsageError`` unless the policy's features are among those of a recording or an environment."""
     for key, feature in policy.features.items():
-        recorded = episodes.features[key].shape
-        if recorded != feature.shape:
-            raise UsageError(f"{key} is {feature.shape} for the policy and {recorded} in {episodes.source}")
+        if key not in features:
+            names = ", ".join(name for name in features if name != ACTION)
+            raise UsageError(f"the policy observes {key!r}, which {source} lacks; it has {names}")
+        if features[key].shape != feature.shape:
+            raise UsageError(f"{key} is {feature.shape} for the policy and {features[key].shape} in {source}")
 
 
 def sample_chunks(
@@ -93,10 +109,8 @@ def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> 
     """Raise ``RobodiffError`` if the actions (A, n, Da) that were sampled at frames (A,) are not all finite."""
     finite = np.isfinite(chunks).all((1, 2))
     if not finite.all():
-        raise RobodiffError(
-            f"the policy's actions are not finite at {episodes.where(frames[finite.argmin()])} of {episodes.source}; "
-            "look at what it observes there, or take an earlier policy"
-        )
+        place = f"{episodes.where(frames[finite.argmin()])} of {episodes.source}"
+        raise RobodiffError(f"the policy's actions are not finite at {place}; look at what it observes there")
 
 
 def chunk_latency(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray], chunks: int = 30) -> Latency:
@@ -106,13 +120,12 @@ def chunk_latency(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray]
     ``SECONDS_OF_CHUNKS``.
     """
     runner = PolicyRunner(policy)
-    times: list[float] = []  # milliseconds
-    while len(times) < WARM_UP + chunks:
+    times: list[float] = []  # seconds
+    while len(times) < WARM_UP + (chunks if sum(times) < SECONDS_OF_CHUNKS else LEAST_CHUNKS):
         runner.reset()
         start = time.perf_counter()
         with suppress(NonFiniteActions):  # it takes as long as any other
             runner.act(observation)
-        times.append((time.perf_counter() - start) * 1e3)
-        if sum(times) >= SECONDS_OF_CHUNKS * 1e3 and len(times) >= WARM_UP + LEAST_CHUNKS:
-            break
-    return Latency.of(times[WARM_UP:])
+        times.append(time.perf_counter() - start)
+    p50, p95 = (1e3 * np.percentile(times[WARM_UP:], (50, 95))).tolist()
+    return Latency(p50=p50, p95=p95)

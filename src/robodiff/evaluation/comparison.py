@@ -80,10 +80,8 @@ def shared_seeds(environment: str, seeds: Collection[int], other: EnvResult) -> 
     """
     if other.evaluated.environment != environment:
         raise UsageError(f"cannot compare an evaluation in {environment} with one in {other.evaluated.environment}")
-    theirs = {episode.seed for episode in other.episodes}
-    if not (shared := set(seeds) & theirs):
-        raise UsageError(
-            f"the two evaluations share no seed: {min(seeds)} to {max(seeds)} and {min(theirs)} to {max(theirs)}; "
-            "evaluate both with the same --seed and --episodes"
-        )
+    others = {episode.seed for episode in other.episodes}
+    if not (shared := others.intersection(seeds)):
+        ranges = f"{min(seeds)} to {max(seeds)} and {min(others)} to {max(others)}"
+        raise UsageError(f"the two evaluations share no seed: {ranges}; evaluate both with the same --seed")
     return shared

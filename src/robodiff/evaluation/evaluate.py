@@ -1,6 +1,7 @@
 """Measure a policy in an environment: episodes, their figures, and videos of what they looked like."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,13 @@ import numpy as np
 from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
-from robodiff.evaluation.chunks import chunk_latency
+from robodiff.evaluation.chunks import chunk_latency, open_policy
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.results import Comparison, EnvResult, Evaluated, Summary, read_result, write_result
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, replacing
-from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 
 
@@ -44,20 +43,16 @@ def evaluate(
         What was written to ``metrics.json``.
     """
     spec = get_env_spec(config.env)
-    folder = find_policy(policy_path)
-    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    policy, sampled = open_policy(policy_path, config)
     check_fit(policy, spec)
     spec = seen_by(policy, spec)
     evaluated = Evaluated(
-        policy=policy_hash(folder),
+        **vars(sampled),
         environment=config.env,
         environment_version=spec.version(),
         success_means=spec.success,
-        sampler=policy.config.noise_scheduler_type,
-        steps=policy.config.inference_steps,
         first_seed=config.seed,
         num_envs=config.num_envs,
-        device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
     )
     if not again and (out / EnvResult.file).is_file():
         earlier = read_result(out, EnvResult)
@@ -79,27 +74,21 @@ def evaluate(
 
 
 def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:
-    environment = spec.make(needed_keys(policy, spec))
-    try:
+    with closing(spec.make(needed_keys(policy, spec))) as environment:
         return environment.reset(seed=seed)[0]
-    finally:
-        environment.close()
 
 
 def summary(records: Sequence[EpisodeRecord]) -> Summary:
     """Return the figures over all episodes."""
     successes = sum(record.success for record in records)
-    extra: dict[str, list[float]] = {}
-    for record in records:
-        for name, value in record.extra.items():
-            extra.setdefault(name, []).append(value)
+    names = dict.fromkeys(name for record in records for name in record.extra)
     return Summary(
         success_rate=successes / len(records),
         success_rate_ci95=wilson_interval(successes, len(records)),
         mean_max_reward=float(np.mean([record.max_reward for record in records])),
         mean_episode_length=float(np.mean([record.length for record in records])),
         non_finite_actions=sum(record.non_finite is not None for record in records),
-        extra={name: float(np.mean(values)) for name, values in extra.items()},
+        extra={name: float(np.mean([each.extra[name] for each in records if name in each.extra])) for name in names},
     )
 
 
@@ -117,7 +106,7 @@ def write_non_finite(records: Sequence[EpisodeRecord], folder: Path) -> None:
 
 def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, count: int) -> None:
     """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed."""
-    from robodiff.evaluation.video import replay, write_video  # needs av
+    from robodiff.data.formats.lerobot.video import encode_video  # needs av
 
     for old in video_files(folder):
         old.unlink()
@@ -125,4 +114,15 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
         return
     for success, name in ((True, "success"), (False, "failure")):
         for record in [record for record in records if record.success == success][:count]:
-            write_video(folder / f"{name}-{record.seed}.mp4", replay(spec, record), spec.fps)
+            with replacing(folder / f"{name}-{record.seed}.mp4") as temporary:
+                encode_video(temporary, _replay(spec, record), spec.fps, "h264", key_frames=250)
+
+
+def _replay(spec: EnvSpec, record: EpisodeRecord) -> Iterator[np.ndarray]:
+    """Yield the frames (3, H, W) uint8 of an episode, from its seed and its actions."""
+    with closing(spec.make([])) as environment:
+        environment.reset(seed=record.seed)
+        yield np.asarray(environment.render()).transpose(2, 0, 1)
+        for action in record.actions:
+            environment.step(action)
+            yield np.asarray(environment.render()).transpose(2, 0, 1)

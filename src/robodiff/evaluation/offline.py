@@ -19,7 +19,14 @@ from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_a
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.chunks import check_features, check_finite, chunk_latency, sample_chunks, window_shape
+from robodiff.evaluation.chunks import (
+    check_features,
+    check_finite,
+    chunk_latency,
+    open_policy,
+    sample_chunks,
+    window_shape,
+)
 from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.results import (
     ActionErrors,
@@ -31,8 +38,6 @@ from robodiff.evaluation.results import (
     write_result,
 )
 from robodiff.files import locked
-from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import bar
 
@@ -72,21 +77,21 @@ def evaluate_offline(
         UsageError: a recording whose features or rate are not the policy's, or a folder with errors on another one.
         RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
     """
-    folder = find_policy(policy_path)
-    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    policy, sampled = open_policy(policy_path, config)
     try:
         episodes = source.read(policy.observation_keys)
     except RobodiffError as error:
         if not own:
             raise
-        raise RobodiffError(
-            f"{error}\nif it was moved, give its new path in the run's config.yaml; --data PATH measures on another "
-            "recording"
-        ) from None
+        advice = "if it was moved, give its new path in the run's config.yaml; --data PATH measures on another one"
+        raise RobodiffError(f"{error}\n{advice}") from None
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
-    check_features(policy, episodes)
-    _check_folder(out, episodes.source)
+    check_features(policy, episodes.features, episodes.source)
+    if (out / OfflineResult.file).is_file():  # another recording may have the same file name
+        earlier = read_result(out, OfflineResult).evaluated.data
+        if earlier != episodes.source:
+            raise UsageError(f"{out}: holds what was measured on {earlier}; give --out FOLDER for {episodes.source}")
     trained_on, chosen = source.split(episodes)
     which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS
     if which != HELD_OUT:
@@ -101,16 +106,13 @@ def evaluate_offline(
         result = OfflineResult(
             **vars(errors),
             evaluated=EvaluatedOffline(
-                policy=policy_hash(folder),
+                **vars(sampled),
                 data=episodes.source,
                 episodes=[episodes.number(place) for place in chosen],
                 which=which,
                 windows=len(picks),
                 of_windows=len(every),
-                sampler=policy.config.noise_scheduler_type,
-                steps=policy.config.inference_steps,
                 seed=config.seed,
-                device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
             ),
             latency_ms=chunk_latency(policy, first),
         )
@@ -158,25 +160,17 @@ def measure(
     averages = _averages({name: error[executed] for name, error in errors.items()})
     averages["spread"] = _distance(policy, sampled[twice], again)[executed[twice]].mean(0)
     moves = averages["mean"] > SMALLEST_RANGE / 2  # one whose range is too small to be learnt deviates by less
-    dimensions = [
-        DimensionErrors(
-            name=name,
-            unit=unit,
-            moves=bool(moves[place]),
-            **{key: float(values[place]) for key, values in averages.items()},
-        )
-        for place, (name, unit) in enumerate(_dimensions(policy))
-    ]
-    steps = [
-        StepErrors(
-            step=step,
-            executed=step < policy.config.n_action_steps,
-            windows=int(rows.sum()),
-            **{k: v.tolist() for k, v in _averages({n: e[rows, step] for n, e in errors.items()}).items()},
-        )
-        for step, rows in enumerate(valid.T)
-        if rows.any()
-    ]
+    dimensions = []
+    for place, (name, unit) in enumerate(_dimensions(policy)):
+        numbers = {key: float(values[place]) for key, values in averages.items()}
+        dimensions.append(DimensionErrors(name=name, unit=unit, moves=bool(moves[place]), **numbers))
+    steps = []
+    for step, rows in enumerate(valid.T):
+        if count := int(rows.sum()):
+            means = _averages({name: error[rows, step] for name, error in errors.items()})
+            lists = {name: values.tolist() for name, values in means.items()}
+            is_executed = step < policy.config.n_action_steps
+            steps.append(StepErrors(step=step, executed=is_executed, windows=count, **lists))
     return relative(dimensions, steps)
 
 
@@ -185,21 +179,10 @@ def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray)
     return policy.representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
 
 
-def _check_folder(out: Path, source: str) -> None:
-    """Refuse to write over what was measured on another recording, which may have the same file name."""
-    if (out / OfflineResult.file).is_file() and (earlier := read_result(out, OfflineResult).evaluated.data) != source:
-        raise UsageError(f"{out}: holds what was measured on {earlier}; give --out FOLDER for {source}")
-
-
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return means (E,) over the rows of errors (K, E): absolute ones and, of the policy, the root mean square."""
-    policy = errors["policy"]
-    return {
-        "mae": policy.mean(0),
-        "rmse": np.sqrt(np.square(policy).mean(0)),
-        "hold": errors["hold"].mean(0),
-        "mean": errors["mean"].mean(0),
-    }
+    policy, hold, mean = (errors[name] for name in ("policy", "hold", "mean"))
+    return {"mae": policy.mean(0), "rmse": np.sqrt((policy**2).mean(0)), "hold": hold.mean(0), "mean": mean.mean(0)}
 
 
 def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> ActionErrors:
@@ -238,6 +221,5 @@ def _dimensions(policy: DiffusionPolicy) -> list[tuple[str, str | None]]:
 
 def _before(episodes: Episodes, windows: Windows, picks: np.ndarray) -> np.ndarray:
     """Return the frame one step before now, (W,); at the start of an episode its first."""
-    now = windows.now[picks]
-    starts = episodes.episode_ends - episodes.lengths
+    now, starts = windows.now[picks], episodes.episode_ends - episodes.lengths
     return np.maximum(now - windows.shape.frame_stride, starts[episodes.at(now)])

@@ -3,30 +3,35 @@
 Numbers are of a size that can be drawn and printed, so a page or a comparison made of results needs no checks.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
-import numpy as np
 
-from robodiff.documents import FromTo, read_json, write_json
+from robodiff.documents import FromTo, NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
 
 Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
 Count = Annotated[int, FromTo(0, 10**15)]
 Interval = tuple[Number, Number]
 
-EVALUATE_AGAIN = "evaluate again with robodiff eval"
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What is kept in a file of its kind."""
+
+    file: ClassVar[str]
+    advice: ClassVar[str] = "evaluate again with robodiff eval"
+    """What to do where it is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class RunFacts(Result):
     """How long a run took, and on what; written by ``fit`` when training ends."""
 
-    file: ClassVar[str] = "run.json"
-    advice: ClassVar[str] = "remove it: it says how long training took, and the report leaves that out then"
+    file = "run.json"
+    advice = "remove it: it says how long training took, and the report leaves that out then"
 
     minutes: Number
     steps: Count
@@ -42,12 +47,6 @@ class Latency:
 
     p50: Number
     p95: Number
-
-    @classmethod
-    def of(cls, times: Sequence[float]) -> "Latency":
-        """Return the percentiles of some times in milliseconds."""
-        p50, p95 = np.percentile(times, (50, 95)).tolist()
-        return cls(p50=p50, p95=p95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +65,27 @@ class EpisodeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """What was evaluated, where and how."""
+class Sampled:
+    """Which policy was evaluated, and how it sampled."""
 
     policy: str
     """Hash of its weights and its configuration."""
+    sampler: str
+    steps: Count
+    """Of denoising."""
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Sampled):
+    """What was evaluated, where and how."""
+
     environment: str
     environment_version: str
     success_means: str
     """One sentence: what counts as success."""
-    sampler: str
-    steps: Count
-    """Of denoising."""
     first_seed: Count | None = None
     num_envs: Count | None = None
-    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +104,12 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvResult(Summary):
+class EnvResult(Summary, Result):
     """An evaluation in an environment."""
 
-    file: ClassVar[str] = "metrics.json"
-    advice: ClassVar[str] = EVALUATE_AGAIN
+    file = "metrics.json"
 
-    episodes: Annotated[list[EpisodeResult], msgspec.Meta(min_length=1)]
+    episodes: Annotated[list[EpisodeResult], NotEmpty()]
     evaluated: Evaluated
     latency_ms: Latency
 
@@ -153,46 +157,39 @@ class ActionErrors:
     """Share of the error of the mean action."""
     worst_dimension: Count | None
     """Place in ``dimensions``."""
-    dimensions: Annotated[list[DimensionErrors], msgspec.Meta(min_length=1)]
-    steps: Annotated[list[StepErrors], msgspec.Meta(min_length=1)]
+    dimensions: Annotated[list[DimensionErrors], NotEmpty()]
+    steps: Annotated[list[StepErrors], NotEmpty()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatedOffline:
+class EvaluatedOffline(Sampled):
     """What was evaluated, on which recording and how."""
 
-    policy: str
-    """Hash of its weights and its configuration."""
     data: str
-    episodes: Annotated[list[Count], msgspec.Meta(min_length=1)]
+    episodes: Annotated[list[Count], NotEmpty()]
     which: str
     """What the episodes are to the policy, in words."""
     windows: Count
     of_windows: Count
-    sampler: str
-    steps: Count
-    """Of denoising."""
     seed: Count
-    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineResult(ActionErrors):
+class OfflineResult(ActionErrors, Result):
     """An evaluation on recorded episodes."""
 
-    file: ClassVar[str] = "offline.json"
-    advice: ClassVar[str] = EVALUATE_AGAIN
+    file = "offline.json"
 
     evaluated: EvaluatedOffline
     latency_ms: Latency
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Result):
     """Two evaluations over the same seeds; differences are the first's less the second's."""
 
-    file: ClassVar[str] = "comparison.json"
-    advice: ClassVar[str] = "compare again with robodiff eval --against"
+    file = "comparison.json"
+    advice = "compare again with robodiff eval --against"
 
     against: str
     """The second, as the command line named it."""
@@ -216,10 +213,10 @@ class Comparison:
     """In one sentence."""
 
 
-Result = TypeVar("Result", RunFacts, EnvResult, OfflineResult, Comparison)
+R = TypeVar("R", bound=Result)
 
 
-def read_result(folder: Path, kind: type[Result]) -> Result:
+def read_result(folder: Path, kind: type[R]) -> R:
     """Read a result from the file of its kind in a folder.
 
     Raises:
@@ -234,6 +231,6 @@ def read_result(folder: Path, kind: type[Result]) -> Result:
     return result
 
 
-def write_result(folder: Path, result: RunFacts | EnvResult | OfflineResult | Comparison) -> None:
+def write_result(folder: Path, result: Result) -> None:
     """Write a result to the file of its kind in a folder, whole or not at all."""
     write_json(folder / result.file, result)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,11 @@ class Evaluation:
     @property
     def stopped(self) -> str:
         """In a sentence, how many episodes were stopped by an action that is not finite; empty where none was."""
-        count, episodes = self.result.non_finite_actions, len(self.result.episodes)
-        if count == 0:
+        if (count := self.result.non_finite_actions) == 0:
             return ""
-        return (
-            f"{count} of {episodes} episodes {'was' if count == 1 else 'were'} stopped by an action that is not finite,"
-            f" before it was executed; what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
-        )
+        stopped = f"{count} of {len(self.result.episodes)} episodes {'was' if count == 1 else 'were'} stopped"
+        place = f"what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
+        return f"{stopped} by an action that is not finite, before it was executed; {place}"
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,17 @@ class Run:
     """What is known of a run."""
 
     folder: Path
-    config: str
+    config: str = ""
     """``config.yaml`` as text."""
-    options: Any
+    options: Any = None
     """What it says."""
-    facts: RunFacts | None
+    facts: RunFacts | None = None
     """None while the first ``fit`` has not ended."""
-    curves: dict[str, Curve]
+    curves: dict[str, Curve] = field(default_factory=dict)
     """By logged quantity."""
-    evaluations: list[Evaluation]
+    evaluations: list[Evaluation] = field(default_factory=list)
     """The latest first."""
-    offline: list[OfflineResult]
+    offline: list[OfflineResult] = field(default_factory=list)
     """The latest first."""
 
     @classmethod
@@ -68,8 +66,8 @@ class Run:
         """Read an evaluation of a policy whose run is not known; in one folder there may be one of each kind."""
         offline = [read_result(folder, OfflineResult)] if (folder / OfflineResult.file).is_file() else []
         if offline and not (folder / EnvResult.file).is_file():
-            return cls(folder, "", None, None, {}, [], offline)
-        return cls(folder, "", None, None, {}, [Evaluation(folder, read_result(folder, EnvResult))], offline)
+            return cls(folder, offline=offline)
+        return cls(folder, evaluations=[Evaluation(folder, read_result(folder, EnvResult))], offline=offline)
 
     @property
     def best(self) -> tuple[int, str, float] | None:
@@ -100,7 +98,7 @@ def read_run(folder: Path) -> Run:
     config = folder / CONFIG_FILE
     if not config.is_file():
         raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
-    options = read_yaml(config)
+    options = read_yaml(config)  # first: it says what is wrong with the file
     return Run(
         folder,
         config.read_text(encoding="utf-8-sig"),

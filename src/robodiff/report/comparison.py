@@ -56,7 +56,7 @@ def _row(name: str, run: Run, first: _Row | None) -> _Row:
     baseline = None if first is None else first.evaluation
     evaluation, paired = _like(run, baseline), None
     why_not = "the first" if first is None else f"{first.name} was not evaluated"
-    if evaluation is not None and first is not None and baseline is not None:
+    if evaluation and first and baseline:
         try:
             paired = compare(evaluation.result, baseline.result, name, first.name)
         except UsageError as error:
@@ -92,13 +92,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _disagreements(second: _Row, first: _Row) -> str:
-    outcomes = [
-        {e.seed: e.success for e in row.evaluation.result.episodes} for row in (first, second) if row.evaluation
-    ]
+    pairs = [(row.name, row.evaluation.result.episodes) for row in (first, second) if row.evaluation]
+    outcomes = {name: {episode.seed: episode.success for episode in episodes} for name, episodes in pairs}
     sentences = []
-    for row, ours, theirs in ((first, *outcomes), (second, *outcomes[::-1])):
-        seeds = sorted(seed for seed in ours.keys() & theirs.keys() if ours[seed] and not theirs[seed])
-        sentences.append(f"{row.name} alone succeeds on {len(seeds)} seeds: {', '.join(map(str, seeds)) or 'none'}.")
+    for name, other in ((first.name, second.name), (second.name, first.name)):
+        seeds = sorted(
+            seed for seed, success in outcomes[name].items() if success and outcomes[other].get(seed) is False
+        )
+        sentences.append(f"{name} alone succeeds on {len(seeds)} seeds: {', '.join(map(str, seeds)) or 'none'}.")
     return " ".join(sentences)
 
 

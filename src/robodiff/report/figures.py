@@ -28,16 +28,10 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names of data may hold a dollar
     "font.size": 9.0,
     "axes.titlesize": 10.0,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
+    **{f"axes.{part}color": INK for part in ("edge", "label", "title")},
+    **{f"{part}.color": INK for part in ("xtick", "ytick", "text", "grid")},
+    **{f"axes.spines.{side}": False for side in ("top", "right")},
     "axes.prop_cycle": cycler(color=COLOURS),
-    "grid.color": INK,
     "grid.alpha": 0.15,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -46,6 +40,7 @@ STYLE: dict[Any, Any] = {
 }
 Curve = tuple[Sequence[float], Sequence[float]]
 Draw = Callable[[Axes], Any]
+Extent = tuple[float, float, float, float]
 
 
 def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame: bool = True) -> str:
@@ -62,9 +57,8 @@ def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame:
         # Fixed margins, in inches: to measure the labels first takes longer than to draw them.
         width, height = size
         left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
-        axes = figure.add_axes(
-            (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-        )
+        across, up = (width - left - right) / width, (height - bottom - top) / height
+        axes = figure.add_axes((left / width, bottom / height, across, up))
         axes.set_title(title, loc="left")
         draw(axes)
         buffer = io.StringIO()
@@ -75,12 +69,9 @@ def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame:
     # Names within a figure must not meet those of another on the same page.
     prefix = f"f{zlib.crc32(svg.encode()):08x}-"
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    return re.sub(
-        r'<svg [^>]*?(viewBox="[^"]+")[^>]*>',
-        lambda head: f'<svg {head[1]} role="img" aria-label="{escape(title)}">',
-        svg,
-        count=1,
-    )
+    head, _, body = svg.partition(">")
+    box = re.search(r'viewBox="[^"]+"', head)
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{escape(title)}">{body}'
 
 
 _PANELS = (
@@ -148,8 +139,7 @@ def scores(episodes: Sequence[EpisodeResult]) -> str:
         for success, colour, label in ((True, GOOD, "success"), (False, BAD, "failure")):
             chosen = [e for e in episodes if e.success is success]
             if chosen:
-                seeds, rewards = [e.seed for e in chosen], [e.max_reward for e in chosen]
-                axes.bar(seeds, rewards, color=colour, label=label)
+                axes.bar([e.seed for e in chosen], [e.max_reward for e in chosen], color=colour, label=label)
         axes.set_xlabel("seed")
         axes.set_ylabel("maximum reward")
         axes.ticklabel_format(axis="x", useOffset=False)
@@ -214,11 +204,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
 
 
 def chunk_over_scene(
-    image: np.ndarray,
-    extent: tuple[float, float, float, float],
-    recorded: np.ndarray | None,
-    sampled: np.ndarray,
-    title: str,
+    image: np.ndarray, extent: Extent, recorded: np.ndarray | None, sampled: np.ndarray, title: str
 ) -> str:
     """Draw chunks as paths over a picture of the scene.
 
@@ -277,10 +263,8 @@ def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension:
     """Draw one dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
 
     def draw(axes: Axes) -> None:
-        for number, chunk in enumerate(sampled):
-            axes.plot(
-                chunk[:, dimension], color=COLOURS[0], alpha=0.7, linewidth=1, label="sampled" if not number else None
-            )
+        labels = ["sampled"] + [""] * (len(sampled) - 1)
+        axes.plot(sampled[:, :, dimension].T, color=COLOURS[0], alpha=0.7, linewidth=1, label=labels)
         if recorded is not None:
             axes.plot(recorded[:, dimension], "--", color=COLOURS[1], linewidth=2.0, label="recorded")
         axes.set_xlabel("step of the chunk")

@@ -60,11 +60,8 @@ def draw_predictions(
     frames = windows.now[picks]
     scene, note = _find_scene(env, _observation(episodes, frames[0]))
     titles = [episodes.where(frame).capitalize() for frame in frames]
-    chunks = []
-    for title, frame, actions, samples_here in zip(
-        titles, frames, recorded, np.split(sampled, len(picks)), strict=True
-    ):
-        chunks += _panels(policy, episodes, frame, scene, actions, samples_here, title)
+    drawn = zip(frames, recorded, np.split(sampled, len(picks)), titles, strict=True)
+    chunks = [panel for each in drawn for panel in _panels(policy, episodes, scene, *each)]
 
     watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 
@@ -75,7 +72,7 @@ def draw_predictions(
     denoising = []
     for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        denoising += _panels(policy, episodes, frames[0], scene, None, watched[row], title)
+        denoising += _panels(policy, episodes, scene, frames[0], None, watched[row], title)
 
     observed = observed_at(policy, episodes, windows, picks)
     views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
@@ -113,8 +110,8 @@ def _observation(episodes: Episodes, frame: int) -> dict[str, np.ndarray]:
 def _panels(
     policy: DiffusionPolicy,
     episodes: Episodes,
-    frame: int,
     scene: "Scene | None",
+    frame: int,
     recorded: np.ndarray | None,
     sampled: np.ndarray,
     title: str,

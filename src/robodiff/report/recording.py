@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes, Finding
+from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.report import figures
 from robodiff.report.pages import write_page
 
@@ -35,15 +35,9 @@ def write_view(episodes: Episodes, findings: list[Finding], out: Path) -> Path:
         data=describe(episodes),
         findings=findings[:_MOST_FINDINGS],
         more=max(0, len(findings) - _MOST_FINDINGS),
-        cameras=[
-            (key, _thumbnails(episodes, key)) for key, feature in episodes.features.items() if feature.kind == "image"
-        ],
+        cameras=[(key, _thumbnails(episodes, key)) for key, _ in _of_kind(episodes, "image")],
         drawn=", ".join(map(str, chosen)),
-        vectors=[
-            (key, _vector_panels(episodes, key, chosen))
-            for key, feature in episodes.features.items()
-            if feature.kind == "vector"
-        ],
+        vectors=[(key, _vector_panels(episodes, key, each, chosen)) for key, each in _of_kind(episodes, "vector")],
         lengths=[
             figures.histogram(episodes.lengths, "Length of episodes", "frames"),
             figures.lines([episodes.lengths], "Length by episode", "episode"),
@@ -53,18 +47,12 @@ def write_view(episodes: Episodes, findings: list[Finding], out: Path) -> Path:
 
 def describe(episodes: Episodes) -> dict[str, Any]:
     """Tell in words how much there is, and per dimension of every vector its range, mean and deviation."""
-    lengths, fps = episodes.lengths, episodes.fps
-    table = []
-    for key, feature in episodes.features.items():
-        if feature.kind != "vector":
-            continue
+    lengths, fps, table = episodes.lengths, episodes.fps, []
+    for key, feature in _of_kind(episodes, "vector"):
         array = episodes.arrays[key]
         columns = [array.min(0), array.mean(0, dtype=np.float64), array.max(0), array.std(0, dtype=np.float64)]
-        names = feature.names or tuple(map(str, range(feature.shape[0])))
-        table += [
-            {"key": key, "dimension": name, "unit": feature.unit or "", "numbers": row}
-            for name, row in zip(names, np.stack(columns, axis=1), strict=True)
-        ]
+        rows = zip(dimension_names(feature), np.stack(columns, axis=1), strict=True)
+        table += [{"key": key, "dimension": name, "unit": feature.unit or "", "numbers": row} for name, row in rows]
     return {
         "summary": f"{episodes.source}: {len(episodes):,} episodes, {lengths.sum():,} frames at {fps:g} Hz, which is "
         f"{lengths.sum() / fps / 60:.1f} minutes. An episode has {lengths.min()} to {lengths.max()} frames, half of "
@@ -75,24 +63,28 @@ def describe(episodes: Episodes) -> dict[str, Any]:
 
 def histograms(episodes: Episodes, key: str, most: int) -> list[str]:
     """Draw one panel for each of the first ``most`` dimensions of a vector."""
-    feature = episodes.features[key]
-    array = episodes.arrays[key]
+    feature, array = episodes.features[key], episodes.arrays[key]
     some = np.asarray(array[:: 1 + len(array) // _SAMPLE], np.float64)
-    names = feature.names or tuple(map(str, range(feature.shape[0])))
-    return [
-        figures.histogram(some[:, d], f"{key} {names[d]}", feature.unit or "value")
-        for d in range(min(feature.shape[0], most))
-    ]
+    names = dimension_names(feature)[:most]
+    return [figures.histogram(some[:, d], f"{key} {name}", feature.unit or "value") for d, name in enumerate(names)]
 
 
-def _vector_panels(episodes: Episodes, key: str, chosen: list[int]) -> list[str]:
-    feature, panels = episodes.features[key], histograms(episodes, key, _MOST_DIMENSIONS)
-    names = feature.names or tuple(map(str, range(feature.shape[0])))
-    curves = []
-    for dimension in range(min(feature.shape[0], _MOST_DIMENSIONS)):
+def dimension_names(feature: Feature) -> tuple[str, ...]:
+    """Return what each dimension of a vector is called: its number where it has no name."""
+    return feature.names or tuple(map(str, range(feature.shape[0])))
+
+
+def _of_kind(episodes: Episodes, kind: str) -> list[tuple[str, Feature]]:
+    return [(key, feature) for key, feature in episodes.features.items() if feature.kind == kind]
+
+
+def _vector_panels(episodes: Episodes, key: str, feature: Feature, chosen: list[int]) -> list[str]:
+    panels = []
+    for dimension, histogram in enumerate(histograms(episodes, key, _MOST_DIMENSIONS)):
         parts = [episodes.arrays[key][episodes.slice(episode), dimension] for episode in chosen]
-        curves.append(figures.lines(parts, f"{key} {names[dimension]}", "frame of the episode"))
-    return [panel for pair in zip(curves, panels, strict=True) for panel in pair]
+        title = f"{key} {dimension_names(feature)[dimension]}"
+        panels += [figures.lines(parts, title, "frame of the episode"), histogram]
+    return panels
 
 
 def _thumbnails(episodes: Episodes, key: str) -> list[dict[str, Any]]:

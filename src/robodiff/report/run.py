@@ -16,7 +16,7 @@ from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import DataConfig
 from robodiff.errors import RobodiffError
-from robodiff.evaluation.results import Comparison, Evaluated, EvaluatedOffline, OfflineResult, read_result
+from robodiff.evaluation.results import Comparison, OfflineResult, Sampled, read_result
 from robodiff.evaluation.runs import Evaluation, Run, read_run
 from robodiff.policies.checkpoint import policy_hash
 from robodiff.policies.config import PolicyConfig
@@ -77,6 +77,7 @@ def write_evaluation_report(folder: Path) -> Path:
 
 
 def _write(run: Run, **demonstrations: Any) -> Path:
+    """Write the page; what ``demonstrations`` lacks is left out."""
     measured = [evaluation for evaluation in run.evaluations if is_current(run, evaluation.result.evaluated)]
     answer = measured[0] if measured else None
     absent = {"predictions": Predictions(), "held_out": False, "data": None, "findings": [], "no_data": ""}
@@ -88,8 +89,6 @@ def _write(run: Run, **demonstrations: Any) -> Path:
         answer=answer,
         failing=_failing(answer) if answer else None,
         videos=_videos(answer, run.folder) if answer else [],
-        training=_training(run),
-        rollouts=_last_rollouts(run),
         others=len(run.evaluations) - len(measured),
         comparisons=_comparisons(measured),
         curves=figures.curves({run.name: run.curves}),
@@ -100,7 +99,7 @@ def _write(run: Run, **demonstrations: Any) -> Path:
     )
 
 
-def is_current(run: Run, evaluated: Evaluated | EvaluatedOffline) -> bool:
+def is_current(run: Run, evaluated: Sampled) -> bool:
     """Tell whether it is the run's present policy that was evaluated: it may have been trained on since."""
     folder = run.folder / "policy"
     return not (folder / "config.json").is_file() or evaluated.policy == policy_hash(folder)
@@ -155,26 +154,6 @@ def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
         source = content or os.path.relpath(path, page)
         videos.append({"source": source, "success": outcome == "success", "seed": seed, "about": about})
     return videos
-
-
-def _training(run: Run) -> str:
-    if (facts := run.facts) is None:
-        return ""
-    rate = f", {facts.samples_per_second:,.0f} samples/s" if facts.samples_per_second else ""
-    trained = f"Trained for {facts.minutes:.1f} minutes ({facts.steps:,} optimizer steps{rate}) on {facts.machine}."
-    if run.best is None:
-        return f"{trained} The policy is that of the last step."
-    step, measured, value = run.best
-    return f"{trained} The policy was kept at step {step:,}, the best by {measured} ({value:.4g})."
-
-
-def _last_rollouts(run: Run) -> str:
-    if "rollout/success_rate" not in run.curves or "rollout/mean_max_reward" not in run.curves:
-        return ""
-    success, reward = (run.curves[f"rollout/{name}"][1][-1] for name in ("success_rate", "mean_max_reward"))
-    _, stopped = run.curves.get("rollout/non_finite_actions", ([], [0.0]))
-    ended = f" An action that is not finite stopped {stopped[-1]:.0f} of their episodes." if stopped[-1] else ""
-    return f"The last rollouts of training gave success {success:.2f} and mean maximum reward {reward:.3f}.{ended}"
 
 
 def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:
