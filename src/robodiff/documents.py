@@ -154,7 +154,7 @@ def convert(value: Any, kind: Any) -> Any:
         converted = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         _convert_values(value, kind)  # says in which key of a mapping it is
-        raise ValueError(_told(str(error), value, kind)) from None
+        raise ValueError(_reworded(str(error), value, kind)) from None
     if isinstance(converted, float | tuple | list) and not _finite(converted):
         raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
     return converted
@@ -235,7 +235,7 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
         value = msgspec.json.decode(path.read_bytes())
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise RobodiffError(f"{path}: {_told(str(error), value)}; {advice}") from None
+        raise RobodiffError(f"{path}: {_reworded(str(error), value)}; {advice}") from None
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
 
@@ -334,7 +334,7 @@ def _refuse(node: yaml.Node, reason: str) -> NoReturn:
     raise UsageError(f"line {node.start_mark.line + 1} {reason}")
 
 
-def _told(message: str, value: Any, kind: Any = None) -> str:
+def _reworded(message: str, value: Any, kind: Any = None) -> str:
     """Tell msgspec's account of a mistake in the words of a document, with what was found there."""
     reason, _, path = message.partition(" - at ")
     place = path.strip("`").removeprefix("$")

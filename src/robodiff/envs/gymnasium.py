@@ -154,7 +154,7 @@ def _named(
         raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation; {known}")
     sources = {key_map.get(key) or _usual(key, feature): key for key, feature in boxes.items()}
     if len(sources) < len(boxes) or not boxes:
-        raise UsageError(f"{name}: give each image and vector of {space} a name, such as KEY=observation.state")
+        raise UsageError(f"{name}: give {', '.join(boxes) or space} each its own name, such as KEY=observation.state")
     return sources, {target: boxes[key] for target, key in sources.items()}
 
 

@@ -95,10 +95,10 @@ def get_env_spec(name: str) -> EnvSpec:
         UsageError: an unknown name; the message lists the known ones.
     """
     family, colon, rest = name.partition(":")
-    found = registry.find("envs", family)
-    if isinstance(found, EnvSpec) == bool(colon):
+    spec = registry.find("envs", family)  # of a family a function that makes it
+    if isinstance(spec, EnvSpec) == bool(colon):
         raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
-    return found(rest) if colon else found
+    return spec(rest) if colon else spec
 
 
 def select_keys(name: str, keys: Collection[str], observed: Collection[str]) -> list[str]:
