@@ -31,7 +31,7 @@ from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
-from robodiff.files import is_repository
+from robodiff.files import is_repository, reading
 
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
@@ -325,16 +325,21 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
-    if place.exists() and (form := next((each for each in formats() if each.recognise(place)), None)):
-        return form
     if place.exists():
-        from robodiff.data.describe import describe_unknown
-
-        raise UsageError(describe_unknown(place))
+        return _recognised(place)
     if is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
         return registry.find("data", "LeRobotConfig")
     raise RobodiffError(f"{path}: no such file or folder")
+
+
+def _recognised(place: Path) -> Format:
+    with reading(place, "a recording"):  # refuses what is no file: a device or a pipe has no end
+        if form := next((each for each in formats() if each.recognise(place)), None):
+            return form
+    from robodiff.data.describe import describe_unknown
+
+    raise UsageError(describe_unknown(place))
 
 
 def formats() -> Iterator[Format]:
