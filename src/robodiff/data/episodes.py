@@ -337,7 +337,7 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     for frame, image in enumerate(array):  # frame by frame: a float copy of a whole recording may not fit in memory
         converted[frame] = image
         if not np.array_equal(converted[frame], image):
-            raise RecordingError(source, [wrong_form(key, f"whole numbers from 0 to 255; frame {frame}", frame)])
+            raise RecordingError(source, [wrong_form(key, f"whole numbers from 0 to 255, unlike frame {frame}", frame)])
     return converted
 
 

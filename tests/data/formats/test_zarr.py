@@ -120,7 +120,7 @@ def fractional_image(a: dict[str, np.ndarray]) -> None:
         (short_action, (3, 7), r"d\.zarr: data/action has 6 frames, but the last episode ends at 7"),
         (no_action, (3, 7), r"d\.zarr: action is missing\. It holds data/img, data/state"),
         (wide_state, (3, 7), r"d\.zarr: data/state must be 5 numbers a frame; found shape \(7, 6\)"),
-        (fractional_image, (3, 7), r"d\.zarr: data/img must be whole numbers from 0 to 255; frame 0"),
+        (fractional_image, (3, 7), r"d\.zarr: data/img must be whole numbers from 0 to 255, unlike frame 0"),
         (None, (3, 3, 7), "episode_ends must increase from above 0; episode 1 ends at frame 3"),
         (None, (5, 3, 7), "episode_ends must increase from above 0; episode 1"),
         (None, (3, 9), r"data/state has 7 frames, but the last episode ends at 9"),
