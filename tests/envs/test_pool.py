@@ -129,5 +129,5 @@ def test_one_policy_for_all_agents_observes_what_they_observe_joined(plugin: Pat
         for row, observation in pool.reset({0: 3, 1: 4}).items():
             np.testing.assert_array_equal(observation["observation.state"], expected[row])
         pool.close()
-    with pytest.raises(UsageError, match="team:two_agents does not observe .* it has observation.state"):
+    with pytest.raises(UsageError, match=r"team:two_agents does not observe .* it has observation.state"):
         spec.make(["observation.image"])
