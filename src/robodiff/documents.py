@@ -33,8 +33,8 @@ LONGEST_NUMBER = 30
 """Limits of a YAML document; every 100 characters of a text count as one more value."""
 MOST_PROBLEMS = 3
 """Problems of one document that are told together."""
-UNKNOWN = "unknown option"
-"""How the problem of a name begins that is none."""
+UNKNOWN, MISSES = "unknown option", "is missing"
+"""How problems are told that are not of a value."""
 
 
 def AtLeast(least: float) -> msgspec.Meta:
@@ -78,7 +78,9 @@ class FieldErrors(UsageError):
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
         self.problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
         texts = [
-            problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1) if problem.startswith(UNKNOWN) else f"{name}: {problem}"
+            problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1)
+            if problem.startswith(UNKNOWN)
+            else f"{name}{'' if problem == MISSES else ':'} {problem}"
             for name, problem in self.problems.items()
         ]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
@@ -117,7 +119,7 @@ def typed(kind: type[T], values: Any, where: str = "") -> T:
     unknown = [str(name) for name in values if name not in known]
     missing = [name for name, field in known.items() if name not in values and _is_required(field)]
     problems = {name: f"{UNKNOWN}.{nearest(name, known)}" for name in unknown}
-    problems |= dict.fromkeys(missing, "is missing") | _converted(kind, values)[1]
+    problems |= dict.fromkeys(missing, MISSES) | _converted(kind, values)[1]
     if problems:
         raise FieldErrors(problems, where)
     try:

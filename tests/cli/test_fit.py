@@ -173,7 +173,7 @@ MISTAKES = [
     (["--trainer.max_stps", "3"], 2, "unknown option trainer.max_stps. Did you mean 'max_steps'?"),
     (["--model.horizon", "abc"], 2, "model.horizon: expected int >= 1 and <= 4096; found 'abc'"),
     (["--model.horizon", "15"], 2, "horizon must be divisible by 2"),
-    (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 = 17, horizon 16"),
+    (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 exceeds horizon 16"),
     (["--model.noise_scheduler_type", "DDPM"], 2, "These go together"),
     (["--model.noise_scheduler_type", "DDPMM"], 2, "is not known. Known: DDPM, DDIM, "),
     (["--data.path", "nowhere.zarr"], 1, "nowhere.zarr: no such file or folder"),

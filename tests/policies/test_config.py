@@ -23,7 +23,7 @@ KINDS = (DiffusionConfig, DiffusionTransformerConfig)
         ({"horizon": True}, "horizon: expected int .*true"),
         ({"horizon": None}, "horizon: expected int .*null"),
         ({"horizon": 5000}, "horizon: .*4096.*5000"),
-        ({"n_action_steps": 16}, r"2 \+ n_action_steps 16 - 1 = 17, horizon 16"),
+        ({"n_action_steps": 16}, r"2 \+ n_action_steps 16 - 1 exceeds horizon 16"),
         ({"n_action_steps": 6, "pred_action_steps_only": True}, "n_action_steps must be divisible by 4"),
         ({"down_dims": (30, 64)}, "divisible by n_groups 8"),
         ({"down_dims": ()}, "down_dims: .* found"),
