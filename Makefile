@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz lint bench
+.PHONY: setup demo test test-slow test-all fuzz lint bench
 
 setup: .venv/.installed
 
@@ -16,6 +16,11 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+test-all: test test-slow
 
 # Fifty times the damaged files that make test reads, others each time; SEED repeats a run.
 fuzz: SEED ?= $(shell date +%s)

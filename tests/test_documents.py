@@ -70,7 +70,7 @@ def test_values_become_what_annotations_say() -> None:
         ({"dims": [1, 0]}, ["model.dims", "[1]", ">= 1", "found 0"]),
         ({"size": [1]}, ["model.size", "list of two int", "[1]"]),
         ({"mode": "limit"}, ["model.mode", "one of limits, identity", "'limit'"]),
-        ({"modes": {"a": 3}}, ["model.modes", "str"]),
+        ({"modes": {"a": 3}}, ["model.modes: a: expected str", "found 3"]),
         ({"limit": 1.5}, ["model.limit", "<= 1", "1.5"]),
         ({"rate": float("inf")}, ["model.rate", "finite", "inf"]),
         ({"rate": float("nan")}, ["model.rate", "> 0", "nan"]),
@@ -94,7 +94,7 @@ def test_every_way_to_make_one_is_checked() -> None:
     for make in (lambda: Sample(path="x", count=0), lambda: replace(sample, count=0)):
         with pytest.raises(FieldErrors, match="count"):
             make()
-    with pytest.raises(UsageError, match=r"model.path is missing"):
+    with pytest.raises(UsageError, match=r"model.path: is missing"):
         typed(Sample, {}, "model")
     with pytest.raises(UsageError, match="expected options"):
         typed(Sample, [1], "model")

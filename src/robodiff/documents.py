@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +33,8 @@ LONGEST_NUMBER = 30
 """Limits of a YAML document; every 100 characters of a text count as one more value."""
 MOST_PROBLEMS = 3
 """Problems of one document that are told together."""
-UNKNOWN, MISSES = "unknown option", "is missing"
-"""How problems are told that are not of a value."""
+UNKNOWN = "unknown option"
+"""How the problem of a name begins that is none."""
 
 
 def AtLeast(least: float) -> msgspec.Meta:
@@ -77,11 +78,7 @@ class FieldErrors(UsageError):
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
         self.problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
         texts = [
-            f"{name} {problem}"
-            if problem == MISSES
-            else problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1)
-            if problem.startswith(UNKNOWN)
-            else f"{name}: {problem}"
+            problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1) if problem.startswith(UNKNOWN) else f"{name}: {problem}"
             for name, problem in self.problems.items()
         ]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
@@ -120,7 +117,7 @@ def typed(kind: type[T], values: Any, where: str = "") -> T:
     unknown = [str(name) for name in values if name not in known]
     missing = [name for name, field in known.items() if name not in values and _is_required(field)]
     problems = {name: f"{UNKNOWN}.{nearest(name, known)}" for name in unknown}
-    problems |= dict.fromkeys(missing, MISSES) | _converted(kind, values)[1]
+    problems |= dict.fromkeys(missing, "is missing") | _converted(kind, values)[1]
     if problems:
         raise FieldErrors(problems, where)
     try:
@@ -156,10 +153,21 @@ def convert(value: Any, kind: Any) -> Any:
     try:
         converted = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        _convert_values(value, kind)  # says in which key of a mapping it is
         raise ValueError(_told(str(error), value, kind)) from None
     if isinstance(converted, float | tuple | list) and not _finite(converted):
         raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
     return converted
+
+
+def _convert_values(value: Any, kind: Any) -> None:
+    for each in (kind, *get_args(kind)):  # of dict[str, X] | None, too
+        if get_origin(each) is dict and isinstance(value, dict):
+            for key, inner in value.items():
+                try:
+                    convert(inner, get_args(each)[1])
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
 
 
 def parse(text: str, kind: Any) -> Any:
@@ -173,17 +181,12 @@ def parse(text: str, kind: Any) -> Any:
         value = load_yaml(text)
     except yaml.YAMLError:
         value = text
-    if isinstance(value, str) or _fits(value, kind) or not _fits(text, kind):
-        return convert(value, kind)
-    return text
-
-
-def _fits(value: Any, kind: Any) -> bool:
     try:
-        convert(value, kind)
+        return convert(value, kind)
     except ValueError:
-        return False
-    return True
+        with suppress(ValueError):
+            return convert(text, kind)
+        raise
 
 
 def _finite(value: Any) -> bool:
@@ -300,15 +303,15 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
-for _kind in (_Loader, _Dumper):
-    for _tag, _pattern, _first in (
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-        ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-        ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-         list("-+.0123456789")),
-    ):  # fmt: skip
-        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_SCALARS = {  # in this order: the first that matches counts
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+for _tag, _pattern in _SCALARS.items():
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), None)
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))  # pyright: ignore
 
 
@@ -319,13 +322,9 @@ def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:
     if node.tag == "tag:yaml.org,2002:int" and len(node.value) > LONGEST_NUMBER:
         _refuse(node, f"holds a number of more than {LONGEST_NUMBER} digits")
     if id(node) not in sizes:
-        match node:
-            case yaml.MappingNode():
-                children = [child for pair in node.value for child in pair]
-            case yaml.SequenceNode():
-                children = node.value
-            case _:
-                children = []
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.CollectionNode):
+            children = [child for each in node.value for child in (each if isinstance(each, tuple) else (each,))]
         own = 1 if children else 1 + len(node.value) // 100
         sizes[id(node)] = own + sum(_size(child, sizes, depth + 1) for child in children)
     return sizes[id(node)]

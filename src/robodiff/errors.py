@@ -3,7 +3,9 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class RobodiffError(Exception):
@@ -24,6 +26,13 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {prefix + matches[0]!r}?" if matches else ""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error of foreign code says in a line: its class, its text, and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"
 
 
 @functools.cache

@@ -2,12 +2,8 @@
 
 import csv
 import glob
-import lzma
 import os
 import shutil
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +11,6 @@ from pathlib import Path
 from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
-# What libraries raise for damaged files, without saying so. An AttributeError is metadata that is JSON, but no object,
-# a SystemError a Blosc chunk that claims a negative size, a SyntaxError a PNG, a RuntimeError often too deep a nesting.
-_DAMAGE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError),
-    *(MemoryError, SystemError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-)
 
 
 @contextmanager
@@ -52,7 +42,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def standing(target: Path) -> Path:
-    """``target``, or where its predecessor is if a process was killed between moving that aside and replacing it."""
+    """Return ``target``, or where its predecessor is if a process was killed between the two renames."""
     return _aside(target) if not target.exists() and _aside(target).exists() else target
 
 
@@ -71,13 +61,15 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
-    """Say of what goes wrong while a file is read which one it is: none of the libraries that read files does.
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is read: none of the libraries that read files does.
+
+    For a damaged file they raise anything: an AttributeError for metadata that is JSON but no object, a SystemError for
+    a Blosc chunk of a negative size, a SyntaxError for a PNG, exceptions of their own.
 
     Args:
         path: of the file.
         what: it should be, such as "a video".
-        more: what the library raises beside the exceptions of Python.
 
     Raises:
         RobodiffError: the file is missing, is not ``what``, or is damaged.
@@ -88,16 +80,18 @@ def reading(path: Path, what: str, *more: type[Exception]) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
-    except (*_DAMAGE, *more) as error:
+    except (RobodiffError, ImportError):  # they say enough
+        raise
+    except Exception as error:
         if not os.path.exists(path):
             raise RobodiffError(f"{path}: is missing; copy or download it again") from None
-        said = str(getattr(error, "strerror", None) or error).strip()
-        reason = (said.splitlines() or [type(error).__name__])[0][:200]
+        text = str(getattr(error, "strerror", None) or error).strip()
+        reason = (text.splitlines() or [type(error).__name__])[0][:200]
         raise RobodiffError(f"{path}: is not {what}, or a broken one: {reason}; copy or download it again") from None
 
 
 def is_repository(path: str) -> bool:
-    """Whether a path names a repository of the Hugging Face hub: it is written owner/name, and nothing is there."""
+    """Tell whether a path names a repository of the Hugging Face hub: written owner/name, and nothing is there."""
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
 
 
@@ -117,14 +111,14 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.is_file():
         raise UsageError(f"{folder}: is a file, which stays as it is; name a folder to write to")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE)
-    with suppress(NotImplementedError):  # a network file system without locks
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RobodiffError(
-                f"{folder}: another process is writing to it; wait until it has ended, or stop it"
-            ) from None
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        with suppress(NotImplementedError):  # a network file system without locks
+            lock.acquire()
+    except Timeout:
+        raise RobodiffError(
+            f"{folder}: another process is writing to it; wait until it has ended, or stop it"
+        ) from None
     try:
         yield
     finally:
@@ -133,7 +127,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
-    """The whole lines of a CSV file that is appended to; what a process that was killed wrote of a line is left out.
+    """Return the whole lines of a CSV file that is appended to, without what a killed process wrote of another.
 
     Bytes that are no text become replacement characters: one of them is no reason to lose the other lines.
 
@@ -141,7 +135,7 @@ def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
         RobodiffError: its head has not the column that is needed.
     """
     text = path.read_text(errors="replace") if path.exists() else ""
-    with reading(path, "a CSV file", csv.Error):
+    with reading(path, "a CSV file"):
         rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
         if rows.fieldnames is not None and needed not in rows.fieldnames:
             raise RobodiffError(f"{path}: has no column {needed!r}; mend its first line, or move it elsewhere")

@@ -11,17 +11,17 @@ method ``on_register``, if it has one, is called.
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
-import traceback
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from robodiff.documents import Document
-from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -115,11 +115,9 @@ def register(*objects: Any) -> None:
         kind, name = getattr(each, "registry_kind", None), getattr(each, "registry_name", None)
         if kind not in KINDS or not isinstance(name, str):
             raise UsageError(f"cannot register {each!r}; expected {REGISTRABLE}")
-        if name in BUILTIN[kind]:
-            raise UsageError(
-                f"cannot register the {KINDS[kind]} {name!r}: robodiff has one of that name; choose another"
-            )
         try:
+            if name in BUILTIN[kind]:
+                raise ValueError("robodiff has one of that name; choose another")
             getattr(each, "on_register", lambda: None)()
         except ValueError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
@@ -149,10 +147,10 @@ def find(kind: str, name: str) -> Any:
         try:
             return points[short].load()
         except Exception as error:  # whatever its code raises
-            raise RobodiffError(f"the {KINDS[kind]} {short!r} of {_distribution(points[short])} cannot be imported: "
-                                f"{_reason(error)}") from error  # fmt: skip
-    known, loaded = names(kind), plugin_words()
-    absent = [word for word in _TABLE.mentioned if word not in loaded]
+            what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
+            raise RobodiffError(f"{what} cannot be imported: {in_one_line(error)}") from error
+    known = names(kind)
+    absent = [word for word in _TABLE.mentioned if word not in plugin_words()]
     advice = f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else nearest(short, known)
     raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
@@ -189,14 +187,13 @@ def load_plugin(word: str) -> None:
     if is_file and not file.is_file():
         raise UsageError(f"--plugin {word}: no such file")
     before, known_environments = set(_TABLE.objects), _gymnasium_ids()
-    module = _import_file(file) if is_file else _import_module(word)
-    for each in vars(module).values():
-        if _is_own(each, module) and each not in _TABLE.objects.values():
-            register(each)
+    module = _import(word, file if is_file else None)
+    register(*(each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()))
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
-        expected = "a configuration class, a Format, an EnvSpec, a Sampler, or an environment of Gymnasium"
-        raise UsageError(f"--plugin {word}: defines nothing that can be named; expected {expected}")
+        raise UsageError(
+            f"--plugin {word}: defines nothing to name; expected {REGISTRABLE}, or a Gymnasium environment"
+        )
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if is_file else None
     _TABLE.plugins[key] = Origin(plugin=word, sha256=sha256)
     _TABLE.origins |= dict.fromkeys(added, _TABLE.plugins[key])
@@ -242,35 +239,21 @@ def _is_own(each: Any, module: ModuleType) -> bool:
     return name not in BUILTIN[each.registry_kind]
 
 
-def _import_file(file: Path) -> ModuleType:
-    name = f"robodiff_plugin_{file.stem}"  # not its stem alone, which may be that of an installed module
-    specification = importlib.util.spec_from_file_location(name, file)
-    if specification is None or specification.loader is None:
-        raise UsageError(f"--plugin {file}: is not a Python file (.py)")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # where dataclasses look up their annotations
+def _import(word: str, file: Path | None) -> ModuleType:
+    """Import what ``--plugin`` names: a file, under a name that no installed module has, or a module."""
+    name = word if file is None else f"robodiff_plugin_{file.stem}"
     try:
-        specification.loader.exec_module(module)
-    except (RobodiffError, Exception) as error:
-        del sys.modules[name]
+        if file is None:
+            return importlib.import_module(name)
+        loader = SourceFileLoader(name, str(file))
+        sys.modules[name] = module = module_from_spec(spec_from_loader(name, loader))  # pyright: ignore
+        loader.exec_module(module)
+    except Exception as error:
+        if file is not None:
+            sys.modules.pop(name, None)
         if isinstance(error, RobodiffError):
             raise
-        raise RobodiffError(f"--plugin {file}: cannot be imported: {_reason(error)}") from error
+        if isinstance(error, ModuleNotFoundError) and file is None and word.startswith(str(error.name)):
+            raise UsageError(f"--plugin {word}: no such module; install it, or give the path of a file") from None
+        raise RobodiffError(f"--plugin {word}: cannot be imported: {in_one_line(error)}") from error
     return module
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except RobodiffError:
-        raise
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and name.startswith(str(error.name)):
-            raise UsageError(f"--plugin {name}: no such module; install it, or give the path of a file") from None
-        raise RobodiffError(f"--plugin {name}: cannot be imported: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"

@@ -30,7 +30,7 @@ def test_what_measuring_refuses_is_refused_before_training(
 ) -> None:
     code, _, err = robodiff("demo", "--episodes", 0, "--run", tmp_path / "demo")
     assert code == 2
-    assert "--episodes must be at least 1; found 0" in err
+    assert "--episodes: expected int >= 1; found 0" in err
     assert not (tmp_path / "demo").exists()
 
 

@@ -80,5 +80,3 @@ def test_split_divides_by_episode() -> None:
     assert split_episodes(20, 0.01, 1)[1].size == 1  # a share above nothing holds at least one out
     assert split_episodes(20, 0.0, 1)[1].size == 0
     assert split_episodes(1, 0.5, 1)[0].size == 1  # and one is always left to train on
-    with pytest.raises(UsageError):
-        split_episodes(20, 1.0, 1)

@@ -110,7 +110,7 @@ def no_weights(policy: Path) -> None:
 
 
 @broken_policy("options that this version does not know", "config.json with two more options",
-               "DiffusionConfig has no field 'horizn', 'attention'. Did you mean 'horizon'?")  # fmt: skip
+               "unknown option config.horizn. Did you mean 'horizon'?", "config.attention")  # fmt: skip
 def unknown_options(policy: Path) -> None:
     _edit(policy, lambda described: described["config"].update(horizn=8, attention=True))
 
@@ -122,8 +122,7 @@ def newer_format(policy: Path) -> None:
 
 
 @broken_policy("an option of the wrong type", 'horizon "16" in config.json',
-               "config.json: does not describe a policy that this robodiff knows: "
-               "DiffusionConfig.horizon: expected int, found '16'")  # fmt: skip
+               "config.json: does not describe a policy", "config.horizon: expected int >= 1", "found '16'")  # fmt: skip
 def wrong_type(policy: Path) -> None:
     _edit(policy, lambda described: described["config"].update(horizon="16"))
 
@@ -139,7 +138,7 @@ def other_features(policy: Path) -> None:
 
 
 @broken_policy("features of the wrong form", "the shape of a feature is a word in config.json",
-               "config.json: does not describe a policy", "features.action.shape: expected tuple")  # fmt: skip
+               "config.json: does not describe a policy", "features: action: shape: expected list")  # fmt: skip
 def wrong_features(policy: Path) -> None:
     _edit(policy, lambda described: described["features"]["action"].update(shape="two"))
 

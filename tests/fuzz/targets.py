@@ -236,7 +236,7 @@ def _preset(folder: Path) -> None:
 def _parse(folder: Path) -> None:
     from robodiff.cli import fit
 
-    fit.train = lambda parser, config, *_, **__: parser.instantiate(config)  # parse only
+    fit.train = lambda config, *_, **__: config  # parse only
     try:
         fit.run(["--config", str(folder / "config.yaml")])
     finally:

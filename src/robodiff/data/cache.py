@@ -6,13 +6,12 @@ together decode once: one does, and the others wait for it.
 
 import errno
 import hashlib
-import io
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -77,27 +76,23 @@ def decoded(
         RobodiffError: a chunk does not fit in memory, frames are cut into too many, or the array does not fit in
             memory and the cache folder cannot take it. This is found out before any memory is taken.
     """
-    shape, chunk = (frames, *array.shape[1:]), array.shards or array.chunks
-    size, free = math.prod(shape) * array.dtype.itemsize, memory_free()
-    if math.prod(chunk) * array.dtype.itemsize > free:
-        raise RobodiffError(f"{source}: a chunk of {key} has the shape {chunk}, more than memory has room for; "
-                            "write it again with smaller chunks")  # fmt: skip
-    chunks_per_frame = math.prod(-(-length // part) for length, part in zip(shape[1:], array.chunks[1:], strict=True))
-    if chunks_per_frame > MOST_CHUNKS_PER_FRAME:
-        raise RobodiffError(f"{source}: {key} has the shape {array.shape} in chunks of {array.chunks}: "
-                            f"{chunks_per_frame} chunks a frame; write it again with larger chunks")  # fmt: skip
-    step = max(1, array.chunks[0])  # whole chunks, each decoded once
+    chunk, free, itemsize = array.shards or array.chunks, memory_free(), array.dtype.itemsize
+    chunks = math.prod(-(-length // part) for length, part in zip(array.shape[1:], array.chunks[1:], strict=True))
+    what = f"{source}: {key} has the shape {array.shape} in chunks of {chunk}"
+    if math.prod(chunk) * itemsize > free:
+        raise RobodiffError(f"{what}, more than memory has room for; write it again with smaller ones")
+    if chunks > MOST_CHUNKS_PER_FRAME:
+        raise RobodiffError(f"{what}: {chunks} chunks a frame; write it again with larger ones")
+    starts = range(0, frames, max(1, array.chunks[0]))  # whole chunks, each decoded once
 
     def block(start: int) -> np.ndarray:
-        values = np.asarray(array[start : min(start + step, frames)])
+        values = np.asarray(array[start : min(start + starts.step, frames)])
         return values if make is None else make(values)
 
-    if size <= free / 3:
-        return np.asarray(array[:frames]) if make is None else np.concatenate([*map(block, range(0, frames, step))])
-    first = block(0)
-    part = Part(
-        source, frames, f"{key} {getattr(make, 'recipe', '')}".strip(), lambda: map(block, range(0, frames, step))
-    )
+    if frames * math.prod(array.shape[1:]) * itemsize <= free / 3:
+        return np.asarray(array[:frames]) if make is None else np.concatenate([*map(block, starts)])
+    first, recipe = block(0), f"{key} {getattr(make, 'recipe', '')}".strip()
+    part = Part(source, frames, recipe, lambda: map(block, starts))
     return assembled(f"{source}: {key}", [part], first.shape[1:], first.dtype, cache)
 
 
@@ -122,25 +117,23 @@ def assembled(
     place, folder = ("ROBODIFF_CACHE", cache_folder()) if folder is None else ("data.cache_dir", folder)
     shape = (sum(part.frames for part in parts), *shape)
     target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
-    if not target.exists():
-        size = math.prod(shape) * dtype.itemsize
-        lock = target.with_name(f".{target.name}.lock")
-        try:
+    size = math.prod(shape) * dtype.itemsize
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        if not target.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):
                 if not target.exists():  # else another process made it while this one waited
                     if size > (free := shutil.disk_usage(folder).free):
                         raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
+                    message = f"{what}: decoding once into {target} ({_gigabytes(size)})"
                     with replacing(target) as temporary:
-                        _fill(
-                            f"{what}: decoding once into {target} ({_gigabytes(size)})", parts, shape, dtype, temporary
-                        )
+                        _fill(message, parts, shape, dtype, temporary)
                 lock.unlink(missing_ok=True)
-        except OSError as error:
-            raise RobodiffError(
-                f"{what}: takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}; "
-                f"free some space there, or set {place} to a folder that can take it"
-            ) from None
+    except OSError as error:
+        failure = f"takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}"
+        advice = f"free some space there, or set {place} to a folder that can take it"
+        raise RobodiffError(f"{what}: {failure}; {advice}") from None
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
@@ -150,24 +143,18 @@ def _fill(message: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np
 
     from robodiff.progress import bar, say
 
-    header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, description)
-    path.write_bytes(header.getvalue())
+    header = np.lib.format.open_memmap(path, "w+", dtype, shape).offset
     frame_size = math.prod(shape[1:]) * dtype.itemsize
-    starts = header.tell() + np.cumsum([0, *(part.frames for part in parts)]) * frame_size
+    starts = header + np.cumsum([0, *(part.frames for part in parts)]) * frame_size
     done, stop = [0] * len(parts), Event()
 
     def work(index: int) -> None:
         # Written, not mapped: where the disk is full, a write says so, and a store to mapped memory kills the process.
-        with stopping_others(), path.open("r+b", buffering=0) as file:
+        with stopping_others(), path.open("r+b") as file:
             file.seek(int(starts[index]))
-            for block in parts[index].decode() if not stop.is_set() else ():
-                if stop.is_set():
-                    return
-                view = np.ascontiguousarray(block).data.cast("B")
-                while view:
-                    view = view[file.write(view) :]
+            blocks = parts[index].decode()
+            while not stop.is_set() and (block := next(blocks, None)) is not None:
+                file.write(np.ascontiguousarray(block).data)
                 done[index] += len(block)
 
     @contextmanager
@@ -192,12 +179,8 @@ def _fill(message: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np
 
 def memory_free() -> int:
     """Return the bytes of memory that can be taken without pressing others out."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    with suppress(OSError, StopIteration), open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
     return 4 * 1024**3  # not Linux: assume a small laptop
 
 

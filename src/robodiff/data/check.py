@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks, raise_faults
 from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
@@ -40,9 +40,11 @@ SAMPLE = 50_000
 """Frames that are enough to measure a quantile or a correlation."""
 
 
-NOT_OF_THE_RECORDING = ("path", "root", "repo_id", "cache_dir", "episodes", "train_batch_size", "val_batch_size",
-                        "val_split", "val_split_seed", "num_workers", "delta_timestamps")  # fmt: skip
-"""Options that say where it is, and how it is trained on."""
+PLACE = ("path", "root", "repo_id", "cache_dir")
+"""Options that say where a recording is."""
+SPLIT = ("episodes", "val_split", "val_split_seed")
+BATCHES = ("train_batch_size", "val_batch_size", "num_workers", "delta_timestamps")
+"""Options that say how it is trained on."""
 
 
 def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
@@ -84,12 +86,10 @@ def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episod
         episodes = source.read(observation_keys)
         findings = [finding for check in FATAL_CHECKS for finding in check(episodes)]
         chosen = {episodes.number(place) for place in source.chosen(episodes)}
-        if fatal := [f for f in findings if f.severity == "fatal" and (f.episode is None or f.episode in chosen)]:
-            raise RecordingError(episodes.source, fatal)
+        raise_faults(episodes.source, (each for each in findings if each.episode is None or each.episode in chosen))
     except RecordingError as error:
-        raise RobodiffError(
-            f"{error}\nall that is wrong with it: {shlex.join(['robodiff', 'data', 'check', *words_of(source)])}"
-        ) from None
+        command = shlex.join(["robodiff", "data", "check", *words_of(source)])
+        raise RobodiffError(f"{error}\nall that is wrong with it: {command}") from None
     return episodes
 
 
@@ -98,7 +98,7 @@ def words_of(source: DataConfig) -> list[str]:
     words = [source.source]
     for field in fields(source):
         value = getattr(source, field.name)
-        if field.name not in NOT_OF_THE_RECORDING and value != field.default:
+        if field.name not in (*PLACE, *SPLIT, *BATCHES) and value != field.default:
             text = f"{value:g}" if isinstance(value, float) else json.dumps(plain(value))
             words += [f"--{field.name}", value if isinstance(value, str) else text]
     return words
@@ -125,7 +125,7 @@ def nothing_to_see(episodes: Episodes) -> Iterator[Finding]:
 def spikes(episodes: Episodes) -> Iterator[Finding]:
     """Find single values so far out that scaling the range to [-1, 1] leaves nothing of all others."""
     for key, array in _vectors(episodes):
-        found: dict[int, Finding] = {}  # by episode: one value of a frame is enough to say
+        first: dict[int, Finding] = {}  # by episode: one value is enough to say
         for dimension, column in enumerate(array.T):
             some = _sample(column)
             low, high = np.quantile(some, 0.01, method="higher"), np.quantile(some, 0.99, method="lower")
@@ -133,14 +133,12 @@ def spikes(episodes: Episodes) -> Iterator[Finding]:
             where = episodes.at(outside)
             if high - low < SMALLEST_RANGE or not _rare(episodes, where) or np.bincount(where).max(initial=0) > BRIEF:
                 continue  # what rests nearly always, such as a switch, is far out whenever it moves
-            for episode, frame in zip(map(episodes.number, where), outside.tolist(), strict=True):
-                message = (
-                    f"{_dimension(episodes, key, dimension)} is {column[frame]:.4g} at {episodes.where(frame)}, where "
-                    f"98 % of all frames have {low:.4g} to {high:.4g}"
-                )
+            name, usual = _dimension(episodes, key, dimension), f"98 % of all frames have {low:.4g} to {high:.4g}"
+            for episode, frame in zip(where.tolist(), outside.tolist(), strict=True):
+                message = f"{name} is {column[frame]:.4g} at {episodes.where(frame)}, where {usual}"
                 advice = "mend the value, or leave the episode out with data.episodes"
-                found.setdefault(episode, Finding("fatal", "spike", message, advice, key, episode, frame))
-        yield from found.values()
+                first.setdefault(episode, episodes.finding(frame, "fatal", "spike", message, advice, key))
+        yield from first.values()
 
 
 def resting(episodes: Episodes) -> Iterator[Finding]:
@@ -150,10 +148,10 @@ def resting(episodes: Episodes) -> Iterator[Finding]:
         if not still.size or (key == ACTION and len(still) == array.shape[1]):
             continue  # no action at all is another finding
         message = f"{', '.join(_dimension(episodes, key, d) for d in still.tolist())} never changes"
+        severity, advice = "note", "harmless; is the sensor connected?"
         if key == ACTION:
-            yield Finding("warning", "constant", message, "no policy can learn to move it; is that meant?", key)
-        else:
-            yield Finding("note", "constant", message, "harmless; is the sensor connected?", key)
+            severity, advice = "warning", "no policy can learn to move it; is that meant?"
+        yield Finding(severity, "constant", message, advice, key)
 
 
 def jumps(episodes: Episodes) -> Iterator[Finding]:
@@ -166,15 +164,15 @@ def jumps(episodes: Episodes) -> Iterator[Finding]:
             usual = max(np.quantile(moving, 0.95, method="lower") if moving.size else 0.0, SMALLEST_RANGE / JUMP)
             frames = np.flatnonzero(far > JUMP * usual)
             rare = _rare(episodes, episodes.at(frames))
+            name = _dimension(episodes, key, dimension)
             for frame in frames.tolist():
                 times = float(far[frame] / usual)
-                text = f"{_dimension(episodes, key, dimension)} jumps by {far[frame]:.4g}"
-                if times > worst.get(frame, (0.0,))[0]:
-                    worst[frame] = times, rare, f"{text}, {times:.0f} times the largest usual step"
+                text = f"{name} jumps by {far[frame]:.4g}, {times:.0f} times the largest usual step"
+                worst[frame] = max(worst.get(frame, (0.0, rare, "")), (times, rare, text), key=lambda jump: jump[0])
         for frame, (_, rare, text) in sorted(worst.items()):
             message, severity = f"{text}, at {episodes.where(frame)}", "warning" if rare else "note"
             advice = "look at it: a lost frame, a glitch of the sensor, two episodes joined, or an angle that wraps?"
-            yield Finding(severity, "jump", message, advice, key, episodes.number(episodes.at(frame)), frame)
+            yield episodes.finding(frame, severity, "jump", message, advice, key)
 
 
 def duplicates(episodes: Episodes) -> Iterator[Finding]:
@@ -191,7 +189,7 @@ def duplicates(episodes: Episodes) -> Iterator[Finding]:
         if first != episode:
             message = f"episode {episodes.number(episode)} is the same as episode {episodes.number(first)}"
             advice = "leave one out: it counts twice, and may be both trained on and held out"
-            yield Finding("warning", "duplicate", message, advice, None, *_place(episodes, episode))
+            yield episodes.finding(episodes.slice(episode).start, "warning", "duplicate", message, advice)
 
 
 def dead_images(episodes: Episodes) -> Iterator[Finding]:
@@ -204,19 +202,18 @@ def dead_images(episodes: Episodes) -> Iterator[Finding]:
         blank, same = blank_and_same(episodes.arrays[key])
         for episode in range(len(episodes)):
             frames = episodes.slice(episode)
-            warning = partial(Finding, "warning", key=key, episode=episodes.number(episode))
             if blank[frames].any():
                 frame, count = frames.start + int(np.argmax(blank[frames])), blank[frames].sum()
                 message = f"{key} shows a single colour at {episodes.where(frame)}, in all {count} times"
-                yield warning("blank", message, "cover off, light on, cable in? leave such frames out", frame=frame)
+                advice = "cover off, light on, cable in? leave such frames out"
+                yield episodes.finding(frame, "warning", "blank", message, advice, key)
             for start, stop in runs(same[frames] & ~blank[frames]):
                 first, end = frames.start + max(0, start - 1), frames.start + stop
                 moved = any((np.ptp(array[first:end], axis=0) > least).any() for array, least in moves)
                 if moved and end - first > FROZEN:
-                    message = (
-                        f"{key} stays the same for {end - first} frames from {episodes.where(first)}; the robot moves"
-                    )
-                    yield warning("frozen", message, "the camera hung; leave the episode out", frame=first)
+                    still = f"{key} stays the same for {end - first} frames from {episodes.where(first)}"
+                    message, advice = f"{still}; the robot moves", "the camera hung; leave the episode out"
+                    yield episodes.finding(first, "warning", "frozen", message, advice, key)
 
 
 def misaligned(episodes: Episodes) -> Iterator[Finding]:
@@ -230,21 +227,20 @@ def misaligned(episodes: Episodes) -> Iterator[Finding]:
     if usual is None:
         return
     expected = "usual is the action of the same frame or, on real robots, of up to 3 frames before"
+    follows = f"the move from frame t to t + 1 follows the action of frame t {'-' if usual < 0 else '+'} {abs(usual)}"
     if usual > 0:
-        message = f"the move from frame t to t + 1 follows the action of frame t + {usual}: actions come too late"
         advice = f"{expected}; shift the actions by {usual} towards the start of each episode"
-        yield Finding("warning", "lag", message, advice, ACTION)
+        yield Finding("warning", "lag", f"{follows}: actions come too late", advice, ACTION)
     elif usual < 0:
-        message = f"the move from frame t to t + 1 follows the action of frame t - {-usual}: the robot answers late"
         advice = f"{expected}; if the robot is faster than that, shift the actions towards the end of each episode"
-        yield Finding("note", "lag", message, advice, ACTION)
+        yield Finding("note", "lag", f"{follows}: the robot answers late", advice, ACTION)
     for episode, frames in enumerate(inner):
         own = lag_of(state, action, frames)
         if own is not None and own != usual:
             found, mend = ("late", "start") if own > usual else ("early", "end")
             message = f"the actions of episode {episodes.number(episode)} come too {found}, unlike those of the others"
             advice = f"shift them by {abs(own - usual)} towards its {mend}, or leave it out"
-            yield Finding("warning", "lag", message, advice, ACTION, *_place(episodes, episode))
+            yield episodes.finding(episodes.slice(episode).start, "warning", "lag", message, advice, ACTION)
 
 
 def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
@@ -255,10 +251,10 @@ def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
     # three times as long is no surprise where only a few episodes, by chance alike, tell how much lengths differ
     least = max(OUTLYING * 1.4826 * float(np.median(far)), np.log(3))
     for episode in np.flatnonzero(far > least).tolist():
-        number, frame = _place(episodes, episode)
-        message = f"episode {number} has {episodes.lengths[episode]} frames; the median is {np.exp(median):.0f}"
+        length, number = episodes.lengths[episode], episodes.number(episode)
+        message = f"episode {number} has {length} frames; the median is {np.exp(median):.0f}"
         advice = "look at it: was it stopped early, or not ended, or are two of them joined?"
-        yield Finding("warning", "length", message, advice, None, number, frame)
+        yield episodes.finding(episodes.slice(episode).start, "warning", "length", message, advice)
 
 
 def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
@@ -266,14 +262,13 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
     executed = (window.n_action_steps - 1) * window.frame_stride + 1
     whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
     for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
-        length, (number, frame) = episodes.lengths[episode], _place(episodes, episode)
+        length, number = episodes.lengths[episode], episodes.number(episode)
+        severity, advice = "note", "its last action fills up: lower horizon, or let it be"
+        message = f"episode {number} has {length} frames, fewer than the {whole} that one window predicts"
         if length < executed:
+            severity, advice = "warning", "leave it out, or lower n_action_steps"
             message = f"episode {number} has {length} frames, fewer than the {executed} that one chunk executes"
-            advice, severity = "leave it out, or lower n_action_steps", "warning"
-        else:
-            message = f"episode {number} has {length} frames, fewer than the {whole} that one window predicts"
-            advice, severity = "its last action fills up: lower horizon, or let it be", "note"
-        yield Finding(severity, "window", message, advice, None, number, frame)
+        yield episodes.finding(episodes.slice(episode).start, severity, "window", message, advice)
 
 
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
@@ -292,11 +287,6 @@ def _dimension(episodes: Episodes, key: str, dimension: int) -> str:
 
 def _sample(values: np.ndarray) -> np.ndarray:
     return values[:: 1 + len(values) // SAMPLE]
-
-
-def _place(episodes: Episodes, episode: int) -> tuple[int, int]:
-    """Return the number of an episode and its first frame."""
-    return episodes.number(episode), episodes.slice(episode).start
 
 
 def _rare(episodes: Episodes, where: np.ndarray) -> bool:

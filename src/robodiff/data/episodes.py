@@ -1,15 +1,16 @@
 """``Feature`` and ``Episodes``: the one form that every recorded format is read into."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import index
-from typing import Any, Literal, SupportsIndex
+from typing import Annotated, Any, Literal, SupportsIndex
 
 import numpy as np
 
 from robodiff.data.cache import memory_free
+from robodiff.documents import Between, Document, brief
 from robodiff.errors import RobodiffError, UsageError, nearest
 
 ACTION = "action"
@@ -32,12 +33,12 @@ MASK = "mask."
 
 
 @dataclass(frozen=True)
-class Feature:
+class Feature(Document):
     """What one key holds at one time step; encoders and normalizer choose by ``kind``."""
 
     kind: Literal["image", "vector"]
     """``image``: uint8 (C, H, W). ``vector``: float32 (D,)."""
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Between(1, LARGEST)], ...]
     """The shape of one time step."""
     dtype: str
     """NumPy's name of the element type."""
@@ -47,19 +48,36 @@ class Feature:
     """The unit of a vector, such as ``px`` or ``rad``."""
 
     def __post_init__(self) -> None:
-        dimensions = {"image": 3, "vector": 1}.get(self.kind)
-        if dimensions is None:
-            raise UsageError(f"a feature's kind must be image or vector; found {self.kind!r}")
-        if len(self.shape) != dimensions or any(type(n) is not int or not 0 < n <= LARGEST for n in self.shape):
-            raise UsageError(f"a feature of kind {self.kind} must have {dimensions} dimensions of 1 to {LARGEST} each; "
-                             f"found {str(list(self.shape))[:80]}")  # fmt: skip
+        super().__post_init__()
+        if len(self.shape) != (dimensions := {"image": 3, "vector": 1}[self.kind]):
+            raise UsageError(f"expected {dimensions} dimensions for kind {self.kind}; found {brief(self.shape)}")
         if self.kind == "vector" and self.names is not None and len(self.names) != self.shape[0]:
-            raise UsageError(f"a vector of {self.shape[0]} dimensions must have as many names; found {len(self.names)}")
+            raise UsageError(f"expected a name for each of {self.shape[0]} dimensions; found {len(self.names)} names")
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
         """Return what an array over all frames (N, ...) holds: four dimensions are images, two are vectors."""
         return cls("image" if array.ndim == 4 else "vector", array.shape[1:], str(array.dtype), names, unit)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a recording, or unusual in it."""
+
+    severity: Literal["fatal", "warning", "note"]
+    """``fatal``: training is not possible or would be harmed. ``warning``: look at it. ``note``: worth knowing."""
+    check: str
+    """Which check found it."""
+    message: str
+    """What was found, and where."""
+    advice: str
+    """What to do about it."""
+    key: str | None = None
+    """The key, where it lies in one."""
+    episode: int | None = None
+    """The number of the episode, where it lies in one."""
+    frame: int | None = None
+    """The first frame of it, counted from the start of what was read."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,12 @@ class Episodes:
         episode = int(self.at(frame))
         return f"frame {frame - self.slice(episode).start} of episode {self.number(episode)}"
 
+    def finding(
+        self, frame: int, severity: Any, check: str, message: str, advice: str, key: str | None = None
+    ) -> Finding:
+        """Return what was found from a frame on."""
+        return Finding(severity, check, message, advice, key, self.number(self.at(frame)), frame)
+
     def only(self, places: np.ndarray) -> "Episodes":
         """Return some of the episodes, by their places here, rising."""
         if len(places) == len(self):
@@ -140,32 +164,18 @@ class Episodes:
         return columns
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a recording, or unusual in it."""
-
-    severity: Literal["fatal", "warning", "note"]
-    """``fatal``: training is not possible or would be harmed. ``warning``: look at it. ``note``: worth knowing."""
-    check: str
-    """Which check found it."""
-    message: str
-    """What was found, and where."""
-    advice: str
-    """What to do about it."""
-    key: str | None = None
-    """The key, where it lies in one."""
-    episode: int | None = None
-    """The number of the episode, where it lies in one."""
-    frame: int | None = None
-    """The first frame of it, counted from the start of what was read."""
-
-
 class RecordingError(RobodiffError):
     """A recording that cannot be used; its message is the first of all ``findings``."""
 
     def __init__(self, source: str, findings: Sequence[Finding]) -> None:
         super().__init__(f"{source}: {findings[0].message}; {findings[0].advice}")
         self.findings = findings
+
+
+def raise_faults(source: str, faults: Iterable[Finding]) -> None:
+    """Raise a ``RecordingError`` if there are any."""
+    if findings := list(faults):
+        raise RecordingError(source, findings)
 
 
 def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None, stride: int) -> Episodes:
@@ -223,9 +233,14 @@ def check_ends(source: str, episode_ends: np.ndarray) -> np.ndarray:
     Raises:
         RecordingError: they are no whole numbers, or do not increase; without them nothing can be said of the rest.
     """
-    if faults := list(_faults_of_ends(episode_ends)):
-        raise RecordingError(source, faults)
-    return episode_ends.astype(np.int64)
+    fault = partial(Finding, "fatal", "ends", key="episode_ends", advice="write the frame after each episode's last")
+    if episode_ends.ndim != 1 or len(episode_ends) == 0 or not np.issubdtype(episode_ends.dtype, np.integer):
+        raise RecordingError(source, [fault("episode_ends must be a list of whole numbers, one for each episode")])
+    ends = episode_ends.astype(np.int64)
+    rule = "episode_ends must increase from above 0"
+    falling = np.flatnonzero(np.diff(ends, prepend=0) <= 0).tolist()
+    raise_faults(source, [fault(f"{rule}; episode {e} ends at frame {ends[e]}", episode=e) for e in falling])
+    return ends
 
 
 def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
@@ -245,8 +260,7 @@ def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[
     if numbers is None:
         return list(range(count))
     if not numbers or not set(numbers) <= set(range(count)) or len(set(numbers)) != len(numbers):
-        raise UsageError(f"{source}: data.episodes must be different numbers from 0 to {count - 1}; "
-                         f"found {numbers[:8]}")  # fmt: skip
+        raise UsageError(f"{source}: data.episodes: expected different numbers below {count}; found {numbers[:8]}")
     return sorted(numbers)
 
 
@@ -265,8 +279,16 @@ def check_finite(
         RecordingError: values that are not finite as float32; it holds all episodes with some, and its message names
             the file, the key and the first bad frame.
     """
-    if faults := list(_faults_of_values(arrays, episode_ends, names)):
-        raise RecordingError(source, faults)
+    faults = []
+    starts = np.concatenate([[0], episode_ends])
+    for key, array in arrays.items():
+        bad = _not_finite(array)
+        places, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
+        for place, frame in zip(places.tolist(), bad[first].tolist(), strict=True):
+            name = names[place] if names else f"episode {place}"
+            message = f"{key} is not finite at frame {frame - starts[place]} of {name}"
+            faults.append(Finding("fatal", "finite", message, "mend or drop it", key, place, frame))
+    raise_faults(source, faults)
 
 
 def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"] | None:
@@ -285,11 +307,15 @@ def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"]
     return "vector" if len(shape) < 3 and math.prod(shape) <= LARGEST else None
 
 
+def wrong_form(key: str, expected: str, frame: int | None = None) -> Finding:
+    """Return that an array is not what its key needs."""
+    return Finding("fatal", "form", f"{key} must be {expected}", "convert it, or leave it out", key, frame=frame)
+
+
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
     """Return (N,), (N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
     if array.ndim < 1 or array.ndim > 3 or kind_of(array.shape[1:], array.dtype) != "vector":
-        message = f"{key} must be numbers of shape (frames, D); found {array.dtype} {array.shape}"
-        raise RecordingError(source, [Finding("fatal", "form", message, "convert it, or leave it out", key)])
+        raise RecordingError(source, [wrong_form(key, f"numbers (frames, D); found {array.dtype} {array.shape}")])
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
 
 
@@ -299,10 +325,8 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     From contiguous images windows are gathered several times as fast: they become so where memory has ample room. A
     memory-mapped array of uint8 stays one.
     """
-    fault = partial(Finding, "fatal", "form", key=key, advice="convert it, or leave it out")
     if array.ndim != 4 or 0 in array.shape or not {array.shape[1], array.shape[3]} & {*CHANNELS}:
-        message = f"{key} must be images (frames, C, H, W) or (frames, H, W, C), C 1, 3 or 4; found shape {array.shape}"
-        raise RecordingError(source, [fault(message)])
+        raise RecordingError(source, [wrong_form(key, f"images of 1, 3 or 4 channels; found shape {array.shape}")])
     if array.shape[1] not in CHANNELS:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype == np.uint8:
@@ -312,8 +336,7 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     for frame, image in enumerate(array):  # frame by frame: a float copy of a whole recording may not fit in memory
         converted[frame] = image
         if not np.array_equal(converted[frame], image):
-            message = f"{key} must hold whole numbers from 0 to 255; frame {frame} does not"
-            raise RecordingError(source, [fault(message, frame=frame)])
+            raise RecordingError(source, [wrong_form(key, f"whole numbers from 0 to 255; frame {frame}", frame)])
     return converted
 
 
@@ -322,36 +345,6 @@ def blocks(array: np.ndarray, size: int = 2**25) -> Iterator[tuple[int, np.ndarr
     rows = max(1, size // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
-
-
-def _faults_of_ends(episode_ends: np.ndarray) -> Iterator[Finding]:
-    fault = partial(Finding, "fatal", "ends", key="episode_ends", advice="write the frame after each episode's last")
-    if episode_ends.ndim != 1 or len(episode_ends) == 0 or not np.issubdtype(episode_ends.dtype, np.integer):
-        yield fault(
-            "episode_ends must be a list of whole numbers, one an episode; "
-            f"found {episode_ends.dtype} of shape {episode_ends.shape}"
-        )
-        return
-    steps = np.diff(episode_ends.astype(np.int64), prepend=0)
-    for episode in np.flatnonzero(steps <= 0).tolist():
-        yield fault(
-            f"episode_ends must increase from above 0; episode {episode} ends at frame {episode_ends[episode]} "
-            f"with {steps[episode]} frames",
-            episode=episode,
-        )
-
-
-def _faults_of_values(
-    arrays: Mapping[str, np.ndarray], episode_ends: np.ndarray, names: Sequence[str]
-) -> Iterator[Finding]:
-    for key, array in arrays.items():
-        bad = _not_finite(array)
-        episodes, first = np.unique(np.searchsorted(episode_ends, bad, side="right"), return_index=True)
-        for episode, frame in zip(episodes.tolist(), bad[first].tolist(), strict=True):
-            start = int(episode_ends[episode - 1]) if episode else 0
-            name = names[episode] if names else f"episode {episode}"
-            message = f"{key} is not finite at frame {frame - start} of {name}"
-            yield Finding("fatal", "finite", message, "mend or drop it", key, episode, frame)
 
 
 def _not_finite(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """From the units of the recording to the range that a network learns well in, and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class Normalizer(nn.Module):
 
     def __init__(self, dims: Mapping[str, int], modes: Mapping[str, Mode]) -> None:
         super().__init__()
-        self.modes = {key: list(spans(key, dim, modes[key])) for key, dim in dims.items()}
+        self.modes = {key: spans(key, dim, modes[key]) for key, dim in dims.items()}
         self.maps = nn.ModuleDict({_module_name(key): _Affine(dim) for key, dim in dims.items()})
 
     def fit(self, statistics: Mapping[str, Statistics]) -> None:
@@ -75,7 +75,7 @@ class Normalizer(nn.Module):
         return (value - affine.offset) / affine.scale
 
     def extent(self, key: str) -> Tensor:
-        """How far from 0 the training data of one key lie, normalised, (D,)."""
+        """Return how far from 0 the training data of one key lie, normalised, (D,)."""
         ends = (self.normalize(key, self._map(key).get_buffer(name)) for name in ("min", "max"))
         return torch.maximum(*(end.abs() for end in ends))
 
@@ -99,27 +99,19 @@ class _Affine(nn.Module):
             self.get_buffer(name).copy_(torch.from_numpy(value))
 
 
-def spans(key: str, dim: int, mode: Mode) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, stop, mode) for the ranges of dimensions of one key.
+def spans(key: str, dim: int, mode: Mode) -> list[tuple[int, int, str]]:
+    """Return (start, stop, mode) for the ranges of dimensions of one key.
 
     Raises:
         UsageError: a mode that does not exist, or ranges that do not cover every dimension exactly once.
     """
-    ranges = {f"0:{dim}": mode} if isinstance(mode, str) else mode
-    covered: list[tuple[int, int]] = []
-    for text, name in ranges.items():
-        if name not in MODES:
-            raise UsageError(f"normalization of {key}: {name!r} is not one of {', '.join(MODES)}")
-        start, stop = parse_range(text, f"normalization of {key}")
-        covered.append((start, stop))
-        yield start, stop, name
-    covered.sort()
-    edges = [0, *(stop for _, stop in covered)]
-    if edges[-1] != dim or any(
-        start != edge or start >= stop for (start, stop), edge in zip(covered, edges, strict=False)
-    ):
-        raise UsageError(f"normalization of {key}: the ranges {', '.join(ranges)} must cover each of its {dim} "
-                         "dimensions once")  # fmt: skip
+    ranges, where = {f"0:{dim}": mode} if isinstance(mode, str) else mode, f"normalization of {key}"
+    if unknown := [name for name in ranges.values() if name not in MODES]:
+        raise UsageError(f"{where}: {unknown[0]!r} is not one of {', '.join(MODES)}")
+    covered = sorted((*parse_range(text, where), name) for text, name in ranges.items())
+    if [0, *(stop for _, stop, _ in covered)] != [*(start for start, _, _ in covered), dim]:
+        raise UsageError(f"{where}: the ranges {', '.join(ranges)} must cover each of its {dim} dimensions once")
+    return covered
 
 
 def parse_range(text: str, where: str) -> tuple[int, int]:

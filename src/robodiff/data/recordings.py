@@ -24,6 +24,7 @@ from robodiff.data.episodes import (
     check_ends,
     check_finite,
     episode_numbers,
+    raise_faults,
     recorded_keys,
 )
 from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
@@ -179,23 +180,23 @@ class DataConfig(Document):
         """
         sources = self.select(recording, keys)
         parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
-        if faults := [fault for stored in parts.values() for fault in stored.faults]:
-            raise RecordingError(recording.source, faults)
+        raise_faults(recording.source, (fault for stored in parts.values() for fault in stored.faults))
         ends = check_ends(recording.source, recording.episode_ends)
         arrays: dict[str, np.ndarray] = {}
         for images in (False, True):  # numbers first: what is wrong with them is found before images are decoded
-            some = {file_key: stored.read() for file_key, stored in parts.items()
-                    if stored.read is not None and stored.is_image is images}  # fmt: skip
+            some = {key: each.read() for key, each in parts.items() if each.read and each.is_image is images}
             check_finite(recording.source, some, ends, recording.names)
             arrays |= some
-        made, features = {}, {}
+        made, features, faults = {}, {}, []
         for name, made_of in sources.items():
-            pieces = [_piece(recording.source, part, arrays[part.file_key], faults) for part in made_of]
-            if not faults:
-                made[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-                features[name] = _feature(made[name], [(part, parts[part.file_key].feature) for part in made_of])
-        if faults:
-            raise RecordingError(recording.source, list(dict.fromkeys(faults)))
+            try:
+                pieces = [_converted(recording.source, part, arrays[part.file_key]) for part in made_of]
+            except RecordingError as error:
+                faults += error.findings
+                continue
+            made[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+            features[name] = _feature(made[name], [(part, parts[part.file_key].feature) for part in made_of])
+        raise_faults(recording.source, dict.fromkeys(faults))
         return Episodes(
             source=self.source,
             arrays=made,
@@ -217,23 +218,20 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        readable, faults = {}, []
-        for name, made_of in sources.items():
-            unreadable = [part.file_key for part in made_of if recording.arrays[part.file_key].is_unreadable]
-            if not unreadable:
-                readable[name] = made_of
-            for key in unreadable:
-                stored = recording.arrays[key]
-                message = (
-                    f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
-                )
-                faults.append(Finding("fatal", "form", message, "convert it, or name another key", key))
-        named = keys is not None or self.key_map is not None or recording.layout is not None
-        if faults and named:
-            raise RecordingError(recording.source, faults)
+        arrays = recording.arrays
+        unreadable = {
+            part.file_key for made_of in sources.values() for part in made_of if arrays[part.file_key].is_unreadable
+        }
+        faults = [_neither(key, stored) for key, stored in arrays.items() if key in unreadable]
+        if keys is not None or self.key_map is not None or recording.layout is not None:
+            raise_faults(recording.source, faults)
         for fault in faults:
             notice(f"{recording.source}: {fault.message}; left out")
-        return readable
+        return {
+            name: made_of
+            for name, made_of in sources.items()
+            if unreadable.isdisjoint(part.file_key for part in made_of)
+        }
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -248,30 +246,20 @@ class DataConfig(Document):
             layout = recording.layout
         else:
             layout = _default_layout(recording)
-        sources, missing = {}, []
-        for name, key in layout.items():
-            file_key = find_key(recording.arrays, key.file_key)
-            if file_key is not None:
-                sources[name] = (LayoutKey(file_key, key.convert, key.unit),)
-            elif not key.optional:
-                missing.append(key.file_key)
-        if missing:
-            keys, names = ", ".join(recording.arrays), [name.rpartition("/")[2] for name in recording.arrays]
-            advice = "choose another layout or a key map"
-            raise RecordingError(
-                recording.source,
-                [
-                    Finding("fatal", "keys", f"{key} is missing.{nearest(key, names)} It holds {keys}", advice, key)
-                    for key in dict.fromkeys(missing)
-                ],
-            )
-        return sources
+        keys = {name: (find_key(recording.arrays, key.file_key), key) for name, key in layout.items()}
+        missing = dict.fromkeys(
+            key.file_key for file_key, key in keys.values() if file_key is None and not key.optional
+        )
+        raise_faults(recording.source, (_missing(key, recording.arrays) for key in missing))
+        return {
+            name: (replace(key, file_key=file_key),) for name, (file_key, key) in keys.items() if file_key is not None
+        }
 
     def rate(self, recording: Recording) -> float:
         """Return the frames per second: what is given, what the file says, or what is usual."""
         if self.fps is None and recording.fps is None:
-            notice(f"{self.source}: does not say how many frames a second it has; taken as {USUAL_FPS:g}; say it with "
-                   "--fps, in a configuration with data.fps")  # fmt: skip
+            rate = f"does not say how many frames a second it has; taken as {USUAL_FPS:g}"
+            notice(f"{self.source}: {rate}; say it with --fps, in a configuration with data.fps")
         return float(self.fps or recording.fps or USUAL_FPS)
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
@@ -335,23 +323,20 @@ def open_path(path: str, **options: Any) -> DataConfig:
     form = format_at(path)
     known = [each.name for each in fields(form.config)]
     if unknown := sorted(given.keys() - {*known}):
-        raise UsageError(f"{path}: is {form.title}, for which {unknown[0]} is not an option."
-                         f"{nearest(unknown[0], known)}")  # fmt: skip
+        advice = nearest(unknown[0], known)
+        raise UsageError(f"{path}: is {form.title}, for which {unknown[0]} is not an option.{advice}")
     return form.config.at(path, **given)
 
 
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
-    if place.exists() and not (place.is_file() or place.is_dir()):  # a device or a pipe has no end
-        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
     if place.exists():
-        form = next((each for each in formats() if each.recognise(place)), None)
-        if form is None:
-            from robodiff.data.describe import describe_unknown
+        if form := next((each for each in formats() if each.recognise(place)), None):
+            return form
+        from robodiff.data.describe import describe_unknown
 
-            raise UsageError(describe_unknown(place))
-        return form
+        raise UsageError(describe_unknown(place))
     if is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
         return registry.find("data", "LeRobotConfig")
@@ -375,22 +360,28 @@ def _default_layout(recording: Recording) -> dict[str, LayoutKey]:
     layout: dict[str, LayoutKey] = {}
     for file_key, stored in recording.arrays.items():
         if stored.name in layout:
-            twin = layout[stored.name].file_key
-            raise RobodiffError(f"{recording.source}: {twin} and {file_key} would both be called {stored.name}; rename "
-                                "one of them, or give a key map")  # fmt: skip
+            twins = f"{layout[stored.name].file_key} and {file_key} would both be called {stored.name}"
+            raise RobodiffError(f"{recording.source}: {twins}; rename one of them, or give a key map")
         if stored.name is not None:
             layout[stored.name] = LayoutKey(file_key)
     return layout
 
 
-def _piece(source: str, part: LayoutKey, array: np.ndarray, faults: list[Finding]) -> np.ndarray:
-    """Return what a key is made of, as images or vectors; what is wrong with it goes to ``faults``."""
-    try:
-        convert = part.convert or (as_images if array.ndim == 4 else as_vectors)
-        return convert(source, part.file_key, array)
-    except RecordingError as error:
-        faults += error.findings
-    return array
+def _missing(key: str, arrays: Mapping[str, Stored]) -> Finding:
+    known = nearest(key, [name.rpartition("/")[2] for name in arrays])
+    message = f"{key} is missing.{known} It holds {', '.join(arrays)}"
+    return Finding("fatal", "keys", message, "choose another layout or a key map", key)
+
+
+def _neither(key: str, stored: Stored) -> Finding:
+    message = f"{key} is {stored.dtype} of shape {stored.shape}, neither numbers nor images that can be read"
+    return Finding("fatal", "form", message, "convert it, or name another key", key)
+
+
+def _converted(source: str, part: LayoutKey, array: np.ndarray) -> np.ndarray:
+    """Return what a key is made of, as images or vectors."""
+    convert = part.convert or (as_images if array.ndim == 4 else as_vectors)
+    return convert(source, part.file_key, array)
 
 
 def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:

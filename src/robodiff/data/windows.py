@@ -1,14 +1,16 @@
 """Which frames make one training sample, and in which order samples come."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from robodiff.documents import AtLeast, Document
 from robodiff.errors import UsageError
 
 
 @dataclass(frozen=True)
-class WindowShape:
+class WindowShape(Document):
     """The time steps of one training sample.
 
     A window at time t covers ``horizon`` frames, ``frame_stride`` apart, from ``n_obs_steps - 1`` steps before t. Its
@@ -17,22 +19,17 @@ class WindowShape:
     learns to predict those, too.
     """
 
-    n_obs_steps: int
-    horizon: int
-    n_action_steps: int
-    frame_stride: int = 1
+    n_obs_steps: Annotated[int, AtLeast(1)]
+    horizon: Annotated[int, AtLeast(1)]
+    n_action_steps: Annotated[int, AtLeast(1)]
+    frame_stride: Annotated[int, AtLeast(1)] = 1
     observes_all: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("n_obs_steps", "horizon", "n_action_steps", "frame_stride"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
-        last = self.n_obs_steps + self.n_action_steps - 1
-        if last > self.horizon:
-            raise UsageError(
-                f"the executed actions do not fit the horizon: n_obs_steps {self.n_obs_steps} + n_action_steps "
-                f"{self.n_action_steps} - 1 = {last}, horizon {self.horizon}; raise horizon or lower n_action_steps"
-            )
+        super().__post_init__()
+        if self.n_obs_steps + self.n_action_steps - 1 > self.horizon:
+            steps = f"n_obs_steps {self.n_obs_steps} + n_action_steps {self.n_action_steps} - 1"
+            raise UsageError(f"{steps} exceeds horizon {self.horizon}; raise horizon or lower n_action_steps")
 
     @property
     def obs_steps_in_batch(self) -> int:
@@ -87,7 +84,7 @@ class Windows:
 
 
 def epoch_order(n_windows: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the windows in one epoch, (W,) int64: a function of (seed, epoch) alone."""
+    """Return the order of the windows in one epoch, (W,) int64: a function of (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(n_windows)
 
 
@@ -102,8 +99,6 @@ def split_episodes(n_episodes: int, fraction: float, seed: int) -> tuple[np.ndar
     Returns:
         The sorted numbers of the training episodes and of the held-out ones.
     """
-    if not 0 <= fraction < 1:
-        raise UsageError(f"val_split must be at least 0 and below 1; found {fraction}")
     held_out = min(max(1, round(fraction * n_episodes)), n_episodes - 1) if fraction > 0 else 0
     order = np.random.default_rng(seed).permutation(n_episodes)
     return np.sort(order[held_out:]), np.sort(order[:held_out])

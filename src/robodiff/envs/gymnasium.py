@@ -52,11 +52,7 @@ def read_spec(text: str) -> EnvSpec:
 
 
 def gymnasium_spec(
-    environment_id: str,
-    name: str,
-    key_map: Mapping[str, str] | None = None,
-    fps: float | None = None,
-    **arguments: Any,
+    environment_id: str, name: str, key_map: Mapping[str, str] | None = None, fps: float | None = None, **arguments: Any
 ) -> EnvSpec:
     """Return an environment that Gymnasium knows; its actions are taken as they are, its images drawn by itself.
 

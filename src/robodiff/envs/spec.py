@@ -1,10 +1,8 @@
 """What an environment is: how it is made, what it observes, how fast it acts, and who can demonstrate on it."""
 
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.documents import Document
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, in_one_line
 
 
 class Expert(Protocol):
@@ -112,8 +110,4 @@ def raise_for_env(failure: str) -> Iterator[None]:
     except (RobodiffError, ModuleNotFoundError):  # they say enough
         raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())[:200]
-        raise RobodiffError(
-            f"{failure}: {type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"
-        ) from error
+        raise RobodiffError(f"{failure}: {in_one_line(error)}") from error

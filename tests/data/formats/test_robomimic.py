@@ -207,7 +207,7 @@ FAULTS: list[tuple[Edit, str]] = [
     (replace("data/demo_4/obs/object", np.zeros((9, 11))),
      r"obs/object of demo_4 is float64 \(9, 11\); expected float64 \(10,\)"),
     (replace("data/demo_4/obs/agentview_image", np.full((9, 6, 6, 3), 0.5, np.float32)),
-     r"obs/agentview_image must hold whole numbers from 0 to 255"),
+     r"obs/agentview_image must be whole numbers from 0 to 255"),
     (replace("data/demo_4/obs/agentview_image", np.zeros((9, 6, 6, 1), np.float32)),
      r"obs/agentview_image of demo_4 is float32 \(9, 6, 6, 1\); expected uint8 \(6, 6, 3\)"),
     (replace("data/demo_4/actions", np.array([b"left"] * 9)), r"actions of demo_4 is \|S4 \(9\); expected float64"),

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robodiff.data.episodes import ACTION, episode_numbers
+from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5
-from robodiff.data.formats.pieces import Gathered, files_of, inside
+from robodiff.data.formats.pieces import Gathered, episode_files, files_of
 from robodiff.data.recordings import DataConfig, Format, Recording
-from robodiff.errors import RobodiffError, notice
+from robodiff.errors import notice
 
 FPS = 50.0
 
@@ -28,29 +28,19 @@ class AlohaConfig(DataConfig):
     images to OpenCV's imencode; false where the pictures show true colours."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        root = Path(self.path).expanduser()
-        files = files_of(root, hdf5.SUFFIXES)
-        if not files:
-            raise RobodiffError(f"{root}: no HDF5 files found; expected episode_0.hdf5 and so on")
-        numbers = episode_numbers(self.path, self.episodes, len(files))
-        episodes = []
-        for path in (files[number] for number in numbers):
-            with hdf5.opened(inside(root, path)) as file:
-                episodes.append(hdf5.pieces(path, file, swap_channels=self.swap_channels))
+        numbers, files = episode_files(self, hdf5.SUFFIXES)
+        episodes = [hdf5.file_pieces(path, self.swap_channels) for path in files]
         every = {key: piece for episode in episodes for key, piece in episode.items()}
         if self.swap_channels and any(piece.recipe for piece in every.values()):
-            notice(f"{self.path}: compressed pictures are taken as ALOHA's recorder writes them, with red and blue "
-                   "swapped; set data.swap_channels to false where they look wrong in robodiff data view")  # fmt: skip
+            notice(
+                f"{self.path}: red and blue of compressed pictures are swapped, as ALOHA's recorder writes them; "
+                "set data.swap_channels to false where they look wrong in robodiff data view"
+            )
         if self.fps is None:
             notice(f"{self.path}: ALOHA's files do not say their rate; taken as {FPS:g} frames a second (data.fps)")
-        return Gathered(
-            self.path,
-            episodes,
-            [files[number].name for number in numbers],
-            {key: _name(key) for key in every},
-            self.fps or FPS,
-            {"episode_index": numbers},
-        ).recording(self)
+        labels, names = [file.name for file in files], {key: _name(key) for key in every}
+        table = {"episode_index": numbers}
+        return Gathered(self.path, episodes, labels, names, self.fps or FPS, table).recording(self)
 
 
 def _name(key: str) -> str | None:

@@ -38,44 +38,6 @@ def opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def datasets(path: Path, group: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return every array in a group, by its path there.
-
-    Args:
-        path: the file, for messages.
-        group: where to start.
-        skip: names of groups in it to leave out.
-
-    Raises:
-        RobodiffError: links that lead out of the file or nowhere, or more objects than a recording has.
-    """
-    import h5py
-
-    every: dict[str, Any] = {}
-    seen = 0
-
-    def walk(parent: Any, prefix: str, depth: int) -> None:
-        nonlocal seen
-        for name in parent:
-            place, seen = f"{prefix}{name}", seen + 1
-            if place in skip:
-                continue
-            child = None if isinstance(parent.get(name, getlink=True), h5py.ExternalLink) else parent.get(name)
-            if child is None or child.file.filename != group.file.filename:
-                raise RobodiffError(f"{path}: {printed(f'{parent.name}/{name}')} is a link that leads out of the file "
-                                    "or nowhere; copy the data into the file")  # fmt: skip
-            if seen > MOST_OBJECTS or depth > DEEPEST:
-                raise RobodiffError(f"{path}: holds more than {MOST_OBJECTS} arrays and groups, or more than {DEEPEST} "
-                                    "one within another; expected a recording")  # fmt: skip
-            if isinstance(child, h5py.Dataset):
-                every[place] = child
-            elif isinstance(child, h5py.Group):
-                walk(child, f"{place}/", depth + 1)
-
-    walk(group, "", 0)
-    return every
-
-
 def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bool = False) -> dict[str, Piece]:
     """Return the arrays of a group that have frames, by their paths in it.
 
@@ -84,9 +46,37 @@ def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bo
         group: of the open file.
         skip: names of groups to leave out.
         swap_channels: whether red and blue are swapped in encoded pictures.
+
+    Raises:
+        RobodiffError: links that lead out of the file or nowhere, or more objects than a recording has.
     """
-    found = datasets(path, group, skip)
-    return {key: _piece(path, dataset, swap_channels) for key, dataset in found.items() if dataset.ndim}
+    import h5py
+
+    listed: dict[str, Piece] = {}
+    seen = 0
+
+    def walk(parent: Any, prefix: str, depth: int) -> None:
+        nonlocal seen
+        for name in (name for name in parent if prefix or name not in skip):
+            seen += 1
+            child = None if isinstance(parent.get(name, getlink=True), h5py.ExternalLink) else parent.get(name)
+            if child is None or child.file.filename != group.file.filename:
+                raise RobodiffError(f"{path}: {printed(f'{parent.name}/{name}')} is a link to nothing in this file")
+            if seen > MOST_OBJECTS or depth > DEEPEST:
+                raise RobodiffError(f"{path}: holds more than {MOST_OBJECTS} objects, or groups {DEEPEST} deep")
+            if isinstance(child, h5py.Group):
+                walk(child, f"{prefix}{name}/", depth + 1)
+            elif isinstance(child, h5py.Dataset) and child.ndim:
+                listed[f"{prefix}{name}"] = _piece(path, child, swap_channels)
+
+    walk(group, "", 0)
+    return listed
+
+
+def file_pieces(path: Path, swap_channels: bool = False) -> dict[str, Piece]:
+    """Return the arrays of a whole file, as ``pieces`` does."""
+    with opened(path) as file:
+        return pieces(path, file, swap_channels=swap_channels)
 
 
 def printed(name: Any) -> str:
@@ -141,16 +131,14 @@ def _pictures(path: Path, place: str, size: tuple[int, int], swap_channels: bool
             try:
                 image = decode_picture(_row(dataset[frame]), size)
             except (OSError, ValueError, SyntaxError, RobodiffError) as error:
-                raise RobodiffError(f"{path}: {place} cannot be decoded at frame {frame}: {error}; record it "
-                                    "again, or leave the episode out with data.episodes") from None  # fmt: skip
+                raise RobodiffError(f"{path}: {place} cannot be decoded at frame {frame}: {error}") from None
             yield image[None, ..., ::-1] if swap_channels else image[None]
 
 
 def _blocks(path: Path, place: str) -> Iterator[np.ndarray]:
     with opened(path) as file:
         dataset = file[place]
-        if dataset.chunks:
-            check_room(f"{path}: a chunk of {printed(place)}", dataset.chunks[0], dataset.chunks[1:], dataset.dtype)
-        chunk = dataset.chunks[0] if dataset.chunks else 1
-        for frames in steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk):
+        chunk = dataset.chunks or (1, *dataset.shape[1:])
+        check_room(f"{path}: a chunk of {printed(place)}", chunk, dataset.dtype)
+        for frames in steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk[0]):
             yield dataset[frames]

@@ -73,7 +73,7 @@ def video_piece(path: Path) -> tuple[Piece, float | None]:
     import av
     import av.error
 
-    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
+    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
         if not container.streams.video or container.streams.video[0].codec_context is None:
             raise RobodiffError(f"{path}: holds no video; copy or record it again")
         stream = container.streams.video[0]
@@ -96,7 +96,7 @@ def _video(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
     import av
     import av.error
 
-    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
+    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # several videos are decoded at once
         for number, frame in enumerate(container.decode(stream)):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images
+from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images, episode_numbers
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig, Recording, Stored
@@ -72,7 +72,7 @@ class Piece:
         """
         if self.fault:
             raise RobodiffError(f"{self.source}: {self.place} {self.fault}")
-        check_room(f"{self.source}: {self.place}", self.frames, self.shape, np.dtype(self.dtype))
+        check_room(f"{self.source}: {self.place}", (self.frames, *self.shape), self.dtype)
         return np.concatenate([*self.blocks(), np.zeros((0, *self.shape), self.dtype)])
 
     def __str__(self) -> str:
@@ -84,9 +84,30 @@ def names_of(*episodes: Mapping[str, Piece]) -> dict[str, str | None]:
     return usual_names({key: piece.kind for episode in episodes for key, piece in episode.items()})
 
 
+def without_last(episode: Mapping[str, Piece], action: str) -> dict[str, Piece]:
+    """Drop the observation after the last action, which some recorders keep.
+
+    Args:
+        episode: its arrays.
+        action: how the names of the actions begin.
+    """
+    frames = next((piece.frames for key, piece in episode.items() if key.startswith(action)), -1)
+    return {key: piece.until(frames) if piece.frames == frames + 1 else piece for key, piece in episode.items()}
+
+
 def by_number(name: str | Path) -> list[tuple[str, int]]:
     """Sort names by the numbers in them: ``demo_2`` comes before ``demo_10``."""
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(name))]
+
+
+def control_frequency(environment: Any) -> float | None:
+    """Return the rate at which a simulated environment was stepped; None where its description does not tell."""
+    while isinstance(environment, dict):
+        rate = environment.get("control_freq")
+        if isinstance(rate, int | float) and 0 < rate < math.inf:
+            return float(rate)
+        environment = environment.get("env_kwargs", environment.get("sim_config"))
+    return None
 
 
 def files_of(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -95,6 +116,50 @@ def files_of(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
         return [root]
     files = (path for path in root.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     return sorted(files, key=lambda path: by_number(path.name))
+
+
+def episode_files(config: DataConfig, suffixes: tuple[str, ...]) -> tuple[list[int], list[Path]]:
+    """Return the chosen episodes, one in each file of a folder or in the one file that is given.
+
+    Raises:
+        RobodiffError: no such files, or they lead out of the folder.
+    """
+    root = Path(config.source).expanduser()
+    files = files_of(root, suffixes)
+    if not files:
+        raise RobodiffError(f"{root}: no {' or '.join(suffixes)} files found; expected one for each episode")
+    numbers = episode_numbers(config.source, config.episodes, len(files))
+    return numbers, [inside(root, files[number]) for number in numbers]
+
+
+def column_values(path: Path, name: str, column: Any) -> np.ndarray | None:
+    """Return a column of a pyarrow table as numbers (rows, ...), NaN where there is no value; None for other columns.
+
+    Raises:
+        RobodiffError: lists of unequal lengths.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    shape = [len(column)]
+    column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0)
+    while (
+        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    ):
+        lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
+        if (bad := np.flatnonzero(lengths != lengths[:1])).size:
+            row = int(bad[0]) * shape[0] // len(column)
+            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, but {lengths[0]} in row 0")
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+        column = column.flatten()
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns")).cast(pa.int64())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        return None
+    values = column.to_numpy(zero_copy_only=False)
+    return None if values.dtype.hasobject else values.reshape(shape)
 
 
 def inside(folder: Path, path: Path) -> Path:
@@ -111,11 +176,10 @@ def inside(folder: Path, path: Path) -> Path:
     return path
 
 
-def check_room(what: str, frames: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def check_room(what: str, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
     """Refuse what takes more than memory has room for, by its declared shape, before any is taken."""
-    if (size := frames * math.prod(shape) * dtype.itemsize) > memory_free() / 3:
-        raise RobodiffError(f"{what} has the shape {(frames, *shape)}, which takes {size / 1e9:.1f} GB, more than "
-                            "memory has room for")  # fmt: skip
+    if (size := math.prod(shape) * np.dtype(dtype).itemsize) > memory_free() / 3:
+        raise RobodiffError(f"{what} takes {size / 1e9:.1f} GB, more than memory has room for")
 
 
 def steps(frames: int, shape: tuple[int, ...], dtype: np.dtype, chunk: int = 1) -> Iterator[slice]:
@@ -143,25 +207,21 @@ class Gathered:
 
     def recording(self, config: DataConfig) -> Recording:
         """Join the pieces: an array must be in every episode, of one shape, and as long as the actions."""
-        keys = dict.fromkeys(key for episode in self.episodes for key in episode)
-        rows = {key: [episode.get(key) for episode in self.episodes] for key in keys}
+        keys = list(dict.fromkeys(key for episode in self.episodes for key in episode))
         named = [key for key in keys if self.names.get(key)]
         if not named:
-            listed = ", ".join(f"{key} {next(filter(None, row))}" for key, row in [*rows.items()][:10])
-            raise RobodiffError(
-                f"{self.source}: holds neither observations nor actions; it holds {listed or 'nothing'}"
-            )
-        actions = (key for key in named if str(self.names[key]).rpartition(".")[2] == ACTION)
-        clock = next(actions, named[0])
-        lengths = [piece.frames if piece else 0 for piece in rows[clock]]
+            raise RobodiffError(f"{self.source}: no observations or actions found among {', '.join(keys[:20])}")
+        clock = next((key for key in named if str(self.names[key]).rpartition(".")[2] == ACTION), named[0])
+        lengths = [episode[clock].frames if clock in episode else 0 for episode in self.episodes]
         ends = np.cumsum(lengths) if self.ends is None else self.ends
         if self.ends is not None:
             clock, lengths = "the last of episode_ends", [int(ends[-1])]
-        arrays = {key: self._stored(key, row, clock, lengths, config) for key, row in rows.items()}
+        arrays = {key: self._stored(key, clock, lengths, config) for key in keys}
         names = self.labels if self.ends is None else ()
         return Recording(self.source, arrays, ends, self.fps, names, self.table, self.attributes)
 
-    def _stored(self, key: str, row: list[Piece | None], clock: str, lengths: list[int], config: DataConfig) -> Stored:
+    def _stored(self, key: str, clock: str, lengths: list[int], config: DataConfig) -> Stored:
+        row = [episode.get(key) for episode in self.episodes]
         sample = next(filter(None, row))
         what, name, kind = f"{self.source}: {key}", self.names.get(key), sample.kind
         if kind is None:
@@ -173,8 +233,10 @@ class Gathered:
             return Stored(sample.shape, sample.dtype, partial(_numbers, what, labelled), name, feature, faults)
         height, width, channels = hwc(sample.shape)
         size = target_size(config.resize_shape, height, width) or (height, width)
-        parts = [Part(piece.source, piece.frames, f"{piece.place} {piece.recipe}", partial(_decode, key, label, piece))
-                 for label, piece in labelled]  # fmt: skip
+        parts = [
+            Part(piece.source, piece.frames, f"{piece.place} {piece.recipe}", partial(_decode, key, label, piece))
+            for label, piece in labelled
+        ]
         shape = (channels, height, width)
         read = partial(assembled_images, what, parts, shape, config.resize_shape, config.cache_dir)
         return Stored(sample.shape, sample.dtype, read, name, Feature("image", (channels, *size), "uint8"), faults)
@@ -207,7 +269,7 @@ def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _numbers(what: str, pieces: list[tuple[str, Piece]]) -> np.ndarray:
     """(N, ...) of all episodes."""
     sample = pieces[0][1]
-    check_room(what, sum(piece.frames for _, piece in pieces), sample.shape, np.dtype(sample.dtype))
+    check_room(what, (sum(piece.frames for _, piece in pieces), *sample.shape), sample.dtype)
     return np.concatenate([piece.read() for _, piece in pieces])
 
 
@@ -218,5 +280,4 @@ def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
         yield as_images(f"{piece.source} ({label})", key, block)
         frames += len(block)
     if frames != piece.frames:
-        raise RobodiffError(f"{piece.source}: {key} of {label} has {frames} frames that can be decoded; expected "
-                            f"{piece.frames}; record it again")  # fmt: skip
+        raise RobodiffError(f"{piece.source}: only {frames} of {piece.frames} frames of {key} can be decoded")

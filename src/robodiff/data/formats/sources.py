@@ -43,12 +43,9 @@ def arrays_of(path: Path) -> dict[str, Piece]:
     if path.is_dir():
         return _zarr(path) if is_zarr(path) else {"": picture_files(path, "*")}
     if hdf5.is_hdf5(path):
-        with hdf5.opened(path) as file:
-            return hdf5.pieces(path, file)
-    if suffix == ".npz":
+        return hdf5.file_pieces(path)
+    if suffix in (".npz", ".npy"):
         return npz.pieces(path)
-    if suffix == ".npy":
-        return {"": npz.npy_piece(path)}
     if suffix in table.SUFFIXES:
         return table.pieces(path, table.read_table(path))
     if suffix in pictures.VIDEOS:

@@ -7,21 +7,32 @@ Columns whose names end in numbers (``state_0``, ``state_1``) or that share a na
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robodiff.data.cache import memory_free
 from robodiff.data.episodes import episode_numbers, kind_of
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
 from robodiff.data.formats.pictures import files_piece
-from robodiff.data.formats.pieces import Gathered, Piece, files_of, inside, names_of
+from robodiff.data.formats.pieces import (
+    Gathered,
+    Piece,
+    check_room,
+    column_values,
+    episode_files,
+    files_of,
+    inside,
+    names_of,
+)
 from robodiff.data.recordings import DataConfig, Format, Recording
+from robodiff.documents import brief
 from robodiff.errors import RobodiffError, notice
 from robodiff.files import reading
 
 SUFFIXES = (".csv", ".parquet")
+WHAT = "a table (CSV or Parquet)"
 EPISODE = re.compile(r"(episode|traj|trajectory|demo|demonstration|run)([_ ]?(index|id|idx|number|nr))?", re.IGNORECASE)
 CLOCK = re.compile(r"(time|t|stamp|timestamp)([_ ]?(s|ms|us|ns|sec|seconds))?", re.IGNORECASE)
 UNEVEN = 0.25
@@ -41,24 +52,23 @@ class TableConfig(DataConfig):
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         root = Path(self.path).expanduser()
         files = files_of(root, SUFFIXES)
-        if not files:
-            raise RobodiffError(f"{root}: no CSV or Parquet files found")
         if len(files) == 1:
             table = read_table(files[0])
-            rows, labels = episode_rows(files[0], table)
+            rows = episode_rows(files[0], table)
             numbers = episode_numbers(self.path, self.episodes, len(rows))
-            tables = [(files[0], table.slice(rows[n].start, rows[n].stop - rows[n].start)) for n in numbers]
-            labels = [labels[number] for number in numbers]
+            chosen = [[*rows.items()][number] for number in numbers]
+            tables = {label: (files[0], table.slice(part.start, part.stop - part.start)) for label, part in chosen}
         else:
-            numbers = episode_numbers(self.path, self.episodes, len(files))
-            tables = [(path, read_table(inside(root, path))) for path in (files[number] for number in numbers)]
-            labels = [files[number].name for number in numbers]
-        episodes = [pieces(path, table) for path, table in tables]
-        names = {key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
-                 for key, name in names_of(*episodes).items()}  # fmt: skip
-        fps = self.fps or _rate(self.path, labels, episodes)
-        columns = {"episode_index": numbers, **_texts([table for _, table in tables])}
-        return Gathered(self.path, episodes, labels, names, fps, columns).recording(self)
+            numbers, files = episode_files(self, SUFFIXES)
+            tables = {path.name: (path, read_table(path)) for path in files}
+        episodes = [pieces(path, table) for path, table in tables.values()]
+        names = {
+            key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
+            for key, name in names_of(*episodes).items()
+        }
+        fps = self.fps or _rate(self.path, [*tables], episodes)
+        columns = {"episode_index": numbers, **_texts([table for _, table in tables.values()])}
+        return Gathered(self.path, episodes, [*tables], names, fps, columns).recording(self)
 
 
 def read_table(path: Path) -> Any:
@@ -67,23 +77,18 @@ def read_table(path: Path) -> Any:
     Raises:
         RobodiffError: no table there, a broken one, or one that takes more than memory has room for.
     """
-    import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    def check(size: int) -> None:
-        if size > memory_free() / 3:
-            raise RobodiffError(f"{path}: takes {size / 1e9:.1f} GB, more than memory has room for; divide it")
-
-    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
+    with reading(path, WHAT):
         if path.suffix.lower() == ".csv":
-            check(4 * path.stat().st_size)
+            check_room(str(path), (4 * path.stat().st_size,))
             table = pyarrow.csv.read_csv(path)
         else:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 head = file.metadata
                 groups = sum(head.row_group(group).total_byte_size for group in range(head.num_row_groups))
-                check(max(groups, 8 * head.num_rows * head.num_columns))
+                check_room(str(path), (max(groups, 8 * head.num_rows * head.num_columns),))
                 table = file.read()
         if len({*table.column_names}) != len(table.column_names) or not len(table):
             raise RobodiffError(f"{path}: has no rows, or two columns of one name; expected a row for each frame")
@@ -105,23 +110,22 @@ def pieces(path: Path, table: Any, columns: Sequence[str] | None = None) -> dict
     return {name: _piece(path, name, members, table) for name, members in groups.items()}
 
 
-def episode_rows(path: Path, table: Any) -> tuple[list[slice], list[str]]:
-    """Return the rows of each episode, and what it is called: as a column says, else all rows are one.
+def episode_rows(path: Path, table: Any) -> dict[str, slice]:
+    """Return the rows of each episode, by what it is called: as a column says, else all rows are one.
 
     Raises:
         RobodiffError: rows of one episode do not follow one another.
     """
     column = next((name for name in table.column_names if EPISODE.fullmatch(name)), None)
     if column is None:
-        return [slice(0, len(table))], [path.name]
+        return {path.name: slice(0, len(table))}
     values = table[column].to_numpy()
-    starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()]
-    labels = [str(values[start]) for start in starts]
-    if again := next((label for place, label in enumerate(labels) if label in labels[:place]), None):
-        raise RobodiffError(f"{path}: rows of episode {again} (column {column}) do not follow one another; sort them")
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(table)], strict=True)], [
-        f"{column} {label}" for label in labels
-    ]
+    edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(table)]
+    rows = {f"{column} {values[start]}": slice(start, end) for start, end in pairwise(edges)}
+    if len(rows) < len(edges) - 1:
+        twin = next(label for label, part in rows.items() if part.start != edges[[*rows].index(label)])
+        raise RobodiffError(f"{path}: rows of {twin} do not follow one another; sort them by {column}")
+    return rows
 
 
 def _groups(table: Any) -> dict[str, list[str]]:
@@ -140,13 +144,12 @@ def _groups(table: Any) -> dict[str, list[str]]:
 
 
 def _piece(path: Path, name: str, members: list[str], table: Any) -> Piece:
-    """Numbers of columns side by side, or the pictures that one names, or what is neither."""
-    arrays = [_numbers(path, member, table[member]) for member in members]
+    """Return numbers of columns side by side, or the pictures that one names, or what is neither."""
+    arrays = [column_values(path, member, table[member]) for member in members]
     numbers = [array for array in arrays if array is not None]
     if len(numbers) == len(members):
-        values = (
-            numbers[0] if len(numbers) == 1 else np.concatenate([a.reshape(len(table), -1) for a in numbers], axis=1)
-        )
+        flat = [array.reshape(len(table), -1) for array in numbers]
+        values = numbers[0] if len(numbers) == 1 else np.concatenate(flat, axis=1)
         names = tuple(members) if 1 < len(members) == values.shape[1] else None
         kind = kind_of(values.shape[1:], values.dtype)
         return Piece(path, name, len(table), values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
@@ -155,47 +158,15 @@ def _piece(path: Path, name: str, members: list[str], table: Any) -> Piece:
     return cameras or Piece(path, name, len(table), (), dtype, None, lambda: iter(()))
 
 
-def _numbers(path: Path, name: str, column: Any) -> np.ndarray | None:
-    """A column of numbers, or of lists of equally many, with NaN where there is no value; None for other columns."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows, shape = len(column), [len(column)]
-    column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0)
-    while (
-        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
-    ):
-        lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
-        if (bad := np.flatnonzero(lengths != lengths[0])).size or not lengths[0] > 0:
-            row = int(bad[0]) * rows // len(column) if bad.size else 0
-            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, and {lengths[0]} in row 0; "
-                                "record it again")  # fmt: skip
-        shape.append(int(lengths[0]))
-        column = column.flatten()
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("ns")).cast(pa.int64())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
-        return None
-    values = column.to_numpy(zero_copy_only=False).reshape(shape)
-    return None if values.dtype.hasobject else values
-
-
 def _cameras(path: Path, name: str, column: Any) -> Piece | None:
-    """The pictures that a column names, relative to the table; None where it has other texts."""
+    """Return the pictures that a column names, relative to the table; None where it has other texts."""
     values = column.to_pylist()
-    if not isinstance(values[0], str) or not values[0].lower().endswith(PICTURES):
+    if not str(values[0]).lower().endswith(PICTURES):
         return None
-    files = []
     for row, value in enumerate(values):
-        if not isinstance(value, str) or not value.lower().endswith(PICTURES):
-            raise RobodiffError(f"{path}: {name} names no picture in row {row}; found {str(value)[:80]!r}")
-        if Path(value).is_absolute() or ".." in Path(value).parts:
-            raise RobodiffError(f"{path}: {name} names {value[:80]!r} in row {row}, which is not in the folder of the "
-                                "table; copy the pictures there")  # fmt: skip
-        files.append(inside(path.parent, path.parent / value))
-    return files_piece(name, files)
+        if not str(value).lower().endswith(PICTURES) or Path(value).is_absolute() or ".." in Path(value).parts:
+            raise RobodiffError(f"{path}: {name} names {brief(value)} in row {row}; expected a picture in this folder")
+    return files_piece(name, [inside(path.parent, path.parent / value) for value in values])
 
 
 def rate_of(times: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
@@ -218,13 +189,14 @@ def rate_of(times: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
 def _rate(source: str, labels: Sequence[str], episodes: Sequence[Mapping[str, Piece]]) -> float | None:
     for key, sample in episodes[0].items():
         if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape:
-            found = rate_of([episode[key].read() for episode in episodes if key in episode])
-            if found is None:
+            if (rate := rate_of([episode[key].read() for episode in episodes if key in episode])) is None:
                 continue
-            fps, off, episode = found
+            fps, off, episode = rate
             if off > UNEVEN:
-                notice(f"{source}: {key} is not even: in {labels[episode]} a frame is {off:.0%} off the usual "
-                       f"{1 / fps:.4g} s; frames are taken as {fps:g} a second")  # fmt: skip
+                notice(
+                    f"{source}: {key} is not even: in {labels[episode]} a frame is {off:.0%} off the usual "
+                    f"{1 / fps:.4g} s; frames are taken as {fps:g} a second"
+                )
             return fps
     return None
 
@@ -247,9 +219,7 @@ def _recognise(path: Path) -> bool:
     if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
         return False
     files = files_of(path, SUFFIXES)
-    if not files:
-        return False
-    return any(re.match(r"actions?([._\[ ]|$)", name) for name in _columns(files[0]))
+    return bool(files) and any(re.match(r"actions?([._\[ ]|$)", name) for name in _columns(files[0]))
 
 
 def _columns(path: Path) -> list[str]:
@@ -257,12 +227,11 @@ def _columns(path: Path) -> list[str]:
     import pyarrow.csv
     import pyarrow.parquet as pq
 
-    with reading(path, "a table (CSV or Parquet)", pa.ArrowException):
-        if path.suffix.lower() == ".csv":
-            with path.open("rb") as file:
-                head = file.readline(100_000)
-            return pyarrow.csv.read_csv(pa.BufferReader(head)).column_names
-        return pq.read_schema(path).names
+    with reading(path, WHAT):
+        if path.suffix.lower() != ".csv":
+            return pq.read_schema(path).names
+        with path.open("rb") as file:
+            return pyarrow.csv.read_csv(pa.BufferReader(file.readline(100_000))).column_names
 
 
 FORMAT = Format("a table (CSV or Parquet)", TableConfig, _recognise)

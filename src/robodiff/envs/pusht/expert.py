@@ -16,15 +16,7 @@ from robodiff.envs.pusht.env import (
     render_observation,
 )
 from robodiff.envs.pusht.geometry import corners_from_pose
-from robodiff.envs.pusht.planner import (
-    APPROACH_SPEED,
-    PUSH_SPEED,
-    Array,
-    Push,
-    distance_to_goal,
-    plan_push,
-    steer_push,
-)
+from robodiff.envs.pusht.planner import APPROACH_SPEED, PUSH_SPEED, Array, Push, distance_to_goal, plan_push, steer_push
 from robodiff.envs.pusht.ways import is_free, to_table
 
 _LAG = 2.0  # steps by which the agent trails its target: velocity gain / position gain of its controller, at 10 Hz

@@ -25,7 +25,7 @@ def read_columns(path: Path, wanted: Callable[[str], bool] | list[str]) -> pa.Ta
         RobodiffError: no such file, a broken one, or a column that it has not.
     """
     with (
-        reading(path, "a parquet file", pa.ArrowException),
+        reading(path, "a parquet file"),
         pq.ParquetFile(path, page_checksum_verification=True) as file,
     ):
         columns = file.schema_arrow.names

@@ -71,7 +71,7 @@ def _vectors(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
 
     def read(episodes: list[Episode]) -> np.ndarray:
         path = meta.root / episodes[0].data
-        with reading(path, "a parquet file", pa.ArrowException):
+        with reading(path, "a parquet file"):
             table = read_columns(path, [*_CLOCK, key])
             rows = _rows(meta, path, table, episodes)
             return _numbers(meta, path, key, table)[rows]
@@ -203,7 +203,7 @@ def _pngs(
     from PIL import Image
 
     path = meta.root / episodes[0].data
-    with reading(path, "a parquet file of PNGs", pa.ArrowException, Image.DecompressionBombError):
+    with reading(path, "a parquet file of PNGs"):
         table = read_columns(path, [*_CLOCK, key])
         for row in _rows(meta, path, table, episodes):
             with Image.open(io.BytesIO(table[key][int(row)].as_py()["bytes"])) as image:

@@ -44,7 +44,7 @@ def decode_frames(
         RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
     """
     wanted, reformatter = 0, VideoReformatter()
-    with reading(path, "a video", av.error.FFmpegError), av.open(path, metadata_errors="replace") as container:
+    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
         stream = _check(path, container, fps, size)
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
