@@ -276,7 +276,7 @@ def test_a_file_is_no_run(robodiff: Run, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {}\n")
     code, _, err = robodiff("fit", "--resume", file)
-    message = f"robodiff fit: error: --resume {file}: is a file; give the folder of a run\n"
+    message = f"robodiff fit: error: {file}: is not the folder of a run (it has no config.yaml)\n"
     assert (code, err) == (2, message)
 
 

@@ -139,7 +139,7 @@ def test_a_recording_is_known_by_its_path(lerobot_set: Path, recording: Path, tm
         open_path(str(lerobot_set), layout="pusht", fps=10.0)
     with pytest.raises(UsageError, match=r"is an HDF5 file of robomimic, for which filter_kye .*'filter_key'"):
         open_path(demos, filter_kye="train")
-    with pytest.raises(UsageError, match="revision is for data sets of the Hugging Face hub"):
+    with pytest.raises(UsageError, match="leave out revision, which is for data sets of the Hugging Face hub"):
         open_path(str(lerobot_set), revision="main")
     with pytest.raises(RobodiffError, match="no such file or folder"):
         open_path(str(tmp_path / "nowhere.zarr"))

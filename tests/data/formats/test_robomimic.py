@@ -137,7 +137,7 @@ def test_shape_meta_selects_and_checks(file: Path) -> None:
         read_robomimic(file, [OBJECT, "action"], shape_meta=shape_meta())
     for changes, message in (
         ({"lefteye_image": {"shape": [3, 6, 6], "type": "rgb"}},
-         r"has no obs/lefteye_image, which shape_meta says is rgb of shape \[3, 6, 6\]; it has .*obs/agentview_image"),
+         r"obs/lefteye_image is absent, but shape_meta says rgb of shape \[3, 6, 6\]"),
         ({"agentview_image": {"shape": [6, 6, 3], "type": "rgb"}},
          r"obs/agentview_image is rgb of shape \[3, 6, 6\], but shape_meta says rgb of shape \[6, 6, 3\]"),
         ({"agentview_image": {"shape": [3, 6, 6]}}, "agentview_image is rgb .*, but shape_meta says low_dim"),
@@ -199,7 +199,7 @@ def spoil(file: Any) -> None:
 FAULTS: list[tuple[Edit, str]] = [
     (replace("data", None), r"holds no demonstrations; expected data/demo_0"),
     (lambda f: [f["data"].pop(name) for name in list(f["data"])], r"holds no demonstrations"),
-    (lambda f: [f[f"data/{name}"].pop("obs") for name in f["data"]], r"data/demo_0 has no group obs/; extract the obs"),
+    (lambda f: [f[f"data/{name}"].pop("obs") for name in f["data"]], r"has no group obs/; extract the obs"),
     (replace("data/demo_0/actions", None), r"demo_0 has no actions, which others have"),
     (replace("data/demo_4/actions", None), r"demo_4 has no actions, which others have"),
     (replace("data/demo_4/obs/object", None), r"demo_4 has no obs/object, which others have; leave it out"),
@@ -212,10 +212,10 @@ FAULTS: list[tuple[Edit, str]] = [
      r"obs/agentview_image of demo_4 is float32 \(9, 6, 6, 1\); expected uint8 \(6, 6, 3\)"),
     (replace("data/demo_4/actions", np.array([b"left"] * 9)), r"actions of demo_4 is \|S4 \(9\); expected float64"),
     (lambda f: f["data/demo_4"].attrs.__setitem__("num_samples", 8),
-     r"demo_4 has arrays of unequal lengths: actions 9, num_samples 8"),
+     r"actions of demo_4 has 9 frames, but num_samples is 8"),
     (lambda f: f["data/demo_4"].create_dataset("obs/late", (9, 2), "f4", chunks=(3, 2)),
      r"demo_0 has no obs/late|obs/late of demo_4 was not written in whole: 0 of 3 chunks"),
-    (without_frames, r"\S+ of demo_4 has no frames"),
+    (without_frames, r"actions of demo_4 has 0 frames, but num_samples is 9"),
     (spoil, r"obs/robot0_eef_pos is not finite at frame 5 of demo_3; mend or drop it"),
     (lambda f: f.__setitem__("data/demo_0/obs/agentview", np.zeros((8, 6, 6, 3), np.uint8)),
      r"obs/agentview and obs/agentview_image would both be called observation\.images\.agentview"),
@@ -237,13 +237,13 @@ def test_filters_that_cannot_be_meant(file: Path) -> None:
     refused(UsageError, r"has no filter key 'trian'; there is train, valid\. Did you mean 'train'", filter_key="trian")
     refused(UsageError, "no demonstration is left to train on", filter_key="train", episodes=[2, 10])
     refused(UsageError, "no demonstration is left to hold out", val_filter_key="valid", episodes=[0])
-    refused(UsageError, r"data\.episodes must be different numbers from 0 to 11; found \[12\]", episodes=[12])
+    refused(UsageError, r"data\.episodes: .*different numbers below 12; found \[12\]", episodes=[12])
     edit(file, replace("mask/valid", np.array([b"demo_2", b"demo_12"])))
     refused(RobodiffError, "mask/valid names 'demo_12', which is not in data/", val_filter_key="valid")
     edit(file, replace("mask/valid", np.array(["demo_3"], h5py.string_dtype())))
     refused(RobodiffError, "mask/train and mask/valid both name 'demo_3'", filter_key="train", val_filter_key="valid")
     edit(file, replace("mask", None))
-    refused(UsageError, "has no filter key 'train'; it has no mask/", filter_key="train")
+    refused(UsageError, "has no filter key 'train'; there is no mask/", filter_key="train")
 
 
 def test_held_out_demonstrations_are_not_trained_on(file: Path) -> None:
@@ -253,7 +253,7 @@ def test_held_out_demonstrations_are_not_trained_on(file: Path) -> None:
 
 
 def test_files_that_are_not_hdf5(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: no such file"):
+    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: is missing"):
         read_robomimic(tmp_path / "nowhere.hdf5")
     content = file.read_bytes()
     for damaged in (b"", b"text", content[: len(content) // 2], content[:-1]):
@@ -286,7 +286,7 @@ def test_images_that_cannot_be_decompressed(file: Path) -> None:
 
 def test_more_than_memory_has_room_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "memory_free", lambda: 20_000)
-    with pytest.raises(RobodiffError, match=r"has the shape .* takes 0\.0 GB, more than memory has room for"):
+    with pytest.raises(RobodiffError, match=r"takes 0\.0 GB, more than memory has room for"):
         read_robomimic(file)
 
 

@@ -119,8 +119,8 @@ def fractional_image(a: dict[str, np.ndarray]) -> None:
         (nan_action, (3, 7), r"d\.zarr: data/action is not finite at frame 2 of episode 1"),
         (short_action, (3, 7), r"d\.zarr: data/action has 6 frames, but the last episode ends at 7"),
         (no_action, (3, 7), r"d\.zarr: action is missing\. It holds data/img, data/state"),
-        (wide_state, (3, 7), r"d\.zarr: data/state must have 5 numbers a frame; found shape \(7, 6\)"),
-        (fractional_image, (3, 7), r"d\.zarr: data/img must be whole numbers from 0 to 255; frame 0"),
+        (wide_state, (3, 7), r"d\.zarr: data/state must be 5 numbers a frame; found shape \(7, 6\)"),
+        (fractional_image, (3, 7), r"d\.zarr: data/img must be whole numbers from 0 to 255, unlike frame 0"),
         (None, (3, 3, 7), "episode_ends must increase from above 0; episode 1 ends at frame 3"),
         (None, (5, 3, 7), "episode_ends must increase from above 0; episode 1"),
         (None, (3, 9), r"data/state has 7 frames, but the last episode ends at 9"),
@@ -141,7 +141,7 @@ def test_broken_recordings_are_refused(
 
 
 def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with pytest.raises(RobodiffError, match="no such file"):
+    with pytest.raises(RobodiffError, match="is missing"):
         read_zarr(tmp_path / "absent.zarr", "pusht")
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(RobodiffError, match="is not a zarr group"):
@@ -164,7 +164,7 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
         ("data/action", {"shape": [2**40, 2]}, r"data/action has 1099511627776 frames, but the last episode ends at 7"),
         ("data/action", {"shape": [7, 2**19]}, r"data/action has the shape .*: 262144 chunks a frame"),
         ("data/action", {"shape": [7, 2**40]}, r"data/action is float32 of shape \(1099511627776,\), neither numbers"),
-        ("data/action", {"shape": [7, 2**19], "chunks": [2**30, 2**19]}, r"data/action has .* in chunks of .*, more than"),
+        ("data/action", {"shape": [7, 2**19], "chunks": [2**30, 2**19]}, r"data/action has .* in chunks of .*, more"),
         ("meta/episode_ends", {"shape": [2**40]}, r"episode_ends has 1099511627776 episodes, but there are 7 frames"),
         ("data/action", {"compressor": {"id": "pickle"}, "filters": [{"id": "vlen-utf8"}], "dtype": "|O",
                          "fill_value": ""}, "data/action is pickled, and a pickle may run any code"),
@@ -183,14 +183,14 @@ def test_claims_are_refused_before_anything_is_decoded(
 def test_what_is_no_array_no_file_or_too_short(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     path = plain(tmp_path / "d.zarr", arrays)
     zarr.open_group(path).create_array("meta/seed", data=np.zeros(1))
-    with pytest.raises(RobodiffError, match="meta/seed has 1 rows, but there are 2 episodes"):
+    with pytest.raises(RobodiffError, match="meta/seed has 1 rows of 2"):
         read_zarr(path, "pusht", fps=10.0)
     del zarr.open_group(path)["meta/seed"]
     zarr.open_group(path).create_group("data/img", overwrite=True)
     with pytest.raises(RobodiffError, match=r"data/img must be an array .* found a group"):
         read_zarr(path, "pusht", fps=10.0)
     zarr.open_group(path).attrs["robodiff"] = {"fps": -1.0}
-    with pytest.raises(RobodiffError, match=r"its attributes say fps: expected float > 0.*found -1\.0"):
+    with pytest.raises(RobodiffError, match=r"d\.zarr: is not a zarr group.*fps: expected float > 0.*found -1\.0"):
         read_zarr(path, "pusht")
     (path / "data" / "more").symlink_to("/dev/zero")
     with pytest.raises(RobodiffError, match="data/more: is neither a file nor a folder"):
@@ -201,8 +201,8 @@ def test_a_zip_that_unpacks_to_more_than_memory_holds(
     tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_zip(plain(tmp_path / "d.zarr", arrays), tmp_path / "d.zip")
-    monkeypatch.setattr("robodiff.data.formats.zarr_reader.memory_free", lambda: 600)
-    with pytest.raises(RobodiffError, match=r"d\.zip: .* unpacks to .*, more than memory has room for"):
+    monkeypatch.setattr("robodiff.data.formats.pieces.memory_free", lambda: 600)
+    with pytest.raises(RobodiffError, match=r"d\.zip: .* takes .*, more than memory has room for"):
         read_zarr(tmp_path / "d.zip", "pusht", fps=10.0)
 
 

@@ -128,10 +128,7 @@ def _pictures(path: Path, place: str, size: tuple[int, int], swap_channels: bool
     with opened(path) as file:
         dataset = file[place]
         for frame in range(len(dataset)):
-            try:
-                image = decode_picture(_row(dataset[frame]), size)
-            except (OSError, ValueError, SyntaxError, RobodiffError) as error:
-                raise RobodiffError(f"{path}: {place} cannot be decoded at frame {frame}: {error}") from None
+            image = decode_picture(f"{path}: {place} at frame {frame}", _row(dataset[frame]), size)
             yield image[None, ..., ::-1] if swap_channels else image[None]
 
 

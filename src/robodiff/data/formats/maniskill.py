@@ -59,9 +59,7 @@ class ManiSkillConfig(DataConfig):
             episodes = [hdf5.pieces(path, file[name], skip=("env_states",)) for name in names]
         pieces = {key: piece for episode in episodes for key, piece in episode.items()}
         if not {"actions", "obs"} <= {key.partition("/")[0] for key in pieces}:
-            raise RobodiffError(
-                f"{path}: has no observations or no actions; replay it with replay_trajectory --obs-mode"
-            )
+            raise RobodiffError(f"{path}: has no observations or no actions; use replay_trajectory --obs-mode")
         fps = self.fps or control_frequency(sidecar.env_info)
         if fps is None:
             notice(f"{self.path}: does not say its rate; taken as ManiSkill's {FPS:g} frames a second (data.fps)")

@@ -21,10 +21,11 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, check_ends, episode_numbers
 from robodiff.data.formats import hdf5, pictures, sources, table
-from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside
+from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, without_last
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.documents import Above, Document, read_yaml, typed
 from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.files import reading
 
 NAME = "recording.yaml"
 
@@ -58,9 +59,7 @@ class Description(Document):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arrays = {
-            name: {"source": source} if isinstance(source, str) else source for name, source in self.arrays.items()
-        }
+        arrays = {name: {"source": each} if isinstance(each, str) else each for name, each in self.arrays.items()}
         arrays = {name: typed(ArraySource, source, f"arrays.{name}") for name, source in arrays.items()}
         object.__setattr__(self, "arrays", arrays)
         if sum(each is not None for each in (self.episodes, self.episode_ends, self.episode_numbers)) > 1:
@@ -82,40 +81,33 @@ class MappedConfig(DataConfig):
         except UsageError as error:
             raise UsageError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from None
         reader = _Reader(file.parent)
-        every = reader.episodes(description.episodes)
-        divided = description.episode_ends or description.episode_numbers
-        numbers = None if divided else episode_numbers(self.path, self.episodes, len(every))
-        chosen = [every[number] for number in numbers or [0]]
+        every, ends = reader.episodes(description.episodes), None
+        for divided in ("episode_ends", "episode_numbers"):
+            if source := getattr(description, divided):
+                piece = reader.piece(f"{file}: {divided}", every[0], ArraySource(source=source))
+                ends = check_ends(f"{file}: {divided}", _ends(piece.read().reshape(-1), divided == "episode_numbers"))
+        numbers = episode_numbers(self.path, self.episodes if ends is None else None, len(every))
         episodes = [
-            {name: reader.piece(f"{file}: arrays.{name}", place, source) for name, source in description.arrays.items()}
-            for place in chosen
+            {
+                name: reader.piece(f"{file}: arrays.{name}", every[number], source)
+                for name, source in description.arrays.items()
+            }
+            for number in numbers
         ]
         return Gathered(
             self.path,
-            [_cut(episode) for episode in episodes],
-            [str(place) for place in chosen],
+            [without_last(episode, ACTION) for episode in episodes],
+            [str(every[number]) for number in numbers],
             {name: name for name in description.arrays},
-            description.fps or (min(reader.rates) if reader.rates else None),
-            {} if numbers is None else {"episode_index": numbers},
-            ends=self._ends(file, reader, description) if divided else None,
+            description.fps or min(reader.rates, default=None),
+            {"episode_index": numbers} if ends is None else {},
+            ends=ends,
         ).recording(self)
 
-    def _ends(self, file: Path, reader: "_Reader", description: Description) -> np.ndarray:
-        is_ends, whole = description.episode_ends is not None, _Place(reader.folder)
-        name, source = ("episode_ends", description.episode_ends) if is_ends else (
-            "episode_numbers", description.episode_numbers)  # fmt: skip
-        values = reader.piece(f"{file}: {name}", whole, ArraySource(source=source or "")).read().reshape(-1)
-        if not is_ends:
-            values = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values))
-        return check_ends(f"{file}: {name}", values)
 
-
-def _cut(episode: dict[str, Piece]) -> dict[str, Piece]:
-    """Drop the observation after the last action, which some recorders keep."""
-    if ACTION not in episode:
-        return episode
-    frames = episode[ACTION].frames
-    return {name: piece.until(frames) if piece.frames == frames + 1 else piece for name, piece in episode.items()}
+def _ends(values: np.ndarray, are_numbers: bool) -> np.ndarray:
+    """Return the frame after each episode's last, which values say, or in which episode each frame is."""
+    return np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values)) if are_numbers else values
 
 
 @dataclass(frozen=True)
@@ -143,11 +135,10 @@ class _Reader:
         if pattern is None:
             return [_Place(self.folder)]
         name, _, groups = pattern.partition(":")
-        matches = [path for path in self._glob(self.folder, name.rstrip("/")) if path.name != NAME]
-        if groups:
-            places = [_Place(path, group) for path in matches for group in _groups(path, groups)]
-        else:
-            places = [_Place(path) for path in matches]
+        with reading(self.folder / NAME, "a description of a recording"):
+            visible = [path for path in self.folder.glob(name.rstrip("/")) if not path.name.startswith(".")]
+        paths = [inside(self.folder, path) for path in visible if path.name != NAME]
+        places = [_Place(path, group) for path in paths for group in (_groups(path, groups) if groups else [""])]
         if not places:
             raise RobodiffError(f"{self.folder}: nothing is called {pattern}, which {NAME} says the episodes are")
         return sorted(places, key=lambda place: by_number(f"{place.path.relative_to(self.folder)}:{place.group}"))
@@ -163,50 +154,32 @@ class _Reader:
         else:
             name, _, array = source.source.partition(":")
             if "*" in name:
-                return self._pictures(place.path, name)
+                return sources.picture_files(place.path, name)
             path = inside(self.folder, place.path / name)
         if path.suffix.lower() in pictures.VIDEOS:
             piece, rate = pictures.video_piece(path)
             self.rates |= {rate} if rate else set()
-        elif source.columns:
+            return piece
+        if source.columns:
             rows = table.read_table(path)
-            if unknown := [column for column in source.columns if column not in rows.column_names]:
-                raise RobodiffError(f"{what}: {path} has no column {unknown[0]!r}."
-                                    f"{nearest(unknown[0], rows.column_names)}")  # fmt: skip
-            (piece,) = table.pieces(path, rows, source.columns).values()
+            wanted, known = source.columns, rows.column_names
         else:
-            arrays = self._arrays(path)
-            array = next(iter(arrays)) if len(arrays) == 1 and not array else array
-            if array not in arrays:
-                raise RobodiffError(f"{what}: {path} has no array {array!r}; it has {', '.join([*arrays][:12])}."
-                                    f"{nearest(array, arrays)}")  # fmt: skip
-            piece = arrays[array]
+            arrays = self.listed[path] = self.listed.get(path) or sources.arrays_of(path)
+            wanted, known = [array or (next(iter(arrays)) if len(arrays) == 1 else "")], [*arrays]
+        if unknown := [name for name in wanted if name not in known]:
+            advice = f"it has {', '.join(known[:12])}.{nearest(unknown[0], known)}"
+            raise RobodiffError(f"{what}: {path} has no {unknown[0]!r}; {advice}")
+        piece = next(iter(table.pieces(path, rows, wanted).values())) if source.columns else arrays[wanted[0]]
         if piece.kind is None:
             raise RobodiffError(f"{what}: is {piece} in {path}; expected numbers (L, D) or pictures (L, H, W, C)")
         return replace(piece, unit=source.unit)
-
-    def _arrays(self, path: Path) -> dict[str, Piece]:
-        if path not in self.listed:
-            self.listed[path] = sources.arrays_of(path)
-        return self.listed[path]
-
-    def _pictures(self, folder: Path, pattern: str) -> Piece:
-        self._glob(folder, pattern)
-        return sources.picture_files(folder, pattern)
-
-    def _glob(self, folder: Path, pattern: str) -> list[Path]:
-        if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise RobodiffError(f"{self.folder / NAME}: {pattern!r} is not a pattern within the folder; expected one "
-                                "such as runs/*")  # fmt: skip
-        return [inside(self.folder, path) for path in folder.glob(pattern) if not path.name.startswith(".")]
 
 
 def _groups(path: Path, pattern: str) -> list[str]:
     """Return the groups of an HDF5 file that a pattern names, such as data/demo_*."""
     with hdf5.opened(path) as file:
         parent, _, last = pattern.rpartition("/")
-        group = file.get(parent or "/")
-        names = [name for name in group or () if fnmatchcase(name, last)]
+        names = [name for name in file.get(parent or "/") or () if fnmatchcase(name, last)]
     return [f"{parent}/{name}" if parent else name for name in names]
 
 
@@ -214,10 +187,8 @@ def _recognise(path: Path) -> bool:
     file = path / NAME if path.is_dir() else path
     if not file.is_file() or file.suffix.lower() not in (".yaml", ".yml"):
         return False
-    if file.name == NAME:
-        return True
-    content = read_yaml(file)
-    return isinstance(content, dict) and "arrays" in content
+    content = None if file.name == NAME else read_yaml(file)
+    return file.name == NAME or (isinstance(content, dict) and "arrays" in content)
 
 
 FORMAT = Format(f"a folder with {NAME}", MappedConfig, _recognise)

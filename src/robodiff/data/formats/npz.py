@@ -64,7 +64,8 @@ def pieces(path: Path) -> dict[str, Piece]:
 def _piece(path: Path, member: str) -> Piece:
     with _opened(path, member) as (_, shape, _, dtype):
         kind, blocks = kind_of(shape[1:], dtype), partial(_blocks, path, member)
-        return Piece(path, member.removesuffix(".npy"), shape[0], shape[1:], str(dtype), kind, blocks)
+        fault = "is pickled, and a pickle may run any code; write it without" if dtype.hasobject else ""
+        return Piece(path, member.removesuffix(".npy"), shape[0], shape[1:], str(dtype), kind, blocks, fault=fault)
 
 
 @contextmanager
@@ -79,8 +80,6 @@ def _opened(path: Path, member: str) -> Iterator[tuple[IO[bytes], tuple[int, ...
 
 def _blocks(path: Path, member: str) -> Iterator[np.ndarray]:
     with reading(path, WHAT), _opened(path, member) as (file, shape, is_fortran, dtype):
-        if dtype.hasobject:
-            raise RobodiffError(f"{path}: {member} is pickled, and a pickle may run any code; write it without")
         for frames in [slice(0, shape[0])] if is_fortran else steps(shape[0], shape[1:], dtype):
             block = (frames.stop - frames.start, *shape[1:])
             check_room(f"{path}: {member}", block, dtype)

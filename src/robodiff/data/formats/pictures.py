@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,20 @@ def picture_size(picture: bytes | Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode_picture(picture: bytes | Path, size: tuple[int, int]) -> np.ndarray:
+def decode_picture(where: str, picture: bytes | Path, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W, 3) uint8.
 
     Raises:
-        RobodiffError: it says that it is of another size, which is found out before it is decoded.
+        RobodiffError: it is broken, or of another size, which is found out before it is decoded; the message begins
+            with ``where``.
     """
-    with _opened(picture) as image:
-        if (image.height, image.width) != size:
-            raise RobodiffError(f"is {image.height}x{image.width} (height x width); the first picture is "
-                                f"{size[0]}x{size[1]}")  # fmt: skip
-        return np.asarray(image.convert("RGB"))
+    try:
+        with _opened(picture) as image:
+            if (image.height, image.width) != size:
+                raise ValueError(f"it is {image.height}x{image.width} (height x width), not {size[0]}x{size[1]}")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RobodiffError(f"{where} cannot be decoded: {error}; record it again") from None
 
 
 def files_piece(place: str, files: Sequence[Path]) -> Piece:
@@ -70,35 +74,32 @@ def video_piece(path: Path) -> tuple[Piece, float | None]:
     Raises:
         RobodiffError: no video there, or a broken one.
     """
-    import av
-    import av.error
-
-    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
-        if not container.streams.video or container.streams.video[0].codec_context is None:
-            raise RobodiffError(f"{path}: holds no video; copy or record it again")
-        stream = container.streams.video[0]
+    with opened_video(path) as (container, stream):
         size, rate = (stream.height, stream.width), stream.average_rate
         frames = sum(1 for packet in container.demux(stream) if packet.size)
     piece = Piece(path, path.name, frames, (*size, 3), "uint8", "image", partial(_video, path, size))
     return piece, float(rate) if rate else None
 
 
+@contextmanager
+def opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video to decode its frames; yield the container and the stream. Errors name the file."""
+    import av
+
+    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
+        if not container.streams.video or container.streams.video[0].codec_context is None:
+            raise ValueError("it holds no pictures")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
+        yield container, stream
+
+
 def _files(files: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    for file in files:
-        with reading(file, "a picture"):
-            try:
-                yield decode_picture(file, size)[None]
-            except RobodiffError as error:
-                raise RobodiffError(f"{file}: {error}; all pictures of a key must have one size") from None
+    return (decode_picture(str(file), file, size)[None] for file in files)
 
 
 def _video(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    import av
-    import av.error
-
-    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # several videos are decoded at once
+    with opened_video(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if (frame.height, frame.width) != size or frame.is_corrupt:
                 raise RobodiffError(f"{path}: is broken: frame {number} cannot be decoded as {size[0]}x{size[1]}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import ACTION, CHANNELS, Feature, Finding, as_images, episode_numbers
+from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig, Recording, Stored
@@ -151,7 +151,8 @@ def column_values(path: Path, name: str, column: Any) -> np.ndarray | None:
         lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
         if (bad := np.flatnonzero(lengths != lengths[:1])).size:
             row = int(bad[0]) * shape[0] // len(column)
-            raise RobodiffError(f"{path}: {name} has {lengths[bad[0]]} values in row {row}, but {lengths[0]} in row 0")
+            counts = f"{lengths[bad[0]]:g} values in row {row}, and {lengths[0]:g} in row 0"
+            raise RobodiffError(f"{path}: {name} has {counts}")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         column = column.flatten()
     if pa.types.is_timestamp(column.type):
@@ -281,3 +282,16 @@ def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
         frames += len(block)
     if frames != piece.frames:
         raise RobodiffError(f"{piece.source}: only {frames} of {piece.frames} frames of {key} can be decoded")
+
+
+def episode_rows(
+    episodes: Episodes, columns: Mapping[str, list[Any]], on_episode: Callable[[int], None] | None
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """Yield for a writer the arrays of each episode, and what these columns say of it; tell when each is done."""
+    for number in range(len(episodes)):
+        frames = episodes.slice(number)
+        arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
+        row = {name: column[number] for name, column in columns.items()}
+        yield arrays, {name: value for name, value in row.items() if value is not None}
+        if on_episode is not None:
+            on_episode(number + 1)

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from robodiff.data.episodes import ACTION, MASK, Episodes, left_out, recorded_keys
-from robodiff.data.formats.robomimic_meta import control_frequency
+from robodiff.data.formats.pieces import control_frequency, episode_rows
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
@@ -35,9 +35,11 @@ def write_robomimic(episodes: Episodes, path: Path, on_episode: Callable[[int], 
     """
     recorded_keys(episodes.source, [ACTION], episodes.arrays)
     places = {key: place for key in episodes.arrays if (place := place_of(episodes, key)) is not None}
+    owners: dict[str, list[str]] = {}
     for key, place in places.items():
-        if twin := next((other for other in places if other != key and places[other] == place), None):
-            raise RobodiffError(f"{path}: {key} and {twin} would both be {place}; rename one of them")
+        owners.setdefault(place, []).append(key)
+    if twins := [f"{' and '.join(keys)} would both be {place}" for place, keys in owners.items() if len(keys) > 1]:
+        raise RobodiffError(f"{path}: {twins[0]}; rename one of them")
     size = sum(array.nbytes for key, array in episodes.arrays.items() if key in places)
     with replacing(path) as temporary:
         with temporary.open("wb") as reserved:  # HDF5 may crash where the disk has no room: find it out before
@@ -58,16 +60,11 @@ def _fill(
     columns = {
         name: column for name, column in episodes.columns(bool, int, float, str).items() if not name.startswith(MASK)
     }
-    for number in range(len(episodes)):
-        demo, frames = data.create_group(f"demo_{number}"), episodes.slice(number)
-        row = {name: column[number] for name, column in columns.items()}
-        demo.attrs.update({name: value for name, value in row.items() if value is not None})
-        demo.attrs["num_samples"] = int(episodes.lengths[number])
+    for number, (arrays, row) in enumerate(episode_rows(episodes, columns, on_episode)):
+        demo = data.create_group(f"demo_{number}")
+        demo.attrs.update({**row, "num_samples": int(episodes.lengths[number])})
         for key, place in places.items():
-            array = np.asarray(episodes.arrays[key][frames])
-            demo[place] = array if array.ndim == 2 else array.transpose(0, 2, 3, 1)  # CHW -> HWC
-        if on_episode is not None:
-            on_episode(number + 1)
+            demo[place] = arrays[key] if arrays[key].ndim == 2 else arrays[key].transpose(0, 2, 3, 1)  # CHW -> HWC
     for column in (column for column in episodes.table if column.startswith(MASK)):
         listed = [f"demo_{number}" for number, is_in in enumerate(episodes.table[column]) if is_in]
         file[f"mask/{column.removeprefix(MASK)}"] = np.array(listed, "S")
@@ -79,8 +76,7 @@ def _environment(episodes: Episodes) -> dict[str, Any]:
     if control_frequency(own) == episodes.fps:
         return own
     arguments = own.get("env_kwargs")
-    arguments = arguments if isinstance(arguments, dict) else {}
-    return {**own, "env_kwargs": {**arguments, "control_freq": episodes.fps}}
+    return {**own, "env_kwargs": {**(arguments if isinstance(arguments, dict) else {}), "control_freq": episodes.fps}}
 
 
 def place_of(episodes: Episodes, key: str) -> str | None:

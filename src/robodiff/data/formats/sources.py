@@ -1,14 +1,11 @@
 """Every array of a file or folder, whatever it is: for ``recording.yaml``, and to describe what is unknown."""
 
-import warnings
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robodiff.data.cache import decoded
 from robodiff.data.episodes import kind_of
 from robodiff.data.formats import hdf5, npz, pictures, table
 from robodiff.data.formats.pieces import Piece, by_number, inside
@@ -22,10 +19,8 @@ SUFFIXES = (*hdf5.SUFFIXES, ".npz", ".npy", *table.SUFFIXES, *pictures.VIDEOS)
 
 
 def holds_arrays(path: Path) -> bool:
-    """Tell whether a file or folder is one array or a group of them; pictures in a folder are one, too."""
-    if path.is_dir():
-        return is_zarr(path) or any(file.suffix.lower() in pictures.SUFFIXES for file in path.iterdir())
-    return path.suffix.lower() in SUFFIXES or hdf5.is_hdf5(path)
+    """Tell whether a file, or a folder that is one of zarr, is one array or a group of them."""
+    return is_zarr(path) if path.is_dir() else path.suffix.lower() in SUFFIXES or hdf5.is_hdf5(path)
 
 
 def is_zarr(path: Path) -> bool:
@@ -59,7 +54,8 @@ def picture_files(folder: Path, pattern: str) -> Piece:
     Raises:
         RobodiffError: there are none, or they lead out of the folder.
     """
-    files = [file for file in folder.glob(pattern) if file.suffix.lower() in pictures.SUFFIXES]
+    with reading(folder, "a folder of pictures"):
+        files = [file for file in folder.glob(pattern) if file.suffix.lower() in pictures.SUFFIXES]
     if not files:
         raise RobodiffError(f"{folder}: no pictures {pattern} found; expected .png or .jpg")
     files = sorted((inside(folder, file) for file in files), key=lambda file: by_number(file.relative_to(folder)))
@@ -71,22 +67,18 @@ def _zarr(path: Path) -> dict[str, Piece]:
 
     from robodiff.data.formats import zarr_reader
 
-    with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zarr_reader.check_files(path)
+    with zarr_reader.opening(path):
         node = zarr.open(path, mode="r")
         members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
-        return {name: _zarr_piece(path, name, array) for name, array in members
-                if isinstance(array, zarr.Array) and array.ndim}  # fmt: skip
+        arrays = {name: array for name, array in members if isinstance(array, zarr.Array) and array.ndim}
+        return {name: _zarr_piece(path, name, array) for name, array in arrays.items()}
 
 
 def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
+    from robodiff.data.formats import zarr_reader
+
     def blocks() -> Iterator[np.ndarray]:
-        from robodiff.data.formats import zarr_reader
+        yield zarr_reader.decode(path, name, array, array.shape[0])
 
-        with reading(path, zarr_reader.WHAT), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield decoded(path, name, zarr_reader.decodable(path, name, array), array.shape[0])
-
-    frame = array.shape[1:]
-    return Piece(path, name, array.shape[0], frame, str(array.dtype), kind_of(frame, array.dtype), partial(blocks))
+    frame, dtype, fault = array.shape[1:], array.dtype, zarr_reader.fault_of(array)
+    return Piece(path, name, array.shape[0], frame, str(dtype), kind_of(frame, dtype), blocks, fault=fault)

@@ -4,6 +4,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from robodiff.data.episodes import Episodes, Feature, left_out
+from robodiff.data.formats.pieces import episode_rows
 from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
@@ -113,17 +115,12 @@ def write_zarr(episodes: Episodes, path: Path, on_episode: Callable[[int], None]
     """
     columns = {name: column for name, column in episodes.columns(bool, int, float).items() if None not in column}
     with replacing(path) as temporary:
-        packed = path.suffix == ".zip"
-        folder = path.with_name(f".{path.name}.zarr.{os.getpid()}.tmp") if packed else temporary
+        folder = path.with_name(f".{path.name}.zarr.{os.getpid()}.tmp") if path.suffix == ".zip" else temporary
         writer = ZarrWriter(folder, episodes.fps, features=episodes.features)
-        for number in range(len(episodes)):
-            frames = episodes.slice(number)
-            arrays = {key: np.asarray(array[frames]) for key, array in episodes.arrays.items()}
-            writer.append(arrays, **{name: column[number] for name, column in columns.items()})
-            if on_episode is not None:
-                on_episode(number + 1)
+        for arrays, row in episode_rows(episodes, columns, on_episode):
+            writer.append(arrays, **row)
         writer.close()
-        if packed:
+        if folder != temporary:
             pack_zip(folder, temporary)
     return left_out(episodes, [*columns], names_kept=True)
 
@@ -149,11 +146,10 @@ def _check_ours(path: Path) -> None:
     names = {file.name for file in path.iterdir() if not _left_out(file)} if path.is_dir() else set()
     if names <= {"zarr.json", ".zgroup", ".zattrs"}:  # nothing, or a group in which nothing was written yet
         return
-    try:
-        ours = ATTRIBUTE in zarr.open_group(path, mode="r").attrs
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
+    is_ours = False
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        is_ours = ATTRIBUTE in zarr.open_group(path, mode="r").attrs
+    if not is_ours:
         raise RobodiffError(f"{path}: holds something that robodiff did not write; choose another path")
 
 

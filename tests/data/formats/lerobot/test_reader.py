@@ -156,7 +156,7 @@ def test_some_episodes_and_keys(version: str, request: pytest.FixtureRequest) ->
         np.testing.assert_array_equal(some.arrays[key], expected)
     assert some.table["episode_index"] == [0, 2]
     for numbers in ([], [3], [-1], [1, 1]):
-        with pytest.raises(UsageError, match="episodes must be different numbers from 0 to 2"):
+        with pytest.raises(UsageError, match=r"episodes.* different numbers below 3"):
             read_lerobot(path, episodes=numbers)
     with pytest.raises(RobodiffError, match=r"has no 'observation\.images\.left'; it has "):
         read_lerobot(path, ["observation.images.left", "action"])
@@ -293,35 +293,35 @@ def ragged(kind: Callable[[pa.DataType], pa.DataType]) -> pa.Array:
 N = sum(LENGTHS)
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: (r / TOP_VIDEO).unlink(), rf"{TOP_VIDEO}: is missing, and {TOP} needs it"),
-    (short_video, rf"{TOP_VIDEO}: ends with the frame at 0\.600 s, but one at 0\.700 s is needed; .* \(episode 1\)"),
-    (slow_video, rf"{TOP_VIDEO}: has 5 frames a second, but meta/info.json says fps 10"),
-    (wide_video, rf"{TOP_VIDEO}: is 64x64 \(height x width\), but meta/info.json says 64x80"),
-    (later_video, rf"{TOP_VIDEO}: has no frame at 0\.040 s; the next is at 0\.100 s"),
+    (short_video, rf"{TOP_VIDEO}: has no whole frame at 0\.700 s; .*0\.600 s \(episode 1\)"),
+    (slow_video, rf"{TOP_VIDEO}: is 64x80 at 5 .* says 64x80 at 10"),
+    (wide_video, rf"{TOP_VIDEO}: is 64x64 .*, but meta/info.json says 64x80"),
+    (later_video, rf"{TOP_VIDEO}: has no whole frame at 0\.040 s; .*0\.100 s"),
     (lambda r: cut(r, TOP_VIDEO, 0.6), rf"{TOP_VIDEO}: is not a video, or a broken one"),
     (lambda r: scratch(r, TOP_VIDEO), rf"{TOP_VIDEO}: is .*broken"),
     (lambda r: (r / TOP_VIDEO).write_text("hello"), rf"{TOP_VIDEO}: is not a video, or a broken one"),
-    (lambda r: edit_info(r, fps=30), rf"{DATA}: frame 1 of episode 0 is at 0\.100 s, but fps 30 .* puts it at 0\.033"),
-    (lambda r: edit_rows(r, episode_index=[0, 1, 3]), "episode 2 is missing; meta/ goes on with episode 3"),
-    (lambda r: edit_info(r, total_episodes=4), "info.json says 4 episodes, but meta/ describes 3"),
-    (lambda r: edit_rows(r, length=[6, 8, 4]), rf"{DATA}: episode 1 has 9 rows, but meta/ says 8 frames"),
-    (lambda r: edit_rows(r, length=None), rf"{ROWS}: has no 'length'"),
-    (lambda r: shutil.rmtree(r / "meta/episodes"), "meta/episodes/ holds no parquet file"),
-    (lambda r: edit_data(r, action=None), rf"{DATA}: has no 'action'"),
+    (lambda r: edit_info(r, fps=30), rf"{DATA}: has timestamp 0\.1 at frame 1 .*expected 0\.033.*fps 30"),
+    (lambda r: edit_rows(r, episode_index=[0, 1, 3]), "meta/ lacks episode 2 of 3"),
+    (lambda r: edit_info(r, total_episodes=4), "meta/ lacks episode 3 of 4"),
+    (lambda r: edit_rows(r, length=[6, 8, 4]), rf"{DATA}: holds 9 frames of episode 1, but meta/ says it has 8"),
+    (lambda r: edit_rows(r, length=None), rf"{ROWS}: length: expected int.*found null"),
+    (lambda r: shutil.rmtree(r / "meta/episodes"), "meta/ lacks episode 0 of 3"),
+    (lambda r: edit_data(r, action=None), rf"{DATA}: is not a parquet file.*action"),
     (lambda r: edit_data(r, action=np.zeros(N).tolist()),
-     rf"{DATA}: action is float64 with 1 numbers a frame, but meta/info.json says float32 of shape \[2\]"),
-    (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 with 2 numbers a frame, but .* shape \\[7\\]"),
-    (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "action has frames without"),
+     rf"{DATA}: action is float64 of shape \[\] .*, but .* says float32 of shape \[2\]"),
+    (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 of shape .2. .*, but .* shape .7."),
+    (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "has nan values in row 4"),
     (lambda r: edit_data(r, action=ragged(pa.list_)),
-     rf"{DATA}: action has 3 values in frame 1 of episode 1, and 2 in most others; record it again"),
-    (lambda r: edit_data(r, action=ragged(pa.large_list)), "action has 3 values in frame 1 of episode 1, and 2 in"),
+     rf"{DATA}: action has 3 values in row 7, and 2 in row 0"),
+    (lambda r: edit_data(r, action=ragged(pa.large_list)), "action has 3 values in row 7, and 2 in row 0"),
     (lambda r: edit_data(r, action=pa.array([[[0.0, 1.0]]] * 8 + [[[0.0], [1.0]]] + [[[0.0, 1.0]]] * (N - 9))),
-     "action has 2 values in frame 2 of episode 1, and 1 in most others"),
-    (lambda r: edit_data(r, action=[{"x": 0.0}] * N), "action is struct<x: double> with 1 numbers a frame, but"),
-    (lambda r: edit_data(r, frame_index=list(range(N))), rf"{DATA}: episode 1 has frame_index 6 in place of 0"),
-    (lambda r: edit_data(r, episode_index=[1] * 6 + [0] * 9 + [2] * 4), "its episodes are not in rising order"),
+     "action has 2 values in row 8, and 1 in row 0"),
+    (lambda r: edit_data(r, action=[{"x": 0.0}] * N), "action is struct<x: double> in each frame, but"),
+    (lambda r: edit_data(r, frame_index=list(range(N))), rf"{DATA}: has frame_index 6 at frame 0 of episode 1"),
+    (lambda r: edit_data(r, episode_index=[1] * 6 + [0] * 9 + [2] * 4), "holds 9 frames of episode 0, but"),
     (lambda r: (r / DATA).unlink(), rf"{DATA}: is missing; copy or download it again"),
     (lambda r: cut(r, DATA, 0.5), rf"{DATA}: is not a parquet file, or a broken one"),
-    (lambda r: edit_info(r, codebase_version="v2.0"), "has format 'v2.0'; robodiff reads v2.1 and v3.0"),
+    (lambda r: edit_info(r, codebase_version="v2.0"), "codebase_version.*'v2.0'.*reads LeRobot's v2.1 and v3.0"),
     (lambda r: edit_info(r, fps=0), "fps: expected float > 0"),
     (lambda r: (r / "meta/info.json").write_text("{"), r"info\.json: cannot be read as JSON"),
     (lambda r: (r / "meta/info.json").write_text('{"codebase_version": "v3.0"}'), "json: .*total_episodes"),
@@ -334,20 +334,20 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: edit_info(r, chunks_size=0), "chunks_size: expected int >= 1"),
     (lambda r: edit_info(r, features=[]), "features: expected mapping"),
     (lambda r: edit_feature(r, "action", shape=[math.inf]), "info.json: cannot be read as JSON"),
-    (lambda r: edit_feature(r, TOP, shape=[10**6, 80, 3]), f"{TOP} has the shape .*; expected at most 65536 pixels"),
+    (lambda r: edit_feature(r, TOP, shape=[10**6, 80, 3]), "64x80 at 10 .* says 1000000x80"),
     (lambda r: edit_rows(r, length=[6, -9, 4]), rf"{ROWS}: length: expected int >= 1.*found -9"),
     (lambda r: edit_rows(r, **{f"videos/{TOP}/from_timestamp": [0.0, math.nan, 0.0]}),
      f"videos/{TOP}/from_timestamp: expected float >= 0.*found nan"),
-    (lambda r: edit_data(r, timestamp=[math.nan] * N), rf"{DATA}: frame 0 of episode 0 is at nan s"),
-    (lambda r: edit_data(r, frame_index=["0"] * N), rf"{DATA}: frame_index must be numbers; found string"),
+    (lambda r: edit_data(r, timestamp=[math.nan] * N), rf"{DATA}: has timestamp nan at frame 0 of episode 0"),
+    (lambda r: edit_data(r, frame_index=["0"] * N), rf"{DATA}: has frame_index 0 at frame 1 of episode 0; expected 1"),
     *((partial(edit_info, data_path=path), message) for path, message in {
-        "data/{}.parquet": "data_path must be a path with the fields chunk_index, file_index, as in .*:03d.; found ",
-        "data/{chunk_index:9999999999d}": "data_path must be a path with the fields",
-        "data/{chunk_index.__class__}": "data_path must be a path with the fields",
-        "data/{chunk_index!r:03d}": "data_path must be a path with the fields",
-        "data/{episode_index:03d}": "data_path must be a path with the fields",
-        "data/{chunk_index:{file_index}}": "data_path must be a path with the fields",
-        "{": "data_path must be a path with the fields",
+        "data/{}.parquet": "data_path: expected str matching .*; found .data/",
+        "data/{chunk_index:9999999999d}": "data_path: expected str matching",
+        "data/{chunk_index.__class__}": "data_path: expected str matching",
+        "data/{chunk_index!r:03d}": "data_path: expected str matching",
+        "data/{episode_index:03d}": "info.json: .*'episode_index'",
+        "data/{chunk_index:{file_index}}": "data_path: expected str matching",
+        "{": "data_path: expected str matching",
         "/etc/passwd": "data_path leads out of the data set, to '/etc/passwd'",
         "data/../../{file_index}": "data_path leads out of the data set, to 'data/../../0'",
     }.items()),
@@ -404,7 +404,9 @@ def test_keys_that_are_no_vector_and_no_colour_image(broken: Path) -> None:
 def test_png_of_another_size(tmp_path: Path) -> None:
     path = write(tmp_path / "png", "png")
     edit_feature(path, TOP, shape=[64, 64, 3])
-    with pytest.raises(RobodiffError, match=rf"{TOP} is 64x80 \(height x width\) in row 0, but .* says 64x64"):
+    with pytest.raises(
+        RobodiffError, match=rf"{TOP} in row 0 cannot be decoded: it is 64x80 \(height x width\), not 64x64"
+    ):
         read_lerobot(path)
 
 

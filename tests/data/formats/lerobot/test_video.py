@@ -68,7 +68,7 @@ def test_times_may_be_a_little_off(tmp_path: Path) -> None:
     encode_video(tmp_path / "v.mp4", moving(10), 20, "h264")
     every = all_frames(tmp_path / "v.mp4")
     np.testing.assert_array_equal(decode(tmp_path / "v.mp4", [3.2, 4.2]), every[3:5])
-    with pytest.raises(RobodiffError, match=r"has no frame at 0\.175 s; the next is at 0\.200 s"):
+    with pytest.raises(RobodiffError, match=r"has no whole frame at 0\.175 s; .*0\.200 s"):
         decode(tmp_path / "v.mp4", [3.5])
 
 
@@ -97,8 +97,8 @@ def sound(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is not a video, or a broken one"),
         (lambda path: path.write_bytes(bytes(5000)), "is not a video, or a broken one"),
         (sound, "is not a video, or a broken one: it holds no pictures"),
-        (lambda path: encode_video(path, moving(4), 20, "h264"), r"ends with the frame at 0\.150 s, but one at 0\.2"),
-        (lambda path: encode_video(path, moving(6), 25, "h264"), "has 25 frames a second, but .* says fps 20"),
+        (lambda path: encode_video(path, moving(4), 20, "h264"), r"has no whole frame at 0\.200 s; .*0\.150 s"),
+        (lambda path: encode_video(path, moving(6), 25, "h264"), "is 64x96 at 25 .* says 64x96 at 20"),
         (lambda path: encode_video(path, moving(6)[..., :64], 20, "h264"), "is 64x64 .* but .* says 64x96"),
     ],
     ids=["absent", "empty", "zeros", "sound", "short", "rate", "size"],
@@ -118,9 +118,7 @@ def test_truncated_videos_are_refused_whatever_is_left_of_them(tmp_path: Path, s
         decode(tmp_path / "v.mp4", range(40))
 
 
-def test_sizes_and_codecs_that_cannot_be_encoded() -> None:
+def test_sizes_that_cannot_be_encoded() -> None:
     for size in ((63, 64), (64, 32)):
         with pytest.raises(RobodiffError, match=r"an even height and width of at least 64; .* store .* as png"):
             describe_video(*size, fps=10, codec="av1")
-    with pytest.raises(RobodiffError, match="unknown codec 'vp9'; there is av1, h264"):
-        describe_video(64, 64, 10, "vp9")  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ def test_statistics_of_images_are_those_of_their_pixels() -> None:
 
 def test_merged_statistics_do_not_depend_on_the_division() -> None:
     values = np.random.default_rng(0).normal(3, 5, (100, 2))
-    merged = merge_stats({"a": vector_stats(values[:30])}, {"a": vector_stats(values[30:])})["a"]
+    merged = merge_stats([vector_stats(values[:30]), vector_stats(values[30:])])
     whole = vector_stats(values)
     for name in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(merged[name], whole[name])
@@ -159,16 +159,16 @@ def test_what_is_refused(tmp_path: Path) -> None:
             r"action must be as in the episodes before, .*\[2\].*found .*\[3\]",
         ),
         ({"observation.gripper": np.zeros(5)}, {}, "observation.gripper must be as in the episodes before, absent"),
-        ({"action": nan}, {}, "action is not finite at frame 3"),
-        ({"action": np.array(["a"] * 5)}, {}, "action must be numbers"),
-        ({"action": np.zeros((5, 2, 2))}, {}, "action must be numbers"),
+        ({"action": nan}, {}, "action must be finite numbers"),
+        ({"action": np.array(["a"] * 5)}, {}, "action must be finite numbers"),
+        ({"action": np.zeros((5, 2, 2))}, {}, "action must be finite numbers"),
         ({"frame_index": np.zeros(5)}, {}, "'frame_index' is a name that LeRobot's format keeps"),
         ({}, {"length": 3}, "'length' is a name that LeRobot's format keeps"),
-        ({}, {"seed": "one"}, r"columns must be those of the episodes before; expected .*'seed': 'int'.*, found"),
+        ({}, {"seed": "one"}, "seed must be as in the episodes before, int; found str"),
         (
             {"observation.image": np.zeros((5, 63, 64, 3), np.uint8)},
             {},
-            "an even height and width .* store such images",
+            "an even height and width .*; store it as png",
         ),
         ({"observation.image": np.zeros((5, 64, 64, 1), np.uint8)}, {}, "must be colour images; found 1 channels"),
     ):

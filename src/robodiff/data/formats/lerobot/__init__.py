@@ -46,9 +46,7 @@ class LeRobotConfig(DataConfig):
         if not resolve(path).exists():
             return cls(repo_id=path, **options)
         if "revision" in options:
-            raise UsageError(
-                f"{path}: is a folder, and revision is for data sets of the Hugging Face hub; leave it out"
-            )
+            raise UsageError(f"{path}: is a folder; leave out revision, which is for data sets of the Hugging Face hub")
         return cls(root=path, **options)
 
     @property
@@ -67,9 +65,9 @@ class LeRobotConfig(DataConfig):
             meta = read_meta(Path(self.root).expanduser())
         else:
             meta = read_meta(fetch(self.source, self.revision, ["meta/*"]))
-        for key in sorted((self.delta_timestamps or {}).keys() - meta.features.keys()):
-            raise UsageError(f"data.delta_timestamps names {key!r}, which {meta.root} does not have."
-                             f"{nearest(key, meta.features)}")  # fmt: skip
+        if unknown := sorted((self.delta_timestamps or {}).keys() - meta.features.keys()):
+            advice = nearest(unknown[0], meta.features)
+            raise UsageError(f"data.delta_timestamps names {unknown[0]!r}, which {meta.root} does not have.{advice}")
         recording = recording_of(meta, self)
         if self.root is None:
             file_keys = {part.file_key for made_of in self.select(recording, keys).values() for part in made_of}
@@ -92,17 +90,15 @@ class LeRobotConfig(DataConfig):
         for key, seconds in given.items():
             first = 1 - shape.n_obs_steps
             steps = np.arange(first, first + shape.horizon if key == ACTION else 1)
-            late = key == ACTION and first < 0 and seconds[:1] == [0.0]  # starts with the newest observation
-            frames = (steps - first if late else steps) * stride
+            starts_late = key == ACTION and first < 0 and seconds[:1] == [0.0]  # with the newest observation
+            frames = (steps - first if starts_late else steps) * stride
             if len(seconds) != len(steps) or np.abs(np.asarray(seconds) * fps - frames).max() > 0.1:
                 right = ", ".join(f"{step * stride / fps:.4g}" for step in steps)
-                raise UsageError(
-                    f"data.delta_timestamps.{key} must be null or the policy's own steps [{right}] (n_obs_steps "
-                    f"{shape.n_obs_steps}, horizon {shape.horizon}, fps {fps:g}); found {seconds}"
-                )
-            if late:
-                notice(f"data.delta_timestamps.{key} starts at 0.0; taken as from {steps[0] * stride / fps:g}, where "
-                       f"the oldest of {shape.n_obs_steps} observations is")  # fmt: skip
+                problem = f"data.delta_timestamps.{key} must be null or the policy's own steps [{right}]"
+                raise UsageError(f"{problem} at {fps:g} frames a second; found {seconds}")
+            if starts_late:
+                start = f"{steps[0] * stride / fps:g}, where the oldest of {shape.n_obs_steps} observations is"
+                notice(f"data.delta_timestamps.{key} starts at 0.0; taken as from {start}")
         return replace(shape, frame_stride=stride)
 
 

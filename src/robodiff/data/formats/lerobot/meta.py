@@ -59,14 +59,9 @@ def read_meta(root: Path) -> Meta:
     rows = _rows_v21(root) if info.codebase_version == "v2.1" else _rows_v30(root)
     episodes = sorted((_episode(root, info, path, row) for path, row in rows), key=lambda episode: episode.number)
     episodes = episodes[: info.total_episodes]
-    for place, episode in enumerate(episodes):
-        if episode.number != place:
-            raise RobodiffError(f"{root}: episode {place} is missing; meta/ goes on with episode {episode.number}; "
-                                "episodes must be numbered from 0 without a gap")  # fmt: skip
-    if len(episodes) < info.total_episodes:
-        raise RobodiffError(
-            f"{root}: meta/info.json says {info.total_episodes} episodes, but meta/ describes {len(episodes)}"
-        )
+    missing = set(range(info.total_episodes)) - {episode.number for episode in episodes}
+    if missing:
+        raise RobodiffError(f"{root}: meta/ lacks episode {min(missing)} of {info.total_episodes}; download it again")
     robot = info.robot_type if isinstance(info.robot_type, str) else None
     return Meta(root, info.fps, info.features, episodes, robot)
 
@@ -78,22 +73,20 @@ def fetch(repo_id: str, revision: str | None, patterns: Iterable[str]) -> Path:
         NotFetched: no network, no such repository or revision, or no access to it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    reasons = {
+        GatedRepoError: "needs access: ask for it on its page, then huggingface-cli login",
+        RepositoryNotFoundError: "no such data set on the hub, or a private one (then: huggingface-cli login)",
+        RevisionNotFoundError: f"has no revision {revision!r}",
+    }
     try:
         return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=list(patterns)))
-    except GatedRepoError:
-        reason = "needs access: ask for it on its page, then huggingface-cli login"
-    except RepositoryNotFoundError:
-        reason = "no such data set on the hub, or a private one (then: huggingface-cli login)"
-    except RevisionNotFoundError:
-        reason = f"has no revision {revision!r}"
-    except HFValidationError as error:
-        reason = str(error).splitlines()[0]
     except Exception as error:  # requests' or httpx's, by the version of huggingface_hub; offline; a full disk
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("Got: ").split(". ")[0]
-        reason = f"cannot be fetched from the hub: {text[:160]}; without a network, give the path of its folder"
-    raise NotFetched(f"{repo_id}: {reason}")
+        unknown = f"cannot be fetched from the hub: {text[:160]}; without a network, give the path of its folder"
+        reason = next((reason for kind, reason in reasons.items() if isinstance(error, kind)), unknown)
+        raise NotFetched(f"{repo_id}: {reason}") from None
 
 
 def files_of(episodes: Sequence[Episode], keys: Iterable[str]) -> set[str]:
@@ -115,10 +108,7 @@ def _rows_v21(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _rows_v30(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
-    if not paths:
-        raise RobodiffError(f"{root}: meta/episodes/ holds no parquet file; copy or download the data set again")
-    for path in paths:
+    for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
         with reading(path, "a parquet file"):
             for row in read_columns(path, lambda name: not name.startswith("stats/")).to_pylist():
                 yield path, row
@@ -126,22 +116,20 @@ def _rows_v30(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _episode(root: Path, info: Info, path: Path, row: Mapping[str, Any]) -> Episode:
     """Make an episode of its row; v2.1 tells files by its number, v3.0 says them."""
-    number = entry(path, row, "episode_index", Count)
+    number, in_row = entry(path, row, "episode_index", Count), info.codebase_version == "v3.0"
 
-    def place(template: str, prefix: str, **fields: str) -> str:
-        if info.codebase_version == "v2.1":
-            numbers = {"episode_index": number, "episode_chunk": number // info.chunks_size}
-        else:
-            numbers = {name: entry(path, row, f"{prefix}/{name}", Count) for name in ("chunk_index", "file_index")}
-        return info.place(root, template, **fields, **numbers)
+    def place(template: str, prefix: str, **fields: Any) -> str:
+        for name in ("chunk_index", "file_index") if in_row else ():
+            fields[name] = entry(path, row, f"{prefix}/{name}", Count)
+        if not in_row:
+            fields |= {"episode_index": number, "episode_chunk": number // info.chunks_size}
+        return info.place(root, template, **fields)
 
-    def start(camera: str) -> float:
-        if info.codebase_version == "v2.1":
-            return 0.0
-        return entry(path, row, f"videos/{camera}/from_timestamp", Annotated[float, AtLeast(0)])
-
+    videos = {}
+    for key in info.cameras:
+        start = entry(path, row, f"videos/{key}/from_timestamp", Annotated[float, AtLeast(0)]) if in_row else 0.0
+        videos[key] = (place("video_path", f"videos/{key}", video_key=key), start)
     with reading(path, "a table of episodes"):
-        videos = {key: (place("video_path", f"videos/{key}", video_key=key), start(key)) for key in info.cameras}
-        more = {name: value for name, value in row.items() if not reserved(name)}
-        table_row = {"task": "; ".join(row.get("tasks") or []), **more}
-        return Episode(number, entry(path, row, "length", Some), place("data_path", "data"), videos, table_row)
+        task = "; ".join(row.get("tasks") or [])
+    more = {name: value for name, value in row.items() if not reserved(name)}
+    return Episode(number, entry(path, row, "length", Some), place("data_path", "data"), videos, {"task": task, **more})

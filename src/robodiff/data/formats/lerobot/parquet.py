@@ -10,58 +10,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robodiff.errors import RobodiffError
-from robodiff.files import reading, replacing
+from robodiff.files import reading
 
 FULL = 100_000_000  # bytes of rows in a file, as LeRobot has them
 CHUNK = 1000  # files in a folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 
 
-def read_columns(path: Path, wanted: Callable[[str], bool] | list[str]) -> pa.Table:
-    """Return the columns that are named, or that a function picks; pages are compared with their checksums.
+def read_columns(path: Path, wanted: Callable[[str], bool]) -> pa.Table:
+    """Return the columns that a function picks; pages are compared with their checksums.
 
     Raises:
-        RobodiffError: no such file, a broken one, or a column that it has not.
+        RobodiffError: no such file, or a broken one.
     """
     with (
         reading(path, "a parquet file"),
         pq.ParquetFile(path, page_checksum_verification=True) as file,
     ):
-        columns = file.schema_arrow.names
-        chosen = wanted if isinstance(wanted, list) else [name for name in columns if wanted(name)]
-        for name in chosen:
-            if name not in columns:
-                raise RobodiffError(f"{path}: has no {name!r}")
-        return file.read(columns=chosen)
+        return file.read(columns=[*filter(wanted, file.schema_arrow.names)])
 
 
 class GrowingTable:
     """Rows that go to the parquet files of a folder, one after another as each is full."""
 
     def __init__(self, root: Path, template: str) -> None:
-        self.root, self.template = root, template
-        self.index = 0
+        self.root, self.template, self.index = root, template, 0
         self.tables: list[pa.Table] = []  # of the file that is not full yet
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Which file the next rows go to."""
+        return {"chunk_index": self.index // CHUNK, "file_index": self.index % CHUNK}
 
     def write(self, rows: pa.Table) -> dict[str, int]:
         """Add an episode's rows; return which file they go to."""
         if sum(table.nbytes for table in self.tables) > FULL:
             self.close()
         self.tables.append(rows)
-        return {"chunk_index": self.index // CHUNK, "file_index": self.index % CHUNK}
+        return self.place
 
     def close(self) -> None:
         """Write the file."""
-        place = {"chunk_index": self.index // CHUNK, "file_index": self.index % CHUNK}
-        write_table(pa.concat_tables(self.tables).combine_chunks(), self.root / self.template.format(**place))
+        write_table(pa.concat_tables(self.tables).combine_chunks(), self.root / self.template.format(**self.place))
         self.index, self.tables = self.index + 1, []
 
 
 def write_table(rows: pa.Table, path: Path) -> None:
     """Write a parquet file with checksums."""
-    with replacing(path) as temporary:
-        pq.write_table(rows, temporary, write_page_checksum=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path, write_page_checksum=True)
 
 
 def column(values: np.ndarray) -> pa.Array:

@@ -1,5 +1,7 @@
 """The statistics in LeRobot's ``meta/``: of vectors per dimension, of images per channel in [0, 1]."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
@@ -32,15 +34,12 @@ def image_stats(images: np.ndarray) -> Stats:
     return {**{name: value[:, None, None] for name, value in stats.items()}, "count": np.array([len(sample)])}
 
 
-def merge_stats(all_before: dict[str, Stats], new: dict[str, Stats]) -> dict[str, Stats]:
-    """Return per key the statistics of both together; quantiles are averaged by count, as LeRobot does it."""
-    return {key: _merge(all_before[key], stats) if key in all_before else stats for key, stats in new.items()}
-
-
-def _merge(a: Stats, b: Stats) -> Stats:
-    count = a["count"] + b["count"]
-    share = b["count"] / count
-    merged = {name: a[name] + (b[name] - a[name]) * share for name in ("mean", *QUANTILES)}
-    variance = a["std"] ** 2 * (1 - share) + b["std"] ** 2 * share + (b["mean"] - a["mean"]) ** 2 * share * (1 - share)
-    extremes = {"min": np.minimum(a["min"], b["min"]), "max": np.maximum(a["max"], b["max"])}
-    return {**merged, **extremes, "std": np.sqrt(variance), "count": count}
+def merge_stats(parts: Sequence[Stats]) -> Stats:
+    """Return the statistics of all parts together; quantiles are averaged by count, as LeRobot does it."""
+    every = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    total = every["count"].sum(0)
+    share = (every["count"] / total).reshape(-1, *[1] * (every["mean"].ndim - 1))
+    merged = {name: (share * every[name]).sum(0) for name in ("mean", *QUANTILES)}
+    variance = (share * (every["std"] ** 2 + (every["mean"] - merged["mean"]) ** 2)).sum(0)
+    extremes = {"min": every["min"].min(0), "max": every["max"].max(0)}
+    return {**merged, **extremes, "std": np.sqrt(variance), "count": total}

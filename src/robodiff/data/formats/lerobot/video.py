@@ -1,25 +1,26 @@
 """Camera videos: frames decoded in order at given times, and an episode's images encoded."""
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import av
-import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from robodiff.data.formats.pictures import opened_video
 from robodiff.errors import RobodiffError
-from robodiff.files import reading
 
 Codec = Literal["av1", "h264"]
 TOLERANCE = 0.25
 """How far a time may be off, as a share of the time from one frame to the next."""
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    "av1": ("libsvtav1", {"crf": "30", "preset": "10"}),
-    "h264": ("libx264", {"crf": "23", "preset": "medium"}),
+    # As in LeRobot, every second frame is a key frame, which makes its random access quick.
+    "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "10"}),
+    "h264": ("libx264", {"g": "2", "crf": "23", "preset": "medium"}),
 }
 os.environ.setdefault("SVT_LOG", "1")  # errors alone: the AV1 encoder prints a page about each video
 _REORDERED = 32  # more frames than any codec shows out of the order in which they are stored
@@ -43,83 +44,50 @@ def decode_frames(
     Raises:
         RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
     """
-    wanted, reformatter = 0, VideoReformatter()
-    with reading(path, "a video"), av.open(path, metadata_errors="replace") as container:
-        stream = _check(path, container, fps, size)
+    wanted, shown, reformatter = 0, 0.0, VideoReformatter()
+    with opened_video(path) as (container, stream):
+        rate = fps if stream.average_rate is None else float(stream.average_rate)
+        if (stream.height, stream.width) != size or abs(rate / fps - 1) > 0.01:
+            actual, expected = f"{stream.height}x{stream.width} at {rate:g}", f"{size[0]}x{size[1]} at {fps:g}"
+            raise RobodiffError(f"{path}: is {actual} frames a second, but meta/info.json says {expected}")
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
             container.seek(int(first / stream.time_base), stream=stream)
-        shown = -1.0
         for frame in container.decode(stream):
-            if frame.time is None:
-                raise RobodiffError(f"{path}: is broken: a frame after {shown:.3f} s does not say when it is shown")
-            shown = frame.time
+            shown = math.nan if frame.time is None else frame.time
             late = (shown - times[wanted]) * fps
             if late < -TOLERANCE:
                 continue
-            if late > TOLERANCE:
-                raise RobodiffError(f"{path}: has no frame at {times[wanted]:.3f} s; the next is at {shown:.3f} s")
-            if frame.is_corrupt:
-                raise RobodiffError(f"{path}: is broken: the frame at {shown:.3f} s cannot be decoded whole")
+            if not late <= TOLERANCE or frame.is_corrupt:
+                break
             yield _planes(frame, reformatter, resize)[None]
             wanted += 1
             if wanted == len(times):
                 return
-    raise RobodiffError(f"{path}: ends with the frame at {max(shown, 0):.3f} s, but one at {times[wanted]:.3f} s is "
-                        "needed; the video is shorter than what meta/ says of it")  # fmt: skip
+    raise RobodiffError(f"{path}: has no whole frame at {times[wanted]:.3f} s; decoding ended at {shown:.3f} s")
 
 
 def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str, Any]:
     """Return what info.json says of a video; raises ``RobodiffError`` for a size that the codec does not take."""
-    if codec not in _ENCODERS:
-        raise RobodiffError(f"unknown codec {codec!r}; there is {', '.join(_ENCODERS)}")
     if height % 2 or width % 2 or min(height, width) < 64:
-        raise RobodiffError(f"a video needs an even height and width of at least 64; found {height}x{width}; "
-                            "store such images as png")  # fmt: skip
-    return {
-        "video.height": height, "video.width": width, "video.codec": codec, "video.pix_fmt": "yuv420p",
-        "video.fps": fps, "video.channels": 3, "is_depth_map": False, "has_audio": False,
-    }  # fmt: skip
+        size = f"{height}x{width}"
+        raise RobodiffError(f"a video needs an even height and width of at least 64; found {size}; store it as png")
+    sizes = {"video.height": height, "video.width": width, "video.channels": 3, "video.fps": fps}
+    return {**sizes, "video.codec": codec, "video.pix_fmt": "yuv420p", "is_depth_map": False, "has_audio": False}
 
 
-def encode_video(path: Path, images: Iterable[np.ndarray], fps: float, codec: Codec, key_frames: int = 2) -> None:
-    """Write images (3, H, W) uint8, of even height and width, as an mp4 that starts while it loads.
-
-    Args:
-        path: the file.
-        images: frame by frame.
-        fps: frames per second.
-        codec: how they are compressed.
-        key_frames: one of so many frames is a key frame; every second, as in LeRobot, makes random access quick.
-    """
+def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None:
+    """Write images (L, 3, H, W) uint8 as an mp4."""
     name, options = _ENCODERS[codec]
-    rate = Fraction(fps).limit_denominator(1000)
-    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream: Any = container.add_stream(name, rate=rate, options={**options, "g": str(key_frames)})
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", 1 / rate
+    with av.open(path, "w", format="mp4") as container:
+        stream: Any = container.add_stream(name, rate=fps, options=options)
+        stream.height, stream.width = images.shape[2:]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, fps)
         for index, image in enumerate(images):
-            if index == 0:
-                stream.height, stream.width = image.shape[1:]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.transpose(1, 2, 0)), format="rgb24")
-            frame.pts, frame.time_base = index, 1 / rate
+            frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def _check(path: Path, container: Any, fps: float, size: tuple[int, int]) -> Any:
-    if not container.streams.video or container.streams.video[0].codec_context is None:
-        raise RobodiffError(f"{path}: is not a video, or a broken one: it holds no pictures; copy or download it again")
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1  # several videos are decoded at once, which wastes less than sharing one
-    if stream.average_rate is not None and abs(stream.average_rate / fps - 1) > 0.01:
-        raise RobodiffError(
-            f"{path}: has {float(stream.average_rate):g} frames a second, but meta/info.json says fps {fps:g}"
-        )
-    if (stream.height, stream.width) != size:
-        raise RobodiffError(
-            f"{path}: is {stream.height}x{stream.width} (height x width), but meta/info.json says {size[0]}x{size[1]}"
-        )
-    return stream
 
 
 def _planes(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int] | None) -> np.ndarray:
