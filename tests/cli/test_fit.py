@@ -180,7 +180,7 @@ MISTAKES = [
     (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
     (["--data.layout", "robofactory"], 1, "head_camera is missing. It holds data/action, data/state"),
     (["--model.observation_keys", "[observation.depth]"], 1, "has no 'observation.depth'; it has"),
-    (["--data.episodes", "[0, 99]"], 2, "data.episodes: expected different numbers below 6"),
+    (["--data.episodes", "[0, 99]"], 2, "data.episodes must be different numbers from 0 to 5"),
     (["--data.val_split", "1.5"], 2, "data.val_split: expected float >= 0 and < 1; found 1.5"),
     (["--rollout.env", "pushy"], 2, "unknown environment 'pushy'"),
     (["--trainer.max_time", "5 minutes"], 2, "written DD:HH:MM:SS"),
@@ -230,7 +230,11 @@ MISTAKES = [
     (["--data.helpp", "5"], 2, "unknown option data.helpp"),
     (["--seed_everything", "-1"], 2, "seed_everything: expected int >= 0 and <= 4294967295; found -1"),
     (["--data.val_split_seed", "-1"], 2, "data.val_split_seed: expected int >= 0; found -1"),
-    (["--model.observation_keys", "[action]"], 2, "must name observations, such as observation.state; found 'action'"),
+    (
+        ["--model.observation_keys", "[action]"],
+        2,
+        "must name observations, such as observation.state; found ['action']",
+    ),
     (["--model.normalization", "{action: identity}"], 2, "clip_sample would cut the actions: dimension "),
     (["--print_config=everything"], 2, "--print_config: expected one of whole, skip_null, comments"),
 ]
