@@ -24,7 +24,7 @@ def read_masks(path: Path, file: Any) -> dict[str, set[str]]:
     group, masks = file.get("mask"), {}
     for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
         if isinstance(dataset, h5py.Dataset):
-            check_room(f"{path}: mask/{key}", 1, dataset.shape, dataset.dtype)
+            check_room(f"{path}: mask/{key}", dataset.shape, dataset.dtype)
             listed = np.atleast_1d(dataset[()]).tolist()
             masks[key] = {name.decode() if isinstance(name, bytes) else str(name) for name in listed}
     return masks
