@@ -95,7 +95,7 @@ def test_info_check_and_view(robodiff: Run, file: Path, tmp_path: Path) -> None:
         (("--data.shape_meta", "{action: {shape: [7]}}"), 2, "data.shape_meta: missing required field obs"),
         (("--data.shape_meta", "{obs: {object: {shape: [9], as: rgb}}}"), 2, "contains unknown field as"),
         (("--data.path", "nowhere.hdf5"), 1, "nowhere.hdf5: no such file"),
-        (("--data.filter_kye", "train"), 2, "unknown option --data.filter_kye. Did you mean '--data.filter_key'?"),
+        (("--data.filter_kye", "train"), 2, "unknown option data.filter_kye. Did you mean 'filter_key'?"),
     ],
 )
 def test_mistakes(robodiff: Run, file: Path, tmp_path: Path, options: tuple[str, str], code: int, message: str) -> None:
