@@ -94,7 +94,7 @@ def test_every_way_to_make_one_is_checked() -> None:
     for make in (lambda: Sample(path="x", count=0), lambda: replace(sample, count=0)):
         with pytest.raises(FieldErrors, match="count"):
             make()
-    with pytest.raises(UsageError, match=r"model.path: is missing"):
+    with pytest.raises(UsageError, match=r"model.path is missing"):
         typed(Sample, {}, "model")
     with pytest.raises(UsageError, match="expected options"):
         typed(Sample, [1], "model")

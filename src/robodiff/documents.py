@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import pairwise
@@ -33,8 +34,8 @@ LONGEST_NUMBER = 30
 """Limits of a YAML document; every 100 characters of a text count as one more value."""
 MOST_PROBLEMS = 3
 """Problems of one document that are told together."""
-UNKNOWN = "unknown option"
-"""How the problem of a name begins that is none."""
+UNKNOWN, MISSES = "unknown option", "is missing"
+"""How problems are told that are not of a value."""
 
 
 def AtLeast(least: float) -> msgspec.Meta:
@@ -78,7 +79,9 @@ class FieldErrors(UsageError):
     def __init__(self, problems: dict[str, str], where: str = "") -> None:
         self.problems = {f"{where}.{name}" if where else name: problem for name, problem in problems.items()}
         texts = [
-            problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1) if problem.startswith(UNKNOWN) else f"{name}: {problem}"
+            problem.replace(UNKNOWN, f"{UNKNOWN} {name}", 1)
+            if problem.startswith(UNKNOWN)
+            else f"{name}{'' if problem == MISSES else ':'} {problem}"
             for name, problem in self.problems.items()
         ]
         more = f"; and {len(texts) - MOST_PROBLEMS} more" if len(texts) > MOST_PROBLEMS else ""
@@ -91,6 +94,7 @@ class Document:
 
     Raises:
         FieldErrors: values of another type, or out of bounds; all of them together.
+        UsageError: values that do not go together.
     """
 
     def __post_init__(self) -> None:
@@ -98,6 +102,12 @@ class Document:
         if problems:
             raise FieldErrors(problems)
         vars(self).update(converted)
+        if conflicts := [*self.conflicts()]:
+            raise UsageError("; ".join(conflicts[:MOST_PROBLEMS]))
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield in words which fields do not go together, although each fits by itself."""
+        yield from ()
 
 
 def typed(kind: type[T], values: Any, where: str = "") -> T:
@@ -117,7 +127,7 @@ def typed(kind: type[T], values: Any, where: str = "") -> T:
     unknown = [str(name) for name in values if name not in known]
     missing = [name for name, field in known.items() if name not in values and _is_required(field)]
     problems = {name: f"{UNKNOWN}.{nearest(name, known)}" for name in unknown}
-    problems |= dict.fromkeys(missing, "is missing") | _converted(kind, values)[1]
+    problems |= dict.fromkeys(missing, MISSES) | _converted(kind, values)[1]
     if problems:
         raise FieldErrors(problems, where)
     try:
@@ -154,7 +164,7 @@ def convert(value: Any, kind: Any) -> Any:
         converted = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         _convert_values(value, kind)  # says in which key of a mapping it is
-        raise ValueError(_told(str(error), value, kind)) from None
+        raise ValueError(_reworded(str(error), value, kind)) from None
     if isinstance(converted, float | tuple | list) and not _finite(converted):
         raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
     return converted
@@ -235,7 +245,7 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
         value = msgspec.json.decode(path.read_bytes())
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise RobodiffError(f"{path}: {_told(str(error), value)}; {advice}") from None
+        raise RobodiffError(f"{path}: {_reworded(str(error), value)}; {advice}") from None
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
 
@@ -334,7 +344,7 @@ def _refuse(node: yaml.Node, reason: str) -> NoReturn:
     raise UsageError(f"line {node.start_mark.line + 1} {reason}")
 
 
-def _told(message: str, value: Any, kind: Any = None) -> str:
+def _reworded(message: str, value: Any, kind: Any = None) -> str:
     """Tell msgspec's account of a mistake in the words of a document, with what was found there."""
     reason, _, path = message.partition(" - at ")
     place = path.strip("`").removeprefix("$")

@@ -20,6 +20,11 @@ class UsageError(RobodiffError):
     """What was asked for cannot be meant: an option, a name, a combination. The command line exits with 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return ``" Did you mean 'x'?"`` for the known name that is closest to ``name``, or nothing."""
     from difflib import get_close_matches

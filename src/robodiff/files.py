@@ -83,11 +83,11 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except (RobodiffError, ImportError):  # they say enough
         raise
     except Exception as error:
-        if not os.path.exists(path):
-            raise RobodiffError(f"{path}: is missing; copy or download it again") from None
-        text = str(getattr(error, "strerror", None) or error).strip()
-        reason = (text.splitlines() or [type(error).__name__])[0][:200]
-        raise RobodiffError(f"{path}: is not {what}, or a broken one: {reason}; copy or download it again") from None
+        text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+        problem = (
+            f"is not {what}, or a broken one: {text.splitlines()[0][:200]}" if os.path.exists(path) else "is missing"
+        )
+        raise RobodiffError(f"{path}: {problem}; copy or download it again") from None
 
 
 def is_repository(path: str) -> bool:
@@ -116,9 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(NotImplementedError):  # a network file system without locks
             lock.acquire()
     except Timeout:
-        raise RobodiffError(
-            f"{folder}: another process is writing to it; wait until it has ended, or stop it"
-        ) from None
+        raise RobodiffError(f"{folder}: another process is writing to it; wait until it ends, or stop it") from None
     try:
         yield
     finally:

@@ -15,14 +15,18 @@ def say(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def per_second(number: float, unit: str) -> str:
+    """Return a rate in words, such as ``1,234 samples/s``."""
+    return f"{number:{',.0f' if number >= 10 else '.2g'}} {unit}/s"
+
+
 @contextmanager
 def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number done so far."""
     start = last = time.monotonic()
 
     def rate(done: int) -> str:
-        each_second = done / max(time.monotonic() - start, 1e-9)
-        return f"{each_second:{',.0f' if each_second >= 10 else '.2g'}} {unit}/s"
+        return per_second(done / max(time.monotonic() - start, 1e-9), unit)
 
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

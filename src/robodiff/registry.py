@@ -117,9 +117,9 @@ def register(*objects: Any) -> None:
             raise UsageError(f"cannot register {each!r}; expected {REGISTRABLE}")
         try:
             if name in BUILTIN[kind]:
-                raise ValueError("robodiff has one of that name; choose another")
+                raise UsageError("robodiff has one of that name; choose another")
             getattr(each, "on_register", lambda: None)()
-        except ValueError as error:
+        except UsageError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
         _TABLE.objects[kind, name] = each
         _TABLE.origins[kind, name] = Origin()
@@ -191,9 +191,7 @@ def load_plugin(word: str) -> None:
     register(*(each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()))
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
-        raise UsageError(
-            f"--plugin {word}: defines nothing to name; expected {REGISTRABLE}, or a Gymnasium environment"
-        )
+        raise UsageError(f"--plugin {word}: defines nothing; expected {REGISTRABLE}, or a Gymnasium environment")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if is_file else None
     _TABLE.plugins[key] = Origin(plugin=word, sha256=sha256)
     _TABLE.origins |= dict.fromkeys(added, _TABLE.plugins[key])

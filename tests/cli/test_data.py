@@ -54,11 +54,11 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
     [
         ([], 2, "robodiff data info|check|view|convert PATH"),
         (["inf", "x"], 2, "Did you mean 'info'?"),
-        (["info"], 2, "PATH is missing"),
+        (["info"], 2, "PATH: is missing"),
         (["info", "nowhere.zarr"], 1, "nowhere.zarr: no such file"),
         (["info", "nowhere.zarr", "--layout", "pushd"], 1, "nowhere.zarr: no such file"),
         (["check", "builtin:push"], 2, "Did you mean 'pusht'?"),
-        (["check", "builtin:pusht", "--horizon", "8"], 2, "n_obs_steps 2 + n_action_steps 8 - 1 = 9, horizon 8"),
+        (["check", "builtin:pusht", "--horizon", "8"], 2, "n_obs_steps 2 + n_action_steps 8 - 1 exceeds horizon 8"),
         (["check", "builtin:pusht", "--horizn", "8"], 2, "Did you mean '--horizon'?"),
         (["info", "builtin:pusht", "--revision", "main"], 2, "unknown option --revision (a zarr group)"),
         (["view", "builtin:pusht", "--out", "."], 2, ".: is a folder; name the page to write, such as view.html"),

@@ -173,14 +173,14 @@ MISTAKES = [
     (["--trainer.max_stps", "3"], 2, "unknown option trainer.max_stps. Did you mean 'max_steps'?"),
     (["--model.horizon", "abc"], 2, "model.horizon: expected int >= 1 and <= 4096; found 'abc'"),
     (["--model.horizon", "15"], 2, "horizon must be divisible by 2"),
-    (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 = 17, horizon 16"),
+    (["--model.n_action_steps", "16"], 2, "n_obs_steps 2 + n_action_steps 16 - 1 exceeds horizon 16"),
     (["--model.noise_scheduler_type", "DDPM"], 2, "These go together"),
     (["--model.noise_scheduler_type", "DDPMM"], 2, "is not known. Known: DDPM, DDIM, "),
     (["--data.path", "nowhere.zarr"], 1, "nowhere.zarr: no such file or folder"),
     (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
     (["--data.layout", "robofactory"], 1, "head_camera is missing. It holds data/action, data/state"),
     (["--model.observation_keys", "[observation.depth]"], 1, "has no 'observation.depth'; it has"),
-    (["--data.episodes", "[0, 99]"], 2, "data.episodes must be different numbers from 0 to 5"),
+    (["--data.episodes", "[0, 99]"], 2, "data.episodes: expected different numbers below 6"),
     (["--data.val_split", "1.5"], 2, "data.val_split: expected float >= 0 and < 1; found 1.5"),
     (["--rollout.env", "pushy"], 2, "unknown environment 'pushy'"),
     (["--trainer.max_time", "5 minutes"], 2, "written DD:HH:MM:SS"),
@@ -276,7 +276,7 @@ def test_a_file_is_no_run(robodiff: Run, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {}\n")
     code, _, err = robodiff("fit", "--resume", file)
-    message = f"robodiff fit: error: --resume {file}: is a file; give the folder of a run\n"
+    message = f"robodiff fit: error: {file}: is not the folder of a run (it has no config.yaml)\n"
     assert (code, err) == (2, message)
 
 

@@ -10,6 +10,7 @@ from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import target
 from robodiff.diffusion.samplers import DIFFUSION, PROCESSES, SAMPLERS, Row, Sampler, add_sampler
 from robodiff.diffusion.schedule import make_schedule
+from robodiff.errors import UsageError
 
 CASES = [
     (sampler, beta_schedule, prediction_type)
@@ -221,9 +222,9 @@ def test_dtypes(dtype):
 def test_noise_of_the_wrong_size_is_refused():
     schedule = make_schedule("squaredcos_cap_v2", 100)
     stochastic, still = (make_table(sampler, schedule, "epsilon", 10) for sampler in ("DDPM", "DDIM"))
-    with pytest.raises(ValueError, match="leading size 11 for a sampler of 10 rows that add fresh noise, got 10 in"):
+    with pytest.raises(ValueError, match=r"leading size 11, got \(10, "):
         denoise(stochastic, lambda x, _: x, torch.zeros(10, 2, 8, 3))
-    with pytest.raises(ValueError, match="leading size 1 for a sampler of 10 rows, got 2 in"):
+    with pytest.raises(ValueError, match=r"leading size 1, got \(2, "):
         denoise(still, lambda x, _: x, torch.zeros(2, 2, 8, 3))
     noise = torch.randn(11, 2, 8, 3)
     network = bell(schedule, "epsilon")
@@ -248,20 +249,20 @@ def test_a_sampler_from_outside_is_found_by_name_and_runs(monkeypatch):
     for name in ("FirstOrder", "first_order", "dpm-1"):
         sample = denoise(make_table(name, schedule, "epsilon", 10), bell(schedule, "epsilon"), noise)
         torch.testing.assert_close(sample, expected, rtol=1e-9, atol=1e-9)
-    with pytest.raises(ValueError, match=r"(?s)'FirstOrder' does not go with beta_schedule='flow'.*\| FirstOrder,"):
+    with pytest.raises(UsageError, match=r"(?s)'FirstOrder' does not go with beta_schedule='flow'.*\| FirstOrder,"):
         make_table("FirstOrder", make_schedule("flow", 100), "sample", 10, "trailing")
 
 
 def test_what_does_not_go_together_is_refused():
     diffusion, flow = make_schedule("squaredcos_cap_v2", 100), make_schedule("flow", 100)
-    with pytest.raises(ValueError, match="These go together"):
+    with pytest.raises(UsageError, match="These go together"):
         make_table("DDIM", flow, "velocity", 10)
-    with pytest.raises(ValueError, match="These go together"):
+    with pytest.raises(UsageError, match="These go together"):
         make_table("Flow", diffusion, "epsilon", 10)
     for sampler in DIFFUSION.samplers:
-        with pytest.raises(ValueError, match="1 to 100 steps, got steps=101"):
+        with pytest.raises(UsageError, match=r"1 to 100 steps .*got steps=101"):
             make_table(sampler, diffusion, "epsilon", 101)
-    with pytest.raises(ValueError, match="sampler='Flow' does not go with spacing='leading'"):
+    with pytest.raises(UsageError, match="sampler='Flow' does not go with spacing='leading'"):
         make_table("Flow", flow, "velocity", 10, spacing="leading")
 
 

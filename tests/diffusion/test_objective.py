@@ -7,6 +7,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from robodiff.diffusion.objective import _MIXTURES, conversion, diffusion_loss, target
 from robodiff.diffusion.samplers import PROCESSES
 from robodiff.diffusion.schedule import make_schedule
+from robodiff.errors import UsageError
 
 PAIRS = [
     (beta_schedule, prediction_type)
@@ -62,7 +63,7 @@ def test_what_cannot_be_converted_is_refused():
         conversion("epsilon", 0.0, 1.0)
     with pytest.raises(ValueError, match="sample does not determine"):
         conversion("sample", 1.0, 0.0)
-    with pytest.raises(ValueError, match="prediction_type='score' is not known"):
+    with pytest.raises(UsageError, match="prediction_type='score' is not known"):
         conversion("score", 0.6, 0.8)
 
 

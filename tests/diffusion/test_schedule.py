@@ -9,6 +9,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from robodiff.diffusion.samplers import DIFFUSION
 from robodiff.diffusion.schedule import DiffusionSchedule, make_schedule
+from robodiff.errors import UsageError
 
 
 def closed_form(beta_schedule, n):
@@ -106,11 +107,11 @@ def test_a_schedule_survives_copies_and_the_meta_device():
     [
         (("cosine", 100), "beta_schedule='cosine' is not known.*squaredcos_cap_v2"),
         (("linear", 0), "num_train_timesteps must be at least 1"),
-        (("linear", 100, 0.0, 0.02), "betas must satisfy"),
-        (("linear", 100, 1e-4, 1.0), "betas must satisfy"),
-        (("linear", 100, 0.02, 1e-4), "betas must satisfy"),
+        (("linear", 100, 0.0, 0.02), "betas satisfy 0 < beta_start <= beta_end < 1"),
+        (("linear", 100, 1e-4, 1.0), "betas satisfy 0 < beta_start <= beta_end < 1"),
+        (("linear", 100, 0.02, 1e-4), "betas satisfy 0 < beta_start <= beta_end < 1"),
     ],
 )
 def test_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((UsageError, ValueError), match=message):
         make_schedule(*arguments)

@@ -152,7 +152,7 @@ def test_an_episode_depends_on_its_seed_and_not_on_the_number_of_processes() -> 
         ("elsewhere/Thing-v3", "--plugin MODULE"),
         ("os:Pendulum-v1", "no environment 'os:Pendulum-v1'"),
         ("lab/Robot-v0?agent=observation.state", r"'agent' is neither .* Did you mean 'agent_pos'"),
-        ("lab/Robot-v0?grip=observation.state", "a name each"),
+        ("lab/Robot-v0?grip=observation.state", "each its own name"),
         ("lab/Robot-v0?told", "expected option=value"),
         ("lab/Robot-v0?told=os:system", "expected option=value"),
         ("lab/Silent-v0", "fps and max_episode_steps; add fps=N"),

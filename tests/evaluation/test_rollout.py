@@ -47,14 +47,11 @@ def test_an_episode_depends_on_its_seed_alone(small_policy: Make) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_more_episodes_than_rows_run_in_waves(small_policy: Make) -> None:
-    seen: list[tuple[int, int]] = []
-    spec = get_env_spec("pusht")
-    records = rollout(
-        small_policy(**FLOW), spec, range(5), 2, on_step=lambda done, running: seen.append((done, running))
-    )
+    seen: list[int] = []
+    records = rollout(small_policy(**FLOW), get_env_spec("pusht"), range(5), 2, seen.append)
     assert [r.seed for r in records] == [0, 1, 2, 3, 4]
-    assert seen[-1] == (5, 0)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert (seen[0], seen[-1]) == (0, 5)
+    assert seen == sorted(seen)
 
 
 @pytest.mark.usefixtures("quick")

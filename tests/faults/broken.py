@@ -71,7 +71,7 @@ def nan_weights(policy: Path) -> None:
 
 
 @broken_policy("weights cut short", "the last 100 bytes of model.safetensors removed",
-               "model.safetensors: cannot be read", "copy the whole folder again")  # fmt: skip
+               "model.safetensors: is not a safetensors file", "copy or download it again")  # fmt: skip
 def truncated_weights(policy: Path) -> None:
     file = policy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -91,7 +91,7 @@ def weights_of_another_size(policy: Path) -> None:
 
 
 @broken_policy("weights of another policy", "model.safetensors of a policy of the same sizes",
-               "is not the file that was saved with config.json, which expects sha256")  # fmt: skip
+               "is not the file that was saved with config.json", "sha256")  # fmt: skip
 def weights_of_another_policy(policy: Path) -> None:
     _take_weights_of_another(policy)
 
@@ -104,7 +104,7 @@ def weights_without_one_tensor(policy: Path) -> None:
     save_file(weights, policy / "model.safetensors")
 
 
-@broken_policy("no weights", "model.safetensors removed", "model.safetensors: cannot be read: there is no such file")
+@broken_policy("no weights", "model.safetensors removed", "model.safetensors: is missing")
 def no_weights(policy: Path) -> None:
     (policy / "model.safetensors").unlink()
 

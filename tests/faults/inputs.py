@@ -175,6 +175,6 @@ def policy_of_another_size(place: Place) -> Seen:
     features = {CAMERA: Feature("image", (3, 64, 80), "uint8"), "action": Feature("vector", (2,), "float32")}
     config = DiffusionConfig(down_dims=(8, 16), n_groups=4, diffusion_step_embed_dim=8)
     save_policy(DiffusionPolicy(config, features, fps=10), place.policy)
-    seen = run(*place.eval()).refused(2, f"{CAMERA} is (3, 64, 80) for the policy and (3, 96, 96) in pusht")
+    seen = run(*place.eval()).refused(2, f"{CAMERA} is (3, 64, 80) for the policy and (3, 96, 96) in", "pusht")
     assert not place.out.exists()
     return seen

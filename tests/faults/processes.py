@@ -21,7 +21,7 @@ Trouble = Callable[[], None]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.data.formats.lerobot.video", "robodiff.report.run",
+    ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.data.formats.lerobot", "robodiff.report.run",
      "robodiff.envs.pusht", "robodiff.envs.pusht.expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
      "gym_pusht", "cv2"]
 )  # fmt: skip

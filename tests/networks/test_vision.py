@@ -120,7 +120,7 @@ def test_a_keypoint_is_where_its_cell_looks() -> None:
     peaked = torch.zeros(1, 512, 10, 10)
     peaked[0, 0, 5, 4] = 100
     network._maps = lambda _: peaked  # type: ignore[method-assign]
-    torch.testing.assert_close(network.keypoints(pixels), torch.tensor([[[4.0 * STRIDE, 5 * STRIDE]]]))
+    torch.testing.assert_close(network.keypoints(pixels.unsqueeze(0)), torch.tensor([[[[4.0 * STRIDE, 5 * STRIDE]]]]))
 
 
 def test_views_are_what_the_network_sees() -> None:
@@ -186,7 +186,7 @@ def test_cameras_of_different_sizes_and_colours() -> None:
     assert {camera: f.shape for camera, f in separate(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
     shared = CameraEncoders(shapes, Preparation(crop=(36, 40)), keypoints=4)
     assert {camera: f.shape for camera, f in shared(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
-    with pytest.raises(UsageError, match=r"one size; found .*top 48x64, .*wrist 40x40 .*use_separate_rgb_encoder"):
+    with pytest.raises(UsageError, match=r"differ in size: .*top 48x64, .*wrist 40x40; .*use_separate_rgb_encoder"):
         CameraEncoders(shapes, Preparation())
 
 
@@ -199,7 +199,7 @@ def test_no_camera_no_parameter() -> None:
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 def test_too_few_pixels_for_a_place_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match=rf"{TOP}: of {size[0]}x{size[1]} pixels .*more than 32 each way"):
+    with pytest.raises(UsageError, match=rf"{TOP} {size[0]}x{size[1]}: .* needs > 32 pixels"):
         CameraEncoders({TOP: (3, *size)}, Preparation())
     assert CameraEncoders({TOP: (3, *size)}, Preparation(), keypoints=None).dims == {TOP: 512}
 
@@ -213,9 +213,9 @@ def test_weights_that_do_not_fit_are_named(resnet: models.ResNet, tmp_path: Path
     weights = resnet.state_dict()
     load({key: value for key, value in weights.items() if "num_batches_tracked" not in key and "fc." not in key})
     less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
-    with pytest.raises(UsageError, match=r"weights\.pth: 1 of .* layer1\.0\.conv1\.weight should be .*, is absent"):
+    with pytest.raises(UsageError, match=r"pth: 1 weights .* layer1\.0\.conv1\.weight should be .*, is absent"):
         load(less)
-    with pytest.raises(UsageError, match=r"2 of .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
+    with pytest.raises(UsageError, match=r"2 weights .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
         load({**weights, "bn1.weight": torch.zeros(3), "module.conv1": torch.zeros(1)})
     for nothing in ({"model": weights}, [1], nn.Linear(1, 1)):
         with pytest.raises(UsageError, match=r"weights\.pth: is not a state dict"):

@@ -179,7 +179,10 @@ def test_statistics_of_absolute_actions_count_every_training_frame_once(training
     actions, _, windows, frames = training
     representation = ActionRepresentation(7, ["3:6"])
     encoded = representation.encode(torch.from_numpy(actions)[None], {})[0].numpy()
-    assert_same(encoded_statistics(representation, actions, {}, windows, chunk=chunk), Statistics.of(encoded, frames))
+    assert_same(
+        encoded_statistics(representation, {"action": actions}, windows, slice(None), chunk),
+        Statistics.of(encoded, frames),
+    )
 
 
 @pytest.mark.parametrize(("chunk", "steps"), [(7, slice(None)), (4096, slice(None)), (7, slice(1, 5))])
@@ -192,7 +195,7 @@ def test_statistics_of_relative_actions_are_of_what_training_sees(training: tupl
         current = {key: torch.from_numpy(array[windows.now[[window]]]) for key, array in references.items()}
         seen.append(representation.encode(torch.from_numpy(actions[frames[:, steps]]), current)[0].numpy())
     every = np.concatenate(seen)
-    found = encoded_statistics(representation, actions, references, windows, steps, chunk)
+    found = encoded_statistics(representation, {"action": actions, **references}, windows, steps, chunk)
     assert_same(found, Statistics.of(every, np.arange(len(every))))
     assert found.max[0] < 1010  # the held-out episode is not among them
 

@@ -233,17 +233,17 @@ def test_broken_configurations(saved: Path) -> None:
         ({"format_version": 2}, "format_version 2, this robodiff reads 1"),
         (
             {"config": {"class": "DiffusionConfig", "horizn": 3}},
-            r"horizn is not an option\. .* 'horizon'",
+            r"unknown option config\.horizn\. .* 'horizon'",
         ),
         ({"features": {}}, "does not describe a policy"),
         ({"fps": "fast"}, "fps: expected float.*'fast'"),
         ({"features": [1]}, r"features: expected mapping"),
-        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "must have 1 dimensions"),
+        ({"features": {"action": {"kind": "vector", "shape": [], "dtype": "float32"}}}, "expected 1 dimensions"),
         ({"fps": float("nan")}, "cannot be read as JSON"),
         ({"fps": 0.0}, "fps: expected float > 0"),
         ({"config": {"class": "Other"}}, "unknown model 'Other'"),
         ({"config": {"class": ["DiffusionConfig"]}}, "unknown model"),
-        ({"weights": "elsewhere"}, "weights is not an option"),
+        ({"weights": "elsewhere"}, "unknown option weights"),
     ):
         (saved / "config.json").write_text(whole)
         edit_config(saved, **change)
@@ -270,7 +270,7 @@ def test_a_policy_without_a_hash_of_its_weights_is_loaded(saved: Path) -> None:
 def test_a_configuration_larger_than_its_weights_takes_no_memory(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())["config"]
     edit_config(saved, config={**config, "down_dims": [16_384] * 5})  # 100 GB
-    with pytest.raises(RobodiffError, match=r"does not fit config\.json: .* should be \(32768,\)"):
+    with pytest.raises(RobodiffError, match=r"does not fit config\.json: .* should be \(16384, "):
         load_policy(saved)
     edit_config(saved, config={**config, "horizon": 2**40})
     with pytest.raises(RobodiffError, match=r"horizon: expected int .* 4096"):
@@ -281,7 +281,7 @@ def test_broken_weights(saved: Path) -> None:
     file = saved / "model.safetensors"
     weights = load_file(file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(RobodiffError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(RobodiffError, match=r"model\.safetensors: .* broken .*copy"):
         load_policy(saved)
     name = next(key for key in weights if key.endswith("bias"))
     save_file({k: v for k, v in weights.items() if k != name}, file)
@@ -291,5 +291,5 @@ def test_broken_weights(saved: Path) -> None:
     with pytest.raises(RobodiffError, match=f"{name} holds values that are not finite"):
         load_policy(saved)
     file.unlink()
-    with pytest.raises(RobodiffError, match="cannot be read"):
+    with pytest.raises(RobodiffError, match=r"model\.safetensors: is missing; copy"):
         load_policy(saved)

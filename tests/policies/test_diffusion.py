@@ -132,7 +132,7 @@ def test_features_that_do_not_fit_are_refused() -> None:
     features = {"observation.state": vector, "action": vector}
     with pytest.raises(UsageError, match=r"needs 'observation\.depth'; there is observation\.state"):
         DiffusionPolicy(DiffusionConfig(observation_keys=["observation.depth"]), features, 10.0)
-    with pytest.raises(UsageError, match="must observe something"):
+    with pytest.raises(UsageError, match=r"must name observations, .* found \[\]"):
         DiffusionPolicy(DiffusionConfig(), {"action": vector}, 10.0)
 
 
@@ -242,18 +242,16 @@ def test_pretrained_weights_are_loaded_when_asked_and_never_by_loading_a_policy(
 def test_images_that_cannot_be_encoded_are_refused(seeing_policy: Make) -> None:
     with pytest.raises(UsageError, match=r"crop_shape 50x36 is larger than the image: .*top is 48x40"):
         seeing_policy(crop_shape=(50, 36))
-    with pytest.raises(UsageError, match="must see images of one size"):
+    with pytest.raises(UsageError, match="images differ in size"):
         seeing_policy(crop_shape=None)
-    with pytest.raises(UsageError, match="more than 32 each way"):
+    with pytest.raises(UsageError, match="needs > 32 pixels"):
         seeing_policy(crop_shape=(32, 36))
     with pytest.raises(UsageError, match=r"normalization is for vectors, and observation\.images\.top holds images"):
         seeing_policy(normalization={TOP: "mean_std"})
     policy, batch = seeing_policy(), seeing_batch(2)
-    for wrong, found in ((batch[TOP].float(), r"torch\.float32 \(2, 2, 3, 48, 40\)"),
-                         (batch[WRIST], r"torch\.uint8 \(2, 2, 3, 40, 48\)")):  # fmt: skip
-        with pytest.raises(
-            RobodiffError, match=rf"top: expected torch\.uint8 images \(B, To, 3, 48, 40\), found {found}"
-        ):
+    for wrong, found in ((batch[TOP].float(), r"\(torch\.float32, 3, 48, 40\)"),
+                         (batch[WRIST], r"\(torch\.uint8, 3, 40, 48\)")):  # fmt: skip
+        with pytest.raises(RobodiffError, match=rf"top: .* must be \(torch\.uint8, 3, 48, 40\), found {found}"):
             policy.embed({**batch, TOP: wrong}, 2)
     with pytest.raises(UsageError, match=rf"observes '{WRIST}'; the observation has"):
         policy.embed({TOP: batch[TOP], STATE: batch[STATE]}, 2)

@@ -15,6 +15,7 @@ from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
 from robodiff.errors import UsageError, nearest
+from robodiff.evaluation.runs import config_file
 from robodiff.policies.config import PolicyConfig
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig
 
@@ -114,9 +115,8 @@ class Draft:
         part, *path = option.split(".")
         path = path[1:] if path[:1] == ["init_args"] else path
         if part not in PARTS or not path:
-            raise unknown_option(
-                option, [f"{known}.{name}" for known, kind in self.classes.items() for name in hints(kind)]
-            )
+            known = [f"{known}.{name}" for known, kind in self.classes.items() for name in hints(kind)]
+            raise unknown_option(option, known)
         if path == ["class_path"] and part in KINDS:
             self.choose(part, read_value(option, text, str), path=False)
             return
@@ -187,9 +187,9 @@ def read_run_config(run: Path) -> FitConfig:
     """Return what a run was configured with.
 
     Raises:
-        UsageError: its config.yaml is no configuration, or names a class of a plugin that is not loaded.
+        UsageError: it is not a run, or its config.yaml names a class of a plugin that is not loaded.
     """
-    return read_config(run / "config.yaml").build()
+    return read_config(config_file(run)).build()
 
 
 def find_config(name: str) -> Draft:

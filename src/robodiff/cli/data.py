@@ -106,10 +106,8 @@ def run(arguments: list[str]) -> None:
     action = arguments[0] if arguments else ""
     if action in ("-h", "--help"):
         print(_help())
-    elif not action or action.startswith("-"):
-        raise UsageError(f"say what to do: robodiff data {'|'.join(ACTIONS)} PATH")
     elif action not in ACTIONS:
-        raise UsageError(f"unknown action {action!r}; there is {', '.join(ACTIONS)}.{nearest(action, ACTIONS)}")
+        raise UsageError(f"usage: robodiff data {'|'.join(ACTIONS)} PATH; found {action!r}.{nearest(action, ACTIONS)}")
     else:
         kind, act = ACTIONS[action]
         act(*read_recording_options(kind, f"data {action}", arguments[1:]))

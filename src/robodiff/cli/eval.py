@@ -16,7 +16,7 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
 from robodiff.evaluation.results import EnvResult, OfflineResult, read_result, write_result
-from robodiff.evaluation.runs import CONFIG_FILE, VIDEO_FOLDER, Evaluation, run_of
+from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation, config_file, run_of
 from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")
@@ -103,7 +103,7 @@ def run(arguments: list[str]) -> Path:
     options, recording = _read(arguments)
     out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
     if (run := run_of(Path(options.policy))) is not None:
-        read_config(run / CONFIG_FILE)  # a broken one is told before anything is measured, and plugins are remembered
+        read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     console = Console()
     if isinstance(config := options.config, EvalConfig):
         _run_in_env(options, config, out, console)
@@ -132,9 +132,7 @@ def default_folder(policy: str, options: EvalOptions) -> Path:
     """Return ``eval/<what is measured>`` inside the run, or beside the policy."""
     folder = Path(policy)
     if not folder.is_dir():
-        raise UsageError(
-            f"{policy}: no such folder; name that of a run or policy, or --out FOLDER for one from the hub"
-        )
+        raise UsageError(f"{policy}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
     if folder.name in ("", ".."):
         folder = folder.resolve()
     run, config = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder), options.config
@@ -175,7 +173,7 @@ def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again
     from robodiff.evaluation.evaluate import evaluate  # needs torch
 
     with bar(console, "episodes", config.episodes) as advance:
-        return evaluate(policy, out, config, lambda done, running: advance(done), again)
+        return evaluate(policy, out, config, advance, again)
 
 
 def _other(options: EvalOptions, config: EvalConfig) -> Path:

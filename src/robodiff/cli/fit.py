@@ -10,6 +10,7 @@ from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_c
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
 from robodiff.documents import Above, AtMost
 from robodiff.errors import UsageError
+from robodiff.evaluation.runs import config_file
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
 
@@ -87,7 +88,8 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
 
     from robodiff.cli.report import report
     from robodiff.progress import say
-    from robodiff.training.fit import Interrupted, fit
+    from robodiff.training.callbacks import Interrupted
+    from robodiff.training.fit import fit
 
     console = Console()
     try:
@@ -112,11 +114,7 @@ def _resumed(own: FitOptions, overrides: dict[str, str | None]) -> Draft:
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:
         raise UsageError(f"--resume repeats the run as it was; only --trainer.max_* may change, found --{changed[0]}")
-    folder = Path(str(own.resume)).expanduser()
-    if not (folder / "config.yaml").is_file():
-        problem = "is a file; give the folder of a run" if folder.is_file() else "no run there (it has no config.yaml)"
-        raise UsageError(f"--resume {folder}: {problem}")
-    return read_config(folder / "config.yaml")
+    return read_config(config_file(Path(str(own.resume)).expanduser()))
 
 
 def _help() -> str:

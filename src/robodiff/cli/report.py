@@ -5,7 +5,6 @@ from pathlib import Path
 
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
-from robodiff.errors import UsageError
 from robodiff.evaluation.runs import CONFIG_FILE
 
 
@@ -42,8 +41,6 @@ def report(folder: Path) -> Path:
     """Write a run's ``report.html``, with its demonstrations if they can still be read."""
     from robodiff.report.run import write_run_report  # needs torch and matplotlib
 
-    if not (folder / CONFIG_FILE).is_file():
-        raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
     config = read_run_config(folder)
     return write_run_report(folder, config.model, config.data, config.rollout.env)
 

@@ -237,9 +237,9 @@ def misaligned(episodes: Episodes) -> Iterator[Finding]:
     for episode, frames in enumerate(inner):
         own = lag_of(state, action, frames)
         if own is not None and own != usual:
-            found, mend = ("late", "start") if own > usual else ("early", "end")
-            message = f"the actions of episode {episodes.number(episode)} come too {found}, unlike those of the others"
-            advice = f"shift them by {abs(own - usual)} towards its {mend}, or leave it out"
+            when, end = ("late", "start") if own > usual else ("early", "end")
+            message = f"the actions of episode {episodes.number(episode)} come too {when}, unlike those of the others"
+            advice = f"shift them by {abs(own - usual)} towards its {end}, or leave it out"
             yield episodes.finding(episodes.slice(episode).start, "warning", "lag", message, advice, ACTION)
 
 

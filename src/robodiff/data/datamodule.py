@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,8 +52,7 @@ class WindowDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if len(self.train_windows) < trainer.world_size:
-            raise UsageError(f"{self.episodes.source}: has {len(self.train_windows)} windows to train on, fewer than "
-                             f"the {trainer.world_size} devices; record more, or use fewer devices")  # fmt: skip
+            raise UsageError(f"{self.episodes.source}: has fewer windows to train on than there are devices; use fewer")
         return WindowLoader(
             self._resident(),
             self.train_windows,
@@ -70,14 +70,8 @@ class WindowDataModule(LightningDataModule):
         if len(self.val_windows) == 0:
             return []
         order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
-        return WindowLoader(
-            self._resident(),
-            self.val_windows,
-            self.config.val_batch_size,
-            order=lambda _: order,
-            position=lambda: 0,
-            device=self._device,
-        )
+        size, device = self.config.val_batch_size, self._device
+        return WindowLoader(self._resident(), self.val_windows, size, lambda _: order, lambda: 0, device=device)
 
     @property
     def _device(self) -> torch.device:
@@ -96,40 +90,31 @@ class WindowDataModule(LightningDataModule):
         return self._tensors
 
 
+@dataclass(eq=False)
 class WindowLoader:
     """An epoch of batches, gathered by index.
 
     Where an epoch starts is asked of ``position``, so a run that is resumed goes on with the very next batch.
-
-    Args:
-        tensors: per key (N, ...), all on one device.
-        windows: which windows there are.
-        batch_size: windows in one batch on each rank.
-        order: epoch -> the order of the windows, (W,).
-        position: how many batches have been taken in all epochs so far.
-        rank: of this process.
-        world_size: how many processes share each epoch.
-        limit: how many batches, or which share of all, an epoch has; all when None.
-        device: where batches go; that of ``tensors`` when None.
     """
 
-    def __init__(
-        self,
-        tensors: dict[str, Tensor],
-        windows: Windows,
-        batch_size: int,
-        order: Callable[[int], np.ndarray],
-        position: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-        limit: int | float | None = None,
-        device: torch.device | None = None,
-    ) -> None:
-        self.limit = limit
-        self.device = device or tensors[ACTION].device
-        self.tensors, self.windows, self.batch_size = tensors, windows, batch_size
-        self.order, self.position = order, position
-        self.rank, self.world_size = rank, world_size
+    tensors: dict[str, Tensor]
+    """Per key (N, ...), all on one device."""
+    windows: Windows
+    """Which windows there are."""
+    batch_size: int
+    """Windows in one batch on each rank."""
+    order: Callable[[int], np.ndarray]
+    """Epoch -> the order of the windows, (W,)."""
+    position: Callable[[], int]
+    """How many batches have been taken in all epochs so far."""
+    rank: int = 0
+    """Of this process."""
+    world_size: int = 1
+    """How many processes share each epoch."""
+    limit: int | float | None = None
+    """How many batches, or which share of all, an epoch has; all when None."""
+    device: torch.device | None = None
+    """Where batches go; that of ``tensors`` when None."""
 
     def __len__(self) -> int:
         """Return the batches in an epoch; a rest of fewer windows than ranks goes with the batch before."""
@@ -151,13 +136,14 @@ class WindowLoader:
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
         """Return windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
         frames, is_pad = self.windows.frames(chosen)
-        every = send(torch.from_numpy(frames), self.tensors[ACTION].device)  # (B, T)
+        resident = self.tensors[ACTION].device
+        device = self.device or resident
+        every = send(torch.from_numpy(frames), resident)  # (B, T)
         observed = every[:, : self.windows.shape.obs_steps_in_batch]  # (B, To), or (B, T)
         batch = {
-            key: _take(tensor, every if key == ACTION else observed, self.device)
-            for key, tensor in self.tensors.items()
+            key: _take(tensor, every if key == ACTION else observed, device) for key, tensor in self.tensors.items()
         }
-        return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), self.device)}
+        return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), device)}
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -259,8 +259,9 @@ def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[
     """
     if numbers is None:
         return list(range(count))
+    rule = f"data.episodes must be different numbers from 0 to {count - 1}"
     if not numbers or not set(numbers) <= set(range(count)) or len(set(numbers)) != len(numbers):
-        raise UsageError(f"{source}: data.episodes: expected different numbers below {count}; found {numbers[:8]}")
+        raise UsageError(f"{source}: {rule}; found {numbers[:8]}")
     return sorted(numbers)
 
 
@@ -336,7 +337,7 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
     for frame, image in enumerate(array):  # frame by frame: a float copy of a whole recording may not fit in memory
         converted[frame] = image
         if not np.array_equal(converted[frame], image):
-            raise RecordingError(source, [wrong_form(key, f"whole numbers from 0 to 255; frame {frame}", frame)])
+            raise RecordingError(source, [wrong_form(key, f"whole numbers from 0 to 255, unlike frame {frame}", frame)])
     return converted
 
 

@@ -10,8 +10,9 @@ from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
 
 AGENTS = "agents."
-NOT_OBSERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "reward", "rewards", "done",
-                "dones", "terminated", "truncated", "success")  # fmt: skip
+_COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
+NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES)
 """Last parts of names that no observation has, but where a key map says so."""
 
 
@@ -53,9 +54,9 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
             counts.
     """
     short = {key: key.rpartition("/")[2] for key in kinds}
-    if any(name.startswith(("observation.", AGENTS)) for name in short.values()):
-        return {key: name if name == ACTION or name.startswith(("observation.", AGENTS)) else None
-                for key, name in short.items()}  # fmt: skip
+    prefixes = ("observation.", AGENTS)
+    if any(name.startswith(prefixes) for name in short.values()):
+        return {key: name if name == ACTION or name.startswith(prefixes) else None for key, name in short.items()}
     return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
 
 

@@ -31,7 +31,7 @@ from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
-from robodiff.files import is_repository
+from robodiff.files import is_repository, reading
 
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
@@ -218,20 +218,14 @@ class DataConfig(Document):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        arrays = recording.arrays
-        unreadable = {
-            part.file_key for made_of in sources.values() for part in made_of if arrays[part.file_key].is_unreadable
-        }
-        faults = [_neither(key, stored) for key, stored in arrays.items() if key in unreadable]
+        parts = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]
+        unreadable = [(name, key) for name, key in parts if recording.arrays[key].is_unreadable]
+        faults = [_neither(key, recording.arrays[key]) for _, key in unreadable]
         if keys is not None or self.key_map is not None or recording.layout is not None:
             raise_faults(recording.source, faults)
         for fault in faults:
             notice(f"{recording.source}: {fault.message}; left out")
-        return {
-            name: made_of
-            for name, made_of in sources.items()
-            if unreadable.isdisjoint(part.file_key for part in made_of)
-        }
+        return {name: made_of for name, made_of in sources.items() if name not in dict(unreadable)}
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -332,15 +326,20 @@ def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
     if place.exists():
-        if form := next((each for each in formats() if each.recognise(place)), None):
-            return form
-        from robodiff.data.describe import describe_unknown
-
-        raise UsageError(describe_unknown(place))
+        return _recognised(place)
     if is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")
         return registry.find("data", "LeRobotConfig")
     raise RobodiffError(f"{path}: no such file or folder")
+
+
+def _recognised(place: Path) -> Format:
+    with reading(place, "a recording"):  # refuses what is no file: a device or a pipe has no end
+        if form := next((each for each in formats() if each.recognise(place)), None):
+            return form
+    from robodiff.data.describe import describe_unknown
+
+    raise UsageError(describe_unknown(place))
 
 
 def formats() -> Iterator[Format]:

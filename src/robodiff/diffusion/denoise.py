@@ -67,10 +67,7 @@ def denoise(
         ValueError: ``noise`` has the wrong leading size.
     """
     if noise.shape[0] not in (table.noise_rows, 1 + len(table.rows)):
-        raise ValueError(
-            f"noise must have the leading size {table.noise_rows} for a sampler of {len(table.rows)} rows"
-            f"{' that add fresh noise' if table.stochastic else ''}, got {noise.shape[0]} in {tuple(noise.shape)}."
-        )
+        raise ValueError(f"noise must have the leading size {table.noise_rows}, got {tuple(noise.shape)}.")
 
     def overwrite_known(x: Tensor) -> Tensor:
         return x if known is None else torch.where(known[1], known[0].to(x.dtype), x)
@@ -130,13 +127,11 @@ def make_table(
         variance: DDPM's variance.
 
     Raises:
-        ValueError: Options that are unknown or do not go together.
+        UsageError: Options that are unknown or do not go together.
     """
-    found = check_sampling(
-        sampler, schedule.beta_schedule, prediction_type, steps, schedule.num_train_timesteps, spacing, eta, variance
-    )
-    timesteps = timestep_grid(schedule.num_train_timesteps, steps, spacing or found.spacing)
-    options = {"eta": eta, "variance": variance}
+    options, trained = {"eta": eta, "variance": variance}, schedule.num_train_timesteps
+    found = check_sampling(sampler, schedule.beta_schedule, prediction_type, steps, trained, spacing, **options)
+    timesteps = timestep_grid(trained, steps, spacing or found.spacing)
     rows = found.rows([*_levels(schedule, timesteps), CLEAN], **{name: options[name] for name in found.options})
     levels = _levels(schedule, [row.timestep for row in rows])
     return SamplerTable(tuple(rows), tuple(conversion(prediction_type, alpha, sigma) for _, alpha, sigma in levels))

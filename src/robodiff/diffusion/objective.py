@@ -56,7 +56,7 @@ def target(prediction_type: str, x0: Tensor, noise: Tensor, alpha: Tensor, sigma
         sigma: Of each sample's timestep (B,).
 
     Raises:
-        ValueError: An unknown prediction type.
+        UsageError: An unknown prediction type.
     """
     weight_x0, weight_eps = _mixture(prediction_type, expand_like(alpha, x0), expand_like(sigma, x0))
     return weight_x0 * x0 + weight_eps * noise
@@ -66,8 +66,9 @@ def conversion(prediction_type: str, alpha: float, sigma: float) -> Conversion:
     """Solve x_t = alpha x_0 + sigma eps and p = k_x0 x_0 + k_eps eps for x_0 and eps (Cramer's rule).
 
     Raises:
-        ValueError: An unknown prediction type, or one that does not determine x_0 and eps at this noise level
-            (``epsilon`` where alpha is 0, ``sample`` where sigma is 0).
+        UsageError: An unknown prediction type.
+        ValueError: One that does not determine x_0 and eps at this noise level (``epsilon`` where alpha is 0,
+            ``sample`` where sigma is 0).
     """
     weight_x0, weight_eps = (float(weight) for weight in _mixture(prediction_type, alpha, sigma))
     determinant = alpha * weight_eps - sigma * weight_x0
@@ -101,11 +102,9 @@ def diffusion_loss(prediction: Tensor, target: Tensor, valid_mask: Tensor | None
     if valid_mask is None:
         per_sample = (prediction - target).square().flatten(1).mean(dim=1)  # (B, T, ...) -> (B,)
         return per_sample.mean(), per_sample
-    if valid_mask.shape not in (prediction.shape[:2], prediction.shape):
-        raise ValueError(
-            f"valid_mask must be {tuple(prediction.shape[:2])} (B, T) or {tuple(prediction.shape)}, "
-            f"got {tuple(valid_mask.shape)}."
-        )
+    shapes = tuple(prediction.shape[:2]), tuple(prediction.shape)
+    if valid_mask.shape not in shapes:
+        raise ValueError(f"valid_mask must be {shapes[0]} (B, T) or {shapes[1]}, got {tuple(valid_mask.shape)}.")
     valid = expand_like(valid_mask, prediction).expand_as(prediction)  # (B, T, ...)
     # Masking the error and not its square keeps what is in the padding, NaN included, out of the gradients as well.
     error = torch.where(valid, prediction - target, 0.0)

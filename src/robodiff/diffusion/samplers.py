@@ -13,12 +13,12 @@ To add a sampler, write the function that lists its rows, and one line: here in 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
-from robodiff.errors import nearest
+from robodiff.errors import UsageError, nearest
 
 
 class Level(NamedTuple):
@@ -219,11 +219,11 @@ def add_sampler(sampler: Sampler) -> None:
     """Make a sampler known by its name and spellings; the latest of a name counts.
 
     Raises:
-        ValueError: A built-in sampler, or one of another name, has one of them.
+        UsageError: A built-in sampler, or one of another name, has one of them.
     """
     taken = _by_spelling(other for other in SAMPLERS.values() if other in BUILTIN or other.name != sampler.name)
     if clashes := sorted(_by_spelling([sampler]).keys() & taken):
-        raise ValueError(f"sampler={sampler.name!r} cannot be added: {clashes[0]!r} is {taken[clashes[0]]} already.")
+        raise UsageError(f"sampler={sampler.name!r} cannot be added: {clashes[0]!r} is {taken[clashes[0]]} already")
     SAMPLERS[sampler.name] = sampler
 
 
@@ -231,7 +231,7 @@ def find_sampler(name: str) -> Sampler:
     """Return the sampler of a name in any spelling: ``ddim`` -> DDIM, ``heun`` -> FlowHeun.
 
     Raises:
-        ValueError: No sampler has this name; lists the known ones and suggests the nearest.
+        UsageError: No sampler has this name; lists the known ones and suggests the nearest.
     """
     name = _by_spelling(SAMPLERS.values()).get(_fold(name), name)
     check_known("sampler", name, SAMPLERS)
@@ -246,16 +246,15 @@ def _fold(name: str) -> str:
     return "".join(character for character in name.lower() if character not in "-_ ")
 
 
-def check_known(option: str, value: str, known: Iterable[str]) -> None:
+def check_known(option: str, value: str, known: Collection[str]) -> None:
     """Refuse a value that is not one of the known ones.
 
     Raises:
-        ValueError: Lists the known values and suggests the nearest.
+        UsageError: Lists the known values and suggests the nearest.
     """
     if value not in known:
-        known = list(known)
-        hint = nearest(value.lower(), [name.lower() for name in known])
-        raise ValueError(f"{option}={value!r} is not known. Known: {', '.join(known)}.{hint}")
+        hint = nearest(value.lower(), map(str.lower, known))
+        raise UsageError(f"{option}={value!r} is not known. Known: {', '.join(known)}.{hint}")
 
 
 def check_sampling(
@@ -282,30 +281,23 @@ def check_sampling(
         variance: DDPM's variance, ``fixed_small`` or ``fixed_large``. Read by DDPM alone.
 
     Raises:
-        ValueError: Names the option, its value, and what it can be.
+        UsageError: Names the option, its value, and what it can be.
     """
     found = find_sampler(sampler)
     process = found.process
-    misfits = [
-        f"{option}={value!r}"
-        for option, value, choices in (
-            ("beta_schedule", beta_schedule, process.beta_schedules),
-            ("prediction_type", prediction_type, process.prediction_types),
-            ("spacing", spacing or found.spacing, process.spacings),
-        )
-        if value not in choices
-    ]
+    chosen = (
+        ("beta_schedule", beta_schedule, process.beta_schedules),
+        ("prediction_type", prediction_type, process.prediction_types),
+        ("spacing", spacing or found.spacing, process.spacings),
+    )
+    misfits = " and ".join(f"{option}={value!r}" for option, value, choices in chosen if value not in choices)
+    table = "".join(f"\n  {process}" for process in PROCESSES)
     if misfits:
-        table = "".join(f"\n  {process}" for process in PROCESSES)
-        raise ValueError(f"sampler={found.name!r} does not go with {' and '.join(misfits)}. These go together:{table}")
+        raise UsageError(f"sampler={found.name!r} does not go with {misfits}. These go together:{table}")
     check_known("variance", variance, ("fixed_small", "fixed_large"))
-    if steps < 1:
-        raise ValueError(f"{found.name} needs at least 1 step, got steps={steps}.")
-    if process == DIFFUSION and steps > num_train_timesteps:
-        raise ValueError(
-            f"{found.name} can take 1 to {num_train_timesteps} steps, got steps={steps}: "
-            f"more than the {num_train_timesteps} timesteps of the training (num_train_timesteps)."
-        )
+    limits = f"1 to {num_train_timesteps} steps (num_train_timesteps)" if process == DIFFUSION else "1 step or more"
+    if steps < 1 or (process == DIFFUSION and steps > num_train_timesteps):
+        raise UsageError(f"{found.name} takes {limits}, got steps={steps}")
     if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta must lie between 0 (deterministic) and 1 (as DDPM), got {eta}.")
+        raise UsageError(f"eta must lie between 0 (deterministic) and 1 (as DDPM), got {eta}")
     return found

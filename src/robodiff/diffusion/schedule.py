@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,9 +57,8 @@ class DiffusionSchedule(NoiseSchedule):
 
     alpha: Tensor  # (N,) float64 on the CPU
     sigma: Tensor  # (N,) float64 on the CPU
-    _copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _copies: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    """Alpha and sigma by device and dtype: one transfer for each device, not one for each training step."""
 
     def timesteps_from_uniform(self, uniform: Tensor) -> Tensor:
         """Return floor(u N), int64 (B,): every level has the same probability."""
@@ -68,8 +68,7 @@ class DiffusionSchedule(NoiseSchedule):
     def coefficients(self, timesteps: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Look alpha and sigma up in the tables; ``timesteps`` are integers 0 .. N-1."""
         key = (timesteps.device, dtype)
-        if key not in self._copies:  # one transfer for each device, not one for each training step
-            # Cast before moving: some devices have no float64.
+        if key not in self._copies:  # cast before moving: some devices have no float64
             self._copies[key] = (self.alpha.to(dtype).to(key[0]), self.sigma.to(dtype).to(key[0]))
         alpha, sigma = self._copies[key]
         return alpha[timesteps], sigma[timesteps]
@@ -108,13 +107,12 @@ def make_schedule(
         beta_end: The last beta of ``linear`` and ``scaled_linear``.
 
     Raises:
-        ValueError: An unknown name, no level at all, or betas outside 0 < beta_start <= beta_end < 1.
+        UsageError: An unknown name.
+        ValueError: No level at all, or betas outside 0 < beta_start <= beta_end < 1.
     """
     check_known("beta_schedule", beta_schedule, DIFFUSION.beta_schedules + FLOW.beta_schedules)
-    if num_train_timesteps < 1:
-        raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}.")
-    if not 0.0 < beta_start <= beta_end < 1.0:
-        raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}.")
+    if num_train_timesteps < 1 or not 0.0 < beta_start <= beta_end < 1.0:
+        raise ValueError("num_train_timesteps must be at least 1, and betas satisfy 0 < beta_start <= beta_end < 1")
     if beta_schedule == "flow":
         return FlowSchedule(beta_schedule, num_train_timesteps)
     if beta_schedule == "squaredcos_cap_v2":
@@ -122,10 +120,8 @@ def make_schedule(
     else:
         power = {"linear": 1.0, "scaled_linear": 0.5}[beta_schedule]
         # The device is named because a model may be built under `with torch.device("meta")`.
-        roots = torch.linspace(
-            beta_start**power, beta_end**power, num_train_timesteps, dtype=torch.float64, device="cpu"
-        )
-        betas = roots ** (1.0 / power)
+        ends = beta_start**power, beta_end**power
+        betas = torch.linspace(*ends, num_train_timesteps, dtype=torch.float64, device="cpu") ** (1.0 / power)
     alpha_squared = torch.cumprod(1.0 - betas, dim=0)  # (N,)
     return DiffusionSchedule(beta_schedule, num_train_timesteps, alpha_squared.sqrt(), (1.0 - alpha_squared).sqrt())
 

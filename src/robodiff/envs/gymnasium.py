@@ -6,7 +6,7 @@ to Gymnasium is named with ``--plugin``: an id never imports anything.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
@@ -15,15 +15,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
 
 from robodiff import registry
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, CHANNELS, Feature
 from robodiff.documents import parse
-from robodiff.envs.spec import EnvSpec, raise_for_env
+from robodiff.envs.spec import AnyEnv, EnvSpec, box, raise_for_env, select_keys
 from robodiff.errors import UsageError, nearest
 
-CHANNELS = (1, 3, 4)
 STATES = ("", "agent_pos", "state")
 """Vectors that are ``observation.state``; the first is an observation that is no dict."""
 IMAGES = ("", "pixels", "image")
@@ -68,40 +66,41 @@ def gymnasium_spec(
         RobodiffError: the environment cannot be made.
     """
     if environment_id not in gymnasium.registry:
-        advice = f"{nearest(environment_id, gymnasium.registry)} A package that adds it is named with --plugin MODULE"
+        advice = f"{nearest(environment_id, gymnasium.registry)} Name the package that adds it with --plugin MODULE"
         raise UsageError(f"gymnasium has no environment {environment_id!r}.{advice}")
-    registered = gymnasium.registry[environment_id]
 
-    def make() -> gymnasium.Env[Any, Any]:
-        drawn = "rgb_array" in getattr(_class_of(registered), "metadata", {}).get("render_modes", ())
-        mode = {"render_mode": "rgb_array"} if drawn else {}
+    def make(**mode: str) -> AnyEnv:
         return gymnasium.make(environment_id, disable_env_checker=True, **mode, **arguments)
 
     with raise_for_env(f"the environment {name} cannot be made"):
         environment = make()
         environment.close()
-    action = environment.action_space
+    action, spec = environment.action_space, environment.spec
     if not isinstance(action, spaces.Box):
         raise UsageError(f"{name}: its actions are {action}; a policy gives vectors (Box)")
     sources, features = _named(name, environment.observation_space, key_map or {})
     features[ACTION] = Feature("vector", (int(np.prod(action.shape)),), "float32")
     step = getattr(environment.unwrapped, "dt", None)
     fps = fps or environment.metadata.get("render_fps") or (step and 1 / step)
-    limit = getattr(environment.spec, "max_episode_steps", None)
+    limit, threshold = (spec.max_episode_steps, spec.reward_threshold) if spec else (None, None)
     if missing := [option for option, value in (("fps", fps), ("max_episode_steps", limit)) if not value]:
         raise UsageError(f"{name} does not say its {' and '.join(missing)}; add {missing[0]}=N to its options")
-    threshold = registered.reward_threshold
+    drawn = "rgb_array" in environment.metadata.get("render_modes", ())
+    mode = {"render_mode": "rgb_array"} if drawn else {}
+    package = type(environment.unwrapped).__module__.partition(".")[0]
+    rewards = "" if threshold is None else f", or rewards of an episode that sum to {threshold:g}"
     return EnvSpec(
         name=name,
-        make=lambda keys: NamedEnv(make(), _chosen(name, sources, keys), features, threshold),
+        make=lambda keys: NamedEnv(
+            make(**mode), {key: sources[key] for key in select_keys(name, keys, sources)}, features, threshold
+        ),
         features=features,
         fps=round(float(fps), 6),  # pyright: ignore[reportArgumentType]
-        success="What the environment itself calls a success"
-        + ("." if threshold is None else f", or rewards of an episode that sum to {threshold:g}."),
-        version=lambda: _version(_module(registered)),
+        success=f"What the environment itself calls a success{rewards}.",
+        version=lambda: _version(package),
         max_steps=limit,
-        renders=environment.render_mode == "rgb_array",
-        local=_module(registered) != "gymnasium" and not registry.plugins(),  # else a plugin registers it there, too
+        renders=drawn,
+        local=package != "gymnasium" and not registry.plugins(),  # else a plugin registers it there, too
     )
 
 
@@ -116,14 +115,10 @@ class NamedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        sources: Mapping[str, str],
-        features: Mapping[str, Feature],
-        threshold: float | None,
+        self, env: AnyEnv, sources: Mapping[str, str], features: Mapping[str, Feature], threshold: float | None
     ) -> None:
         super().__init__(env)
-        self.observation_space = spaces.Dict({name: _box(features[name]) for name in sources})
+        self.observation_space = spaces.Dict({name: box(features[name]) for name in sources})
         self._sources, self._features = sources, features
         self._threshold = np.inf if threshold is None else threshold
         self._rewards = 0.0
@@ -153,16 +148,13 @@ def _named(
     name: str, space: spaces.Space[Any], key_map: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Feature]]:
     """Return by name here the key of the observation, and what it holds."""
-    boxes = {key: feature for key, box in _leaves(space).items() if (feature := _feature(box)) is not None}
+    boxes = {key: feature for key, leaf in _leaves(space).items() if (feature := _feature(leaf)) is not None}
     if unknown := sorted(key_map.keys() - boxes.keys()):
-        known = f"it has {', '.join(boxes) or 'no keys'}.{nearest(unknown[0], boxes)}"
+        known = f"it has {', '.join(boxes)}.{nearest(unknown[0], boxes)}"
         raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation; {known}")
     sources = {key_map.get(key) or _usual(key, feature): key for key, feature in boxes.items()}
     if len(sources) < len(boxes) or not boxes:
-        example = "name them by options such as KEY=observation.state"
-        raise UsageError(
-            f"{name}: expected images and vectors, with a name each, found {', '.join(boxes) or space}; {example}"
-        )
+        raise UsageError(f"{name}: give {', '.join(boxes) or space} each its own name, such as KEY=observation.state")
     return sources, {target: boxes[key] for target, key in sources.items()}
 
 
@@ -183,15 +175,15 @@ def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: leaf for name, each in value.items() for key, leaf in _leaves(each, f"{prefix}{dot}{name}").items()}
 
 
-def _feature(box: spaces.Space[Any]) -> Feature | None:
+def _feature(space: spaces.Space[Any]) -> Feature | None:
     """Return what a space holds; None for what is neither an image nor a vector."""
-    if not isinstance(box, spaces.Box):
+    if not isinstance(space, spaces.Box):
         return None
-    if box.dtype == np.uint8 and len(box.shape) == 3:
-        height, width, channels = box.shape
-        shape = (channels, height, width) if channels in CHANNELS else box.shape
-        return Feature("image", shape, "uint8") if shape[0] in CHANNELS else None
-    return Feature("vector", box.shape or (1,), "float32") if len(box.shape) < 2 else None
+    if len(space.shape) < 2:
+        return Feature("vector", space.shape or (1,), "float32")
+    shape = space.shape if space.shape[-1] not in CHANNELS else (space.shape[-1], *space.shape[:-1])  # HWC -> CHW
+    is_image = len(shape) == 3 and shape[0] in CHANNELS and space.dtype == np.uint8
+    return Feature("image", shape, "uint8") if is_image else None
 
 
 def _convert(value: Any, feature: Feature) -> np.ndarray:
@@ -199,29 +191,6 @@ def _convert(value: Any, feature: Feature) -> np.ndarray:
     if feature.kind == "vector":
         return array.astype(np.float32).reshape(-1)
     return np.ascontiguousarray(array if array.shape == feature.shape else array.transpose(2, 0, 1))  # HWC -> CHW
-
-
-def _box(feature: Feature) -> spaces.Box:
-    low, high, dtype = (0, 255, np.uint8) if feature.kind == "image" else (-np.inf, np.inf, np.float32)
-    return spaces.Box(low, high, feature.shape, dtype)
-
-
-def _chosen(name: str, sources: Mapping[str, str], keys: Collection[str]) -> dict[str, str]:
-    if unknown := [key for key in keys if key not in sources]:
-        raise UsageError(f"{name} does not observe {unknown[0]}; it has {', '.join(sources)}")
-    return {key: sources[key] for key in sources if key in keys}
-
-
-def _class_of(registered: Any) -> Any:
-    """Return the class of a registered environment; importing it is what ``gymnasium.make`` does, too."""
-    entry = registered.entry_point
-    return load_env_creator(entry) if isinstance(entry, str) else entry
-
-
-def _module(registered: Any) -> str:
-    """Return the package that a registered environment is of."""
-    entry = registered.entry_point
-    return (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).partition(":")[0].partition(".")[0]
 
 
 def _version(package: str) -> str:

@@ -51,13 +51,13 @@ class EnvPool:
         # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
         context = multiprocessing.get_context("spawn")
         for worker in range(workers):
-            ours, theirs = context.Pipe()
+            connection, remote = context.Pipe()
             share = [row for place, row in enumerate(rows) if place % workers == worker]
-            arguments = theirs, registry.plugins(), spec.name, list(keys), share
+            arguments = remote, registry.plugins(), spec.name, list(keys), share
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
-            theirs.close()
-            self._workers.append((process, ours, share))
+            remote.close()
+            self._workers.append((process, connection, share))
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Observation]:
         """Start an episode in each row that is named, from its seed.

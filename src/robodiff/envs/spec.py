@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
+import numpy as np
 from numpy.typing import NDArray
 
 from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.documents import Document
 from robodiff.errors import RobodiffError, UsageError, in_one_line
+
+AnyEnv = gymnasium.Env[Any, Any]
 
 
 class Expert(Protocol):
@@ -42,7 +45,7 @@ class EnvSpec:
     """
 
     name: str
-    make: Callable[[Collection[str]], gymnasium.Env[Any, Any]]
+    make: Callable[[Collection[str]], AnyEnv]
     """From the observation keys that are needed; nothing else is computed or drawn. Refuses unknown keys."""
     features: Mapping[str, Feature]
     """Everything that it can observe, and ``action``: one flat vector, of several agents end to end."""
@@ -92,10 +95,27 @@ def get_env_spec(name: str) -> EnvSpec:
         UsageError: an unknown name; the message lists the known ones.
     """
     family, colon, rest = name.partition(":")
-    found = registry.find("envs", family)
-    if isinstance(found, EnvSpec) == bool(colon):
+    spec = registry.find("envs", family)  # of a family a function that makes it
+    if isinstance(spec, EnvSpec) == bool(colon):
         raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
-    return found(rest) if colon else found
+    return spec(rest) if colon else spec
+
+
+def select_keys(name: str, keys: Collection[str], observed: Collection[str]) -> list[str]:
+    """Return the keys in the order of the environment: nothing may depend on how a caller's set happens to be ordered.
+
+    Raises:
+        UsageError: one that it does not observe.
+    """
+    if unknown := sorted(set(keys).difference(observed)):
+        raise UsageError(f"{name} does not observe {unknown[0]}; it has {', '.join(observed)}")
+    return [key for key in observed if key in keys]
+
+
+def box(feature: Feature) -> gymnasium.spaces.Box:
+    """Return the space of what a key holds."""
+    low, high, dtype = (0, 255, np.uint8) if feature.kind == "image" else (-np.inf, np.inf, np.float32)
+    return gymnasium.spaces.Box(low, high, feature.shape, dtype)
 
 
 @contextmanager

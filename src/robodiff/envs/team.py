@@ -1,16 +1,15 @@
 """An environment of several agents as one policy for the whole team sees it: ``team:NAME``."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
+from gymnasium.wrappers import TransformObservation
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.naming import of_agent
-from robodiff.envs.spec import EnvSpec, get_env_spec
-from robodiff.errors import UsageError
+from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, select_keys
 
 
 def team_spec(name: str) -> EnvSpec:
@@ -22,12 +21,10 @@ def team_spec(name: str) -> EnvSpec:
     spec = get_env_spec(name)
     parts: Any = of_agent(name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
 
-    def make(keys: Collection[str]) -> gymnasium.Env[Any, Any]:
-        if unknown := [key for key in keys if key not in parts]:
-            raise UsageError(
-                f"{spec.name} does not observe {unknown[0]}; all agents together observe {', '.join(parts)}"
-            )
-        return TeamEnv(spec.make([part for key in keys for part in parts[key]]), {key: parts[key] for key in keys})
+    def make(keys: Collection[str]) -> AnyEnv:
+        chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
+        environment = spec.make([part for each in chosen.values() for part in each])
+        return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
 
     features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
     return replace(
@@ -41,21 +38,9 @@ def team_spec(name: str) -> EnvSpec:
     )
 
 
-class TeamEnv(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Join observations.
-
-    Args:
-        env: the environment.
-        parts: name here -> the names in the environment that make it up.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any], parts: Mapping[str, tuple[str, ...]]) -> None:
-        super().__init__(env)
-        self._parts = parts
-
-    def observation(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return vectors of one name end to end; what has one part stays as it is."""
-        return {key: np.concatenate([observation[part] for part in parts]) for key, parts in self._parts.items()}
+def _join(observation: Mapping[str, np.ndarray], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return vectors of one name end to end; what has one part stays as it is."""
+    return {key: np.concatenate([observation[part] for part in names]) for key, names in parts.items()}
 
 
 def _joined(features: list[Feature]) -> Feature:

@@ -29,24 +29,22 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     Raises:
         UsageError: other environments, or no seed in common.
     """
-    ours = {episode.seed: episode for episode in first.episodes}
-    theirs = {episode.seed: episode for episode in second.episodes}
-    seeds = sorted(shared_seeds(first.evaluated.environment, ours, second))
-    won = np.array([[ours[s].success, theirs[s].success] for s in seeds], bool)  # (N, 2)
-    reward = np.array([ours[s].max_reward - theirs[s].max_reward for s in seeds])  # (N,)
-    both, only_first, only_second, neither = (
-        int((won == pattern).all(axis=1).sum()) for pattern in ([1, 1], [1, 0], [0, 1], [0, 0])
-    )
-    difference = (only_first - only_second) / len(seeds)
-    interval = paired_success_interval(both, only_first, only_second, neither)
-    p = mcnemar_exact(only_first, only_second)
+    own = {episode.seed: episode for episode in first.episodes}
+    other = {episode.seed: episode for episode in second.episodes}
+    seeds = sorted(shared_seeds(first.evaluated.environment, own, second))
+    won = np.array([[own[seed].success, other[seed].success] for seed in seeds], bool)  # (N, 2)
+    reward = np.array([own[seed].max_reward - other[seed].max_reward for seed in seeds])  # (N,)
+    patterns = {"both": [1, 1], "only_first": [1, 0], "only_second": [0, 1], "neither": [0, 0]}
+    counts = {name: int((won == pattern).all(axis=1).sum()) for name, pattern in patterns.items()}
+    discordant = counts["only_first"], counts["only_second"]
+    difference = (discordant[0] - discordant[1]) / len(seeds)
+    interval = paired_success_interval(**counts)
+    p = mcnemar_exact(*discordant)
     if p < LEVEL:
         better, worse = (name, against) if difference > 0 else (against, name)
-        conclusion = (
-            f"{better} succeeds more often than {worse}: a difference like this would come about by chance in {p:.2g} "
-            "of such comparisons."
-        )
-    elif (needed := episodes_to_decide(only_first, only_second, len(seeds))) is None:
+        chance = f"a difference like this would come about by chance in {p:.2g} of such comparisons."
+        conclusion = f"{better} succeeds more often than {worse}: {chance}"
+    elif (needed := episodes_to_decide(*discordant, len(seeds))) is None:
         conclusion = (
             f"No difference in success between {name} and {against}, and one larger than "
             f"{max(-interval[0], interval[1]):.2f} is not compatible with these {len(seeds)} episodes."
@@ -57,12 +55,9 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
             f"is the one seen here, about {max(1, needed - len(seeds)):,} more would show it 4 times of 5."
         )
     return Comparison(
+        **counts,
         against=against,
         episodes=len(seeds),
-        both=both,
-        only_first=only_first,
-        only_second=only_second,
-        neither=neither,
         success_difference=difference,
         success_difference_ci95=interval,
         mcnemar_p=p,

@@ -24,7 +24,7 @@ def evaluate(
     policy_path: str | Path,
     out: Path,
     config: EvalConfig,
-    on_step: Callable[[int, int], None] | None = None,
+    advance: Callable[[int], None] = lambda finished: None,
     again: bool = True,
 ) -> EnvResult:
     """Run episodes of a policy; write ``metrics.json``, videos, and what made actions that are not finite to ``out``.
@@ -36,7 +36,7 @@ def evaluate(
         policy_path: a policy, a run, or a repository of the hub.
         out: folder to write to.
         config: where, how many episodes, and how the policy samples.
-        on_step: called with (episodes finished, episodes running).
+        advance: called with the number of episodes that have ended.
         again: False takes over what an earlier evaluation of just this left in ``out``.
 
     Returns:
@@ -59,7 +59,7 @@ def evaluate(
         if earlier.evaluated == evaluated and len(earlier.episodes) == config.episodes:
             return earlier
     with locked(out):
-        records = rollout(policy, spec, range(config.seed, config.seed + config.episodes), config.num_envs, on_step)
+        records = rollout(policy, spec, range(config.seed, config.seed + config.episodes), config.num_envs, advance)
         result = EnvResult(
             **vars(summary(records)),
             episodes=[record.result for record in records],

@@ -128,7 +128,6 @@ def measure(
     mean: np.ndarray,
     seed: int,
     console: Console,
-    batch_size: int | None = None,
 ) -> ActionErrors:
     """Return the errors of the policy and of both guesses, by dimension and by step; padded steps are left out.
 
@@ -140,12 +139,11 @@ def measure(
         mean: (Da,) the mean action.
         seed: of the noise.
         console: where progress is shown.
-        batch_size: windows sampled together; it changes results by rounding alone.
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
     asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
     with bar(console, "chunks", len(asked)) as advance:
-        chunks = sample_chunks(policy, episodes, windows, asked, seed, batch_size, advance)
+        chunks = sample_chunks(policy, episodes, windows, asked, seed, advance=advance)
     check_finite(episodes, windows.now[asked[:, 0]], chunks)
     sampled, again = chunks[: len(picks)], chunks[len(picks) :]  # (W, n, Da), (S, n, Da)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,7 +59,7 @@ def rollout(
     spec: EnvSpec,
     seeds: Sequence[int],
     num_envs: int,
-    on_step: Callable[[int, int], None] | None = None,
+    advance: Callable[[int], None] = lambda finished: None,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -73,7 +74,7 @@ def rollout(
         spec: the environment.
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
-        on_step: called after every step with (episodes finished, episodes running).
+        advance: called after every step with the number of episodes that have ended.
 
     Returns:
         One record a seed, in their order.
@@ -87,16 +88,12 @@ def rollout(
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
         queues.setdefault(record.seed % num_envs, []).append(record)
-    environments = EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))
     finished = 0
-    try:
+    with closing(EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
-            for running in _episodes(runner, num_envs, environments, wave):
-                if on_step is not None:
-                    on_step(finished + len(wave) - running, running)
             finished += len(wave)
-    finally:
-        environments.close()
+            for running in _episodes(runner, num_envs, environments, wave):
+                advance(finished - running)
     return records
 
 

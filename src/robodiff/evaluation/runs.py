@@ -95,9 +95,7 @@ def read_run(folder: Path) -> Run:
         UsageError: it is not a run.
         RobodiffError: one of its files is broken.
     """
-    config = folder / CONFIG_FILE
-    if not config.is_file():
-        raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
+    config = config_file(folder)
     options = read_yaml(config)  # first: it says what is wrong with the file
     return Run(
         folder,
@@ -108,6 +106,17 @@ def read_run(folder: Path) -> Run:
         [Evaluation(each, read_result(each, EnvResult)) for each in _latest_first(folder, EnvResult.file)],
         [read_result(each, OfflineResult) for each in _latest_first(folder, OfflineResult.file)],
     )
+
+
+def config_file(folder: Path) -> Path:
+    """Return the file of a run's configuration.
+
+    Raises:
+        UsageError: it is not a run.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
+    return folder / CONFIG_FILE
 
 
 def run_of(policy: Path) -> Path | None:

@@ -51,12 +51,10 @@ class Preparation:
         if channels not in (1, 3):
             raise UsageError(f"{camera} has {channels} channels; an encoder takes 1 (grey) or 3 (red, green, blue)")
         height, width = self.resize or recorded
-        if self.crop is None:
-            return height, width
-        if self.crop[0] > height or self.crop[1] > width:
-            raise UsageError(f"crop_shape {in_words(self.crop)} is larger than the image: {camera} is {height}x{width}"
-                             f"{'' if self.resize is None else ' after resize_shape'} (height x width)")  # fmt: skip
-        return self.crop
+        crop = self.crop or (height, width)
+        if crop[0] > height or crop[1] > width:
+            raise UsageError(f"crop_shape {in_words(crop)} is larger than the image: {camera} is {height}x{width}")
+        return crop
 
 
 def centre_crop(images: Tensor, height: int, width: int) -> Tensor:

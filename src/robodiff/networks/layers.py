@@ -1,9 +1,17 @@
 """What several denoisers are built of."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+
+def shape_misfits(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return in words, by name, which tensors are missing, unexpected or of another shape than expected."""
+    found, wanted = ({key: tuple(value.shape) for key, value in each.items()} for each in (tensors, expected))
+    names = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    return [f"{key} should be {wanted.get(key, 'absent')}, is {found.get(key, 'absent')}" for key in names]
 
 
 class SinusoidalEmbedding(nn.Module):

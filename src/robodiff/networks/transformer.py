@@ -63,8 +63,7 @@ class ConditionalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if condition_dim and not time_as_cond:
-            raise ValueError("time_as_cond: false has no decoder, and so no place for a condition; condition_dim must "
-                             f"be 0, is {condition_dim}")  # fmt: skip
+            raise ValueError(f"time_as_cond=False takes no condition: condition_dim must be 0, is {condition_dim}")
         tokens = horizon if time_as_cond else 1 + horizon
         mask = torch.ones(tokens, tokens, dtype=torch.bool, device="cpu").tril()  # True where attention may go
         memory_mask = None

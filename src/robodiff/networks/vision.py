@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.images import Preparation, in_words
+from robodiff.networks.layers import shape_misfits
 
 STRIDE = 32
 """Pixels from one cell of a ResNet's last feature map to the next; the first cell is centred on pixel 0."""
@@ -65,15 +66,11 @@ class CameraEncoders(nn.Module):
         super().__init__()
         self.preparation, self.backbone, self.pretrained = preparation, backbone, pretrained
         sizes = {camera: preparation.size(camera, shape) for camera, shape in shapes.items()}
+        seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
         if not separate and len(set(sizes.values())) > 1:
-            seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
-            raise UsageError(f"one encoder for all cameras must see images of one size; found {seen} (height x width); "
-                             "set resize_shape, or use_separate_rgb_encoder_per_camera: true")  # fmt: skip
-        for camera, size in sizes.items():
-            if keypoints is not None and min(size) <= STRIDE:
-                raise UsageError(f"{camera}: of {in_words(size)} pixels a ResNet makes one row or column of cells, in "
-                                 f"which spatial softmax finds no place; show it more than {STRIDE} each way "
-                                 "(resize_shape, crop_shape), or set spatial_softmax_num_keypoints: null")  # fmt: skip
+            raise UsageError(f"images differ in size: {seen}; set resize_shape, or use_separate_rgb_encoder_per_camera")
+        if keypoints is not None and any(min(size) <= STRIDE for size in sizes.values()):
+            raise UsageError(f"{seen}: spatial_softmax_num_keypoints needs > {STRIDE} pixels; set null, or resize")
         groups = {camera: [camera] for camera in sizes} if separate else {"shared": list(sizes)}
         # A module's name may not hold a dot.
         self.cameras = {name.replace(".", "/"): cameras for name, cameras in groups.items() if cameras}
@@ -101,12 +98,9 @@ class CameraEncoders(nn.Module):
     def views(self, images: Mapping[str, Tensor]) -> dict[str, CameraView]:
         """Per camera (B, To, C, H, W) uint8, what the network sees of it."""
         views = {}
-        for encoder, cameras in self._encoders():
-            for camera in cameras:
-                seen = self.preparation(images[camera], self.training)
-                keypoints = encoder.keypoints(seen.flatten(0, 1))
-                keypoints = None if keypoints is None else keypoints.unflatten(0, seen.shape[:2])
-                views[camera] = CameraView(seen.round().to(torch.uint8), keypoints)
+        for encoder, camera in [(encoder, camera) for encoder, cameras in self._encoders() for camera in cameras]:
+            seen = self.preparation(images[camera], self.training)
+            views[camera] = CameraView(seen.round().to(torch.uint8), encoder.keypoints(seen))
         return views
 
     def load_pretrained(self) -> None:
@@ -175,10 +169,10 @@ class ImageEncoder(nn.Module):
         return self.out(self.pool(self._maps(images)).flatten(1))
 
     def keypoints(self, images: Tensor) -> Tensor | None:
-        """(N, 3, h, w) from 0 to 255 to (N, K, 2), x and y in pixels; None with the global average."""
+        """(B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
         if not isinstance(self.pool, SpatialSoftmax):
             return None
-        places = self.pool(self._maps(images))  # (N, K, 2) in [-1, 1]
+        places = self.pool(self._maps(images.flatten(0, 1))).unflatten(0, images.shape[:2])  # (B, To, K, 2) in [-1, 1]
         height, width = self.pool.cells
         return (places + 1) / 2 * STRIDE * (torch.tensor([width, height], device=places.device) - 1)
 
@@ -188,15 +182,12 @@ class ImageEncoder(nn.Module):
         Raises:
             UsageError: they do not fit; the message names ``source`` and the first of them.
         """
+        counts = "num_batches_tracked"  # which old files lack, and nothing reads
         weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        shapes = {key: tuple(value.shape) for key, value in weights.items()}
-        expected = {key: tuple(value.shape) for key, value in self.backbone.state_dict().items()}
-        wrong = [key for key in {**expected, **shapes} if shapes.get(key) != expected.get(key)]
-        wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]  # old files lack it, nothing reads it
-        if wrong:
-            first = "; ".join(f"{key} should be {expected.get(key, 'absent')}, is {shapes.get(key, 'absent')}"
-                              for key in wrong[:3])  # fmt: skip
-            raise UsageError(f"{source}: {len(wrong)} of its weights do not fit the backbone: {first}")
+        expected = {key: value for key, value in self.backbone.state_dict().items() if not key.endswith(counts)}
+        given = {key: value for key, value in weights.items() if not key.endswith(counts)}
+        if wrong := shape_misfits(given, expected):
+            raise UsageError(f"{source}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
         self.backbone.load_state_dict(weights, strict=False)
 
     def _maps(self, images: Tensor) -> Tensor:
@@ -262,18 +253,14 @@ def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
     known = get_model_weights(backbone)
     short = name.removeprefix(f"{known.__name__}.")
     if short not in known.__members__:
-        raise UsageError(f"torchvision has no weights {name!r} for {backbone}; there is "
-                         f"{', '.join(map(str, known))}, or give a .pth or .safetensors file")  # fmt: skip
+        raise UsageError(f"no weights {name!r} for {backbone}; there is {', '.join(map(str, known))}, or give a file")
+    options = {"check_hash": True, "map_location": "cpu", "weights_only": True}
     try:
-        return known[short].get_state_dict(
-            progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
-        )
+        return known[short].get_state_dict(progress=sys.stderr.isatty(), **options)
     except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
         url = known[short].url
-        raise RobodiffError(
-            f"{known[short]} could not be downloaded from {url}: {error}; download it where that works and give the "
-            f"file: pretrained_backbone_weights: {Path(url).name}"
-        ) from None
+        remedy = f"download it elsewhere and give the file: pretrained_backbone_weights: {Path(url).name}"
+        raise RobodiffError(f"could not be downloaded from {url}: {error}; {remedy}") from None
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

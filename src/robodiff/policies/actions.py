@@ -13,18 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import Statistics, parse_range
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, nearest
-from robodiff.policies.rotations import (
-    angle_between,
-    axis_angle_to_matrix,
-    matrix_to_axis_angle,
-    matrix_to_rotation_6d,
-    product,
-    quaternion_to_matrix,
-    rotation_6d_to_matrix,
-)
+from robodiff.policies import rotations as so3
 
 
 class ActionRepresentation(nn.Module):
@@ -65,11 +58,9 @@ class ActionRepresentation(nn.Module):
         ranges = sorted(rotated + [range_ for range_, _ in relative if range_ not in rotated])
         for (a, b), (c, d) in pairwise(ranges):
             if c < b:
-                raise UsageError(f"rotations and relative_to: the ranges {a}:{b} and {c}:{d} overlap; "
-                                 "a relative range is one whole rotation or holds none")  # fmt: skip
-        references = {
-            range_: _reference(source, range_, range_ in rotated, observations or {}) for range_, source in relative
-        }
+                raise UsageError(f"rotations and relative_to: the ranges {a}:{b} and {c}:{d} overlap")
+        vectors = observations or {}
+        references = {range_: _reference(source, range_, range_ in rotated, vectors) for range_, source in relative}
         edges = sorted({0, dim, *(edge for range_ in ranges for edge in range_)})
         self._parts = [_Part(*range_, range_ in rotated, references.get(range_)) for range_ in pairwise(edges)]
         self.dim = dim
@@ -141,7 +132,7 @@ class _Reference:
         return observations[self.key][:, None, self.start : self.stop]  # (B, 1, d): the same for every step
 
     def matrix(self, observations: Mapping[str, Tensor]) -> Tensor:
-        to_matrix = quaternion_to_matrix if self.stop - self.start == 4 else axis_angle_to_matrix
+        to_matrix = so3.quaternion_to_matrix if self.stop - self.start == 4 else so3.axis_angle_to_matrix
         return to_matrix(self.numbers(observations))  # (B, 1, 3, 3)
 
 
@@ -165,15 +156,15 @@ class _Part:
 
     def distance(self, actions: Tensor, others: Tensor) -> Tensor:
         a, b = actions[..., self.start : self.stop], others[..., self.start : self.stop]
-        return angle_between(a, b).unsqueeze(-1) if self.is_rotation else (a - b).abs()
+        return so3.angle_between(a, b).unsqueeze(-1) if self.is_rotation else (a - b).abs()
 
     def encode(self, action: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
         if not self.is_rotation:
             return action - self.reference.numbers(observations) if self.reference else action
-        matrix = axis_angle_to_matrix(action)  # (B, T, 3, 3)
+        matrix = so3.axis_angle_to_matrix(action)  # (B, T, 3, 3)
         if self.reference:
-            matrix = product(self.reference.matrix(observations).mT, matrix)
-        return matrix_to_rotation_6d(matrix)
+            matrix = so3.product(self.reference.matrix(observations).mT, matrix)
+        return so3.matrix_to_rotation_6d(matrix)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         return mask.all(-1, keepdim=True).expand(*mask.shape[:-1], 6) if self.is_rotation else mask
@@ -181,18 +172,17 @@ class _Part:
     def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
         if not self.is_rotation:
             return encoded + self.reference.numbers(observations) if self.reference else encoded
-        matrix = rotation_6d_to_matrix(encoded)  # (B, T, 3, 3)
+        matrix = so3.rotation_6d_to_matrix(encoded)  # (B, T, 3, 3)
         if self.reference:
-            matrix = product(self.reference.matrix(observations), matrix)
-        return matrix_to_axis_angle(matrix)
+            matrix = so3.product(self.reference.matrix(observations), matrix)
+        return so3.matrix_to_axis_angle(matrix)
 
 
 def encoded_statistics(
     representation: ActionRepresentation,
-    actions: np.ndarray,
-    references: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     windows: Windows,
-    steps: slice = slice(None),
+    steps: slice,
     chunk: int = 4096,
 ) -> Statistics:
     """Return what the encoded actions of the training episodes hold, for the normalizer.
@@ -202,10 +192,9 @@ def encoded_statistics(
 
     Args:
         representation: how actions are encoded.
-        actions: (N, dim) of all frames.
-        references: per key of ``reference_keys`` (N, D) of all frames.
+        arrays: of all frames, ``action`` (N, dim) and per key of ``reference_keys`` (N, D).
         windows: of the training episodes.
-        steps: those of a window that are denoised; all when not given.
+        steps: those of a window that are denoised.
         chunk: windows (or frames) that are encoded at a time; it bounds the memory.
 
     Returns:
@@ -214,8 +203,8 @@ def encoded_statistics(
     low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
     count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
     for frames, now in _training_steps(windows, steps if representation.reference_keys else None, chunk):
-        current = {key: torch.from_numpy(references[key][now]) for key in representation.reference_keys}
-        encoded = representation.encode(torch.from_numpy(actions[frames]), current)  # (B, n, encoded_dim)
+        current = {key: torch.from_numpy(arrays[key][now]) for key in representation.reference_keys}
+        encoded = representation.encode(torch.from_numpy(arrays[ACTION][frames]), current)  # (B, n, encoded_dim)
         values = encoded.flatten(0, 1).numpy().astype(np.float64)
         low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
         # Moments of blocks are merged around their means (Chan, Golub and LeVeque 1983): sums of squares would cancel.
@@ -252,13 +241,11 @@ def _reference(text: str, range_: tuple[int, int], is_rotation: bool, observatio
     match = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", text)
     key, dims = match.groups() if match else (text, None)
     if key not in observations:
-        known = ", ".join(observations) or "none"
-        raise UsageError(f"{where}: {key} is no observed vector; there are: {known}.{nearest(key, list(observations))}")
-    whole = observations[key]
+        hint = nearest(key, observations)
+        raise UsageError(f"{where}: {key} is no observed vector; there are: {', '.join(observations)}.{hint}")
+    whole, size = observations[key], range_[1] - range_[0]
     start, stop = (0, whole) if dims is None else _range(dims, whole, f"{where}: {key}")
-    size = range_[1] - range_[0]
+    wanted = "3 numbers (axis-angle) or 4 (quaternion x, y, z, w)" if is_rotation else f"{size} numbers"
     if stop - start not in ((3, 4) if is_rotation else (size,)):
-        wanted = "3 numbers (axis-angle) or 4 (quaternion x, y, z, w)" if is_rotation else f"{size} numbers"
-        raise UsageError(f"{where}: expected {wanted}; {text} has {stop - start}, "
-                         f"and a part of it is written '{key}[0:3]'")  # fmt: skip
+        raise UsageError(f"{where}: expected {wanted}; {text} has {stop - start}; a part is written '{key}[0:3]'")
     return _Reference(key, start, stop)

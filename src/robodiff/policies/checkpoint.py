@@ -1,13 +1,10 @@
 """A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import safetensors
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -15,8 +12,9 @@ from torch import Tensor, nn
 from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.documents import Above, Document, plain, read_json, typed, write_json
-from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import is_repository, replacing, standing
+from robodiff.errors import RobodiffError, UsageError, first_line
+from robodiff.files import is_repository, reading, replacing, standing
+from robodiff.networks.layers import shape_misfits
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -51,10 +49,8 @@ def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
         RobodiffError: it holds values that are not finite; an earlier policy in the folder stays.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
-    broken = _first_not_finite(weights)
-    if broken is not None:
-        raise RobodiffError(f"{folder}: not written: {broken} holds values that are not finite; "
-                            "what was saved there before stays")  # fmt: skip
+    if (broken := _first_not_finite(weights)) is not None:
+        raise RobodiffError(f"{folder}: not written: {broken} holds values that are not finite; the earlier one stays")
     tensors, name = save(weights), policy.config.registry_name
     values = {
         "format_version": FORMAT_VERSION,
@@ -63,11 +59,10 @@ def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
         "fps": policy.fps,
         "weights_sha256": hashlib.sha256(tensors).hexdigest(),
     }
-    if (origin := registry.origin("models", name)) is not None:
-        values["origin"] = plain(origin)
+    origin = registry.origin("models", name)
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
-        write_json(temporary / CONFIG_FILE, values)
+        write_json(temporary / CONFIG_FILE, values | ({} if origin is None else {"origin": plain(origin)}))
         (temporary / WEIGHTS_FILE).write_bytes(tensors)
 
 
@@ -95,10 +90,12 @@ def load_policy(
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
     folder = find_policy(path, revision)
-    with _describing(folder / CONFIG_FILE):
+    try:
         described, config = _read_config(folder / CONFIG_FILE)
         with torch.device("meta"):  # weights take no memory, whatever sizes are asked for; constants are real
             policy = config.make_policy(described.features, described.fps)
+    except UsageError as error:
+        raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
     policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, described.weights_sha256), assign=True)
     asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
     changes = {key: value for key, value in asked.items() if value is not None}
@@ -106,12 +103,11 @@ def load_policy(
         raise UsageError(f"{folder}: the policy has no sampler that could be changed")
     if changes:
         policy.set_sampler(replace(config, **changes))
-    if str(device).partition(":")[0] == "meta":
-        raise UsageError("device meta: holds no numbers; there is cpu, and cuda or mps where the machine has them")
     try:
+        torch.zeros((), device=device).item()  # fails on devices that are unknown or absent, and on meta
         return policy.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # of a device that is unknown, or not here
-        raise UsageError(f"device {device!s}: {(str(error).splitlines() or ['cannot be used'])[0]}") from None
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!s}: {first_line(error)}") from None
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
@@ -120,74 +116,49 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
     for candidate in (standing(folder), standing(folder / "policy")):
         if (candidate / CONFIG_FILE).is_file():
             return candidate
-    if folder.exists():
-        raise RobodiffError(
-            f"{folder}: no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
-        )
+    expected = f"no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
     if not is_repository(str(path)):
-        raise RobodiffError(f"{path}: no such folder")
+        raise RobodiffError(f"{path}: {expected if folder.exists() else 'no such folder'}")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except Exception as error:  # the hub's client raises many kinds: no network, no repository, no permission
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RobodiffError(f"{path}: no such folder, and the Hugging Face hub does not give it: {reason}") from None
+        raise RobodiffError(f"{path}: no such folder, and the Hugging Face hub says: {first_line(error)}") from None
 
 
 def policy_hash(folder: Path) -> str:
     """Return a short fingerprint of a policy's weights and configuration."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _describing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UsageError as error:
-        raise RobodiffError(f"{path}: does not describe a policy that this robodiff knows: {error}") from None
+    content = (folder / CONFIG_FILE).read_bytes() + (folder / WEIGHTS_FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
     values = read_json(path, dict[str, Any], _REMEDY)
     version = values.get("format_version")
     if version != FORMAT_VERSION:
-        raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; "
-                            "load it with the robodiff that wrote it")  # fmt: skip
+        raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; update it")
     described = typed(PolicyFile, values)
-    fields = dict(described.config)
+    fields, origin = dict(described.config), described.origin
     try:
         kind = registry.find("models", str(fields.pop("class", None)))
     except UsageError as error:
-        raise UsageError(f"{error}{f'; {described.origin.remedy}' if described.origin else ''}") from None
+        raise UsageError(f"{error}; {origin.remedy}" if origin else str(error)) from None
     return described, typed(kind, fields, "config")
 
 
 def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
     """Return the weights in a file: whole, finite, saved with config.json, and stored as ``outline`` lays them out."""
-    if not path.is_file():
-        raise RobodiffError(f"{path}: cannot be read: there is no such file; {_REMEDY}")
-    try:
+    with reading(path, "a safetensors file"):
         content = path.read_bytes()
         weights = load(content)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RobodiffError(f"{path}: cannot be read: {error}; {_REMEDY}") from None
     outlines = outline.state_dict()
-    expected = {key: tuple(value.shape) for key, value in outlines.items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if expected != found:
-        key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {key} should be {expected.get(key, 'absent')}, "
-                            f"is {found.get(key, 'absent')}; {_REMEDY}")  # fmt: skip
-    broken = _first_not_finite(weights)
-    if broken is not None:
+    if misfits := shape_misfits(weights, outlines):
+        raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {misfits[0]}; {_REMEDY}")
+    if (broken := _first_not_finite(weights)) is not None:
         raise RobodiffError(f"{path}: {broken} holds values that are not finite; train again or take an earlier policy")
-    if sha256 is not None and sha256 != (actual := hashlib.sha256(content).hexdigest()):
-        raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}, which expects sha256 "
-                            f"{sha256[:12]}..., found {actual[:12]}...; {_REMEDY}")  # fmt: skip
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}: another sha256; {_REMEDY}")
     # A file keeps no memory format, and channels last convolve faster.
     return {
         key: torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights[key])

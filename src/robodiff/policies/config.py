@@ -1,7 +1,7 @@
 """The options of policies: typed, bounded and documented. Imports no torch, so that help is instant."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import gt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -10,13 +10,10 @@ from robodiff.data.episodes import Feature
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo, NotEmpty
-from robodiff.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from robodiff.networks.transformer import ConditionalTransformer
-    from robodiff.networks.unet import ConditionalUnet1d
     from robodiff.policies.diffusion import DiffusionPolicy
 
 Pixels = Annotated[int, Between(1, 16_384)]
@@ -25,12 +22,6 @@ Layers = Annotated[int, Between(1, 1024)]
 Share = Annotated[float, FromTo(0, 1)]
 NotNegative = Annotated[float, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
-
-COMBINATIONS = (
-    "there is conditioning global, with pred_action_steps_only or without, and inpaint, for both DiffusionConfig and "
-    "DiffusionTransformerConfig, and time_as_cond false for DiffusionTransformerConfig with inpaint"
-)
-"""Which denoiser, conditioning and options go together."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +73,11 @@ class WindowConfig(Document):
     Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
     to [-1, 1]."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
         _ = self.window  # checks that the executed actions fit the horizon
         if self.conditioning == "inpaint" and self.pred_action_steps_only:
-            raise UsageError(
-                "pred_action_steps_only leaves out the steps at which inpainting knows the observation; " + COMBINATIONS
-            )
+            yield "conditioning inpaint denoises the whole window; set pred_action_steps_only: false"
 
     @property
     def window(self) -> WindowShape:
@@ -139,20 +128,14 @@ class VisionConfig(Document):
     use_separate_rgb_encoder_per_camera: bool = False
     """An encoder for each camera; else one for all, whose images must have one size once resized and cropped."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
         if self.pretrained_backbone_weights is not None and self.use_group_norm:
-            raise UsageError(
-                "pretrained_backbone_weights were trained with batch normalisation and are worth nothing without it; "
-                "set use_group_norm: false, or pretrained_backbone_weights: null"
-            )
+            yield "pretrained_backbone_weights were trained with batch normalisation; set use_group_norm: false"
         if self.freeze_backbone and self.pretrained_backbone_weights is None:
-            raise UsageError("freeze_backbone would keep random weights; name pretrained_backbone_weights")
+            yield "freeze_backbone would keep random weights; name pretrained_backbone_weights"
         if self.resize_shape and self.crop_shape and any(map(gt, self.crop_shape, self.resize_shape)):
-            raise UsageError(
-                f"crop_shape {list(self.crop_shape)} is larger than the image, which is resized to resize_shape "
-                f"{list(self.resize_shape)} before"
-            )
+            yield f"crop_shape {list(self.crop_shape)} is larger than resize_shape {list(self.resize_shape)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,16 +169,13 @@ class ProcessConfig(Document):
     clip_sample_range: Positive = 1.0
     """To plus and minus this."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            process = self.beta_schedule, self.prediction_type, self.inference_steps, self.num_train_timesteps
-            sampler = check_sampling(self.noise_scheduler_type, *process, self.timestep_spacing)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
+        process = self.beta_schedule, self.prediction_type, self.inference_steps, self.num_train_timesteps
+        sampler = check_sampling(self.noise_scheduler_type, *process, self.timestep_spacing)
         object.__setattr__(self, "noise_scheduler_type", sampler.name)  # however it was spelled
         if self.beta_start > self.beta_end:
-            raise UsageError(f"betas must rise; found beta_start {self.beta_start}, beta_end {self.beta_end}")
+            yield f"betas must rise; found beta_start {self.beta_start}, beta_end {self.beta_end}"
 
     @property
     def inference_steps(self) -> int:
@@ -230,12 +210,10 @@ class OptimizerConfig(Document):
     ema_max_value: Annotated[float, Between(0, 1)] = 0.9999
     """Largest decay of the average."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
         if self.ema_min_value > self.ema_max_value:
-            raise UsageError(
-                f"ema_min_value must be at most ema_max_value; found {self.ema_min_value} and {self.ema_max_value}"
-            )
+            yield f"ema_min_value {self.ema_min_value} is above ema_max_value {self.ema_max_value}"
 
 
 @dataclass(frozen=True, kw_only=True)  # fields come in the order of the bases from the last to the first
@@ -253,15 +231,11 @@ class PolicyConfig(OptimizerConfig, ProcessConfig, VisionConfig, WindowConfig, A
         super().__init_subclass__(**options)
         cls.registry_name = cls.__name__
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        action_mode = self.normalization.get("action", "limits")
-        modes = [action_mode] if isinstance(action_mode, str) else list(action_mode.values())
-        if self.clip_sample and "mean_std" in modes:
-            raise UsageError(
-                "clip_sample would cut actions normalised by mean_std, which have no bound; "
-                "set clip_sample: false or normalise action by limits"
-            )
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
+        mode = self.normalization.get("action", "limits")
+        if self.clip_sample and "mean_std" in ([mode] if isinstance(mode, str) else mode.values()):
+            yield "clip_sample would cut actions normalised by mean_std; set clip_sample: false, or use limits"
 
     def make_policy(self, features: Mapping[str, Feature], fps: float) -> "DiffusionPolicy":
         """Return the policy, with random weights.
@@ -317,19 +291,17 @@ class DiffusionConfig(PolicyConfig):
     optimizer_weight_decay: NotNegative = 1e-6
     """Weight decay."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        factor, steps = 2 ** (len(self.down_dims) - 1), self.denoised_steps
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
+        dims, steps, factor = list(self.down_dims), self.denoised_steps, 2 ** (len(self.down_dims) - 1)
         if steps % factor:
             name = "n_action_steps" if self.pred_action_steps_only else "horizon"
-            raise UsageError(
-                f"{name} must be divisible by {factor} for {len(self.down_dims)} levels (down_dims "
-                f"{list(self.down_dims)}); found {steps}, nearest {max(factor, round(steps / factor) * factor)}"
-            )
-        if any(dim % self.n_groups for dim in self.down_dims):
-            raise UsageError(f"down_dims must be divisible by n_groups {self.n_groups}; found {list(self.down_dims)}")
+            nearest = max(factor, round(steps / factor) * factor)
+            yield f"{name} must be divisible by {factor} for down_dims {dims}; found {steps}, nearest {nearest}"
+        if any(dim % self.n_groups for dim in dims):
+            yield f"down_dims must be divisible by n_groups {self.n_groups}; found {dims}"
 
-    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalUnet1d":  # noqa: D102
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
         from robodiff.networks.unet import ConditionalUnet1d
 
         network = self.down_dims, self.kernel_size, self.n_groups, self.diffusion_step_embed_dim
@@ -370,22 +342,16 @@ class DiffusionTransformerConfig(PolicyConfig):
     obs_encoder_weight_decay: NotNegative = 1e-6
     """Weight decay of the image encoders."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
         if self.n_emb % self.n_head:
-            raise UsageError(f"n_emb must be divisible by n_head {self.n_head}; found {self.n_emb}")
+            yield f"n_emb must be divisible by n_head {self.n_head}; found {self.n_emb}"
         if not self.time_as_cond and self.n_cond_layers:
-            raise UsageError(
-                "n_cond_layers encode a condition, and time_as_cond false has none; set n_cond_layers 0, found "
-                f"{self.n_cond_layers}"
-            )
+            yield f"time_as_cond false has no condition to encode; set n_cond_layers: 0, found {self.n_cond_layers}"
         if not self.time_as_cond and self.conditioning != "inpaint":
-            raise UsageError(
-                "time_as_cond false leaves the transformer without a condition to attend to, and conditioning global "
-                "is one; " + COMBINATIONS
-            )
+            yield "time_as_cond false has no place for conditioning global; set conditioning: inpaint"
 
-    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "ConditionalTransformer":  # noqa: D102
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
         from robodiff.networks.transformer import ConditionalTransformer
 
         steps = self.denoised_steps, self.n_obs_steps

@@ -1,7 +1,7 @@
 """The diffusion policy: a denoiser that knows what was observed makes a chunk of actions out of noise."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from robodiff.data.episodes import ACTION, Episodes, Feature
 from robodiff.data.normalize import Normalizer, Statistics
 from robodiff.data.windows import Windows
-from robodiff.diffusion.denoise import SamplerTable, denoise, make_table
+from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError, notice
 from robodiff.networks.vision import CameraView
 from robodiff.policies.actions import ActionRepresentation, encoded_statistics
 from robodiff.policies.config import PolicyConfig
-from robodiff.policies.observations import first_steps, make_cameras, policy_features
+from robodiff.policies.observations import check_observation, make_cameras, policy_features
 from robodiff.policies.runtime import Chunk, Timing
 
 
@@ -65,7 +65,7 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
         levels = config.num_train_timesteps
         self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
-        self.sampler = self._table()
+        self.set_sampler(config)
 
     @property
     def observation_keys(self) -> list[str]:
@@ -95,19 +95,15 @@ class DiffusionPolicy(nn.Module):
         """
         arrays, config = episodes.arrays, self.config
         frames, vectors = windows.episode_frames, [key for key in self.normalizer.modes if key != ACTION]
-        actions = encoded_statistics(self.representation, arrays[ACTION], arrays, windows, config.denoised)
+        actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
         self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in vectors}})
         for key in config.normalization.keys() - self.features.keys():
             observes = ", ".join(self.observation_keys)
             notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
-        farthest = self.normalizer.extent(ACTION)
-        if config.clip_sample and farthest.max() > config.clip_sample_range + 1e-3:
-            dimension = int(farthest.argmax())
-            raise UsageError(
-                f"clip_sample would cut the actions: dimension {dimension} of the normalised action reaches "
-                f"{farthest[dimension]:.4g}, clip_sample_range is {config.clip_sample_range:g}; normalise action by "
-                "limits, or set clip_sample: false"
-            )
+        extent = self.normalizer.extent(ACTION)
+        farthest = f"dimension {int(extent.argmax())}, normalised, reaches {extent.max():.4g}"
+        if config.clip_sample and extent.max() > config.clip_sample_range + 1e-3:
+            raise UsageError(f"clip_sample would cut the actions: {farthest}; use limits, or set clip_sample: false")
 
     def load_pretrained_backbones(self) -> None:
         """Give the image encoders the weights that ``pretrained_backbone_weights`` names, downloaded if need be.
@@ -183,8 +179,9 @@ class DiffusionPolicy(nn.Module):
         Returns:
             The n steps that are denoised: the window, or the executed ones with ``pred_action_steps_only``.
         """
-        if any(isinstance(value, np.ndarray) for value in observation.values()):
-            return self._predict_arrays(observation, noise, known, on_row)
+        is_numpy = any(isinstance(value, np.ndarray) for value in observation.values())
+        if is_numpy:
+            observation, noise, known = self._to_torch(observation, noise, known)
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
@@ -195,29 +192,23 @@ class DiffusionPolicy(nn.Module):
             known, condition = self._inpainting(condition, known), None
             if clip is not None:  # what encoders say has no bound
                 clip = torch.where(self._is_embedding, math.inf, clip)
-        watch = None if on_row is None else lambda row, x: on_row(row, self._decode(x, reference))
+
+        def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
+            actions = self._decode(x, reference)
+            return actions.float().cpu().numpy() if is_numpy else actions
+
+        watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(self._decode(trajectory, reference), self.config.first_step)
+        return Chunk(recorded(trajectory), self.config.first_step)
 
-    def _predict_arrays(
-        self,
-        observation: Mapping[str, np.ndarray],
-        noise: np.ndarray | None,
-        known: tuple[np.ndarray, np.ndarray] | None,
-        on_row: Callable[[int, np.ndarray], None] | None,
-    ) -> Chunk:
-        def tensor(array: np.ndarray) -> Tensor:
-            # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
-            return torch.tensor(array, device=self.device)
-
+    def _to_torch(self, observation: Mapping[str, np.ndarray], noise: Any, known: Any) -> tuple[Any, Any, Any]:
+        """Return the arguments of ``predict_chunk`` as tensors on the policy's device."""
         keys = [key for key in self.observation_keys if key in observation]
-        chunk = self.predict_chunk(
-            {key: torch.from_numpy(observation[key]).to(self.device) for key in keys},
-            noise=None if noise is None else tensor(noise),
-            known=None if known is None else (tensor(known[0]), tensor(known[1])),
-            on_row=None if on_row is None else lambda row, actions: on_row(row, _to_numpy(actions)),
-        )
-        return Chunk(_to_numpy(chunk.actions), chunk.first_step)
+        observed = {key: torch.from_numpy(observation[key]).to(self.device) for key in keys}
+        # Copied into torch's own memory: matrix products may round differently by how memory is aligned.
+        noise = None if noise is None else torch.tensor(noise, device=self.device)
+        known = None if known is None else tuple(torch.tensor(array, device=self.device) for array in known)
+        return observed, noise, known
 
     def embed(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
         """Return the embedding of the first ``steps`` observations: (B, steps, D).
@@ -225,7 +216,7 @@ class DiffusionPolicy(nn.Module):
         Of each step what ``observation_keys`` name, in their order: the normalised numbers of a vector, what the
         encoder says of a camera.
         """
-        taken = first_steps(observation, self.features, self.observation_keys, steps, self.device)
+        taken = self._first_steps(observation, self.observation_keys, steps)
         embeddings = self.cameras({key: taken[key] for key in self.cameras.dims})
         parts = [
             embeddings[key] if key in embeddings else self.normalizer.normalize(key, taken[key])
@@ -240,8 +231,7 @@ class DiffusionPolicy(nn.Module):
         Args:
             observation: per camera (B, To, C, H, W) uint8; other keys are left alone.
         """
-        steps = self.config.n_obs_steps
-        return self.cameras.views(first_steps(observation, self.features, list(self.cameras.dims), steps, self.device))
+        return self.cameras.views(self._first_steps(observation, list(self.cameras.dims), self.config.n_obs_steps))
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
@@ -250,7 +240,16 @@ class DiffusionPolicy(nn.Module):
     def set_sampler(self, config: PolicyConfig) -> None:
         """Sample as ``config`` says from now on; the weights stay as they are."""
         self.config = config
-        self.sampler = self._table()
+        options = {"spacing": config.timestep_spacing, "eta": config.ddim_eta, "variance": config.variance_type}
+        process = config.noise_scheduler_type, self.schedule, config.prediction_type, config.inference_steps
+        self.sampler = make_table(*process, **options)
+
+    def _first_steps(self, observation: Mapping[str, Tensor], keys: Sequence[str], steps: int) -> dict[str, Tensor]:
+        """Return the first time steps of some observations on the policy's device: vectors float32, images uint8."""
+        features = {key: self.features[key] for key in keys}
+        check_observation(observation, features)
+        dtypes = {"image": torch.uint8, "vector": torch.float32}
+        return {key: observation[key][:, :steps].to(self.device, dtypes[features[key].kind]) for key in keys}
 
     @property
     def _seen(self) -> Tensor:
@@ -290,12 +289,3 @@ class DiffusionPolicy(nn.Module):
         """Return the actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
         encoded = self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
         return self.representation.decode(encoded, reference)
-
-    def _table(self) -> SamplerTable:
-        c = self.config
-        options = {"spacing": c.timestep_spacing, "eta": c.ddim_eta, "variance": c.variance_type}
-        return make_table(c.noise_scheduler_type, self.schedule, c.prediction_type, c.inference_steps, **options)
-
-
-def _to_numpy(actions: Tensor) -> np.ndarray:
-    return actions.float().cpu().numpy()

@@ -1,6 +1,6 @@
 """What a policy takes of a recording or of a robot, and the encoders of its cameras."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,19 +22,16 @@ def policy_features(config: PolicyConfig, features: Mapping[str, Feature]) -> di
     keys = config.observation_keys
     if keys is None:
         keys = [key for key in features if key.startswith("observation.")]
-    if not keys:
-        raise UsageError("a policy must observe something; observation_keys names nothing, or nothing was recorded")
-    if others := [key for key in keys if not key.startswith("observation.")]:
-        raise UsageError(f"observation_keys must name observations, such as observation.state; found {others[0]!r}")
-    for key in [*keys, ACTION]:
-        if key not in features:
-            raise UsageError(f"the policy needs {key!r}; there is {', '.join(features)}")
-        if features[key].kind == "image" and key in config.normalization:
-            raise UsageError(f"normalization is for vectors, and {key} holds images; with pretrained weights they are "
-                             "normalised by ImageNet's statistics, else to [-1, 1]")  # fmt: skip
-    if features[ACTION].kind != "vector":
-        raise UsageError(f"{ACTION} must be a vector; found {features[ACTION].kind}s of shape {features[ACTION].shape}")
-    return {key: features[key] for key in [*keys, ACTION]}
+    if not keys or not all(key.startswith("observation.") for key in keys):
+        raise UsageError(f"observation_keys must name observations, such as observation.state; found {keys}")
+    if missing := [key for key in [*keys, ACTION] if key not in features]:
+        raise UsageError(f"the policy needs {missing[0]!r}; there is {', '.join(features)}")
+    chosen = {key: features[key] for key in [*keys, ACTION]}
+    if images := [key for key in config.normalization if key in chosen and chosen[key].kind == "image"]:
+        raise UsageError(f"normalization is for vectors, and {images[0]} holds images; leave it out")
+    if chosen[ACTION].kind != "vector":
+        raise UsageError(f"{ACTION} must be a vector; found {chosen[ACTION].kind}s of shape {chosen[ACTION].shape}")
+    return chosen
 
 
 def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> CameraEncoders:
@@ -50,29 +47,16 @@ def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> Camer
     return CameraEncoders(shapes, preparation, *network, c.use_separate_rgb_encoder_per_camera)
 
 
-def first_steps(
-    observation: Mapping[str, Tensor],
-    features: Mapping[str, Feature],
-    keys: Sequence[str],
-    steps: int,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Return the first ``steps`` time steps of the observations ``keys`` on a device: vectors float32, images uint8.
+def check_observation(observation: Mapping[str, Tensor], features: Mapping[str, Feature]) -> None:
+    """Refuse an observation of another form than the policy was made for.
 
     Raises:
-        UsageError: one is missing.
-        RobodiffError: images of another form than the policy was made for.
+        UsageError: one of the features is missing.
+        RobodiffError: images of another dtype or shape.
     """
-    taken = {}
-    for key in keys:
-        if key not in observation:
-            raise UsageError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
-        value, feature = observation[key][:, :steps], features[key]
-        if feature.kind == "vector":
-            taken[key] = value.to(device, torch.float32)
-            continue
-        if value.dtype != torch.uint8 or value.shape[2:] != feature.shape:
-            raise RobodiffError(f"{key}: expected torch.uint8 images (B, To, {str(feature.shape)[1:]}, "
-                                f"found {value.dtype} {tuple(value.shape)}")  # fmt: skip
-        taken[key] = value.to(device)
-    return taken
+    if missing := [key for key in features if key not in observation]:
+        raise UsageError(f"the policy observes {missing[0]!r}; the observation has {', '.join(observation)}")
+    for key, feature in features.items():
+        form, expected = (observation[key].dtype, *observation[key].shape[2:]), (torch.uint8, *feature.shape)
+        if feature.kind == "image" and form != expected:
+            raise RobodiffError(f"{key}: images of each step must be {expected}, found {form}")

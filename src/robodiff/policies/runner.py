@@ -69,11 +69,7 @@ class PolicyRunner:
     """
 
     def __init__(
-        self,
-        policy: Runtime,
-        rows: int | None = None,
-        seeds: Sequence[int] | None = None,
-        timing: Timing | None = None,
+        self, policy: Runtime, rows: int | None = None, seeds: Sequence[int] | None = None, timing: Timing | None = None
     ) -> None:
         self.policy = policy
         self.timing: Timing = timing or policy.timing  # pyright: ignore[reportAttributeAccessIssue]
@@ -100,10 +96,8 @@ class PolicyRunner:
         """
         every = np.arange(len(self.seeds))
         chosen = every if rows is None else every[np.asarray(rows)]
-        self._fresh[chosen] = True
-        self._next[chosen] = self.timing.n_action_steps
-        self._chunks[chosen] = 0
-        self._past[chosen] = 0
+        self._fresh[chosen], self._next[chosen] = True, self.timing.n_action_steps
+        self._chunks[chosen], self._past[chosen] = 0, 0
         for row in chosen.tolist():
             self._broken.pop(row, None)
         if seeds is not None:
@@ -147,7 +141,7 @@ class PolicyRunner:
             if key == ACTION:
                 continue
             if key not in observation:
-                raise RobodiffError(f"the policy observes {key!r}; it was given {', '.join(observation) or 'nothing'}")
+                raise RobodiffError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
             value = np.array(observation[key])  # a copy: callers may write their next observation into the same array
             shape = feature.shape if self.single else (len(self.seeds), *feature.shape)
             if value.shape != shape:
@@ -161,10 +155,8 @@ class PolicyRunner:
         if timestamp is None:
             return last + self.timing.spacing
         now = np.array(np.broadcast_to(np.asarray(timestamp, np.float64), last.shape))
-        if not np.isfinite(now).all():
-            raise RobodiffError(f"timestamps must be finite; found {now}")
-        if (now[~self._fresh] < last[~self._fresh]).any():
-            raise RobodiffError(f"timestamps must not go back; found {now} after {last}")
+        if not np.isfinite(now).all() or (now < last)[~self._fresh].any():
+            raise RobodiffError(f"timestamps must be finite and must not go back; found {now} after {last}")
         return now
 
     def _remember(self, observation: dict[str, np.ndarray], now: np.ndarray) -> None:
@@ -191,16 +183,13 @@ class PolicyRunner:
 
     def _plan(self, due: np.ndarray) -> None:
         """Queue what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
-        window = self._window()
-        shape = self.policy.noise_shape(1)
-        numbers = zip(self.seeds.tolist(), self._chunks.tolist(), strict=True)
-        noise = [draw_noise(shape, *each) for each in numbers]
+        window, shape = self._window(), self.policy.noise_shape(1)
+        noise = [draw_noise(shape, *numbers) for numbers in np.stack([self.seeds, self._chunks], axis=1).tolist()]
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
-        self._queue[due] = actions[due]
+        self._queue[due], self._next[due] = actions[due], 0
         self._chunks[due] += 1
-        self._next[due] = 0
         for row in np.flatnonzero(due).tolist():
             self._broken.pop(row, None)
             if not np.isfinite(actions[row]).all():
@@ -215,12 +204,9 @@ class PolicyRunner:
         wanted = times[-1] - np.arange(steps - 1, -1, -1)[:, None] * spacing  # (To, rows)
         wanted = np.maximum(wanted, self._begun)  # the first observation stands for all before it
         distances = np.abs(times - wanted[:, None])  # (To, history, rows)
-        if (distances.min(1) > spacing / 2 + 1e-6).any():
-            step, row = np.argwhere(distances.min(1) > spacing / 2 + 1e-6)[0]
-            raise RobodiffError(
-                f"the policy needs what was observed at {wanted[step, row]:.3f} s, and nothing was within "
-                f"{spacing / 2:g} s of it; observe every {spacing:g} s, and reset after a pause"
-            )
+        unseen = wanted[distances.min(1) > spacing / 2 + 1e-6]
+        if len(unseen):
+            raise RobodiffError(f"nothing was observed at {unseen[0]:.3f} s; observe every {spacing:g} s, or reset")
         picks, rows = distances.argmin(1), np.arange(len(self.seeds))  # (To, rows)
         window = {}
         for key in self._history[-1]:
@@ -264,20 +250,17 @@ class Team:
         parts, chunks = {}, {}
         for agent, runner in self.runners.items():
             try:
-                parts[agent] = runner.act(observation_of(agent, observation), timestamp)
+                parts[agent] = np.atleast_2d(runner.act(observation_of(agent, observation), timestamp))
             except NonFiniteActions as error:
-                parts[agent] = error.actions[0] if self.single else error.actions
+                parts[agent] = error.actions
                 chunks |= {row: replace(chunk, agent=agent) for row, chunk in error.chunks.items()}
             except RobodiffError as error:
                 raise RobodiffError(f"agent {agent}: {error}") from None
-        size = max(part.stop for part in self.agents.values())
-        first = next(iter(parts.values()))
-        actions = np.full((*first.shape[:-1], size), np.nan, np.float32)
-        for agent, part in self.agents.items():
-            actions[..., part] = parts[agent]
+        ordered = sorted(self.agents, key=lambda agent: self.agents[agent].start)
+        actions = np.concatenate([parts[agent] for agent in ordered], axis=1)
         if chunks:
-            raise NonFiniteActions(np.atleast_2d(actions), chunks)
-        return actions
+            raise NonFiniteActions(actions, chunks)
+        return actions[0] if self.single else actions
 
 
 def observation_of(agent: str, observation: Observation) -> dict[str, np.ndarray]:

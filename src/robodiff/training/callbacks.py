@@ -50,8 +50,7 @@ class RunLength(Callback):
     warmup_steps, timed_steps = 10, 40
 
     def __init__(self, config: TrainerConfig, new_length: bool = False) -> None:
-        self.config = config
-        self.new_length = new_length  # although the checkpoint brings one
+        self.config, self.new_length = config, new_length  # although the checkpoint brings one
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
 
@@ -62,9 +61,7 @@ class RunLength(Callback):
             pl_module.total_steps = None
         if pl_module.total_steps is not None:
             return
-        if self.config.fast_dev_run:
-            pl_module.set_length(1)
-        elif self.config.max_steps is not None:
+        if self.config.max_steps is not None:
             pl_module.set_length(self.config.max_steps)
         elif self.config.max_epochs is not None:
             batches = int(trainer.num_training_batches)
@@ -101,11 +98,9 @@ class RunLength(Callback):
 class Rollouts(Callback):
     """Every n epochs, and when the run ends, let the averaged policy act in an environment."""
 
-    def __init__(self, config: RolloutConfig, episodes: int) -> None:
-        assert config.env is not None
+    def __init__(self, config: RolloutConfig) -> None:
         self.config = config
-        self.spec = get_env_spec(config.env)
-        self.episodes = episodes
+        self.spec = get_env_spec(str(config.env))
         self.latest: dict[str, float] | None = None  # what this epoch's rollouts gave
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
@@ -115,14 +110,12 @@ class Rollouts(Callback):
         if not (due and pl_module.trained_span.is_last):  # before that nothing can act
             return
         pl_module.average.eval()
-        seeds = range(self.config.seed, self.config.seed + self.episodes)
-        num_envs = min(self.config.num_envs, self.episodes)
+        seeds = range(self.config.seed, self.config.seed + self.config.episodes)
         figures: dict[str, float] = {}
         if trainer.is_global_zero:
-            result = summary(rollout(pl_module.average, self.spec, seeds, num_envs))
+            result = summary(rollout(pl_module.average, self.spec, seeds, min(self.config.num_envs, len(seeds))))
             figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
-        figures = trainer.strategy.broadcast(figures)
-        self.latest = {f"rollout/{name}": value for name, value in figures.items()}
+        self.latest = {f"rollout/{name}": value for name, value in trainer.strategy.broadcast(figures).items()}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
 
@@ -135,9 +128,7 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, run: Path, config: TrainerConfig, rollouts: Rollouts | None) -> None:
-        self.run = run
-        self.config = config
-        self.rollouts = rollouts
+        self.run, self.config, self.rollouts = run, config, rollouts
         self.best: float | None = None  # higher is better
         self.worse_in_a_row = 0
         self._saved_at = time.monotonic()

@@ -1,12 +1,12 @@
 """How long and on what to train, and what to measure meanwhile. Imports no torch, so that help is instant."""
 
-from dataclasses import dataclass, field
-from datetime import timedelta
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, AtLeast, AtMost, Between, Document
-from robodiff.errors import UsageError
 from robodiff.policies.config import PolicyConfig
 
 
@@ -64,13 +64,12 @@ class TrainerConfig(Document):
     """One training batch, one validation batch and one rollout with two denoising steps, on one device, to see that
     everything works."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
         given = [name for name in ("max_epochs", "max_steps", "max_time") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise UsageError(f"set one of max_epochs, max_steps, max_time; found {', '.join(given)}")
-        if self.max_time is not None:
-            _ = self.seconds
+            yield f"set one of max_epochs, max_steps, max_time; found {', '.join(given)}"
+        if self.max_time is not None and not (re.fullmatch(r"\d+(:\d+){3}", self.max_time) and self.seconds):
+            yield f"max_time is written DD:HH:MM:SS, as 00:00:05:00, and above 0; found {self.max_time!r}"
 
     @property
     def endless(self) -> bool:
@@ -78,16 +77,10 @@ class TrainerConfig(Document):
         return not (self.max_epochs or self.max_steps or self.max_time or self.fast_dev_run)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int:
         """``max_time`` in seconds."""
-        try:
-            days, hours, minutes, seconds = (int(part) for part in str(self.max_time).split(":"))
-            length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-        except ValueError:
-            raise UsageError(f"max_time is written DD:HH:MM:SS, as 00:00:05:00; found {self.max_time!r}") from None
-        if length <= 0:
-            raise UsageError(f"max_time must be above 0; found {self.max_time!r}")
-        return length
+        days, hours, minutes, seconds = (int(part) for part in str(self.max_time).split(":"))
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +117,16 @@ class FitConfig(Document):
     """The plugins that the run was begun with, for messages; a plugin is imported where --plugin names it, never from
     here."""
 
+    def short(self) -> "FitConfig":
+        """Return the configuration that ``fast_dev_run`` trains: one step of it, on what there is of this machine."""
+        length = {"max_epochs": None, "max_steps": 1, "max_time": None, "limit_train_batches": 1}
+        machine = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
+        trainer = replace(self.trainer, **length, **machine, limit_val_batches=1, log_every_n_steps=1)
+        model, rollout = replace(self.model, num_inference_steps=2), replace(self.rollout, episodes=1)
+        return replace(self, model=model, trainer=trainer, rollout=rollout)
+
 
 def max_time(minutes: float) -> str:
-    """Minutes as ``TrainerConfig.max_time`` writes them."""
-    if not 0 < minutes < 60 * 24 * 365:
-        raise UsageError(f"--minutes must be above 0 and below a year; found {minutes}")
+    """Return minutes as ``TrainerConfig.max_time`` writes them."""
     total = max(1, round(minutes * 60))
     return f"{total // 86400:02d}:{total // 3600 % 24:02d}:{total // 60 % 60:02d}:{total % 60:02d}"

@@ -4,14 +4,12 @@ import time
 from collections import deque
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from robodiff.data.episodes import ACTION
-from robodiff.progress import say
+from robodiff.progress import SECONDS_BETWEEN_LINES, per_second, say
 from robodiff.training.callbacks import ROLLED, Rollouts
 from robodiff.training.module import PolicyTraining
 
@@ -32,14 +30,10 @@ class Throughput(Callback):
         return self._samples / self._seconds if self._samples else None
 
     @property
-    def now(self) -> float:
-        """Samples a second over the last batches."""
-        return sum(samples for _, samples in self.recent) / max(sum(seconds for seconds, _ in self.recent), 1e-9)
-
-    @property
-    def batch_seconds(self) -> float:
-        """Seconds that one of the last batches took."""
-        return float(np.mean([seconds for seconds, _ in self.recent]))
+    def pace(self) -> tuple[float, str]:
+        """Seconds that one of the last batches took, and their samples a second in words."""
+        seconds, samples = map(sum, zip(*self.recent, strict=True))
+        return seconds / len(self.recent), per_second(samples / max(seconds, 1e-9), "samples")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the clock."""
@@ -59,55 +53,47 @@ class Throughput(Callback):
 class ProgressLine(Callback):
     """A bar with samples/s, loss and time left; without a terminal, a line now and then."""
 
-    seconds_between_lines = 15.0
-
     def __init__(self, console: Console, throughput: Throughput) -> None:
-        self.console = console
-        self.throughput = throughput
-        self.bar: Progress | None = None
-        self._task: Any = None
+        self.console, self.throughput = console, throughput
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._task = TaskID(0)
         self._clock = 0.0  # when the last line was printed
         self._pace_shown = False
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the bar."""
-        if not trainer.is_global_zero:
-            return
         self._clock = time.monotonic()
-        if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console)
+        if self.bar is not None:
             self._task = self.bar.add_task("training", total=pl_module.total_steps)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
         """Tell how far it is."""
-        if not trainer.is_global_zero:
-            return
         if len(self.throughput.recent) > self.throughput.warmup_batches:
             self._show_pace(trainer)
         now = time.monotonic()
-        if now - self._clock < (0.5 if self.bar else self.seconds_between_lines):
+        if now - self._clock < (0.5 if self.bar else SECONDS_BETWEEN_LINES):
             return
         self._clock = now
-        loss = trainer.callback_metrics.get("train/loss", torch.tensor(np.nan))
-        text = f"epoch {trainer.current_epoch}  loss {float(loss):.4f}  {self.throughput.now:,.0f} samples/s"
-        step, total = trainer.global_step, pl_module.total_steps
+        (seconds, rate), step, total = self.throughput.pace, trainer.global_step, pl_module.total_steps
+        loss = trainer.callback_metrics.get("train/loss")  # None until it is logged
+        text = f"epoch {trainer.current_epoch}  {'' if loss is None else f'loss {float(loss):.4f}  '}{rate}"
         if self.bar is not None:
             self.bar.update(self._task, completed=step, total=total, description=text)
+        elif total is None:
+            say(self.console, f"step {step}  {text}")
         else:
-            batches = 0 if total is None else (total - step) * trainer.accumulate_grad_batches
-            left = batches * self.throughput.batch_seconds / 60
-            until = "" if total is None else f"  {left:.1f} min left"
-            say(self.console, f"step {step}/{total or '?'}  {text}{until}")
+            left = (total - step) * trainer.accumulate_grad_batches * seconds / 60
+            say(self.console, f"step {step}/{total}  {text}  {left:.1f} min left")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Print what rollouts gave."""
         rollouts = next((c for c in trainer.callbacks if isinstance(c, Rollouts)), None)  # pyright: ignore
-        if not trainer.is_global_zero or rollouts is None or rollouts.latest is None:
+        if rollouts is None or rollouts.latest is None:
             return
         success, reward, stopped = (rollouts.latest[f"rollout/{name}"] for name in ROLLED)
-        text = f"step {trainer.global_step}  rollouts of {rollouts.episodes} episodes: success {success:.2f}, "
+        text = f"step {trainer.global_step}  rollouts of {rollouts.config.episodes} episodes: success {success:.2f}, "
         text += f"mean maximum reward {reward:.3f}"
         if stopped:
             text += f", {stopped:.0f} stopped by an action that is not finite"
@@ -117,18 +103,17 @@ class ProgressLine(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Tell of a short run, too, how long its steps took."""
-        if trainer.is_global_zero and self.throughput.recent:
+        if self.throughput.recent:
             self._show_pace(trainer)
 
     def _show_pace(self, trainer: Trainer) -> None:
         """Print once how long a step takes."""
         if not self._pace_shown:
             self._pace_shown = True
-            seconds = self.throughput.batch_seconds * trainer.accumulate_grad_batches
-            say(self.console, f"a step takes {seconds:.3g} s: {self.throughput.now:,.0f} samples/s")
+            seconds, rate = self.throughput.pace
+            say(self.console, f"a step takes {seconds * trainer.accumulate_grad_batches:.3g} s: {rate}")
 
     def teardown(self, trainer: Trainer, pl_module: PolicyTraining, stage: str) -> None:  # pyright: ignore
         """Stop the bar."""
         if self.bar is not None:
             self.bar.stop()
-            self.bar = None

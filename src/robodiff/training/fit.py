@@ -20,7 +20,7 @@ from rich.console import Console
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
 from robodiff.envs.spec import get_env_spec
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, first_line
 from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
@@ -28,11 +28,17 @@ from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
-from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Interrupted, Rollouts, RunLength
+from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
 from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
+
+LIGHTNING_OPTIONS = (
+    *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "accumulate_grad_batches"),
+    *("check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps"),
+)
+"""Options of ``TrainerConfig`` that Lightning has by the same name."""
 
 
 def fit(
@@ -63,16 +69,19 @@ def fit(
     _quiet()
     if config.trainer.endless:
         raise UsageError("nothing says how long to train; set trainer.max_epochs, max_steps or max_time")
+    config = config.short() if config.trainer.fast_dev_run else config
     primary = rank_zero_only.rank == 0
     console = (console or Console()) if primary else Console(quiet=True)
     if primary:
         _check_folder(run, resume)
     say(console, f"run: {run}")
-    throughput = Throughput()
-    length, progress = RunLength(config.trainer, new_length), ProgressLine(console, throughput)
-    trainer = _trainer(config, run, length, throughput, progress)
+    throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
+    shown = [RunLength(config.trainer, new_length), throughput, ProgressLine(console, throughput)]
+    last = Checkpoints(run, config.trainer, rollouts)  # which keeps what all others have done
+    trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])
     seed_everything(config.seed_everything, verbose=False)
-    data = _read(config)
+    model, limit = config.model, config.trainer.limit_train_batches
+    data = WindowDataModule(config.data, model.window, model.observation_keys, config.seed_everything, limit)
     checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
     module = _module(config, data, pretrained=checkpoint is None)
     with locked(run) if primary else nullcontext():
@@ -89,11 +98,6 @@ def fit(
     return primary
 
 
-def _read(config: FitConfig) -> WindowDataModule:
-    model, limit = config.model, 1 if config.trainer.fast_dev_run else config.trainer.limit_train_batches
-    return WindowDataModule(config.data, model.window, model.observation_keys, config.seed_everything, limit)
-
-
 def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> PolicyTraining:
     """Return what Lightning trains.
 
@@ -102,40 +106,30 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         data: read already.
         pretrained: the run begins, with the weights that ``pretrained_backbone_weights`` names.
     """
-    model, windows = replace(config.model, frame_stride=data.shape.frame_stride), data.train_windows
-    if config.trainer.fast_dev_run:
-        model = replace(model, num_inference_steps=2)
+    model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
     policy = model.make_policy(data.episodes.features, data.episodes.fps)
-    policy.fit_normalizer(data.episodes, windows)
+    policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained:
         policy.load_pretrained_backbones()
     if config.rollout.env is not None:
         check_fit(policy, get_env_spec(config.rollout.env))
-    actions = torch.from_numpy(data.episodes.arrays[ACTION][windows.episode_frames]).double()
-    module = PolicyTraining(
-        policy,
-        config.seed_everything,
-        config.trainer.gradient_clip_val,
-        config.data.train_batch_size,
-        policy.representation.variance(actions),
-        config.trainer.sample_every_n_epochs,
-    )
-    if config.trainer.compile:
+    actions = torch.from_numpy(data.episodes.arrays[ACTION][data.train_windows.episode_frames]).double()
+    variance, batch_size = policy.representation.variance(actions), config.data.train_batch_size
+    options = trainer.gradient_clip_val, batch_size, variance, trainer.sample_every_n_epochs
+    module = PolicyTraining(policy, config.seed_everything, *options)
+    if trainer.compile:
         module.compile_networks()
     return module
 
 
 def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     """Return what is trained on what, in a few lines."""
-    sizes = {}
-    for key in policy.observation_keys:
-        feature = policy.features[key]
-        height_and_width = " x ".join(map(str, feature.shape[1:]))
-        sizes[key] = f"{key} ({height_and_width} pixels)" if feature.kind == "image" else key
+    pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
+    observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
         f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
-        f"policy: observes {', '.join(sizes.values())}; {sum(p.numel() for p in policy.parameters()):,} parameters"
+        f"policy: observes {', '.join(observed)}; {sum(p.numel() for p in policy.parameters()):,} parameters"
     )
 
 
@@ -159,12 +153,9 @@ def _compiling() -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
             raise
-        lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
-        reason = (lines or [type(error).__name__])[0]
-        raise RobodiffError(
-            f"torch.compile failed: {reason}\nit needs a C++ compiler, on a GPU Triton; or train with "
-            "--trainer.compile false"
-        ) from None
+        reason = next((line for line in str(error).splitlines() if line and not line.endswith("raised:")), "")
+        remedy = "it needs a C++ compiler, on a GPU Triton; or train with --trainer.compile false"
+        raise RobodiffError(f"torch.compile failed: {reason}\n{remedy}") from None
 
 
 def _check_folder(run: Path, resume: bool) -> None:
@@ -189,14 +180,9 @@ def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         step, total = content["global_step"], content["robodiff"]["total_steps"]
     except Exception as error:  # a broken archive raises many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RobodiffError(
-            f"{checkpoint}: cannot be read: {reason}; the run cannot go on, train anew (its policies stay)"
-        ) from None
+        raise RobodiffError(f"{checkpoint}: cannot be read: {first_line(error)}; train anew (policies stay)") from None
     if total is not None and step >= total and not new_length:
-        raise UsageError(
-            f"{run}: has finished its {total} steps; give it more, as with --trainer.max_steps {2 * total}"
-        )
+        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
     return step
 
 
@@ -212,30 +198,16 @@ def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger
     return loggers
 
 
-def _trainer(config: FitConfig, run: Path, *callbacks: Callback) -> Trainer:
+def _trainer(config: FitConfig, callbacks: list[Callback]) -> Trainer:
     """Return Lightning's trainer, if it can train on this machine as it was asked to."""
-    options, fast = config.trainer, config.trainer.fast_dev_run
-    if fast:  # on what there is: configurations for several GPUs can be tried on a laptop
-        device = options.accelerator if options.accelerator == "cpu" or torch.cuda.is_available() else "auto"
-        options = replace(options, accelerator=device, devices=1, num_nodes=1, strategy="auto", sync_batchnorm=False)
-    rollouts = None
-    if config.rollout.env is not None:
-        rollouts = Rollouts(config.rollout, 1 if fast else config.rollout.episodes)
-    last = [Checkpoints(run, config.trainer, rollouts)]  # which keeps what all others have done
+    options = config.trainer
+    if options.fast_dev_run and options.accelerator != "cpu" and not torch.cuda.is_available():
+        options = replace(options, accelerator="auto")  # configurations for GPUs can be tried on a laptop
     try:
         trainer = Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            num_nodes=options.num_nodes,
-            strategy=options.strategy,
-            sync_batchnorm=options.sync_batchnorm,
-            precision=options.precision,
-            accumulate_grad_batches=options.accumulate_grad_batches,
-            check_val_every_n_epoch=options.check_val_every_n_epoch,
-            limit_val_batches=1 if fast else options.limit_val_batches,
-            log_every_n_steps=1 if fast else options.log_every_n_steps,
+            **{name: getattr(options, name) for name in LIGHTNING_OPTIONS},
             max_epochs=-1,  # RunLength ends the run: with its own limits Lightning resumes differently
-            callbacks=[*([rollouts] if rollouts else []), *callbacks, *last],
+            callbacks=callbacks,
             logger=False,
             plugins=[AtomicCheckpointIO()],
             enable_checkpointing=False,
@@ -245,8 +217,7 @@ def _trainer(config: FitConfig, run: Path, *callbacks: Callback) -> Trainer:
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"trainer: this machine cannot train like that: {reason}") from None
+        raise UsageError(f"trainer: this machine cannot train like that: {first_line(error)}") from None
     if isinstance(trainer.strategy, DDPStrategy) and len(config.model.stages()) > 1:
         trainer.strategy._ddp_kwargs["find_unused_parameters"] = True  # those that rest in a stage
     _check_machine(trainer, options)
@@ -256,17 +227,12 @@ def _trainer(config: FitConfig, run: Path, *callbacks: Callback) -> Trainer:
 def _check_machine(trainer: Trainer, options: TrainerConfig) -> None:
     """Refuse what Lightning would do in another way than it was asked to."""
     if trainer.precision != options.precision:
-        raise UsageError(
-            f"trainer.precision {options.precision} needs a GPU; on this machine take bf16-mixed or 32-true"
-        )
+        raise UsageError(f"trainer.precision {options.precision} needs a GPU; on this machine take bf16-mixed, 32-true")
     if options.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError("trainer.sync_batchnorm needs GPUs; on this machine set --trainer.sync_batchnorm false")
-    processes = trainer.num_devices * trainer.num_nodes
-    if torch.distributed.is_torchelastic_launched() and processes != int(os.environ["WORLD_SIZE"]):
-        raise UsageError(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, trainer.devices and num_nodes say "
-            f"{processes}; give --trainer.strategy ddp and as many --trainer.devices as --nproc_per_node"
-        )
+    processes, started = trainer.num_devices * trainer.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
+    if torch.distributed.is_torchelastic_launched() and processes != started:
+        raise UsageError(f"torchrun: set trainer.strategy ddp, and devices x num_nodes {started}; found {processes}")
 
 
 def _quiet() -> None:
@@ -277,6 +243,3 @@ def _quiet() -> None:
     # TensorBoard writes in a thread, and hands its errors on to the next who writes.
     threading.excepthook = lambda e: None if issubclass(e.exc_type, OSError) else threading.__excepthook__(e)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|pkg_resources|isinstance\\(treespec).*")
-
-
-__all__ = ["CONFIG_FILE", "Interrupted", "fit"]

@@ -59,14 +59,11 @@ class PolicyTraining(LightningModule):
         check_stages(policy, self.stages)
         self._trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}  # ever
         self._stage: Stage | None = None  # which has been begun in this process
-        self.seed = seed
-        self.clip = gradient_clip_val
-        self.batch_size = batch_size
+        self.seed, self.clip, self.batch_size, self.sample_every = seed, gradient_clip_val, batch_size, sample_every
         moves = action_variance > (SMALLEST_RANGE / 2) ** 2  # what is too small to be learnt varies by less
         self.action_moves = bool(moves.any())
         weights = torch.where(moves, 1 / action_variance, 0) / moves.sum()  # of squared errors, (E,)
         self.register_buffer("action_weights", weights.float(), persistent=False)
-        self.sample_every = sample_every
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
@@ -113,9 +110,8 @@ class PolicyTraining(LightningModule):
         """Return the loss of one batch, with noise drawn for that of all ranks, of which each keeps its rows."""
         step = self.micro_batches
         torch.manual_seed(_mix(self.seed, step, self.trainer.global_rank, 1))  # dropout, crops
-        draws = self._draw(
-            len(batch[ACTION]), self.trainer.world_size, self.trainer.global_rank, _mix(self.seed, step, 0)
-        )
+        ranks = self.trainer.world_size, self.trainer.global_rank
+        draws = self._draw(len(batch[ACTION]), *ranks, _mix(self.seed, step, 0))
         loss, metrics = getattr(self.policy, self.span.stage.loss)(batch, **draws)
         self.micro_batches += 1
         self._watch(loss.detach())
@@ -164,11 +160,9 @@ class PolicyTraining(LightningModule):
         step = epoch * -(-batches // accumulated) + batch // accumulated
         recording = shlex.quote(self.trainer.datamodule.episodes.source)  # pyright: ignore
         rate = self.trained_span.stage.learning_rate or self.policy.config.learning_rate
-        raise RobodiffError(
-            f"training diverged: loss or gradient is not finite at step {step + 1} (epoch {epoch}, batch {batch + 1} "
-            f"of {batches}); what was saved before stays\ntrain anew with a model.learning_rate below {rate:g}, and "
-            f"look for outliers with: robodiff data check {recording}"
-        )
+        place = f"step {step + 1} (epoch {epoch}, batch {batch + 1} of {batches}); what was saved before stays"
+        remedy = f"train anew with a model.learning_rate below {rate:g}; outliers: robodiff data check {recording}"
+        raise RobodiffError(f"training diverged: loss or gradient is not finite at {place}\n{remedy}")
 
     def _watch(self, value: Tensor) -> None:
         """Remember the batch of the first value that is not finite, without waiting for the GPU."""
@@ -199,10 +193,9 @@ class PolicyTraining(LightningModule):
         """
         timing = self.policy.timing
         steps = slice(timing.n_obs_steps - 1, timing.n_obs_steps - 1 + timing.n_action_steps)
-        recorded, executed = batch[ACTION][:, steps], chunk.executed(timing)
-        squared = self.policy.representation.distance(executed, recorded).square()  # (B, Ta, E)
+        distance = self.policy.representation.distance(chunk.executed(timing), batch[ACTION][:, steps])  # (B, Ta, E)
         valid = ~batch["action_is_pad"][:, steps]
-        return ((squared * self.action_weights).sum(-1) * valid).sum() / valid.sum()
+        return ((distance.square() * self.action_weights).sum(-1) * valid).sum() / valid.sum()
 
     @property
     def samples_chunks(self) -> bool:
@@ -212,17 +205,14 @@ class PolicyTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
-        checkpoint["robodiff"] = {
-            "micro_batches": self.micro_batches,
-            "total_steps": self.total_steps,
-            "seconds": self.seconds,
-        }
+        names = ("micro_batches", "total_steps", "seconds")
+        checkpoint["robodiff"] = {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from where the run stood."""
-        self.micro_batches = checkpoint["robodiff"]["micro_batches"]
-        self.total_steps = checkpoint["robodiff"]["total_steps"]
-        self._earlier_seconds = checkpoint["robodiff"]["seconds"]
+        kept = checkpoint["robodiff"]
+        self.micro_batches, self.total_steps = kept["micro_batches"], kept["total_steps"]
+        self._earlier_seconds = kept["seconds"]
 
     def _is_logged(self) -> bool:
         """Tell whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""

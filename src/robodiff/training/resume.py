@@ -15,10 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from robodiff.files import naming, read_rows, replacing
 
 COLUMNS: list[str] = [
-    "epoch", "global_step", "train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/learning_rate",
-    "train/grad_norm", "val/loss", "val/action_mse", "rollout/success_rate", "rollout/mean_max_reward",
-    "rollout/non_finite_actions",
-]  # fmt: skip
+    *("epoch", "global_step"),
+    *(f"train/{name}" for name in ("loss", "loss_std", "loss_min", "loss_max", "learning_rate", "grad_norm")),
+    *("val/loss", "val/action_mse"),
+    *("rollout/success_rate", "rollout/mean_max_reward", "rollout/non_finite_actions"),
+]
 """What is logged of every run, in the order of the columns of metrics.csv."""
 
 
@@ -50,15 +51,9 @@ class MetricsCsv(Logger):
         if rank_zero_only.rank == 0:
             self._write(kept)
 
-    @property
-    def name(self) -> str:
-        """Lightning asks for it."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """Lightning asks for it."""
-        return ""
+    name = "csv"  # pyright: ignore[reportAssignmentType]
+    """Lightning asks for it, and for a version."""
+    version = ""  # pyright: ignore[reportAssignmentType]
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:

@@ -55,8 +55,7 @@ def check_stages(policy: nn.Module, stages: Sequence[Stage]) -> None:
         if not callable(getattr(policy, stage.loss, None)):
             raise UsageError(f"stage {stage.name}: {type(policy).__name__} has no method {stage.loss!r}")
         if not any(name.startswith(stage.trains) for name in names):
-            prefixes = ", ".join(map(repr, stage.trains))
-            raise UsageError(f"stage {stage.name}: trains nothing; no name of a parameter begins with {prefixes}")
+            raise UsageError(f"stage {stage.name}: trains nothing; no parameter's name begins with {stage.trains}")
 
 
 def _lengths(stages: Sequence[Stage], total_steps: int | None) -> list[int | None]:

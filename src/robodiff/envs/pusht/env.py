@@ -15,7 +15,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from robodiff.data.episodes import ACTION, Feature
 from robodiff.envs.pusht.geometry import corners_from_pose, pose_from_corners
+from robodiff.envs.spec import box, select_keys
 from robodiff.errors import RobodiffError, UsageError
 
 TABLE = 512.0
@@ -34,11 +36,14 @@ RENDER_SIZE = 384
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGE = "observation.image"
-OBSERVATION_SPACES: dict[str, gymnasium.Space[Any]] = {
-    STATE: gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
-    ENVIRONMENT_STATE: gymnasium.spaces.Box(-np.inf, np.inf, (16,), np.float32),
-    IMAGE: gymnasium.spaces.Box(0, 255, (3, IMAGE_SIZE, IMAGE_SIZE), np.uint8),
+_XY = ("x", "y")
+_CORNERS = tuple(f"{axis}{corner}" for corner in range(8) for axis in _XY)
+OBSERVATIONS = {
+    STATE: Feature("vector", (2,), "float32", names=_XY, unit="px"),
+    ENVIRONMENT_STATE: Feature("vector", (16,), "float32", names=_CORNERS, unit="px"),
+    IMAGE: Feature("image", (3, IMAGE_SIZE, IMAGE_SIZE), "uint8"),
 }
+FEATURES = {**OBSERVATIONS, ACTION: Feature("vector", (2,), "float32", names=_XY, unit="px")}
 
 
 class PushTEnv(gymnasium.Env[Any, Any]):
@@ -56,17 +61,11 @@ class PushTEnv(gymnasium.Env[Any, Any]):
     def __init__(
         self, observation_keys: Collection[str] = (STATE, ENVIRONMENT_STATE), max_steps: int = MAX_STEPS
     ) -> None:
-        if unknown := sorted(set(observation_keys) - set(OBSERVATION_SPACES)):
-            raise UsageError(
-                f"the policy needs {', '.join(unknown)}, the environment pusht offers {', '.join(OBSERVATION_SPACES)}"
-            )
-        # In a fixed order: policies and logs must not depend on how a caller's set happens to be ordered.
-        spaces = {key: space for key, space in OBSERVATION_SPACES.items() if key in set(observation_keys)}
-        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self._keys = select_keys("pusht", observation_keys, OBSERVATIONS)
+        self.observation_space = gymnasium.spaces.Dict({key: box(OBSERVATIONS[key]) for key in self._keys})
         self.action_space = gymnasium.spaces.Box(0.0, TABLE, (2,), np.float32)
         self.render_mode = "rgb_array"
         self.max_steps = max_steps
-        self._keys = tuple(spaces)
         self._simulation = _make_simulation()
         self._steps = 0
 
@@ -83,9 +82,7 @@ class PushTEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: NDArray[np.floating]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Move the agent towards ``action`` (2,), px, for a tenth of a second."""
-        target = np.asarray(action, dtype=np.float64)
-        if target.shape != (2,) or not np.isfinite(target).all():
-            raise UsageError(f"pusht expects an action of two finite numbers (target x, y in px), found {action!r}")
+        target = _finite("an action", action, 2)
         _, reward, success, _, info = self._simulation.step(np.clip(target, 0.0, TABLE))
         self._steps += 1
         result = {"coverage": float(info["coverage"]), "is_success": bool(success)}
@@ -112,10 +109,7 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         The step counter stays. gym-pusht's own ``reset_to_state`` is not used: it displaces the block (it sets the
         position before the angle, which then turns the block about its centre of gravity).
         """
-        values = np.asarray(state, dtype=np.float64)
-        if values.shape not in ((5,), (7,)) or not np.isfinite(values).all():
-            raise UsageError(f"a state of pusht is 5 or 7 finite numbers, found {state!r}")
-        _place(self._simulation, values)
+        _place(self._simulation, _finite("a state", state, 5, 7))
 
     def snapshot(self) -> NDArray[np.float64]:
         """Return all that the episode remembers, (8,): :attr:`state` and the steps taken."""
@@ -127,15 +121,19 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         self._steps = int(snapshot[7])
 
     def _observe(self) -> dict[str, NDArray[Any]]:
-        observation: dict[str, NDArray[Any]] = {}
-        for key in self._keys:
-            if key == STATE:
-                observation[key] = np.array(self._simulation.agent.position, dtype=np.float32)
-            elif key == ENVIRONMENT_STATE:
-                observation[key] = corners_from_pose(self.state[None, 2:5])[0].astype(np.float32)
-            else:
-                observation[key] = _draw(self._simulation)
-        return observation
+        observe = {
+            STATE: lambda: np.array(self._simulation.agent.position, dtype=np.float32),
+            ENVIRONMENT_STATE: lambda: corners_from_pose(self.state[None, 2:5])[0].astype(np.float32),
+            IMAGE: lambda: _draw(self._simulation),
+        }
+        return {key: observe[key]() for key in self._keys}
+
+
+def _finite(what: str, values: NDArray[np.floating], *lengths: int) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape not in [(length,) for length in lengths] or not np.isfinite(array).all():
+        raise UsageError(f"{what} of pusht is {' or '.join(map(str, lengths))} finite numbers; found {values!r}")
+    return array
 
 
 def render_observation(state: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -163,12 +161,9 @@ def _make_simulation() -> Any:
             from gym_pusht.envs.pusht import PushTEnv as Simulation
             from gym_pusht.envs.pusht import pymunk_to_shapely
     except ImportError as error:
-        if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error):
-            raise RobodiffError(
-                f"pusht draws with OpenCV, which misses a system library ({error}): "
-                "install Debian's packages libgl1 and libglib2.0-0"
-            ) from error
-        raise RobodiffError(f"pusht needs gym-pusht ({error}): pip install 'robodiff[train]'") from error
+        # OpenCV, with which it draws, misses system libraries.
+        remedy = "apt install libgl1 libglib2.0-0" if ".so" in str(error) else "pip install 'robodiff[train]'"
+        raise RobodiffError(f"pusht needs gym-pusht ({error}): {remedy}") from error
 
     class OrderedSimulation(Simulation):
         """gym-pusht's simulation, with a coverage that is the same to the last digit every time.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import Finding, RecordingError, as_vectors
+from robodiff.data.episodes import RecordingError, as_vectors, wrong_form
 from robodiff.data.naming import LayoutKey
 from robodiff.envs.pusht.geometry import corners_from_pose
 
@@ -22,8 +22,7 @@ def _corners(source: str, key: str, array: np.ndarray) -> np.ndarray:
 
 def _of_width(width: int, source: str, key: str, array: np.ndarray) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] != width:
-        message = f"{key} must have {width} numbers a frame; found shape {array.shape}"
-        raise RecordingError(source, [Finding("fatal", "form", message, "choose another layout or a key map", key)])
+        raise RecordingError(source, [wrong_form(key, f"{width} numbers a frame; found shape {array.shape}")])
     return as_vectors(source, key, array)
 
 

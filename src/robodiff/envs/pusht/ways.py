@@ -46,10 +46,7 @@ class Ways:
             return self.agent
         options = np.repeat(self.agent[None], 8, axis=0)
         sides = _BOXES + np.array([[-1.0], [1.0]]) * REACH
-        for box in range(2):
-            for end in range(2):
-                for axis in range(2):
-                    options[4 * box + 2 * end + axis, axis] = sides[box, end, axis]
+        options[np.arange(8), np.tile([0, 1], 4)] = sides.ravel()  # by box, end and axis
         options = np.concatenate([options, _NOOKS])
         away = np.linalg.norm(options - self.agent, axis=-1)
         away[_inside(options)] = np.inf

@@ -1,0 +1,26 @@
+"""What a run shows while it goes on."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from robodiff.training import display
+from robodiff.training.display import ProgressLine, Throughput
+
+
+def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", -1.0)
+    out, throughput = io.StringIO(), Throughput()
+    throughput.recent.append((0.5, 4))
+    line = ProgressLine(Console(file=out), throughput)
+    trainer: Any = SimpleNamespace(global_step=3, current_epoch=0, accumulate_grad_batches=1, callback_metrics={})
+    module: Any = SimpleNamespace(total_steps=None)
+    line.on_train_batch_end(trainer, module)
+    assert out.getvalue() == "step 3  epoch 0  8 samples/s\n"
+    trainer.callback_metrics["train/loss"], module.total_steps = torch.tensor(0.5), 123
+    line.on_train_batch_end(trainer, module)
+    assert out.getvalue().endswith("step 3/123  epoch 0  loss 0.5000  8 samples/s  1.0 min left\n")
