@@ -99,7 +99,7 @@ def _pop_fps(arrays: dict[str, Piece]) -> float | None:
 def _recognise(path: Path) -> bool:
     if path.is_dir():
         return bool(files_of(path, SUFFIXES))
-    if path.suffix.lower() not in SUFFIXES or not zipfile.is_zipfile(path):
+    if path.suffix.lower() not in SUFFIXES or not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with reading(path, WHAT), zipfile.ZipFile(path) as archive:
         return f"{ENDS}.npy" in archive.namelist()

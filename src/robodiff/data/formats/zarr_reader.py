@@ -16,7 +16,7 @@ import zarr
 import zarr.storage
 
 from robodiff.data.cache import decoded, folder_of
-from robodiff.data.episodes import WHERE, Feature, Finding, check_ends, kind_of, unequal
+from robodiff.data.episodes import WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
 from robodiff.data.formats.pieces import check_room, hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
@@ -145,9 +145,11 @@ def fault_of(array: Any) -> str:
 
 def _column(meta: Any, path: Path, name: str, rows: int | None = None, most: int | None = None) -> np.ndarray:
     """Return what ``meta/`` says of each episode: of so many, where a stopped writer may have left one more."""
-    message, count = fault_of(meta[name]), meta[name].shape[0] if isinstance(meta[name], zarr.Array) else 0
+    message = fault_of(meta[name])
+    count = 0 if message else meta[name].shape[0]
     if not message and (count < (rows or 0) or (most is not None and count > most)):
         message = f"has {count} rows, but there are {most} frames" if rows is None else f"has {count} rows of {rows}"
     if message:
-        raise RobodiffError(f"{path}: meta/{name} {message}")
+        fault = Finding("fatal", "form", f"meta/{name} {message}", "write it again", f"meta/{name}")
+        raise RecordingError(str(path), [fault])
     return decoded(path, f"meta/{name}", meta[name], count if rows is None else rows)
