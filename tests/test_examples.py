@@ -12,8 +12,10 @@ from robodiff import registry
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "extending"
 Run = Callable[..., tuple[int, str, str]]
-SMALL = ("--model.down_dims", "[8,16]", "--model.n_groups", "4", "--model.diffusion_step_embed_dim", "8",
-         "--data.train_batch_size", "8", "--trainer.tensorboard", "false", "--trainer.log_every_n_steps", "1")  # fmt: skip
+SMALL = (
+    *("--model.down_dims", "[8,16]", "--model.n_groups", "4", "--model.diffusion_step_embed_dim", "8"),
+    *("--data.train_batch_size", "8", "--trainer.tensorboard", "false", "--trainer.log_every_n_steps", "1"),
+)
 
 
 @pytest.fixture(autouse=True)

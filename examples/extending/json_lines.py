@@ -1,4 +1,4 @@
-"""A format of one's own: a folder of episodes, each a file of JSON lines, one a frame: {"state": [...], "action": [...]}.
+"""A format of one's own: a folder of .jsonl files, one an episode, with a line a frame: {"state": [], "action": []}.
 
 robodiff data info FOLDER --plugin examples/extending/json_lines.py
 robodiff fit --config generic --data FOLDER --plugin examples/extending/json_lines.py

@@ -13,8 +13,8 @@ from robodiff.diffusion.samplers import FLOW, Level, Row, Sampler
 def midpoint(levels: Sequence[Level]) -> list[Row]:
     """Step half-way along the velocity v1 = (x - x0_1) / s, and from x all the way along that which is there.
 
-    A half step from s to m = (s + s') / 2 leaves x_m = x + (m - s) v1, so that x = x_m - (m - s) v1, and x_m itself lies
-    on the line from x to x0_1: v1 = (x_m - x0_1) / m. With v2 = (x_m - x0_2) / m the whole step is
+    A half step from s to m = (s + s') / 2 leaves x_m = x + (m - s) v1, so that x = x_m - (m - s) v1, and x_m lies on the
+    line from x to x0_1: v1 = (x_m - x0_1) / m. With v2 = (x_m - x0_2) / m the whole step is
 
         x' = x + h v2 = x_m - (m - s) v1 + h v2,    h = s' - s = 2 (m - s)
            = (1 + h / (2 m)) x_m - h / m x0_2 + h / (2 m) x0_1

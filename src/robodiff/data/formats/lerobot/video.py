@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,8 @@ Codec = Literal["av1", "h264"]
 TOLERANCE = 0.25
 """How far a time may be off, as a share of the time from one frame to the next."""
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    # As in LeRobot, every second frame is a key frame, which makes its random access quick.
-    "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "10"}),
-    "h264": ("libx264", {"g": "2", "crf": "23", "preset": "medium"}),
+    "av1": ("libsvtav1", {"crf": "30", "preset": "10"}),
+    "h264": ("libx264", {"crf": "23", "preset": "medium"}),
 }
 os.environ.setdefault("SVT_LOG", "1")  # errors alone: the AV1 encoder prints a page about each video
 _REORDERED = 32  # more frames than any codec shows out of the order in which they are stored
@@ -76,16 +75,26 @@ def describe_video(height: int, width: int, fps: int, codec: Codec) -> dict[str,
     return {**sizes, "video.codec": codec, "video.pix_fmt": "yuv420p", "is_depth_map": False, "has_audio": False}
 
 
-def encode_video(path: Path, images: np.ndarray, fps: int, codec: Codec) -> None:
-    """Write images (L, 3, H, W) uint8 as an mp4."""
+def encode_video(path: Path, images: Iterable[np.ndarray], fps: float, codec: Codec, key_frames: int = 2) -> None:
+    """Write images (3, H, W) uint8, of even height and width, as an mp4 that starts while it loads.
+
+    Args:
+        path: the file.
+        images: frame by frame.
+        fps: frames per second.
+        codec: how they are compressed.
+        key_frames: one of so many frames is a key frame; every second, as in LeRobot, makes random access quick.
+    """
     name, options = _ENCODERS[codec]
-    with av.open(path, "w", format="mp4") as container:
-        stream: Any = container.add_stream(name, rate=fps, options=options)
-        stream.height, stream.width = images.shape[2:]
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, fps)
+    rate = Fraction(fps).limit_denominator(1000)
+    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream: Any = container.add_stream(name, rate=rate, options={**options, "g": str(key_frames)})
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", 1 / rate
         for index, image in enumerate(images):
+            if index == 0:
+                stream.height, stream.width = image.shape[1:]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.transpose(1, 2, 0)), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, fps)
+            frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
