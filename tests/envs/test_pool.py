@@ -131,3 +131,15 @@ def test_one_policy_for_all_agents_observes_what_they_observe_joined(plugin: Pat
         pool.close()
     with pytest.raises(UsageError, match=r"team:two_agents does not observe .* it has observation.state"):
         spec.make(["observation.image"])
+
+
+def test_actions_are_joined_in_the_order_of_the_ids_whatever_the_environment_has(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, taken = get_env_spec("two_agents"), []
+    ended: Any = {}, 0.0, True, True, {}
+    monkeypatch.setattr(own.make, "step", lambda _, action: taken.append(action.tolist()) or ended)
+    use_env(monkeypatch, replace(own, name="turned", agents={"1": slice(0, 2), "0": slice(2, 4)}))
+    for name in ("two_agents", "turned"):
+        get_env_spec(f"team:{name}").make([]).step(np.arange(4.0))
+    assert taken == [[0, 1, 2, 3], [2, 3, 0, 1]]
