@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from robodiff.cli.configuration import Draft
+
 Run = Callable[..., tuple[int, str, str]]
 EVIL = "{class_path: planted.Thing, init_args: {a: 1}}"
 LEROBOT = "model: {class_path: DiffusionConfig}\ndata: {class_path: LeRobotDataModule, init_args: {root: nowhere, %s}}"
@@ -134,3 +136,11 @@ def test_a_run_without_a_configuration(robodiff: Run, tmp_path: Path, content: b
         assert (code, len(err.splitlines())) == (2, 1), err
         assert f"{tmp_path / 'config.yaml'}: " in err
         assert message in err
+
+
+def test_another_recording_takes_nothing_from_the_one_before() -> None:
+    draft = Draft.of(
+        {"data": {"class_path": "LeRobotConfig", "init_args": {"root": "old", "revision": "a", "val_split": 0}}}
+    )
+    draft.set_part("data", "lerobot/pusht")
+    assert draft.values["data"] == {"repo_id": "lerobot/pusht", "val_split": 0}

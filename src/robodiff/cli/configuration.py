@@ -23,8 +23,11 @@ PARTS = {"model": PolicyConfig, "data": DataConfig, "trainer": TrainerConfig, "r
 KINDS = {"model": "models", "data": "data"}
 """The parts that are of a class, each with the kind of the registry that has it."""
 LENGTHS = ("max_epochs", "max_steps", "max_time")
-OF_A_RECORDING = ("key_map", "fps", "agent", "episodes")
-"""Options that say something of one recording; they do not outlive it where another is given in its place."""
+OF_A_RECORDING = (
+    *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes"),
+    *("filter_key", "val_filter_key", "shape_meta"),
+)
+"""Options that say where one recording is and what is in it; where another is given in its place they go."""
 
 
 @dataclass(frozen=True, kw_only=True)
