@@ -71,8 +71,11 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.saved[-1] == 401
 
 
-def steps_in(monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: Callable[[int], float]) -> tuple[int, float]:
-    """Return how many steps a budget of minutes allows, and how long they take, where step n takes ``seconds(n)``."""
+def steps_in(
+    monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: Callable[[int], float], batches: int = 1
+) -> tuple[int, float]:
+    """Return how many steps, of so many batches, a budget of minutes allows, and how long they take, where a batch of
+    step n takes ``seconds(n)``."""
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     length = RunLength(TrainerConfig(max_time=f"00:00:{minutes:02d}:00"))
@@ -80,9 +83,11 @@ def steps_in(monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: Callable[[i
     module.set_length = lambda steps: setattr(module, "total_steps", steps)
     trainer: Any = SimpleNamespace(global_step=0, should_stop=False, strategy=SimpleNamespace(broadcast=lambda x: x))
     length.on_train_start(trainer, module)
+    batch = 0
     while not trainer.should_stop:
+        batch += 1
         clock[0] += seconds(trainer.global_step)
-        trainer.global_step += 1
+        trainer.global_step = batch // batches
         length.on_train_batch_end(trainer, module)
     return trainer.global_step, clock[0] - 1000
 
@@ -92,6 +97,10 @@ def test_a_time_budget_is_kept(monkeypatch: pytest.MonkeyPatch, each: float) -> 
     steps, took = steps_in(monkeypatch, 5, lambda _: each)
     assert steps == max(1, int(300 / each + 1e-6))
     assert took <= max(300.0, each) + 1e-6
+
+
+def test_a_step_of_several_batches_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert steps_in(monkeypatch, 1, lambda _: 40.0, batches=4) == (1, 160.0)
 
 
 def test_a_slow_start_does_not_count_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ class RunLength(Callback):
         Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute.
         """
         ends, budget, spent = self._step_ends, self.config.seconds, time.monotonic() - self._begun
-        long = spent > budget or (len(ends) >= 3 and spent > budget / 10)
+        long = (ends and spent > budget) or (len(ends) >= 3 and spent > budget / 10)  # one step is taken in any case
         if len(ends) <= self.warmup_steps + self.timed_steps and not long:
             return None
         durations = np.diff(ends[min(self.warmup_steps, len(ends) // 2) :])
@@ -114,7 +114,7 @@ class Rollouts(Callback):
         figures: dict[str, float] = {}
         if trainer.is_global_zero:
             result = summary(rollout(pl_module.average, self.spec, seeds, min(self.config.num_envs, len(seeds))))
-            figures = {name: float(getattr(result, name)) for name in ROLLED} | result.extra
+            figures = result.extra | {name: float(getattr(result, name)) for name in ROLLED}
         self.latest = {f"rollout/{name}": value for name, value in trainer.strategy.broadcast(figures).items()}
         pl_module.log_dict(self.latest, rank_zero_only=True)
 
