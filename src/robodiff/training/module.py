@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from robodiff.data.check import words_of
 from robodiff.data.datamodule import send
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE
 from robodiff.errors import RobodiffError, notice
@@ -158,11 +159,12 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
-        recording = shlex.quote(self.trainer.datamodule.episodes.source)  # pyright: ignore
+        recording = shlex.join(words_of(self.trainer.datamodule.config))  # pyright: ignore
         rate = self.trained_span.stage.learning_rate or self.policy.config.learning_rate
         place = f"step {step + 1} (epoch {epoch}, batch {batch + 1} of {batches}); what was saved before stays"
-        remedy = f"train anew with a model.learning_rate below {rate:g}; outliers: robodiff data check {recording}"
-        raise RobodiffError(f"training diverged: loss or gradient is not finite at {place}\n{remedy}")
+        remedy = f"train anew with a model.learning_rate below {rate:g}, or look for outliers with"
+        message = f"training diverged: loss or gradient is not finite at {place}\n{remedy}"
+        raise RobodiffError(f"{message}: robodiff data check {recording}")
 
     def _watch(self, value: Tensor) -> None:
         """Remember the batch of the first value that is not finite, without waiting for the GPU."""
