@@ -69,6 +69,11 @@ def test_against_another_policy(robodiff: Run, policies: tuple[Path, Path]) -> N
     assert not (ours.parent / "comparison.json").exists()
 
 
+def test_an_option_of_the_recording_that_is_no_yaml(robodiff: Run, policies: tuple[Path, Path]) -> None:
+    code, _, err = robodiff("eval", policies[0], "--data", "builtin:pusht", "--data.key_map", "{a: b")
+    assert (code, "key_map" in err, "Traceback" in err) == (2, True, False), err
+
+
 @pytest.mark.usefixtures("quick")
 def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path, Path], tmp_path: Path) -> None:
     a, b = policies

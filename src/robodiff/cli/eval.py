@@ -11,7 +11,7 @@ from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import AtLeast, load_yaml
+from robodiff.documents import AtLeast, parse
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
@@ -122,7 +122,7 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     dotted: dict[str, Any] = {}
     options = read_options(EvalOptions, "eval", arguments, dotted)
     recording = {name: value for name in RECORDING if (value := getattr(options, name)) is not None}
-    recording |= {option: load_yaml(text or "") for option, text in dotted.items()}
+    recording |= {option: parse(text or "", Any) for option, text in dotted.items()}
     if recording and options.data is None:
         raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
     return options, {name.removeprefix("data."): value for name, value in recording.items()}
