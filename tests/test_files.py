@@ -4,7 +4,9 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
 from robodiff.documents import write_json
@@ -73,6 +75,15 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UsageError, match="file: is a file, which stays as it is"), locked(tmp_path / "file"):
         pass
+
+
+def test_where_a_file_system_knows_no_locks_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
 
 
 def test_only_whole_lines_are_read(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """Files that are either whole or absent, folders that one process at a time writes to, and lines that are whole."""
 
 import csv
+import errno
 import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What network file systems without locks say."""
 
 
 @contextmanager
@@ -113,10 +116,12 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        with suppress(NotImplementedError):  # a network file system without locks
-            lock.acquire()
+        lock.acquire()
     except Timeout:
         raise RobodiffError(f"{folder}: another process is writing to it; wait until it ends, or stop it") from None
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise
     try:
         yield
     finally:
