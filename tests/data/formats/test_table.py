@@ -49,6 +49,9 @@ def test_lists_and_a_file_for_each_episode(tmp_path: Path) -> None:
         pq.write_table(pa.table(table), tmp_path / f"demos/{number}.parquet")
     episodes = TableConfig(path=str(tmp_path / "demos")).read()
     assert len(episodes) == 11
+    pq.write_table(pa.table({"action": [1.0, 2.0], "episode_index": [0, 1]}), tmp_path / "demos/11.parquet")
+    with pytest.raises(RobodiffError, match=r"11\.parquet: holds 2 episodes"):
+        TableConfig(path=str(tmp_path / "demos")).read()
     np.testing.assert_array_equal(episodes.arrays["action"][episodes.slice(10)], np.arange(12.0).reshape(6, 2) + 10)
 
 

@@ -61,6 +61,10 @@ class TableConfig(DataConfig):
         else:
             numbers, files = episode_files(self, SUFFIXES)
             tables = {path.name: (path, read_table(path)) for path in files}
+            for path, table in tables.values():
+                if len(episodes := episode_rows(path, table)) > 1:
+                    advice = "write one file for each, or one for all"
+                    raise RobodiffError(f"{path}: holds {len(episodes)} episodes, such as {min(episodes)}; {advice}")
         episodes = [pieces(path, table) for path, table in tables.values()]
         names = {
             key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
