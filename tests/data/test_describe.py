@@ -89,9 +89,10 @@ def test_an_unknown_recording_is_refused_with_its_description(tmp_path: Path) ->
 def test_what_holds_no_recording_is_told_in_a_line(tmp_path: Path, kind: str) -> None:
     if kind != "empty":
         (tmp_path / ("notes.txt" if kind == "text" else "log.npz")).write_text("some words")
-    text = describe_unknown(tmp_path)
-    assert "expected" in text
-    assert len(text.splitlines()) == 1
+    for path in (tmp_path, *tmp_path.iterdir()):
+        text = describe_unknown(path)
+        assert "expected" in text
+        assert len(text.splitlines()) == 1
 
 
 def test_names_are_printed_safely_and_the_text_stays_short(tmp_path: Path) -> None:

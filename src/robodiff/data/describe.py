@@ -61,6 +61,8 @@ class _Survey:
         if sources.holds_arrays(path):
             arrays = self._read(sources.arrays_of, path)
             return {":".join(filter(None, (prefix, key))): piece for key, piece in arrays.items()}
+        if not path.is_dir():
+            return {}
         listing: Listing = {}
         data, folders, suffixes = _entries(path)
         for pattern in (f"*{suffix}" for suffix in suffixes):
