@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from robodiff import registry
+from robodiff.diffusion import samplers
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "extending"
 Run = Callable[..., tuple[int, str, str]]
@@ -57,7 +58,7 @@ def test_a_denoiser(robodiff: Run, recording: Path, tmp_path: Path, monkeypatch:
         assert code == 0, err
 
 
-def test_a_sampler(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+def test_a_sampler(robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", *plugin("midpoint_sampler.py"), *SMALL, "--run", run,
                             "--model.noise_scheduler_type", "Midpoint", "--model.num_inference_steps", 2,
@@ -66,6 +67,11 @@ def test_a_sampler(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     code, out, err = robodiff("eval", run, "--windows", 4, "--steps", 3, *plugin("midpoint_sampler.py"))
     assert code == 0, err
     assert "Midpoint, 3 steps" in out
+    forget_plugins(monkeypatch)
+    monkeypatch.delitem(samplers.SAMPLERS, "Midpoint")
+    for command in (("eval", run, "--windows", 4), ("eval", run / "policy", "--env", "pusht"), ("report", run)):
+        code, _, err = robodiff(*command)
+        assert (code != 0, "midpoint_sampler.py" in err) == (True, True), err
 
 
 def test_a_format(robodiff: Run, tmp_path: Path) -> None:

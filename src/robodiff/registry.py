@@ -150,8 +150,7 @@ def find(kind: str, name: str) -> Any:
             what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
             raise RobodiffError(f"{what} cannot be imported: {in_one_line(error)}") from error
     known = names(kind)
-    absent = [word for word in _TABLE.mentioned if word not in plugin_words()]
-    advice = f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else nearest(short, known)
+    advice = absent_plugin() or nearest(short, known)
     raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
 
@@ -210,6 +209,12 @@ def plugin_words() -> list[str]:
 def mention(words: list[str]) -> None:
     """Remember with which plugins something was made: what is not found may be theirs."""
     _TABLE.mentioned = words
+
+
+def absent_plugin() -> str:
+    """Return a line that says which of the plugins that were mentioned is not loaded; nothing where all are."""
+    absent = [word for word in _TABLE.mentioned if word not in plugin_words()]
+    return f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else ""
 
 
 def _entry_points(kind: str) -> "dict[str, EntryPoint]":

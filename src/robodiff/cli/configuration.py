@@ -161,7 +161,7 @@ class Draft:
             message, own = str(FieldErrors(problems)), problems.keys() <= self.given
         except UsageError as error:
             message, own = str(error), bool(self.given)
-        raise UsageError(message if own else self._located(message))
+        raise UsageError((message if own else self._located(message)) + registry.absent_plugin())
 
     def _located(self, message: str) -> str:
         return f"{self.source}: {message}" if self.source else message

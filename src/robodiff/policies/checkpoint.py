@@ -39,7 +39,7 @@ class PolicyFile(Document):
     weights_sha256: str | None = None
     """Of the file of the weights."""
     origin: registry.Origin | None = None
-    """Where the configuration's class came from; None for those of robodiff."""
+    """Where the configuration's class came from, or its sampler; None for those of robodiff."""
 
 
 def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
@@ -59,7 +59,7 @@ def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
         "fps": policy.fps,
         "weights_sha256": hashlib.sha256(tensors).hexdigest(),
     }
-    origin = registry.origin("models", name)
+    origin = registry.origin("models", name) or registry.origin("samplers", policy.config.noise_scheduler_type)
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
         write_json(temporary / CONFIG_FILE, values | ({} if origin is None else {"origin": plain(origin)}))
@@ -141,10 +141,11 @@ def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
     described = typed(PolicyFile, values)
     fields, origin = dict(described.config), described.origin
     try:
-        kind = registry.find("models", str(fields.pop("class", None)))
+        return described, typed(registry.find("models", str(fields.pop("class", None))), fields, "config")
     except UsageError as error:
-        raise UsageError(f"{error}; {origin.remedy}" if origin else str(error)) from None
-    return described, typed(kind, fields, "config")
+        if origin is None or origin.plugin in registry.plugin_words():
+            raise
+        raise UsageError(f"{str(error).rstrip('.')}; {origin.remedy}") from None
 
 
 def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
