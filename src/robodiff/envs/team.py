@@ -26,7 +26,7 @@ def team_spec(name: str) -> EnvSpec:
     def make(keys: Collection[str]) -> AnyEnv:
         chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
         environment = spec.make([part for each in chosen.values() for part in each])
-        environment = TransformAction(environment, lambda joined: joined[places], None)
+        environment = TransformAction(environment, lambda joined: np.asarray(joined)[places], None)
         return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
 
     features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
