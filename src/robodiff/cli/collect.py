@@ -40,10 +40,11 @@ class CollectOptions(Options):
 
 def run(arguments: list[str]) -> None:
     """Parse, collect, print."""
-    from robodiff.envs.spec import get_env_spec
+    env, expert_options = next((word for option, word in split(arguments) if option is None), None), Document
+    if env is not None:
+        from robodiff.envs.spec import get_env_spec  # needs gymnasium
 
-    env = next((word for option, word in split(arguments) if option is None), None)
-    expert_options = Document if env is None else get_env_spec(env).expert_options
+        expert_options = get_env_spec(env).expert_options
     kind = type("CollectOptions", (CollectOptions, expert_options), {"__doc__": CollectOptions.__doc__})
     options = read_options(dataclass(frozen=True, kw_only=True)(kind), "collect", arguments)
     record(options, Path(options.out), {name: plain(options)[name] for name in hints(expert_options)})
