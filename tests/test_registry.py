@@ -73,6 +73,18 @@ def test_a_plugin_file(tmp_path: Path) -> None:
     assert registry.origin("models", "DiffusionConfig") is None
 
 
+def test_plugin_files_of_one_name(tmp_path: Path) -> None:
+    for name, kind in (("One", "int"), ("Two", "str")):
+        file = tmp_path / name / "plugin.py"
+        file.parent.mkdir()
+        content = PLUGIN.replace("Grandchild", name).replace("horizon: int = 32", "extra: Kind | None = None")
+        file.write_text(f"from __future__ import annotations\n{content}\nKind = {kind}\n")
+        registry.load_plugin(str(file))
+    assert registry.find("models", "One")(extra=3).extra == 3
+    with pytest.raises(UsageError, match="expected int"):
+        registry.find("models", "One")(extra="x")
+
+
 def test_a_plugin_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_module.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -87,6 +99,10 @@ def test_a_plugin_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("import nowhere_at_all", RobodiffError, "ModuleNotFoundError"),
         ("def (", RobodiffError, "SyntaxError"),
         ("1 / 0", RobodiffError, "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", RobodiffError, "SystemExit"),
+        (PLUGIN.replace("@dataclass(frozen=True, kw_only=True)", ""), UsageError, "broken.py.*Grandchild.*@dataclass"),
+        (PLUGIN.replace("int", "'Missing'"), UsageError, "broken.py.*Grandchild.*'Missing' is not defined"),
+        (PLUGIN.replace("int", "tuple[int, ...] | list[str]"), UsageError, "broken.py.*Grandchild"),
         (None, UsageError, "no such file"),
     ],
 )

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from robodiff.documents import Document
+from robodiff.documents import Document, check_fields
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 
 if TYPE_CHECKING:
@@ -118,6 +118,9 @@ def register(*objects: Any) -> None:
         try:
             if name in BUILTIN[kind]:
                 raise UsageError("robodiff has one of that name; choose another")
+            for options in (each, getattr(each, "config", None)):
+                if inspect.isclass(options) and issubclass(options, Document):
+                    check_fields(options)
             getattr(each, "on_register", lambda: None)()
         except UsageError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
@@ -188,7 +191,11 @@ def load_plugin(word: str) -> None:
         raise UsageError(f"--plugin {word}: no such file")
     before, known_environments = set(_TABLE.objects), _gymnasium_ids()
     module = _import(word, file if is_file else None)
-    register(*(each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()))
+    own = [each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()]
+    try:
+        register(*own)
+    except UsageError as error:
+        raise UsageError(f"--plugin {word}: {error}") from None
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
         raise UsageError(f"--plugin {word}: defines nothing; expected {REGISTRABLE}, or a Gymnasium environment")
@@ -239,19 +246,21 @@ def _is_own(each: Any, module: ModuleType) -> bool:
 
 def _import(word: str, file: Path | None) -> ModuleType:
     """Import what ``--plugin`` names: a file, under a name that no installed module has, or a module."""
-    name = word if file is None else f"robodiff_plugin_{file.stem}"
+    name = word
+    if file is not None:  # annotations are looked up in a module by its name: files of one name need two
+        name = f"robodiff_plugin_{file.stem}_{hashlib.sha256(bytes(file.resolve())).hexdigest()[:8]}"
     try:
         if file is None:
             return importlib.import_module(name)
         loader = SourceFileLoader(name, str(file))
         sys.modules[name] = module = module_from_spec(spec_from_loader(name, loader))  # pyright: ignore
         loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if file is not None:
             sys.modules.pop(name, None)
         if isinstance(error, RobodiffError):
             raise
-        if isinstance(error, ModuleNotFoundError) and file is None and word.startswith(str(error.name)):
+        if isinstance(error, ModuleNotFoundError) and file is None and f"{word}.".startswith(f"{error.name}."):
             raise UsageError(f"--plugin {word}: no such module; install it, or give the path of a file") from None
         raise RobodiffError(f"--plugin {word}: cannot be imported: {in_one_line(error)}") from error
     return module
