@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from robodiff.documents import Document, check_fields
+from robodiff.documents import Document, brief, check_fields
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class _Table:
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     plugins: dict[str, Origin] = field(default_factory=dict)
     """By file or module, those that were loaded."""
-    mentioned: list[str] = field(default_factory=list)
-    """Those with which a run or policy that is being read was made, by the words that were given to ``--plugin``."""
+    distributions: list[str] = field(default_factory=list)
+    """Of entry points, those that were looked up."""
+    mentioned: list[Origin] = field(default_factory=list)
+    """With what a run that is being read was made: plugins, by the words that were given to ``--plugin``, and
+    distributions."""
 
 
 _TABLE = _Table()
@@ -147,14 +150,18 @@ def find(kind: str, name: str) -> Any:
         module, _, attribute = BUILTIN[kind][short].partition(":")
         return getattr(importlib.import_module(module), attribute)
     if short in (points := _entry_points(kind)):
+        what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
         try:
-            return points[short].load()
-        except Exception as error:  # whatever its code raises
-            what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
+            entry = points[short].load()
+        except (Exception, SystemExit) as error:  # whatever its code raises
             raise RobodiffError(f"{what} cannot be imported: {in_one_line(error)}") from error
+        if (getattr(entry, "registry_kind", None), getattr(entry, "registry_name", None)) != (kind, short):
+            raise RobodiffError(f"{what} is none, or has another name: {brief(entry)}")
+        _TABLE.distributions.append(_distribution(points[short]))
+        return entry
     known = names(kind)
-    absent = [word for word in _TABLE.mentioned if word not in plugin_words()]
-    advice = f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else nearest(short, known)
+    absent = [each for each in _TABLE.mentioned if each.distribution or each.plugin not in plugin_words()]
+    advice = f"\n{'; or '.join(each.remedy for each in absent)}" if absent else nearest(short, known)
     raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
 
@@ -214,9 +221,15 @@ def plugin_words() -> list[str]:
     return [str(each.plugin) for each in _TABLE.plugins.values()]
 
 
-def mention(words: list[str]) -> None:
-    """Remember with which plugins something was made: what is not found may be theirs."""
-    _TABLE.mentioned = words
+def distributions() -> list[str]:
+    """Return the distributions whose entry points were looked up, each with its version."""
+    return list(dict.fromkeys(_TABLE.distributions))
+
+
+def mention(plugins: list[str], distributions: list[str]) -> None:
+    """Remember with what something was made: what is not found may be theirs."""
+    _TABLE.mentioned = [Origin(plugin=word) for word in plugins]
+    _TABLE.mentioned += [Origin(distribution=each) for each in distributions]
 
 
 def _entry_points(kind: str) -> "dict[str, EntryPoint]":
