@@ -37,6 +37,7 @@ def test_they_are_short(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_a_denoiser(robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", *plugin("mlp_denoiser.py"), "--model", "MlpConfig",
@@ -57,6 +58,7 @@ def test_a_denoiser(robodiff: Run, recording: Path, tmp_path: Path, monkeypatch:
         assert code == 0, err
 
 
+@pytest.mark.slow
 def test_a_sampler(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", *plugin("midpoint_sampler.py"), *SMALL, "--run", run,
@@ -87,6 +89,7 @@ def test_a_format(robodiff: Run, tmp_path: Path) -> None:
     assert "observes observation.joints, observation.force" in out
 
 
+@pytest.mark.slow
 def test_an_environment_with_two_agents(robodiff: Run, tmp_path: Path) -> None:
     demos = tmp_path / "meeting.zarr"
     code, _, err = robodiff("collect", "two_agents", "--episodes", 4, "--out", demos, *plugin("two_agents.py"))
@@ -102,6 +105,7 @@ def test_an_environment_with_two_agents(robodiff: Run, tmp_path: Path) -> None:
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_a_policy_with_two_stages(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, _, err = robodiff("fit", "--config", "pusht_keypoints", *plugin("two_stages.py"), *SMALL, "--model",

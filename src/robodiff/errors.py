@@ -17,7 +17,7 @@ class NotFetched(RobodiffError):
 
 
 class UsageError(RobodiffError):
-    """What was asked for cannot be meant: an option, a name, a combination. The command line exits with 2."""
+    """What was asked for is not possible: an option, a name, a combination. The command line exits with 2."""
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def describe_machine(device: str = "cpu") -> str:
-    """The processor that computes, in words: that of the machine, or the GPU when ``device`` names one."""
+    """Return the processor that computes, in words: that of the machine, or the GPU when ``device`` names one."""
     if device.startswith("cuda"):
         import torch
 
@@ -15,14 +15,14 @@ def describe_machine(device: str = "cpu") -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use: fewer than the machine has in a container, or under a batch system."""
+    """Return how many cores this process may use: fewer than there are in a container or under a batch system."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The model of this machine's CPU."""
+    """Return the model of this machine's CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

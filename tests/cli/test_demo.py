@@ -13,6 +13,7 @@ import pytest
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_demo(robodiff_process: Process, tmp_path: Path) -> None:
     run = tmp_path / "demo"
     done = robodiff_process("demo", "--minutes", 0.05, "--run", run, "--episodes", 2)

@@ -133,6 +133,7 @@ def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, reco
 
 
 @pytest.mark.parametrize("preset", [p for p in presets() if p not in KEYPOINTS + ROBOMIMIC])
+@pytest.mark.slow
 def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)
     arms = preset == "aloha"

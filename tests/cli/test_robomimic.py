@@ -30,6 +30,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_robomimic_file(tmp_path / "square.hdf5")
 
 
+@pytest.mark.slow
 def test_two_cameras_are_trained_on(robodiff: Run, file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, out, err = robodiff(

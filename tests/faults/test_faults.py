@@ -6,6 +6,8 @@ import pytest
 from tests.faults import broken, full, inputs, killed  # noqa: F401 - they fill the catalogue
 from tests.faults.catalogue import FAULTS, Fault, Place, prepare
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

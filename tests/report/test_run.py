@@ -121,6 +121,7 @@ def test_an_environment_that_is_not_here(run: Path, env: str) -> None:
     assert draw_predictions(run / "policy", episodes, [0], None, samples=1).note == ""
 
 
+@pytest.mark.slow
 def test_no_simulator_is_needed(run: Path) -> None:
     script = "import sys; sys.modules |= dict.fromkeys(['gymnasium', 'gym_pusht', 'pygame']); " \
              "from robodiff.cli.main import main; main(sys.argv[1:])"  # fmt: skip

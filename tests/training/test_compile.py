@@ -11,6 +11,8 @@ from tests.faults.catalogue import SMALL
 
 from robodiff.training.module import PolicyTraining
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 SHORT = ("--trainer.accelerator", "cpu", "--trainer.max_steps", 4)
 

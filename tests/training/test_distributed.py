@@ -16,6 +16,8 @@ from robodiff.evaluation.runs import read_curves
 from robodiff.policies.config import DiffusionConfig
 from robodiff.training.optim import learning_rate
 
+pytestmark = pytest.mark.slow
+
 Process = Callable[..., subprocess.CompletedProcess[str]]
 TWO = ("--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", 2)
 

@@ -35,7 +35,7 @@ ALONE_AFTER = 5.0
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point; exits with 0, with 1 for a failure, with 2 for a usage that cannot be meant."""
+    """Run a command; exit with 0, with 1 for a failure, with 2 for a mistake in what was asked for."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):

@@ -65,12 +65,12 @@ class Normalizer(nn.Module):
             self._map(key).set(scale=scale, offset=offset, min=s.min, max=s.max)
 
     def normalize(self, key: str, value: Tensor) -> Tensor:
-        """(..., D) in the recording's units to (..., D) normalised."""
+        """Map (..., D) in the recording's units to (..., D) normalised."""
         affine = self._map(key)
         return value * affine.scale + affine.offset
 
     def unnormalize(self, key: str, value: Tensor) -> Tensor:
-        """(..., D) normalised to (..., D) in the recording's units."""
+        """Map (..., D) normalised to (..., D) in the recording's units."""
         affine = self._map(key)
         return (value - affine.offset) / affine.scale
 

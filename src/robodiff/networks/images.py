@@ -26,7 +26,7 @@ class Preparation:
     """Strength of ``color_jitter`` in training."""
 
     def __call__(self, images: Tensor, training: bool) -> Tensor:
-        """(B, To, C, H, W) uint8, C 1 or 3, to (B, To, 3, h, w), uint8 or float32, from 0 to 255.
+        """Map (B, To, C, H, W) uint8, C 1 or 3, to (B, To, 3, h, w), uint8 or float32, from 0 to 255.
 
         In training each of the B samples has a place and colours of its own, the same for its To frames.
         """
@@ -42,7 +42,7 @@ class Preparation:
         return images
 
     def size(self, camera: str, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The (h, w) that is seen of images (C, H, W).
+        """Return the (h, w) that is seen of images (C, H, W).
 
         Raises:
             UsageError: channels that a ResNet cannot take, or a crop larger than the image.
@@ -58,13 +58,13 @@ class Preparation:
 
 
 def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
-    """(..., H, W) to (..., height, width), the same pixels as torchvision's ``CenterCrop``."""
+    """Map (..., H, W) to (..., height, width), the same pixels as torchvision's ``CenterCrop``."""
     top, left = round((images.shape[-2] - height) / 2), round((images.shape[-1] - width) / 2)
     return images[..., top : top + height, left : left + width]
 
 
 def random_crop(images: Tensor, height: int, width: int) -> Tensor:
-    """(B, To, C, H, W) to (B, To, C, height, width), at a place of its own for each of the B samples."""
+    """Map (B, To, C, H, W) to (B, To, C, height, width), at a place of its own for each of the B samples."""
     windows = images.unfold(3, height, 1).unfold(4, width, 1)  # (B, To, C, tops, lefts, height, width), a view
     samples = torch.arange(len(images), device=images.device)
     top, left = (torch.randint(windows.shape[d], samples.shape, device=images.device) for d in (3, 4))
@@ -84,11 +84,11 @@ def color_jitter(images: Tensor, strength: float) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """(..., 3, h, w) to its luminance, (..., 1, h, w), with torchvision's weights."""
+    """Map (..., 3, h, w) to its luminance, (..., 1, h, w), with torchvision's weights."""
     red, green, blue = images.split(1, dim=-3)
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 def in_words(size: tuple[int, int]) -> str:
-    """A height and a width, as messages give them."""
+    """Return a height and a width as messages give them."""
     return f"{size[0]}x{size[1]}"

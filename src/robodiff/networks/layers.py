@@ -29,6 +29,6 @@ class SinusoidalEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.exp(exponents), persistent=False)
 
     def forward(self, timestep: Tensor) -> Tensor:
-        """(B,) to (B, dim)."""
+        """Map (B,) to (B, dim)."""
         angles = timestep.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies  # (B, dim / 2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)

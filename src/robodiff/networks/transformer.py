@@ -116,7 +116,7 @@ class ConditionalTransformer(nn.Module):
 
 
 def _positions(tokens: int, dim: int) -> nn.Parameter:
-    """An embedding of the place of each token, (1, tokens, dim)."""
+    """Return an embedding of the place of each token, (1, tokens, dim)."""
     return nn.Parameter(torch.normal(0.0, 0.02, (1, tokens, dim)))
 
 
@@ -128,7 +128,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        """(B, T, dim) to (B, T, dim)."""
+        """Map (B, T, dim) to (B, T, dim)."""
         for layer in self.layers:
             x = layer(x, *context)
         return x
@@ -145,7 +145,7 @@ class EncoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, dim) and (T, T), True where a row may attend to a column, to (B, T, dim)."""
+        """Map (B, T, dim) and (T, T), True where a row may attend to a column, to (B, T, dim)."""
         h = self.norm1(x)
         x = x + self.drop(self.self_attn(h, h, mask))
         h = self.drop(F.gelu(self.linear1(self.norm2(x))))  # (B, T, 4 dim)
@@ -164,7 +164,7 @@ class DecoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, memory_mask: Tensor | None) -> Tensor:
-        """(B, T, dim), (B, S, dim), (T, T) and (T, S), True where a row may attend to a column, to (B, T, dim)."""
+        """Map (B, T, dim), (B, S, dim), (T, T) and (T, S), True where a row may attend to a column, to (B, T, dim)."""
         h = self.norm1(x)
         x = x + self.drop(self.self_attn(h, h, mask))
         x = x + self.drop(self.multihead_attn(self.norm2(x), memory, memory_mask))
@@ -183,7 +183,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, dim) attends to (B, S, dim) where the (T, S) mask is True: (B, T, dim)."""
+        """Map (B, T, dim) attends to (B, S, dim) where the (T, S) mask is True: (B, T, dim)."""
         if memory is x:
             projected = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:

@@ -103,7 +103,7 @@ class FilmResidualBlock(nn.Module):
         self.residual = nn.Conv1d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(B, c_in, T) and (B, condition_dim) to (B, c_out, T)."""
+        """Map (B, c_in, T) and (B, condition_dim) to (B, c_out, T)."""
         h = self.first(x)
         film = self.film(condition).unsqueeze(-1)  # (B, c_out or 2 c_out, 1)
         if self.film_scale:

@@ -158,18 +158,18 @@ class ImageEncoder(nn.Module):
             self.out = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU())
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """A frozen backbone stays in evaluation mode: batch normalisation keeps its statistics."""
+        """Set the mode; a frozen backbone stays in evaluation mode: batch normalisation keeps its statistics."""
         super().train(mode)
         if self.freeze:
             self.backbone.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, h, w) from 0 to 255 to (N, dim)."""
+        """Map (N, 3, h, w) from 0 to 255 to (N, dim)."""
         return self.out(self.pool(self._maps(images)).flatten(1))
 
     def keypoints(self, images: Tensor) -> Tensor | None:
-        """(B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
+        """Map (B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
         if not isinstance(self.pool, SpatialSoftmax):
             return None
         places = self.pool(self._maps(images.flatten(0, 1))).unflatten(0, images.shape[:2])  # (B, To, K, 2) in [-1, 1]
@@ -191,7 +191,7 @@ class ImageEncoder(nn.Module):
         self.backbone.load_state_dict(weights, strict=False)
 
     def _maps(self, images: Tensor) -> Tensor:
-        """(N, 3, h, w) from 0 to 255 to the backbone's last feature map, (N, C, ceil(h / 32), ceil(w / 32))."""
+        """Map (N, 3, h, w) from 0 to 255 to the backbone's last feature map, (N, C, ceil(h / 32), ceil(w / 32))."""
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             return self.backbone(normalised)
@@ -217,7 +217,7 @@ class SpatialSoftmax(nn.Module):
         self.register_buffer("x", torch.linspace(-1, 1, cells[1], device="cpu"), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, channels, rows, columns) to (N, K, 2), x and y in [-1, 1]."""
+        """Map (N, channels, rows, columns) to (N, K, 2), x and y in [-1, 1]."""
         attention = self.maps(features).flatten(2).softmax(-1).unflatten(2, self.cells)  # (N, K, rows, columns)
         # Sums, not matrix products: those would be rounded to half precision in mixed-precision training.
         x = (attention.sum(2) * self.x).sum(-1)
@@ -226,7 +226,7 @@ class SpatialSoftmax(nn.Module):
 
 
 def resnet_body(name: str, group_norm: bool) -> tuple[nn.Sequential, int]:
-    """A torchvision ResNet up to its last feature map, under torchvision's names, and the channels of that map.
+    """Return a torchvision ResNet up to its last feature map, under torchvision's names, and the channels of that map.
 
     Group normalisation has groups of 16 channels, as in real-stanford/diffusion_policy.
     """
@@ -240,7 +240,7 @@ def resnet_body(name: str, group_norm: bool) -> tuple[nn.Sequential, int]:
 
 
 def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
-    """The weights of a backbone by torchvision's name for them, which may download them, or from a file.
+    """Return the weights of a backbone by torchvision's name for them, which may download them, or from a file.
 
     Raises:
         UsageError: a name that torchvision does not know, or a file that holds something else.

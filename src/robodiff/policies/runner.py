@@ -271,5 +271,5 @@ def observation_of(agent: str, observation: Observation) -> dict[str, np.ndarray
 
 
 def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """(rows,) as (rows, 1, ...), to choose among values (rows, ...)."""
+    """Return (rows,) as (rows, 1, ...), to choose among values (rows, ...)."""
     return mask.reshape(-1, *[1] * (value.ndim - 1))

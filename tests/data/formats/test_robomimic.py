@@ -237,7 +237,7 @@ def test_filters_that_cannot_be_meant(file: Path) -> None:
     refused(UsageError, r"has no filter key 'trian'; there is train, valid\. Did you mean 'train'", filter_key="trian")
     refused(UsageError, "no demonstration is left to train on", filter_key="train", episodes=[2, 10])
     refused(UsageError, "no demonstration is left to hold out", val_filter_key="valid", episodes=[0])
-    refused(UsageError, r"data\.episodes: .*different numbers below 12; found \[12\]", episodes=[12])
+    refused(UsageError, r"data\.episodes.* different numbers .*; found \[12\]", episodes=[12])
     edit(file, replace("mask/valid", np.array([b"demo_2", b"demo_12"])))
     refused(RobodiffError, "mask/valid names 'demo_12', which is not in data/", val_filter_key="valid")
     edit(file, replace("mask/valid", np.array(["demo_3"], h5py.string_dtype())))

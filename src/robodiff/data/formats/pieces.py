@@ -268,7 +268,7 @@ def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _numbers(what: str, pieces: list[tuple[str, Piece]]) -> np.ndarray:
-    """(N, ...) of all episodes."""
+    """Return (N, ...) of all episodes."""
     sample = pieces[0][1]
     check_room(what, (sum(piece.frames for _, piece in pieces), *sample.shape), sample.dtype)
     return np.concatenate([piece.read() for _, piece in pieces])

@@ -64,7 +64,7 @@ class ZarrWriter:
         return self.group.attrs[ATTRIBUTE]["complete"]
 
     def column(self, name: str) -> np.ndarray:
-        """What the episodes so far have in one column of the table; empty when there are none."""
+        """Return what the episodes so far have in one column of the table; empty when there are none."""
         return np.asarray(self._meta[name][: self.episodes]) if name in self._meta else np.zeros(0)
 
     def append(self, arrays: Mapping[str, np.ndarray], **row: Any) -> None:

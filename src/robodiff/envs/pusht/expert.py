@@ -119,7 +119,7 @@ def _push_speed(pose: Array) -> float:
 
 
 def _near_goal(random: np.random.Generator) -> Array:
-    """A state (5,) with the block near its goal and the agent beside it, touching nothing."""
+    """Return a state (5,) with the block near its goal and the agent beside it, touching nothing."""
     while True:
         pose = np.array(GOAL_POSE) + random.normal(0.0, (25.0, 25.0, 0.3))
         direction = random.uniform(0.0, 2 * np.pi)
@@ -130,7 +130,7 @@ def _near_goal(random: np.random.Generator) -> Array:
 
 
 def _moved(planned: Array, pose: Array) -> float:
-    """How far the block is from where it was, px; a turn counts with the arm of a corner."""
+    """Return how far the block is from where it was, px; a turn counts with the arm of a corner."""
     turn = (pose[2] - planned[2] + np.pi) % (2 * np.pi) - np.pi
     return float(np.linalg.norm(pose[:2] - planned[:2]) + 60.0 * abs(turn))
 

@@ -19,7 +19,7 @@ def corners_from_pose(pose: np.ndarray) -> np.ndarray:
 
 
 def pose_from_corners(corners: np.ndarray) -> np.ndarray:
-    """The reverse: corners (N, 16) px -> pose (N, 3) as x, y px and angle rad, in -pi..pi."""
+    """Return the poses of corners: corners (N, 16) px -> pose (N, 3) as x, y px and angle rad, in -pi..pi."""
     corners = np.asarray(corners, dtype=np.float64).reshape(-1, 8, 2)
     origin = (corners[:, 0] + corners[:, 1]) / 2  # the first two are the ends of the bar's outer edge
     along = corners[:, 1] - corners[:, 0]

@@ -40,7 +40,7 @@ class Push:
 
 
 def distance_to_goal(pose: Array) -> Array:
-    """How far blocks are from the goal, px: pose (N, 3) -> (N,); a turn counts with the arm of a typical corner.
+    """Return how far blocks are from the goal, px: pose (N, 3) -> (N,); a turn counts with the arm of a typical corner.
 
     Not the mean distance of the corners: that is flat where the block points backwards, and no push would seem to help.
     """
@@ -157,7 +157,7 @@ class _Candidates:
 
 
 def _contacts() -> tuple[Array, Array]:
-    """Where pushes start, a clearance away from the sides of the block, in its frame: points and inward normals."""
+    """Return where pushes start, clear of the sides of the block, in its frame: points and inward normals."""
     sides = [  # two ends of the contact points on a side, outward normal
         ((-56, 0), (56, 0), (0, -1)),
         ((60, 4), (60, 26), (1, 0)),
@@ -182,7 +182,7 @@ _CONTACT_POINTS, _CONTACT_NORMALS = _contacts()
 
 
 def _candidates(agent: Array, pose: Array) -> _Candidates | None:
-    """All pushes that can be reached, each with its best length."""
+    """Return all pushes that can be reached, each with its best length."""
     way_lengths = Ways(agent, pose).lengths(_CONTACT_POINTS)
     reachable = np.flatnonzero(np.isfinite(way_lengths))
     if len(reachable) == 0:

@@ -41,7 +41,7 @@ class Ways:
         self.to_first = np.where(usable, _leg_lengths(self.exit[None], _NODES)[0], np.inf)
 
     def _find_exit(self) -> Array:
-        """The nearest point with clearance: where the agent is, unless it is close to the block."""
+        """Return the nearest point with clearance: where the agent is, unless it is close to the block."""
         if not _inside(self.agent[None])[0]:
             return self.agent
         options = np.repeat(self.agent[None], 8, axis=0)
@@ -88,7 +88,7 @@ class Ways:
 
 
 def is_free(agent: Array, pose: Array) -> bool:
-    """Whether an agent at (2,) on the table touches neither the block nor a wall."""
+    """Tell whether an agent at (2,) on the table touches neither the block nor a wall."""
     margin = AGENT_RADIUS + 1.0
     blocked = _BOXES + np.array([[-1.0], [1.0]]) * margin
     x = to_body(agent[None], pose)
@@ -97,7 +97,7 @@ def is_free(agent: Array, pose: Array) -> bool:
 
 
 def _inside(points: Array) -> NDArray[np.bool_]:
-    """Whether points (N, 2) of the block's frame are too close to the block: (N,)."""
+    """Tell whether points (N, 2) of the block's frame are too close to the block: (N,)."""
     inside = (points[:, None] > _BLOCKED[:, 0]) & (points[:, None] < _BLOCKED[:, 1])  # (N, box, axis)
     return np.any(inside.all(axis=-1), axis=-1)
 
