@@ -109,3 +109,5 @@ def test_what_holds_nothing_readable_gets_no_recording_yaml(tmp_path: Path) -> N
     text = describe_unknown(tmp_path)
     assert "holds neither numbers nor images" in text
     assert "log.npy" in text
+    (tmp_path / "notes.txt").write_text("none")
+    assert "holds no recording that can be read; expected zarr" in describe_unknown(tmp_path / "notes.txt")

@@ -62,6 +62,8 @@ class _Survey:
             arrays = self._read(sources.arrays_of, path)
             return {":".join(filter(None, (prefix, key))): piece for key, piece in arrays.items()}
         listing: Listing = {}
+        if not path.is_dir():
+            return listing
         data, folders, suffixes = _entries(path)
         for pattern in (f"*{suffix}" for suffix in suffixes):
             pictures = self._read(lambda pattern: {pattern: sources.picture_files(path, pattern)}, pattern)
