@@ -73,6 +73,7 @@ def test_values_become_what_annotations_say() -> None:
         ({"modes": {"a": 3}}, ["model.modes: a: expected str", "found 3"]),
         ({"limit": 1.5}, ["model.limit", "<= 1", "1.5"]),
         ({"rate": float("inf")}, ["model.rate", "finite", "inf"]),
+        ({"count": 2**63}, ["model.count", "expected int", "9223372036854775808"]),
         ({"rate": float("nan")}, ["model.rate", "> 0", "nan"]),
         ({"betas": [0.5, float("nan")]}, ["model.betas"]),
         ({"cout": 1}, ["model.cout", "Did you mean 'count'?"]),
@@ -141,6 +142,11 @@ def test_yaml_is_that_of_version_1_2() -> None:
 def test_yaml_bombs_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         load_yaml(text)
+
+
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="line 3 has the key 'a' for the second time"):
+        load_yaml("a: 1\nb: {a: 2}\na: 3\n")
 
 
 def test_aliases_count_unfolded() -> None:

@@ -73,6 +73,18 @@ def test_a_plugin_file(tmp_path: Path) -> None:
     assert registry.origin("models", "DiffusionConfig") is None
 
 
+def test_plugin_files_of_one_name(tmp_path: Path) -> None:
+    for name, kind in (("One", "int"), ("Two", "str")):
+        file = tmp_path / name / "plugin.py"
+        file.parent.mkdir()
+        content = PLUGIN.replace("Grandchild", name).replace("horizon: int = 32", "extra: Kind | None = None")
+        file.write_text(f"from __future__ import annotations\n{content}\nKind = {kind}\n")
+        registry.load_plugin(str(file))
+    assert registry.find("models", "One")(extra=3).extra == 3
+    with pytest.raises(UsageError, match="expected int"):
+        registry.find("models", "One")(extra="x")
+
+
 def test_a_plugin_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_module.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -87,6 +99,10 @@ def test_a_plugin_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("import nowhere_at_all", RobodiffError, "ModuleNotFoundError"),
         ("def (", RobodiffError, "SyntaxError"),
         ("1 / 0", RobodiffError, "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)", RobodiffError, "SystemExit"),
+        (PLUGIN.replace("@dataclass(frozen=True, kw_only=True)", ""), UsageError, "broken.py.*Grandchild.*@dataclass"),
+        (PLUGIN.replace("int", "'Missing'"), UsageError, "broken.py.*Grandchild.*'Missing' is not defined"),
+        (PLUGIN.replace("int", "tuple[int, ...] | list[str]"), UsageError, "broken.py.*Grandchild"),
         (None, UsageError, "no such file"),
     ],
 )
@@ -107,8 +123,8 @@ def test_a_module_that_is_not_there() -> None:
 
 
 def test_what_is_missing_is_told_with_the_plugin_it_was_made_with() -> None:
-    registry.mention(["my.py"])
-    with pytest.raises(UsageError, match=r"pass --plugin my.py"):
+    registry.mention(["my.py"], ["my-envs 1.2"])
+    with pytest.raises(UsageError, match=r"pass --plugin my.py; .*pip install my-envs"):
         registry.find("envs", "reach")
 
 
@@ -121,7 +137,8 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = tmp_path / "my_envs-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-envs\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[robodiff.envs]\nreach = my_envs:SPEC\nbroken = my_envs:NOTHING\n")
+    points = "reach = my_envs:SPEC\nother = my_envs:SPEC\nbroken = my_envs:NOTHING\n"
+    (info / "entry_points.txt").write_text(f"[robodiff.envs]\n{points}")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     return tmp_path
@@ -137,6 +154,9 @@ def test_entry_points(distribution: Path) -> None:
     assert origin.remedy == "it came with my-envs 1.2: pip install my-envs"
     with pytest.raises(RobodiffError, match=r"'broken' of my-envs 1.2 cannot be imported: AttributeError"):
         registry.find("envs", "broken")
+    with pytest.raises(RobodiffError, match=r"'other' of my-envs 1.2 is none, or has another name"):
+        registry.find("envs", "other")
+    assert registry.distributions() == ["my-envs 1.2"]
 
 
 def test_nothing_heavy_is_imported_to_list_names() -> None:

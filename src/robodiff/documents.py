@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import pairwise
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 import msgspec
 import yaml
 
-from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.errors import RobodiffError, UsageError, first_line, nearest
 from robodiff.files import replacing
 
 T = TypeVar("T")
@@ -165,8 +165,8 @@ def convert(value: Any, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         _convert_values(value, kind)  # says in which key of a mapping it is
         raise ValueError(_reworded(str(error), value, kind)) from None
-    if isinstance(converted, float | tuple | list) and not _finite(converted):
-        raise ValueError(f"expected {in_words(kind)}, finite; found {brief(value)}")
+    if isinstance(converted, float | int | tuple | list) and not _finite(converted):
+        raise ValueError(f"expected {in_words(kind)}, finite and within 64 bits; found {brief(value)}")
     return converted
 
 
@@ -200,9 +200,10 @@ def parse(text: str, kind: Any) -> Any:
 
 
 def _finite(value: Any) -> bool:
+    """Tell whether numbers are finite, and whole ones such that 64 bits hold them."""
     if isinstance(value, list | tuple):
         return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+    return abs(value) < 2**63 if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
 
 
 @functools.cache
@@ -210,6 +211,22 @@ def hints(kind: type) -> dict[str, Any]:
     """Return the annotation of each field, bounds included."""
     every = get_type_hints(kind, include_extras=True)
     return {field.name: every[field.name] for field in fields(kind)}
+
+
+def check_fields(kind: type) -> None:
+    """Check that the fields of a document of others can be read.
+
+    Raises:
+        UsageError: annotations that make no field, that are unknown, or that cannot be told apart in a document.
+    """
+    if "__dataclass_fields__" not in vars(kind) and inspect.get_annotations(kind):
+        raise UsageError("its options are no fields; write @dataclass(frozen=True, kw_only=True) above the class")
+    try:
+        for annotation in hints(kind).values():
+            with suppress(msgspec.ValidationError):
+                msgspec.convert(None, annotation)
+    except (NameError, TypeError) as error:
+        raise UsageError(first_line(error)) from None
 
 
 @functools.cache
@@ -335,9 +352,20 @@ def _size(node: yaml.Node, sizes: dict[int, int], depth: int = 0) -> int:
         children: list[yaml.Node] = []
         if isinstance(node, yaml.CollectionNode):
             children = [child for each in node.value for child in (each if isinstance(each, tuple) else (each,))]
+        if isinstance(node, yaml.MappingNode):
+            _check_keys([key for key, _ in node.value])
         own = 1 if children else 1 + len(node.value) // 100
         sizes[id(node)] = own + sum(_size(child, sizes, depth + 1) for child in children)
     return sizes[id(node)]
+
+
+def _check_keys(keys: Sequence[yaml.Node]) -> None:
+    """Refuse a mapping that says a key twice, of which YAML would take the last."""
+    known = set()
+    for key in keys:
+        if (key.tag, str(key.value)) in known:
+            _refuse(key, f"has the key {brief(key.value)} for the second time")
+        known.add((key.tag, str(key.value)))
 
 
 def _refuse(node: yaml.Node, reason: str) -> NoReturn:

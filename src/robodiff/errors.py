@@ -35,8 +35,10 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 def in_one_line(error: BaseException) -> str:
     """Return what an error of foreign code says in a line: its class, its text, and where it was raised."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:200]
+    if isinstance(error, SyntaxError):  # says itself where it is
+        return f"{type(error).__name__}: {text}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"
 
 

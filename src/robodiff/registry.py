@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from robodiff.documents import Document
+from robodiff.documents import Document, brief, check_fields
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class _Table:
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     plugins: dict[str, Origin] = field(default_factory=dict)
     """By file or module, those that were loaded."""
-    mentioned: list[str] = field(default_factory=list)
-    """Those with which a run or policy that is being read was made, by the words that were given to ``--plugin``."""
+    distributions: list[str] = field(default_factory=list)
+    """Of entry points, those that were looked up."""
+    mentioned: list[Origin] = field(default_factory=list)
+    """With what a run that is being read was made: plugins, by the words that were given to ``--plugin``, and
+    distributions."""
 
 
 _TABLE = _Table()
@@ -118,6 +121,9 @@ def register(*objects: Any) -> None:
         try:
             if name in BUILTIN[kind]:
                 raise UsageError("robodiff has one of that name; choose another")
+            for options in (each, getattr(each, "config", None)):
+                if inspect.isclass(options) and issubclass(options, Document):
+                    check_fields(options)
             getattr(each, "on_register", lambda: None)()
         except UsageError as error:
             raise UsageError(f"cannot register the {KINDS[kind]} {name!r}: {error}") from None
@@ -144,13 +150,17 @@ def find(kind: str, name: str) -> Any:
         module, _, attribute = BUILTIN[kind][short].partition(":")
         return getattr(importlib.import_module(module), attribute)
     if short in (points := _entry_points(kind)):
+        what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
         try:
-            return points[short].load()
-        except Exception as error:  # whatever its code raises
-            what = f"the {KINDS[kind]} {short!r} of {_distribution(points[short])}"
+            entry = points[short].load()
+        except (Exception, SystemExit) as error:  # whatever its code raises
             raise RobodiffError(f"{what} cannot be imported: {in_one_line(error)}") from error
+        if (getattr(entry, "registry_kind", None), getattr(entry, "registry_name", None)) != (kind, short):
+            raise RobodiffError(f"{what} is none, or has another name: {brief(entry)}")
+        _TABLE.distributions.append(_distribution(points[short]))
+        return entry
     known = names(kind)
-    advice = absent_plugin() or nearest(short, known)
+    advice = absent_origin() or nearest(short, known)
     raise UsageError(f"unknown {KINDS[kind]} {name!r}; there is {', '.join(known)}.{advice}")
 
 
@@ -187,7 +197,11 @@ def load_plugin(word: str) -> None:
         raise UsageError(f"--plugin {word}: no such file")
     before, known_environments = set(_TABLE.objects), _gymnasium_ids()
     module = _import(word, file if is_file else None)
-    register(*(each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()))
+    own = [each for each in vars(module).values() if _is_own(each, module) and each not in _TABLE.objects.values()]
+    try:
+        register(*own)
+    except UsageError as error:
+        raise UsageError(f"--plugin {word}: {error}") from None
     added = set(_TABLE.objects) - before
     if not added and _gymnasium_ids() <= known_environments:
         raise UsageError(f"--plugin {word}: defines nothing; expected {REGISTRABLE}, or a Gymnasium environment")
@@ -206,15 +220,21 @@ def plugin_words() -> list[str]:
     return [str(each.plugin) for each in _TABLE.plugins.values()]
 
 
-def mention(words: list[str]) -> None:
-    """Remember with which plugins something was made: what is not found may be theirs."""
-    _TABLE.mentioned = words
+def distributions() -> list[str]:
+    """Return the distributions whose entry points were looked up, each with its version."""
+    return list(dict.fromkeys(_TABLE.distributions))
 
 
-def absent_plugin() -> str:
-    """Return a line that says which of the plugins that were mentioned is not loaded; nothing where all are."""
-    absent = [word for word in _TABLE.mentioned if word not in plugin_words()]
-    return f"\nthis was made with a plugin: pass --plugin {absent[0]}" if absent else ""
+def mention(plugins: list[str], distributions: list[str]) -> None:
+    """Remember with what something was made: what is not found may be theirs."""
+    _TABLE.mentioned = [Origin(plugin=word) for word in plugins]
+    _TABLE.mentioned += [Origin(distribution=each) for each in distributions]
+
+
+def absent_origin() -> str:
+    """Return a line that says how to bring what was mentioned and is not here; nothing where all is."""
+    absent = [each for each in _TABLE.mentioned if each.distribution or each.plugin not in plugin_words()]
+    return f"\n{'; or '.join(each.remedy for each in absent)}" if absent else ""
 
 
 def _entry_points(kind: str) -> "dict[str, EntryPoint]":
@@ -244,19 +264,21 @@ def _is_own(each: Any, module: ModuleType) -> bool:
 
 def _import(word: str, file: Path | None) -> ModuleType:
     """Import what ``--plugin`` names: a file, under a name that no installed module has, or a module."""
-    name = word if file is None else f"robodiff_plugin_{file.stem}"
+    name = word
+    if file is not None:  # annotations are looked up in a module by its name: files of one name need two
+        name = f"robodiff_plugin_{file.stem}_{hashlib.sha256(bytes(file.resolve())).hexdigest()[:8]}"
     try:
         if file is None:
             return importlib.import_module(name)
         loader = SourceFileLoader(name, str(file))
         sys.modules[name] = module = module_from_spec(spec_from_loader(name, loader))  # pyright: ignore
         loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if file is not None:
             sys.modules.pop(name, None)
         if isinstance(error, RobodiffError):
             raise
-        if isinstance(error, ModuleNotFoundError) and file is None and word.startswith(str(error.name)):
+        if isinstance(error, ModuleNotFoundError) and file is None and f"{word}.".startswith(f"{error.name}."):
             raise UsageError(f"--plugin {word}: no such module; install it, or give the path of a file") from None
         raise RobodiffError(f"--plugin {word}: cannot be imported: {in_one_line(error)}") from error
     return module

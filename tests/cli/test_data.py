@@ -54,7 +54,7 @@ def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) ->
     [
         ([], 2, "robodiff data info|check|view|convert PATH"),
         (["inf", "x"], 2, "Did you mean 'info'?"),
-        (["info"], 2, "PATH: is missing"),
+        (["info"], 2, "PATH is missing"),
         (["info", "nowhere.zarr"], 1, "nowhere.zarr: no such file"),
         (["info", "nowhere.zarr", "--layout", "pushd"], 1, "nowhere.zarr: no such file"),
         (["check", "builtin:push"], 2, "Did you mean 'pusht'?"),

@@ -103,3 +103,12 @@ def test_names_are_printed_safely_and_the_text_stays_short(tmp_path: Path) -> No
     text = describe_unknown(tmp_path / "log.h5")
     assert "\x1b" not in text
     assert len(text.splitlines()) <= 26
+
+
+def test_what_holds_nothing_readable_gets_no_recording_yaml(tmp_path: Path) -> None:
+    np.save(tmp_path / "log.npy", np.array(["a", "b"]))
+    text = describe_unknown(tmp_path)
+    assert "holds neither numbers nor images" in text
+    assert "log.npy" in text
+    (tmp_path / "notes.txt").write_text("none")
+    assert "holds no recording that can be read; expected zarr" in describe_unknown(tmp_path / "notes.txt")

@@ -157,6 +157,8 @@ def test_an_episode_depends_on_its_seed_and_not_on_the_number_of_processes() -> 
         ("lab/Robot-v0?told=os:system", "expected option=value"),
         ("lab/Silent-v0", "fps and max_episode_steps; add fps=N"),
         ("lab/Silent-v0?fps=5", "max_episode_steps=N"),
+        ("lab/Silent-v0?fps=fast", "fps: expected float > 0; found 'fast'"),
+        ("lab/Silent-v0?fps=-3", "fps: expected float > 0; found -3"),
     ],
 )
 def test_refused(text: str, message: str) -> None:

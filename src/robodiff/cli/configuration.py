@@ -62,8 +62,8 @@ class Draft:
     def of(cls, content: Any, source: str = "") -> "Draft":
         """Return the draft that a document describes."""
         check_origin(options := _options(content))
-        if isinstance(plugins := options.get("plugins"), list):
-            registry.mention([str(plugin) for plugin in plugins])
+        brought = [options.get(name) for name in ("plugins", "distributions")]
+        registry.mention(*([str(each) for each in some] if isinstance(some, list) else [] for some in brought))
         draft = cls(source, {"trainer": TrainerConfig, "rollout": RolloutConfig})
         for name, value in options.items():
             if name in KINDS:
@@ -161,7 +161,7 @@ class Draft:
             message, own = str(FieldErrors(problems)), problems.keys() <= self.given
         except UsageError as error:
             message, own = str(error), bool(self.given)
-        raise UsageError((message if own else self._located(message)) + registry.absent_plugin())
+        raise UsageError((message if own else self._located(message)) + registry.absent_origin())
 
     def _located(self, message: str) -> str:
         return f"{self.source}: {message}" if self.source else message
@@ -220,8 +220,9 @@ def to_yaml(config: FitConfig, style: str = "") -> str:
     content = plain(config)
     for part in KINDS:
         content[part] = {"class_path": type(getattr(config, part)).__name__, "init_args": content[part]}
-    if not config.plugins:
-        del content["plugins"]
+    for name in ("plugins", "distributions"):
+        if not content[name]:
+            del content[name]
     if style == "skip_null":
         return dump_yaml(_without_null(content))
     return _commented(content, config) if style == "comments" else dump_yaml(content)

@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> None:
         return
     begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(own.resume or own.run or f"runs/{begun}").expanduser()
-    config = replace(config, plugins=registry.plugin_words())
+    config = replace(config, plugins=registry.plugin_words(), distributions=registry.distributions())
     train(config, folder, own.resume is not None, bool(overrides or minutes))
 
 

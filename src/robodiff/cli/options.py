@@ -117,8 +117,10 @@ def help_text(kind: type[Options], command: str) -> str:
 
 
 def description(kind: type) -> list[str]:
-    """Return the docstring of a class, with its blank lines."""
-    return [line.removeprefix("    ") for line in (kind.__doc__ or "").strip().splitlines()]
+    """Return the docstring of a class, with its blank lines; its name where ``dataclass`` alone wrote one."""
+    text = (kind.__doc__ or "").strip()
+    text = kind.__name__ if text.startswith(f"{kind.__name__}(") else text
+    return [line.removeprefix("    ") for line in text.splitlines()]
 
 
 def options_help(kind: type, part: str, positional: Sequence[str] = ()) -> list[str]:

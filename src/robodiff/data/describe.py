@@ -64,6 +64,8 @@ class _Survey:
         if not path.is_dir():
             return {}
         listing: Listing = {}
+        if not path.is_dir():
+            return listing
         data, folders, suffixes = _entries(path)
         for pattern in (f"*{suffix}" for suffix in suffixes):
             pictures = self._read(lambda pattern: {pattern: sources.picture_files(path, pattern)}, pattern)
@@ -90,6 +92,11 @@ def describe_unknown(path: Path) -> str:
             reason = f" ({survey.unreadable[0]})" if survey.unreadable else ""
             return f"{path}: holds no recording that can be read{reason}; expected {EXPECTED}"
         listing = survey.episodes[0]
+        if all(piece.kind is None or piece.fault for piece in listing.values()):
+            unread = ", ".join(
+                f"{hdf5.printed(name)} ({piece.fault or piece.dtype})" for name, piece in listing.items()
+            )
+            return f"{path}: holds neither numbers nor images that can be read: {unread[:200]}; expected {EXPECTED}"
         shapes = {name: piece.shape for name, piece in listing.items()}
         roles, fps = _roles(
             [each for each in survey.episodes if {n: piece.shape for n, piece in each.items()} == shapes]

@@ -29,7 +29,7 @@ from robodiff.data.episodes import (
 )
 from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
 from robodiff.data.windows import WindowShape, split_episodes
-from robodiff.documents import Above, AtLeast, Document, FromTo
+from robodiff.documents import Above, AtLeast, Between, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository, reading
 
@@ -108,9 +108,9 @@ class DataConfig(Document):
     as recorded when null. The policy then expects images of this size."""
     cache_dir: str | None = None
     """Folder of the decoded images; ROBODIFF_CACHE, or ~/.cache/robodiff, when null."""
-    train_batch_size: Annotated[int, AtLeast(1)] = 256
+    train_batch_size: Annotated[int, Between(1, 10**6)] = 256
     """Windows in one training batch, on each device."""
-    val_batch_size: Annotated[int, AtLeast(1)] = 256
+    val_batch_size: Annotated[int, Between(1, 10**6)] = 256
     """Windows in one validation batch."""
     val_split: Annotated[float, FromTo(0, 1)] = 0.05
     """Share of the episodes that is held out for validation; 0 holds none out."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from robodiff import registry
 from robodiff.data.episodes import ACTION, CHANNELS, Feature
-from robodiff.documents import parse
+from robodiff.documents import Above, AtLeast, parse
 from robodiff.envs.spec import AnyEnv, EnvSpec, box, raise_for_env, select_keys
 from robodiff.errors import UsageError, nearest
 
@@ -26,6 +26,9 @@ STATES = ("", "agent_pos", "state")
 """Vectors that are ``observation.state``; the first is an observation that is no dict."""
 IMAGES = ("", "pixels", "image")
 """Images that are ``observation.image``."""
+
+OPTIONS: Mapping[str, Any] = {"fps": Annotated[float, Above(0)], "max_episode_steps": Annotated[int, AtLeast(1)]}
+"""Options of every environment."""
 
 
 @lru_cache
@@ -45,7 +48,10 @@ def read_spec(text: str) -> EnvSpec:
         if value.startswith(("observation.", "agents.")):
             key_map[key] = value
         else:
-            arguments[key] = parse(value, bool | int | float | str)
+            try:
+                arguments[key] = parse(value, OPTIONS.get(key, bool | int | float | str))
+            except ValueError as error:
+                raise UsageError(f"gymnasium:{text}: {key}: {error}") from None
     return gymnasium_spec(environment_id, f"gymnasium:{text}", key_map, **arguments)
 
 
@@ -150,7 +156,7 @@ def _named(
     """Return by name here the key of the observation, and what it holds."""
     boxes = {key: feature for key, leaf in _leaves(space).items() if (feature := _feature(leaf)) is not None}
     if unknown := sorted(key_map.keys() - boxes.keys()):
-        known = f"it has {', '.join(boxes)}.{nearest(unknown[0], boxes)}"
+        known = f"it has {', '.join(filter(None, boxes)) or 'no keys'}.{nearest(unknown[0], boxes)}"
         raise UsageError(f"{name}: {unknown[0]!r} is neither an image nor a vector of its observation; {known}")
     sources = {key_map.get(key) or _usual(key, feature): key for key, feature in boxes.items()}
     if len(sources) < len(boxes) or not boxes:

@@ -116,6 +116,8 @@ class FitConfig(Document):
     plugins: list[str] = field(default_factory=list)
     """The plugins that the run was begun with, for messages; a plugin is imported where --plugin names it, never from
     here."""
+    distributions: list[str] = field(default_factory=list)
+    """The installed distributions that the run's classes came from, for messages."""
 
     def short(self) -> "FitConfig":
         """Return the configuration that ``fast_dev_run`` trains: one step of it, on what there is of this machine."""

@@ -8,6 +8,7 @@ import pytest
 from tests.recordings import episode, write_maniskill
 
 from robodiff.data.formats.aloha import FORMAT as ALOHA
+from robodiff.data.formats.convert import convert
 from robodiff.data.formats.maniskill import FORMAT, ManiSkillConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
@@ -110,3 +111,9 @@ def test_it_is_recognised_by_content(tmp_path: Path) -> None:
     path = write_maniskill(tmp_path / "demos.h5").rename(tmp_path / "demos.data")
     assert FORMAT.recognise(path)
     assert not ALOHA.recognise(path)
+
+
+def test_names_survive_the_way_to_robomimic(tmp_path: Path) -> None:
+    episodes = open_path(str(write_maniskill(tmp_path / "demos.h5", agents=2))).read()
+    convert(episodes, tmp_path / "again.hdf5")
+    assert {*open_path(str(tmp_path / "again.hdf5")).read().arrays} == {*episodes.arrays}

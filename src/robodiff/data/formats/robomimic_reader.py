@@ -41,7 +41,7 @@ def open_robomimic(path: Path, config: RobomimicConfig) -> Recording:
         numbers = _choose(path, every, masks, config)
         demos = {every[number]: data[every[number]] for number in numbers}
         episodes = [_pieces(path, demo) for demo in demos.values()]
-        names = {place: _name(place, piece.kind) for episode in episodes for place, piece in episode.items()}
+        names = {place: name_of(place, piece.kind) for episode in episodes for place, piece in episode.items()}
         if config.shape_meta is not None:
             config.shape_meta.check(str(path), {place: _feature(piece) for place, piece in episodes[0].items()})
             names = {place: name for place, name in names.items() if place in (*config.shape_meta.places, "actions")}
@@ -65,7 +65,7 @@ def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:
     return episode
 
 
-def _name(place: str, kind: Kind) -> str | None:
+def name_of(place: str, kind: Kind) -> str | None:
     """Return what an array is called here; None for what is no observation."""
     if place == "actions":
         return ACTION

@@ -11,6 +11,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, MASK, Episodes, left_out, recorded_keys
 from robodiff.data.formats.pieces import control_frequency, episode_rows
+from robodiff.data.formats.robomimic_reader import name_of
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
@@ -82,14 +83,14 @@ def _environment(episodes: Episodes) -> dict[str, Any]:
 def place_of(episodes: Episodes, key: str) -> str | None:
     """Return where a demonstration has a key: where it was in one of robomimic's, else ``actions``, ``obs/<key>``; None
     for what there is no place for."""
-    place = episodes.places.get(key, "")
-    if place == "actions" or place.startswith("obs/"):
+    place, kind = episodes.places.get(key, ""), episodes.features[key].kind
+    if name_of(place, kind) == key:
         return place
     if key == ACTION:
         return "actions"
     if not key.startswith("observation."):
         return None
     name = key.removeprefix("observation.")
-    if episodes.features[key].kind == "image" and name != "image":
+    if kind == "image" and name != "image":
         name = f"{name.removeprefix('images.')}_image"
     return f"obs/{name}"
