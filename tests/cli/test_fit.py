@@ -132,7 +132,7 @@ def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, reco
     assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("preset", [p for p in presets() if p not in KEYPOINTS + ROBOMIMIC])
+@pytest.mark.parametrize("preset", [p for p in presets() if p not in [*KEYPOINTS, *ROBOMIMIC, "generic"]])
 @pytest.mark.slow
 def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)

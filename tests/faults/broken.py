@@ -116,7 +116,7 @@ def unknown_options(policy: Path) -> None:
 
 
 @broken_policy("a newer format", "format_version 2 in config.json",
-               "format_version 2, this robodiff reads 1; load it with the robodiff that wrote it")  # fmt: skip
+               "format_version 2, this robodiff reads 1")  # fmt: skip
 def newer_format(policy: Path) -> None:
     _edit(policy, lambda described: described.update(format_version=2))
 

@@ -117,5 +117,5 @@ def not_a_place_to_write_to(place: Place) -> Seen:
     """nowhere to write to."""
     (place.folder / "FILE").write_text("")
     return run("collect", "pusht", "--episodes", 1, "--out", place.folder / "FILE" / "OUT").refused(
-        1, "FILE/OUT: Not a directory", "name a folder whose parents are folders"
+        1, "FILE/OUT: Not a directory", "choose another path"
     )

@@ -75,7 +75,7 @@ def video_cut_short(folder: Path) -> None:
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
 
 
-@unusable("a broken video", "1200 bytes of an mp4's pictures overwritten", 1, "file-001.mp4: is ", "broken")
+@unusable("a broken video", "1200 bytes of an mp4's pictures overwritten", 1, "file-001.mp4: has no whole frame at")
 def broken_video(folder: Path) -> None:
     content = bytearray((folder / "SET" / VIDEO).read_bytes())
     start = content.index(b"mdat") + 8
@@ -84,7 +84,7 @@ def broken_video(folder: Path) -> None:
 
 
 @unusable("images of another size", "meta/info.json says 48x64", 1,
-          "is 64x80 (height x width), but meta/info.json says 48x64")  # fmt: skip
+          "is 64x80 at 10 frames a second, but meta/info.json says 48x64")  # fmt: skip
 def another_size(folder: Path) -> None:
     path = folder / "SET" / "meta" / "info.json"
     info = json.loads(path.read_text())
@@ -92,14 +92,14 @@ def another_size(folder: Path) -> None:
     path.write_text(json.dumps(info))
 
 
-@unusable("a missing column", "action removed from a parquet file", 1, "file-000.parquet: has no 'action'")
+@unusable("a missing column", "action removed from a parquet file", 1, "file-000.parquet: ", "action")
 def missing_column(folder: Path) -> None:
     path = folder / "SET" / "data" / "chunk-000" / "file-000.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["action"]), path)
 
 
 @unusable("a crop larger than the image", "model.crop_shape [72, 72]", 2,
-          f"crop_shape 72x72 is larger than the image: {CAMERA} is 64x80 (height x width)",
+          f"crop_shape 72x72 is larger than the image: {CAMERA} is 64x80",
           options=("--model.crop_shape", "[72, 72]"))  # fmt: skip
 def large_crop(folder: Path) -> None:
     pass
@@ -117,7 +117,7 @@ def weights(name: str) -> tuple[Any, ...]:
 
 
 @unusable("pretrained weights of another network", "a .safetensors file with other keys and shapes", 2,
-          "other.safetensors: ", "of its weights do not fit the backbone: ", "conv1.weight should be (64, 3, 7, 7)",
+          "other.safetensors: ", "weights do not fit the backbone: ", "conv1.weight should be (64, 3, 7, 7)",
           options=weights("other.safetensors"))  # fmt: skip
 def other_weights(folder: Path) -> None:
     save_file({"conv1.weight": torch.zeros(8, 3, 7, 7)}, folder / "other.safetensors")

@@ -204,7 +204,7 @@ def test_what_is_no_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
     for arguments, code, message in (
         ((tmp_path,), 2, "is not the folder of a run (it has no config.yaml)"),
         ((run, tmp_path), 2, "is not the folder of a run (it has no config.yaml)"),
-        ((), 2, "RUNS: is missing"),
+        ((), 2, "RUNS is missing"),
     ):
         got, _, err = robodiff("report", *arguments)
         assert (got, "Traceback" in err) == (code, False), err

@@ -59,5 +59,5 @@ def test_16_bits_need_a_gpu(robodiff: Run, recording: Path, tmp_path: Path) -> N
     code, _, err = robodiff("fit", *SMALL, *CPU, "--data.path", recording, "--run", tmp_path / "run",
                             "--trainer.precision", "16-mixed")  # fmt: skip
     assert (code, err) == (2, "robodiff fit: error: trainer.precision 16-mixed needs a GPU; on this machine take "
-                              "bf16-mixed or 32-true\n")  # fmt: skip
+                              "bf16-mixed, 32-true\n")  # fmt: skip
     assert not (tmp_path / "run").exists()

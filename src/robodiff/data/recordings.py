@@ -135,6 +135,17 @@ class DataConfig(Document):
         """Where the recording is, as it was given."""
         return getattr(self, "path", "")
 
+    @property
+    def place(self) -> Path:
+        """The file or folder at ``path``.
+
+        Raises:
+            RobodiffError: nothing there.
+        """
+        if not (place := resolve(self.source)).exists():
+            raise RobodiffError(f"{self.source}: no such file or folder")
+        return place
+
     def open(self, keys: Sequence[str] | None = None) -> Recording:
         """Return what there is, checked as far as it can be before arrays are decoded.
 

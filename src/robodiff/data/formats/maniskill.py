@@ -50,7 +50,7 @@ class ManiSkillConfig(DataConfig):
     """The HDF5 file."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        path = Path(self.path).expanduser()
+        path = self.place
         sidecar = _sidecar(path.with_suffix(".json"))
         with hdf5.opened(path) as file:
             every = sorted(filter(_TRAJECTORY.fullmatch, file), key=by_number)

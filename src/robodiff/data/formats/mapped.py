@@ -74,7 +74,7 @@ class MappedConfig(DataConfig):
     """The folder with recording.yaml, or that file under another name."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        path = Path(self.path).expanduser()
+        path = self.place
         file = path / NAME if path.is_dir() else path
         try:
             description = typed(Description, read_yaml(file), "")

@@ -33,7 +33,7 @@ class NpzConfig(DataConfig):
     """The file, or the folder."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        path = Path(self.path).expanduser()
+        path = self.place
         if path.is_file():
             arrays = pieces(path)
             if ENDS not in arrays:

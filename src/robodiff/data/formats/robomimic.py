@@ -15,7 +15,7 @@ import numpy as np
 
 from robodiff.data.episodes import MASK, Episodes, Feature
 from robodiff.data.formats import hdf5
-from robodiff.data.recordings import DataConfig, Format, Recording, resolve
+from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.documents import AtLeast, NotEmpty
 from robodiff.errors import RobodiffError
 
@@ -79,7 +79,7 @@ class RobomimicConfig(DataConfig):
         """Return what the chosen demonstrations hold; no image is read."""
         from robodiff.data.formats.robomimic_reader import open_robomimic
 
-        return open_robomimic(resolve(self.path), self)
+        return open_robomimic(self.place, self)
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """Divide as ``val_filter_key`` says, where it is given."""

@@ -50,7 +50,7 @@ class TableConfig(DataConfig):
     episode."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        root = Path(self.path).expanduser()
+        root = self.place
         files = files_of(root, SUFFIXES)
         if len(files) == 1:
             table = read_table(files[0])

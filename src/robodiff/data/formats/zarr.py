@@ -11,7 +11,7 @@ from pathlib import Path
 from robodiff import registry
 from robodiff.data.episodes import Episodes
 from robodiff.data.naming import LayoutKey
-from robodiff.data.recordings import DataConfig, Format, Recording, resolve
+from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import UsageError
 
 LAYOUTS: dict[str, dict[str, LayoutKey]] = {
@@ -50,7 +50,7 @@ class ZarrConfig(DataConfig):
         """Return what the group holds; nothing is decoded but where episodes end, and their table."""
         from robodiff.data.formats.zarr_reader import open_zarr
 
-        return open_zarr(resolve(self.path), self)
+        return open_zarr(self.place, self)
 
 
 def find_layout(name: str) -> Mapping[str, LayoutKey]:
