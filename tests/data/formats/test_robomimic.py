@@ -253,7 +253,7 @@ def test_held_out_demonstrations_are_not_trained_on(file: Path) -> None:
 
 
 def test_files_that_are_not_hdf5(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: is missing"):
+    with pytest.raises(RobodiffError, match=r"nowhere\.hdf5: no such file"):
         read_robomimic(tmp_path / "nowhere.hdf5")
     content = file.read_bytes()
     for damaged in (b"", b"text", content[: len(content) // 2], content[:-1]):
