@@ -188,6 +188,8 @@ def load_plugin(word: str) -> None:
         UsageError: there is no such file or module, or it defines nothing of these.
         RobodiffError: it cannot be imported.
     """
+    if not word or word.startswith("--"):
+        raise UsageError("--plugin needs a value: a Python file, or a module")
     file = Path(word).expanduser()
     is_file = file.suffix == ".py" or file.is_file()
     key = str(file.resolve()) if is_file else word

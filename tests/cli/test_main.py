@@ -54,3 +54,10 @@ def test_a_missing_extra_is_named(robodiff: Run, monkeypatch: pytest.MonkeyPatch
     code, _, err = robodiff("data", "info", recording)
     assert code == 1
     assert "pip install 'robodiff[train]'" in err
+
+
+def test_a_plugin_may_stand_before_the_command(robodiff: Run, tmp_path: Path) -> None:
+    for arguments in (("--plugin", tmp_path / "no.py", "data", "info", "x"), ("data", f"--plugin={tmp_path / 'no.py'}")):
+        code, _, err = robodiff(*arguments)
+        assert (code, "no such file" in err) == (2, True), err
+    assert "needs a value" in robodiff("fit", "--plugin")[2]

@@ -36,7 +36,7 @@ ALONE_AFTER = 5.0
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; exit with 0, with 1 for a failure, with 2 for a mistake in what was asked for."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments, plugins = _split_plugins(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(_help())
@@ -48,7 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         if command not in COMMANDS:
             known = ", ".join(COMMANDS)
             raise UsageError(f"unknown command {command!r}; there is {known}.{nearest(command, COMMANDS)}")
-        importlib.import_module(f"robodiff.cli.{command}").run(_load_plugins(arguments[1:]))
+        for word in plugins:  # before anything is looked up
+            from robodiff.registry import load_plugin
+
+            load_plugin(word)
+        importlib.import_module(f"robodiff.cli.{command}").run(arguments[1:])
     except RobodiffError as error:
         _fail(f"robodiff {command}: error: {error}", 2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
@@ -68,21 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"robodiff {command}: error: {failure}\n{UNWRITABLE[error.errno]}, then go on with {again}")
 
 
-def _load_plugins(arguments: list[str]) -> list[str]:
-    """Import what ``--plugin`` names, before anything is looked up; return the other arguments."""
-    rest: list[str] = []
-    words = iter(arguments)
+def _split_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without ``--plugin``, and what that names, wherever it stands."""
+    rest, plugins, words = [], [], iter(arguments)
     for word in words:
-        if word == "--plugin" or word.startswith("--plugin="):
-            from robodiff.registry import load_plugin
-
-            name = word.partition("=")[2] or next(words, "")
-            if not name or name.startswith("--"):
-                raise UsageError("--plugin needs a value: a Python file, or a module")
-            load_plugin(name)
+        if word == "--plugin":
+            plugins.append(next(words, ""))
+        elif word.startswith("--plugin="):
+            plugins.append(word.partition("=")[2])
         else:
             rest.append(word)
-    return rest
+    return rest, plugins
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
