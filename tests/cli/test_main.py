@@ -57,7 +57,8 @@ def test_a_missing_extra_is_named(robodiff: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_plugin_may_stand_before_the_command(robodiff: Run, tmp_path: Path) -> None:
-    for arguments in (("--plugin", tmp_path / "no.py", "data", "info", "x"), ("data", f"--plugin={tmp_path / 'no.py'}")):
+    absent = tmp_path / "no.py"
+    for arguments in (("--plugin", absent, "data", "info", "x"), ("data", f"--plugin={absent}")):
         code, _, err = robodiff(*arguments)
         assert (code, "no such file" in err) == (2, True), err
     assert "needs a value" in robodiff("fit", "--plugin")[2]
