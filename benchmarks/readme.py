@@ -16,7 +16,7 @@ TITLES = {
     "denoisers_pixels": "Push-T from pixels, human demonstrations; success with its 95 % interval",
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
     "training_cpu": "Samples (windows) a second of training, whole steps of `robodiff fit`",
-    "training_gpu": "Samples (windows) a second on a GPU, whole steps of `robodiff fit`, human Push-T from images, one run each",
+    "training_gpu": "Samples (windows) a second on a GPU, whole steps of `fit`, human Push-T from images, one run each",
     "windows": "Training windows gathered per second",
     "video": "Training windows from a camera's video per second, and decoding it for the first time",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
