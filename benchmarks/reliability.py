@@ -18,8 +18,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 HEAD = """# Reliability
 
 Every fault in these tables is caused for real, in a process of its own, and what is said to be kept is checked; the
-same is done by `make test`. The tables are made by `python -m benchmarks.reliability`. `RUN` is a run's folder, `OUT`
-what `--out` names, `DATA` a recording.
+same is done by `make test-all`. The tables are made by `python -m benchmarks.reliability`. `RUN` is a run's folder,
+`OUT` what `--out` names, `DATA` a recording.
 
 How it is done: files are written beside their target, synced and renamed; folders, too, and a reader finds the last
 whole one even where a process was killed between two renames. What killed processes left is cleared up by the next that

@@ -5,6 +5,7 @@ the file's own name, with what it is called here. What is common to all formats 
 read, agents, the rate, and that every value is finite. Imports no torch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -89,7 +90,7 @@ class Recording:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Document):
+class DataConfig(Document, ABC):
     """Demonstrations and how they become batches: options of every format."""
 
     registry_kind: ClassVar[str] = "data"
@@ -146,6 +147,7 @@ class DataConfig(Document):
             raise RobodiffError(f"{self.source}: no such file or folder")
         return place
 
+    @abstractmethod
     def open(self, keys: Sequence[str] | None = None) -> Recording:
         """Return what there is, checked as far as it can be before arrays are decoded.
 
@@ -155,7 +157,6 @@ class DataConfig(Document):
         Raises:
             RobodiffError: nothing there, or a broken recording; the message names file, key and first bad frame.
         """
-        raise NotImplementedError
 
     def read(self, observation_keys: Sequence[str] | None = None) -> Episodes:
         """Read the observations that are named, or all, and the actions.
