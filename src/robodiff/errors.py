@@ -25,6 +25,21 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Return names one after another, the first of them where there are many."""
+    every = [*names]
+    more = f", and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(map(str, every[:most]))}{more}"
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: what is no printable character is written as an escape.
+
+    Names come from files of others, and an escape sequence in one may rewrite the screen.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return ``" Did you mean 'x'?"`` for the known name that is closest to ``name``, or nothing."""
     from difflib import get_close_matches
@@ -49,4 +64,4 @@ def notice(message: str) -> None:
     Of processes that train together only the first tells it.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(f"robodiff: note: {message}", file=sys.stderr)
+        print(f"robodiff: note: {printable(message)}", file=sys.stderr)

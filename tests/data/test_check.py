@@ -248,9 +248,10 @@ def test_all_faults_of_one_kind_are_found_at_once(tmp_path: Path, scripted: Raw)
     episode = int(np.searchsorted(raw["ends"], 400, side="right"))
     assert [(f.check, f.key, f.episode, f.frame) for f in found] == [
         ("finite", "data/state", 0, 3), ("finite", "data/state", episode, 400)]  # fmt: skip
-    raw["action"], raw["img"] = raw["action"][:-1], raw["img"][:-2]  # nothing of such a file is decoded
+    raw["action"], raw["img"] = raw["action"][:-1], raw["img"][:-2]  # the state is examined all the same
     found = examine(written(tmp_path / "l.zarr", raw), WINDOW)
-    assert sorted((f.check, f.key) for f in found) == [("unequal", "data/action"), ("unequal", "data/img")]
+    assert sorted({(f.check, f.key) for f in found if f.severity == "fatal"}) == [
+        ("finite", "data/state"), ("unequal", "data/action"), ("unequal", "data/img")]  # fmt: skip
     two_wrong = {**scripted, "action": scripted["action"][:, :1], "state": scripted["state"][:, :4]}
     assert [f.key for f in examine(written(tmp_path / "b.zarr", two_wrong), WINDOW)] == ["data/state", "data/action"]
     assert [f.key for f in examine(written(tmp_path / "c.zarr", {"ends": raw["ends"], "img": raw["img"]}), WINDOW)] == [
@@ -275,7 +276,7 @@ def test_what_is_no_recording_is_a_finding(tmp_path: Path, name: str, value: np.
     for key, array in ({key: a for key, a in whole.items() if not name.startswith(key)} | {name: value}).items():
         group.create_array(key, data=array)
     findings = examine(ZarrConfig(path=str(tmp_path / "odd.zarr"), layout="pusht"), WINDOW)
-    assert [f.severity for f in findings] == ["fatal"]
+    assert [f.severity for f in findings if f.check in ("form", "ends")] == ["fatal"]
     assert name.startswith(f"{findings[0].key}") or name.endswith(f"{findings[0].key}")
 
 

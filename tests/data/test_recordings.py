@@ -292,7 +292,7 @@ def test_what_there_is_is_told_without_decoding_images(
     tmp_path: Path, numbers: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = zarr_file(tmp_path / "d.zarr", **numbers)
-    monkeypatch.setattr("robodiff.data.recordings.as_images", None)
+    monkeypatch.setattr("robodiff.data.stored.as_images", None)
     episodes, images = open_path(path, episodes=[1]).overview()
     assert images == {"observation.image": Feature("image", (3, 8, 12), "uint8"),
                       "observation.images.wrist": Feature("image", (3, 8, 12), "uint8")}  # fmt: skip

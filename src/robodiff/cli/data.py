@@ -17,7 +17,7 @@ from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
 from robodiff.documents import AtLeast, hints
-from robodiff.errors import UsageError, nearest, notice
+from robodiff.errors import UsageError, listed, nearest, notice, printable
 from robodiff.progress import bar, say
 
 T = TypeVar("T", bound="InfoOptions")
@@ -153,8 +153,8 @@ def check(options: CheckOptions, source: DataConfig) -> None:
     findings = examine(source, window)
     fatal = any(finding.severity == "fatal" for finding in findings)
     if options.json:
-        listed = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps({"source": options.path, "trainable": not fatal, "findings": listed}, indent=2))
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"source": options.path, "trainable": not fatal, "findings": rows}, indent=2))
     else:
         print_findings(options.path, findings)
     if fatal:
@@ -178,7 +178,7 @@ def convert(options: ConvertOptions, source: DataConfig) -> None:
     with bar(console, "episodes", len(episodes)) as advance:
         lost = write(episodes, out, advance, images=options.images)
     if episodes.unread:
-        notice(f"{episodes.source} also holds {', '.join(episodes.unread)}; not read, and left out")
+        notice(f"{episodes.source} also holds {listed(episodes.unread)}; not read, and left out")
     if lost:
         notice(f"{out} has no place for {', '.join(lost)}; left out")
     say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}")
@@ -194,12 +194,12 @@ ACTIONS: dict[str, tuple[type[InfoOptions], Callable[[Any, DataConfig], None]]] 
 
 def print_findings(path: str, findings: list[Finding]) -> None:
     """Print findings, worst first, those of one kind in a key together, and a verdict."""
-    print(path)
+    print(printable(path))
     kinds: dict[tuple, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.check, finding.key), []).append(finding)
     for first, *others in kinds.values():
-        print(f"{first.severity}: {first.message}\n    {first.advice}")
+        print(printable(f"{first.severity}: {first.message}\n    {first.advice}"))
         if others:
             episodes = sorted({f.episode for f in others if f.episode is not None})
             where = f", episode {', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
@@ -224,10 +224,13 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
         array = episodes.arrays.get(key)
         ends = ("", "") if array is None else (_numbers(array.min(axis=0)), _numbers(array.max(axis=0)))
         cells = (key, str(feature.shape), feature.dtype, feature.unit or "", *ends)
-        table.add_row(*map(Text, cells))  # not as markup, which names may look like
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # not as markup, which names may look like
     console.print(table)
     if episodes.unread:
-        say(console, f"not read: {', '.join(episodes.unread)}")
+        unread = listed((f"{key} ({what})" for key, what in episodes.unread.items()), most=40)
+        say(console, f"not read: {unread}")
+    for finding in episodes.findings:
+        say(console, f"{finding.severity}: {finding.message}")
 
 
 def _summary(column: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
 from robodiff.documents import plain
-from robodiff.errors import NotFetched, RobodiffError, UsageError
+from robodiff.errors import NotFetched, RobodiffError, UsageError, listed, notice
 
 STATE = "observation.state"
 SEVERITIES = ("fatal", "warning", "note")
@@ -59,7 +59,7 @@ def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
         NotFetched: it cannot be had from the hub.
     """
     try:
-        episodes = source.read_chosen()
+        episodes = source.read_chosen(salvage=True)
     except RecordingError as error:
         return list(error.findings)
     except (UsageError, NotFetched):
@@ -71,7 +71,7 @@ def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
 
 def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
     """Return everything that is found in what could be read, worst first."""
-    findings = [finding for check in CHECKS for finding in check(episodes)]
+    findings = [*episodes.findings, *(finding for check in CHECKS for finding in check(episodes))]
     findings += too_short(episodes, window)
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
@@ -90,6 +90,8 @@ def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episod
     except RecordingError as error:
         command = shlex.join(["robodiff", "data", "check", *words_of(source)])
         raise RobodiffError(f"{error}\nall that is wrong with it: {command}") from None
+    for each in episodes.findings:
+        notice(f"{episodes.source}: {each.message}; {each.advice}")
     return episodes
 
 
@@ -108,7 +110,8 @@ def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
     """Find no actions, or actions that are no numbers or never change."""
     fatal = partial(Finding, "fatal", "learnable")
     if ACTION not in episodes.arrays:
-        yield fatal(f"no key is called {ACTION}; there is {', '.join(episodes.arrays)}", "name it in the key map")
+        if _is_whole(episodes):
+            yield fatal(f"no key is called {ACTION}; there is {listed(episodes.arrays)}", "name it in the key map")
     elif episodes.features[ACTION].kind != "vector":
         yield fatal(f"action holds {episodes.features[ACTION].kind}s", "name another key in the key map", key=ACTION)
     elif not _moving(episodes.arrays[ACTION]).any():
@@ -117,7 +120,7 @@ def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
 
 def nothing_to_see(episodes: Episodes) -> Iterator[Finding]:
     """Find no observations; ``fit`` refuses it where the policy is made."""
-    if not any(key.startswith("observation.") for key in episodes.arrays):
+    if not any(key.startswith("observation.") for key in episodes.arrays) and _is_whole(episodes):
         message = "no key starts with observation.; a policy must see something"
         yield Finding("fatal", "learnable", message, "name one in the key map")
 
@@ -147,7 +150,7 @@ def resting(episodes: Episodes) -> Iterator[Finding]:
         still = np.flatnonzero(~_moving(array))
         if not still.size or (key == ACTION and len(still) == array.shape[1]):
             continue  # no action at all is another finding
-        message = f"{', '.join(_dimension(episodes, key, d) for d in still.tolist())} never changes"
+        message = f"{listed(_dimension(episodes, key, d) for d in still.tolist())} never changes"
         severity, advice = "note", "harmless; is the sensor connected?"
         if key == ACTION:
             severity, advice = "warning", "no policy can learn to move it; is that meant?"
@@ -274,6 +277,11 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
 """What can be read and would still harm training; ``fit`` runs them, too."""
 CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
+
+
+def _is_whole(episodes: Episodes) -> bool:
+    """Tell whether all keys could be read; a key that is absent may else be one that is broken."""
+    return not any(each.severity == "fatal" and each.check != "unwritten" for each in episodes.findings)
 
 
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from robodiff.data.cache import memory_free
 from robodiff.documents import Between, Document, brief
-from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.errors import RobodiffError, UsageError, listed, nearest
 
 ACTION = "action"
 PAST_ACTION = "observation.past_action"
@@ -26,6 +26,8 @@ CHANNELS = (1, 3, 4)
 LONGEST_ROW = 512
 LARGEST_MATRIX = 16
 """A row of more bytes is an encoded image, a matrix of more rows or columns a depth map or a mask."""
+ROUNDED = 1e-3
+"""A share of the range of a dimension by which float32 may be off."""
 WHERE = ("episode_index", "demo")
 """Columns of a table that say which episode of its source one is; a new recording counts for itself."""
 MASK = "mask."
@@ -101,8 +103,10 @@ class Episodes:
     ``robot_type``."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Per key its name in the source, where the format's writer could not tell it from the key."""
-    unread: Sequence[str] = ()
-    """What else the source holds, by its own names, and was not read."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """What else the source holds and was not read: by its own names, of what type and shape."""
+    findings: Sequence[Finding] = ()
+    """What was found while it was read."""
 
     @property
     def lengths(self) -> np.ndarray:
@@ -223,7 +227,7 @@ def recorded_keys(source: str, keys: Sequence[str], known: Collection[str]) -> l
         RobodiffError: another key is not there.
     """
     if missing := [key for key in keys if key not in known and key != PAST_ACTION]:
-        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {', '.join(known)}.{nearest(missing[0], known)}")
+        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {listed(known)}.{nearest(missing[0], known)}")
     return [key for key in keys if key in known]
 
 
@@ -249,6 +253,32 @@ def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
         return []
     message = f"{key} has {frames} frames, but the last episode ends at {episode_ends[-1]}"
     return [Finding("fatal", "unequal", message, "every array must be as long as the last episode_ends says", key)]
+
+
+def unwritten(
+    key: str, frames: np.ndarray, episode_ends: np.ndarray, numbers: Sequence[int] = (), names: Sequence[str] = ()
+) -> list[Finding]:
+    """Return in which episodes an array lacks frames.
+
+    Args:
+        key: the array.
+        frames: (n,) of all episodes those that were never written, rising.
+        episode_ends: (E,) the frame after each episode's last.
+        numbers: of each episode in its source; their places when empty.
+        names: what the file calls each episode, if it does.
+    """
+    findings = []
+    places = np.searchsorted(episode_ends, frames, side="right")
+    starts = np.concatenate([[0], episode_ends])
+    advice = "copy or record it again, or leave the episode out; if they are all 0 by right: accept_unwritten true"
+    for place in np.unique(places[places < len(episode_ends)]).tolist():
+        missing = frames[places == place]
+        first, last = (missing[[0, -1]] - starts[place]).tolist()
+        number = numbers[place] if len(numbers) else place
+        which = f"frame {first}" if first == last else f"frames {first} to {last}"
+        message = f"{key} was never written at {which} of {names[place] if names else f'episode {number}'}"
+        findings.append(Finding("fatal", "unwritten", message, advice, key, number, int(missing[0])))
+    return findings
 
 
 def episode_numbers(source: str, numbers: list[int] | None, count: int) -> list[int]:
@@ -295,10 +325,13 @@ def check_finite(
 def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"] | None:
     """Return what frames of this shape and type are: images, numbers, or neither.
 
-    Planes of numbers and of one channel that is not uint8 are depth or masks; long rows of bytes are encoded images.
+    Planes of bytes are grey images, other planes, and one channel that is not uint8, depth or masks; long rows of bytes
+    are encoded images.
     """
     if 0 in shape or dtype.kind not in "biuf" or max(shape, default=1) > LARGEST:
         return None
+    if len(shape) == 2 and dtype == np.uint8 and min(shape) > LARGEST_MATRIX // 2:
+        return "image"
     if len(shape) == 3 and (shape[0] in CHANNELS or shape[2] in CHANNELS) and min(shape[1], max(shape[::2])) > 1:
         return "image" if dtype == np.uint8 or 3 in (shape[0], shape[2]) else None
     if dtype == np.uint8 and (len(shape) > 1 or math.prod(shape) > LONGEST_ROW):
@@ -314,18 +347,41 @@ def wrong_form(key: str, expected: str, frame: int | None = None) -> Finding:
 
 
 def as_vectors(source: str, key: str, array: np.ndarray) -> np.ndarray:
-    """Return (N,), (N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened."""
+    """Return (N,), (N, D) or (N, ...) numbers as float32 (N, D), trailing dimensions flattened; see ``rounded``."""
     if array.ndim < 1 or array.ndim > 3 or kind_of(array.shape[1:], array.dtype) != "vector":
         raise RecordingError(source, [wrong_form(key, f"numbers (frames, D); found {array.dtype} {array.shape}")])
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
 
 
+def rounded(key: str, array: np.ndarray, converted: np.ndarray) -> list[Finding]:
+    """Return where float32 (N, D) does not hold what numbers (N, ...) say: whole ones above 2^24, or moves that are
+    small beside the numbers, as those of a clock that counts from 1970 are."""
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return []
+    exact, is_whole = array.reshape(len(array), -1), array.dtype.kind in "iu"
+    for dimension in range(exact.shape[1]):
+        values, kept = exact[:, dimension], converted[:, dimension]
+        if is_whole:
+            with np.errstate(invalid="ignore"):  # 2^64 - 1 becomes a float that no integer holds
+                off = kept.astype(array.dtype) != values
+        else:
+            off = np.abs(kept - values) > ROUNDED * max(np.ptp(values), SMALLEST_RANGE)
+        if off.any():
+            frame = int(off.argmax())
+            message = (
+                f"{key}[{dimension}] is {values[frame]} at frame {frame}, which float32 rounds to {kept[frame]:.17g}"
+            )
+            return [Finding("warning", "rounded", message, "subtract what is constant from it, or leave it out", key)]
+    return []
+
+
 def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
-    """Return images (N, C, H, W) or (N, H, W, C) as uint8 (N, C, H, W); floats must be whole numbers from 0 to 255.
+    """Return images (N, C, H, W), (N, H, W, C) or (N, H, W) as uint8 (N, C, H, W); floats must be whole, 0 to 255.
 
     From contiguous images windows are gathered several times as fast: they become so where memory has ample room. A
     memory-mapped array of uint8 stays one.
     """
+    array = array[:, None] if array.ndim == 3 else array
     if array.ndim != 4 or 0 in array.shape or not {array.shape[1], array.shape[3]} & {*CHANNELS}:
         raise RecordingError(source, [wrong_form(key, f"images of 1, 3 or 4 channels; found shape {array.shape}")])
     if array.shape[1] not in CHANNELS:

@@ -1,5 +1,6 @@
 """What arrays of a file are called here: by a layout or key map, by their own names, and of several agents."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
 NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES)
 """Last parts of names that no observation has, but where a key map says so."""
+
+
+NOT_SEEN = re.compile(r"(^|[._/])(depth|disparity|masks?|seg|segmentation|labels?)([._/]|$)", re.IGNORECASE)
+"""In the names of planes of bytes that are not what a camera saw."""
 
 
 @dataclass(frozen=True)

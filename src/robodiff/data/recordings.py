@@ -7,7 +7,7 @@ read, agents, the rate, and that every value is finite. Imports no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -19,74 +19,19 @@ from robodiff.data.episodes import (
     Episodes,
     Feature,
     Finding,
-    RecordingError,
-    as_images,
-    as_vectors,
-    check_ends,
-    check_finite,
     episode_numbers,
     raise_faults,
     recorded_keys,
 )
-from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
+from robodiff.data.naming import NOT_SEEN, LayoutKey, Sources, find_key, of_agent
+from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo
-from robodiff.errors import RobodiffError, UsageError, nearest, notice
+from robodiff.errors import RobodiffError, UsageError, listed, nearest, notice
 from robodiff.files import is_repository, reading
 
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One array of a recording, over all frames of the episodes that are read; nothing is decoded before ``read``."""
-
-    shape: tuple[int, ...]
-    """Of one frame, as the file has it."""
-    dtype: str
-    """As the file has it."""
-    read: Callable[[], np.ndarray] | None
-    """Return (N, ...): images as uint8 (N, C, H, W), memory-mapped where large; else numbers, as the file has them.
-    None where it is neither (texts, depth, point clouds): it is described and left out."""
-    name: str | None = None
-    """What it is called here, unless a key map says otherwise; None: it is read only where a key map names it."""
-    feature: Feature | None = None
-    """What one frame of it is here, as ``read`` gives it; None where that is not known."""
-    faults: Sequence[Finding] = ()
-    """What is known to be wrong with it before it is decoded; told where it is to be read."""
-
-    @property
-    def is_image(self) -> bool:
-        """Whether it is images, as far as that is known."""
-        return self.feature is not None and self.feature.kind == "image"
-
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether it is something else than images or numbers, and nothing more is wrong with it."""
-        return self.read is None and not self.faults
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What a format finds at a path: all that can be known before arrays are decoded."""
-
-    source: str
-    """Where it is, for messages."""
-    arrays: Mapping[str, Stored]
-    """By the file's own names."""
-    episode_ends: np.ndarray
-    """(E,) int64: the frame after each episode's last."""
-    fps: float | None
-    """Frames per second; None where the file does not say it."""
-    names: Sequence[str] = ()
-    """What the file calls each episode, where it is not by their numbers."""
-    table: Mapping[str, list[Any]] = field(default_factory=dict)
-    """As in ``Episodes``; ``episode_index`` has the numbers of the episodes where only some were opened."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """As in ``Episodes``."""
-    layout: Mapping[str, LayoutKey] | None = None
-    """By the names here, of what each key is made, where arrays are not simply called otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +62,9 @@ class DataConfig(Document, ABC):
     """Share of the episodes that is held out for validation; 0 holds none out."""
     val_split_seed: Annotated[int, AtLeast(0)] = 42
     """Chooses which episodes are held out."""
+    accept_unwritten: bool = False
+    """Train also on frames that were never written and read as zeros, which data check names: zarr leaves out chunks
+    that are all zeros, and so do writers that are killed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,9 +115,9 @@ class DataConfig(Document, ABC):
         keys = None if observation_keys is None else list(dict.fromkeys([*observation_keys, ACTION]))
         return self.load(self.open(keys), keys)
 
-    def read_chosen(self) -> Episodes:
-        """Read everything of the episodes that are to be used."""
-        episodes = self.read()
+    def read_chosen(self, salvage: bool = False) -> Episodes:
+        """Read everything of the episodes that are to be used; see ``load``."""
+        episodes = self.load(self.open(), None, salvage)
         return episodes.only(self.chosen(episodes))
 
     def overview(self) -> tuple[Episodes, dict[str, Feature]]:
@@ -178,47 +126,40 @@ class DataConfig(Document, ABC):
         sources = self.select(recording, None)
         stored = {name: recording.arrays[made_of[0].file_key] for name, made_of in sources.items()}
         images = {name: each.feature for name, each in stored.items() if each.feature and each.is_image}
-        episodes = self.load(recording, [name for name in sources if name not in images])
+        episodes = self.load(recording, [name for name in sources if name not in images], salvage=True)
         seen = {part.file_key for name in images for part in sources[name]}
-        episodes = replace(episodes, unread=[key for key in episodes.unread if key not in seen])
+        episodes = replace(episodes, unread={key: what for key, what in episodes.unread.items() if key not in seen})
         return episodes.only(self.chosen(episodes)), images
 
-    def load(self, recording: Recording, keys: Sequence[str] | None) -> Episodes:
+    def load(self, recording: Recording, keys: Sequence[str] | None, salvage: bool = False) -> Episodes:
         """Read what was opened.
 
         Args:
             recording: what ``open`` returned.
             keys: by their names here; all that can be read when None.
+            salvage: leave out the keys with which something is wrong, which the episodes' findings then tell; else it
+                is raised.
         """
         sources = self.select(recording, keys)
-        parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
-        raise_faults(recording.source, (fault for stored in parts.values() for fault in stored.faults))
-        ends = check_ends(recording.source, recording.episode_ends)
-        arrays: dict[str, np.ndarray] = {}
-        for images in (False, True):  # numbers first: what is wrong with them is found before images are decoded
-            some = {key: each.read() for key, each in parts.items() if each.read and each.is_image is images}
-            check_finite(recording.source, some, ends, recording.names)
-            arrays |= some
-        made, features, faults = {}, {}, []
-        for name, made_of in sources.items():
-            try:
-                pieces = [_converted(recording.source, part, arrays[part.file_key]) for part in made_of]
-            except RecordingError as error:
-                faults += error.findings
-                continue
-            made[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-            features[name] = _feature(made[name], [(part, parts[part.file_key].feature) for part in made_of])
-        raise_faults(recording.source, dict.fromkeys(faults))
+        reading = Reading(recording, salvage, self.accept_unwritten, [*recording.findings])
+        arrays, features = reading.read(sources)
+        read = {part.file_key for made_of in sources.values() for part in made_of}
+        unread = {key: str(stored) for key, stored in recording.arrays.items() if key not in read}
+        if keys is None and self.key_map is None and recording.layout is None:
+            reading.findings += (
+                _left_out(key, recording.arrays[key]) for key in unread if _may_be_meant(recording, key)
+            )
         return Episodes(
             source=self.source,
-            arrays=made,
-            episode_ends=ends,
+            arrays=arrays,
+            episode_ends=reading.episode_ends,
             fps=self.rate(recording),
             features=features,
             table=recording.table,
             attributes=recording.attributes,
             places={name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1},
-            unread=[key for key in recording.arrays if key not in parts],
+            unread=unread,
+            findings=reading.findings,
         )
 
     def select(self, recording: Recording, keys: Sequence[str] | None) -> Sources:
@@ -230,14 +171,11 @@ class DataConfig(Document, ABC):
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
-        parts = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]
-        unreadable = [(name, key) for name, key in parts if recording.arrays[key].is_unreadable]
-        faults = [_neither(key, recording.arrays[key]) for _, key in unreadable]
+        every = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]
+        unreadable = {name: key for name, key in every if recording.arrays[key].is_unreadable}
         if keys is not None or self.key_map is not None or recording.layout is not None:
-            raise_faults(recording.source, faults)
-        for fault in faults:
-            notice(f"{recording.source}: {fault.message}; left out")
-        return {name: made_of for name, made_of in sources.items() if name not in dict(unreadable)}
+            raise_faults(recording.source, (_neither(key, recording.arrays[key]) for key in unreadable.values()))
+        return {name: made_of for name, made_of in sources.items() if name not in unreadable}
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -373,14 +311,15 @@ def _default_layout(recording: Recording) -> dict[str, LayoutKey]:
         if stored.name in layout:
             twins = f"{layout[stored.name].file_key} and {file_key} would both be called {stored.name}"
             raise RobodiffError(f"{recording.source}: {twins}; rename one of them, or give a key map")
-        if stored.name is not None:
+        is_plane = stored.is_image and stored.feature is not None and stored.feature.shape[0] == 1
+        if stored.name is not None and not (is_plane and NOT_SEEN.search(file_key)):
             layout[stored.name] = LayoutKey(file_key)
     return layout
 
 
 def _missing(key: str, arrays: Mapping[str, Stored]) -> Finding:
     known = nearest(key, [name.rpartition("/")[2] for name in arrays])
-    message = f"{key} is missing.{known} It holds {', '.join(arrays)}"
+    message = f"{key} is missing.{known} It holds {listed(arrays)}"
     return Finding("fatal", "keys", message, "choose another layout or a key map", key)
 
 
@@ -389,16 +328,13 @@ def _neither(key: str, stored: Stored) -> Finding:
     return Finding("fatal", "form", message, "convert it, or name another key", key)
 
 
-def _converted(source: str, part: LayoutKey, array: np.ndarray) -> np.ndarray:
-    """Return what a key is made of, as images or vectors."""
-    convert = part.convert or (as_images if array.ndim == 4 else as_vectors)
-    return convert(source, part.file_key, array)
+def _left_out(key: str, stored: Stored) -> Finding:
+    return replace(
+        _neither(key, stored), severity="note", check="unread", advice="left out; harmless if it is not meant"
+    )
 
 
-def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:
-    """Return what an array holds; names and unit are those of its parts, where nothing was cut out of them."""
-    units = {part.unit or (feature.unit if feature else None) for part, feature in parts}
-    names = [feature.names for part, feature in parts if feature is not None and part.convert is None]
-    whole = [name for each in names for name in each or ()]
-    fits = array.ndim == 2 and len(whole) == array.shape[1]
-    return Feature.of(array, units.pop() if len(units) == 1 else None, tuple(whole) if fits else None)
+def _may_be_meant(recording: Recording, key: str) -> bool:
+    """Tell whether an array that is not read holds what a policy might observe: more than a number or a text."""
+    stored = recording.arrays[key]
+    return len(stored.shape) > 0 and (stored.is_unreadable or stored.is_image)

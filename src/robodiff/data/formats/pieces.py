@@ -19,7 +19,8 @@ from robodiff.data.cache import Part, memory_free
 from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
-from robodiff.data.recordings import DataConfig, Recording, Stored
+from robodiff.data.recordings import DataConfig
+from robodiff.data.stored import Recording, Stored
 from robodiff.errors import RobodiffError
 
 BLOCK = 2**25
@@ -263,7 +264,9 @@ class Gathered:
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return height, width and channels of images, which a file has first or last."""
+    """Return height, width and channels of images, which a file has first or last, or not at all where they are grey."""
+    if len(shape) == 2:
+        return (*shape, 1)
     return (shape[1], shape[2], shape[0]) if shape[0] in CHANNELS else (shape[0], shape[1], shape[2])
 
 

@@ -13,7 +13,7 @@ from robodiff.data.episodes import ACTION, MASK, Feature, episode_numbers
 from robodiff.data.formats import hdf5
 from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, check_room, control_frequency, hwc
 from robodiff.data.formats.robomimic import RobomimicConfig
-from robodiff.data.recordings import Recording
+from robodiff.data.stored import Recording
 from robodiff.errors import RobodiffError, UsageError, nearest
 
 _NO_COLUMNS = ("num_samples", "model_file", "ep_meta")

@@ -21,7 +21,7 @@ from robodiff.data.formats.pieces import check_room, hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
 from robodiff.data.images import Resized, target_size
 from robodiff.data.naming import usual_names
-from robodiff.data.recordings import Recording, Stored
+from robodiff.data.stored import Recording, Stored
 from robodiff.documents import Above, convert
 from robodiff.errors import RobodiffError
 from robodiff.files import reading

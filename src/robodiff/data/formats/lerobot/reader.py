@@ -23,7 +23,7 @@ from robodiff.data.formats.pictures import decode_picture
 from robodiff.data.formats.pieces import column_values
 from robodiff.data.images import resized, target_size
 from robodiff.data.naming import usual_names
-from robodiff.data.recordings import Recording, Stored
+from robodiff.data.stored import Recording, Stored
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.machine import cores
