@@ -329,9 +329,8 @@ def _neither(key: str, stored: Stored) -> Finding:
 
 
 def _left_out(key: str, stored: Stored) -> Finding:
-    return replace(
-        _neither(key, stored), severity="note", check="unread", advice="left out; harmless if it is not meant"
-    )
+    advice = "a key map can name it" if stored.is_image else "it is neither numbers nor images that can be read"
+    return Finding("note", "unread", f"{key}, {stored.dtype} of shape {stored.shape}, is left out", advice, key)
 
 
 def _may_be_meant(recording: Recording, key: str) -> bool:

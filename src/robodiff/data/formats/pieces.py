@@ -264,7 +264,7 @@ class Gathered:
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return height, width and channels of images, which a file has first or last, or not at all where they are grey."""
+    """Return height, width and channels of images, which a file has first or last, or where they are grey not at all."""
     if len(shape) == 2:
         return (*shape, 1)
     return (shape[1], shape[2], shape[0]) if shape[0] in CHANNELS else (shape[0], shape[1], shape[2])
