@@ -271,7 +271,7 @@ def test_all_faults_of_one_kind_are_found_at_once(tmp_path: Path, scripted: Raw)
     ],
 )
 def test_what_is_no_recording_is_a_finding(tmp_path: Path, name: str, value: np.ndarray) -> None:
-    whole = {"data/state": np.zeros((30, 5)), "data/action": np.zeros((30, 2)), "meta/episode_ends": np.array([30])}
+    whole = {"data/state": np.ones((30, 5)), "data/action": np.ones((30, 2)), "meta/episode_ends": np.array([30])}
     group = zarr.open_group(tmp_path / "odd.zarr", mode="w")
     for key, array in ({key: a for key, a in whole.items() if not name.startswith(key)} | {name: value}).items():
         group.create_array(key, data=array)

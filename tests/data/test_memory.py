@@ -25,7 +25,7 @@ path, free, room = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + room, used + room))  # private memory; mapped files do not count
 cache.memory_free = lambda: free
-config = ZarrConfig(path=path, fps=10, val_split=0.9, val_batch_size=16)
+config = ZarrConfig(path=path, fps=10, val_split=0.9, val_batch_size=16, accept_unwritten=True)
 data = WindowDataModule(config, WindowShape(2, 16, 8), None, seed=0)
 windows = bright = 0
 for batch in data.val_dataloader():

@@ -86,11 +86,12 @@ def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episod
         episodes = source.read(observation_keys)
         findings = [finding for check in FATAL_CHECKS for finding in check(episodes)]
         chosen = {episodes.number(place) for place in source.chosen(episodes)}
-        raise_faults(episodes.source, (each for each in findings if each.episode is None or each.episode in chosen))
+        told = [each for each in (*findings, *episodes.findings) if each.episode is None or each.episode in chosen]
+        raise_faults(episodes.source, (each for each in told if each.severity == "fatal"))
     except RecordingError as error:
         command = shlex.join(["robodiff", "data", "check", *words_of(source)])
         raise RobodiffError(f"{error}\nall that is wrong with it: {command}") from None
-    for each in episodes.findings:
+    for each in told:
         notice(f"{episodes.source}: {each.message}; {each.advice}")
     return episodes
 

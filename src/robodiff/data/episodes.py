@@ -146,11 +146,14 @@ class Episodes:
             return self
         frames = np.concatenate([np.arange(s.start, s.stop) for s in map(self.slice, places.tolist())])
         table = {name: [column[place] for place in places.tolist()] for name, column in self.table.items()}
+        numbers = [self.number(place) for place in places.tolist()]
+        kept = {None, *numbers}
         return replace(
             self,
             arrays={key: array[frames] for key, array in self.arrays.items()},
             episode_ends=np.cumsum(self.lengths[places]),
-            table={**table, "episode_index": [self.number(place) for place in places.tolist()]},
+            table={**table, "episode_index": numbers},
+            findings=[each for each in self.findings if each.episode in kept],
         )
 
     def columns(self, *types: type) -> dict[str, list[Any]]:
@@ -270,7 +273,7 @@ def unwritten(
     findings = []
     places = np.searchsorted(episode_ends, frames, side="right")
     starts = np.concatenate([[0], episode_ends])
-    advice = "copy or record it again, or leave the episode out; if they are all 0 by right: accept_unwritten true"
+    advice = "copy or record it again, or leave the episode out; if zeros are right there: data.accept_unwritten true"
     for place in np.unique(places[places < len(episode_ends)]).tolist():
         missing = frames[places == place]
         first, last = (missing[[0, -1]] - starts[place]).tolist()

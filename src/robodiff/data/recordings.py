@@ -141,7 +141,9 @@ class DataConfig(Document, ABC):
                 is raised.
         """
         sources = self.select(recording, keys)
-        reading = Reading(recording, salvage, self.accept_unwritten, [*recording.findings])
+        is_whole = "episode_index" not in recording.table
+        chosen = episode_numbers(recording.source, self.episodes, len(recording.episode_ends)) if is_whole else None
+        reading = Reading(recording, salvage, self.accept_unwritten, chosen and {*chosen}, [*recording.findings])
         arrays, features = reading.read(sources)
         read = {part.file_key for made_of in sources.values() for part in made_of}
         unread = {key: str(stored) for key, stored in recording.arrays.items() if key not in read}

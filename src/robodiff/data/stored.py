@@ -1,6 +1,6 @@
 """``Recording``: what a format finds at a path before anything is decoded, and how its arrays are read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,7 +93,10 @@ class Reading:
     """Whether keys with which something is wrong are left out; else it is raised."""
     accept_unwritten: bool = False
     """Whether frames that were never written may be trained on."""
+    chosen: Collection[int] | None = None
+    """Episodes that are to be used: what is wrong with others is not raised; all when None."""
     findings: list[Finding] = field(default_factory=list)
+    """What was found so far, and beside the arrays."""
     episode_ends: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(E,) the frame after each episode's last, once they were checked."""
 
@@ -159,7 +162,8 @@ class Reading:
             raise_faults(self.recording.source, self._fatal())
 
     def _fatal(self) -> list[Finding]:
-        return [each for each in self.findings if each.severity == "fatal"]
+        fatal = [each for each in self.findings if each.severity == "fatal"]
+        return [each for each in fatal if each.episode is None or self.chosen is None or each.episode in self.chosen]
 
 
 def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:

@@ -154,7 +154,7 @@ def _external_storage(file: h5py.File) -> None:
         (_external_link, ["episode_2.hdf5", "linked", "link"]),
         (_dangling_link, ["episode_2.hdf5", "linked", "link"]),
         (_unwritten, ["episode_2.hdf5", "qvel", "never written"]),
-        (_half_written, ["episode_2.hdf5", "qvel", "2 of 4"]),
+        (_half_written, ["episode_2.hdf5", "qvel", "never written at frames 16 to 31"]),
         (_virtual, ["episode_2.hdf5", "qvel", "other files"]),
         (_external_storage, ["episode_2.hdf5", "qvel", "other files"]),
     ],

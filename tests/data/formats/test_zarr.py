@@ -106,7 +106,7 @@ def no_action(a: dict[str, np.ndarray]) -> None:
 
 
 def wide_state(a: dict[str, np.ndarray]) -> None:
-    a["state"] = np.zeros((7, 6), np.float32)
+    a["state"] = np.ones((7, 6), np.float32)
 
 
 def fractional_image(a: dict[str, np.ndarray]) -> None:
@@ -154,7 +154,7 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
         read_zarr(path, "push")
     chunk = next(p for p in (path / "data" / "state").rglob("*") if p.is_file() and not p.name.startswith("."))
     chunk.write_bytes(b"not what a compressor wrote")
-    with pytest.raises(RobodiffError, match=r"is not a zarr group .* or a broken one"):
+    with pytest.raises(RobodiffError, match=r"data/state/0.0 decodes to more than the 140 bytes"):
         read_zarr(path, "pusht", fps=10.0)
 
 
@@ -162,7 +162,7 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
     ("array", "claims", "message"),
     [
         ("data/action", {"shape": [2**40, 2]}, r"data/action has 1099511627776 frames, but the last episode ends at 7"),
-        ("data/action", {"shape": [7, 2**19]}, r"data/action has the shape .*: 262144 chunks a frame"),
+        ("data/action", {"shape": [7, 2**19]}, "data/action has 262,144 chunks, of which most were never written"),
         ("data/action", {"shape": [7, 2**40]}, r"data/action is float32 of shape \(1099511627776,\), neither numbers"),
         ("data/action", {"shape": [7, 2**19], "chunks": [2**30, 2**19]}, r"data/action has .* in chunks .*, more"),
         ("meta/episode_ends", {"shape": [2**40]}, r"episode_ends has 1099511627776 rows, but there are 7 frames"),
@@ -183,8 +183,8 @@ def test_claims_are_refused_before_anything_is_decoded(
 def test_what_is_no_array_no_file_or_too_short(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     path = plain(tmp_path / "d.zarr", arrays)
     zarr.open_group(path).create_array("meta/seed", data=np.zeros(1))
-    with pytest.raises(RobodiffError, match="meta/seed has 1 rows of 2"):
-        read_zarr(path, "pusht", fps=10.0)
+    episodes = read_zarr(path, "pusht", fps=10.0)  # which is not trained on
+    assert [(f.severity, f.message) for f in episodes.findings] == [("warning", "meta/seed has 1 rows of 2")]
     del zarr.open_group(path)["meta/seed"]
     zarr.open_group(path).create_group("data/img", overwrite=True)
     with pytest.raises(RobodiffError, match=r"data/img must be an array .* found a group"):

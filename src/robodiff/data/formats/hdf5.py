@@ -1,6 +1,7 @@
 """HDF5 files: what is in one, without what its links and virtual storage lead to elsewhere."""
 
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robodiff.data.episodes import kind_of
-from robodiff.data.formats.pictures import decode_picture, is_picture, picture_size
+from robodiff.data.formats.encoded import pictures_of
 from robodiff.data.formats.pieces import Piece, check_room, steps
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -18,7 +19,15 @@ from robodiff.files import reading
 SUFFIXES = (".hdf5", ".h5")
 MOST_OBJECTS = 200_000
 DEEPEST = 12
+LARGEST_INFLATED = 2**28
+"""Bytes to which a chunk may grow, whatever its dataset declares."""
+_INFLATES = 1032
+"""A byte of DEFLATE holds at most so many (https://zlib.net/zlib_tech.html)."""
+_SOFT_LINK = 1
+"""Links of higher types leave the file (H5Lpublic.h)."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SOUND: set[tuple[str, int, int, int]] = set()
+"""Files, as they were when their links were looked at, all of which stay in them."""
 
 
 def is_hdf5(path: Path) -> bool:
@@ -31,11 +40,35 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file to read; errors name it."""
+    """Open a file to read; errors name it.
+
+    Raises:
+        RobodiffError: it cannot be read, links to another file, or holds more objects than a recording has.
+    """
     import h5py
 
     with reading(path, "an HDF5 file"), h5py.File(path, "r", locking="best-effort") as file:
+        status = path.stat()
+        state = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if state not in _SOUND:
+            _check_links(path, file)
+            _SOUND.add(state)
         yield file
+
+
+def _check_links(path: Path, file: Any) -> None:
+    """Refuse links to other files before any is followed: they may lead to whatever the user can read, or never end."""
+    seen = 0
+
+    def visit(name: bytes, link: Any) -> str | None:
+        nonlocal seen
+        seen += 1
+        if link.type > _SOFT_LINK:
+            return f"{printed(name.decode(errors='replace'))} is a link to another file; copy the data into this one"
+        return f"holds more than {MOST_OBJECTS} objects; a recording has fewer" if seen > MOST_OBJECTS else None
+
+    if fault := file.id.links.visit(visit, info=True):
+        raise RobodiffError(f"{path}: {fault}")
 
 
 def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bool = False) -> dict[str, Piece]:
@@ -48,25 +81,22 @@ def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bo
         swap_channels: whether red and blue are swapped in encoded pictures.
 
     Raises:
-        RobodiffError: links that lead out of the file or nowhere, or more objects than a recording has.
+        RobodiffError: groups that are deeper within one another than those of a recording.
     """
     import h5py
 
     listed: dict[str, Piece] = {}
-    seen = 0
 
     def walk(parent: Any, prefix: str, depth: int) -> None:
-        nonlocal seen
+        if depth > DEEPEST:  # such as one that is linked to within itself
+            raise RobodiffError(f"{path}: holds groups {DEEPEST} deep, at {printed(parent.name)}")
         for name in (name for name in parent if prefix or name not in skip):
-            seen += 1
-            child = None if isinstance(parent.get(name, getlink=True), h5py.ExternalLink) else parent.get(name)
-            if child is None or child.file.filename != group.file.filename:
-                raise RobodiffError(f"{path}: {printed(f'{parent.name}/{name}')} is a link to nothing in this file")
-            if seen > MOST_OBJECTS or depth > DEEPEST:
-                raise RobodiffError(f"{path}: holds more than {MOST_OBJECTS} objects, or groups {DEEPEST} deep")
-            if isinstance(child, h5py.Group):
+            child = parent.get(name)
+            if child is None:
+                listed[f"{prefix}{name}"] = _broken(path, f"{parent.name}/{name}", "is a link to nothing in this file")
+            elif isinstance(child, h5py.Group):
                 walk(child, f"{prefix}{name}/", depth + 1)
-            elif isinstance(child, h5py.Dataset) and child.ndim:
+            elif isinstance(child, h5py.Dataset) and (elsewhere(child) or child.ndim):
                 listed[f"{prefix}{name}"] = _piece(path, child, swap_channels)
 
     walk(group, "", 0)
@@ -85,51 +115,62 @@ def printed(name: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def elsewhere(dataset: Any) -> str:
+    """Return that an array lies in other files, of which even the shape may have to be read; else nothing."""
+    is_elsewhere = dataset.is_virtual or dataset.external
+    return "lies in other files; copy the data into this one" if is_elsewhere else ""
+
+
 def _piece(path: Path, dataset: Any, swap_channels: bool) -> Piece:
-    place, frames, shape, dtype = dataset.name, len(dataset), dataset.shape[1:], dataset.dtype
-    fault = storage_fault(dataset)
-    if frames and not fault and (size := _encoded(dataset)):
-        blocks = partial(_pictures, path, place, size, swap_channels)
-        return Piece(path, place, frames, (*size, 3), "uint8", "image", blocks, recipe=f"swap {swap_channels}")
-    kind = kind_of(shape, dtype)
-    return Piece(path, place, frames, shape, str(dtype), kind, partial(_blocks, path, place), fault=fault)
+    place = dataset.name
+    if fault := elsewhere(dataset):
+        return _broken(path, place, fault)
+    frames, shape, dtype = len(dataset), dataset.shape[1:], dataset.dtype
+    blocks, gaps = partial(_blocks, path, place), unwritten_frames(dataset)
+    piece = Piece(path, place, frames, shape, str(dtype), kind_of(shape, dtype), blocks, unwritten=gaps)
+    return pictures_of(piece, swap_channels)
 
 
-def storage_fault(dataset: Any) -> str:
-    """Return what is wrong with an array that lies in other files or was never written, and would read as zeros.
-
-    Empty where nothing is.
-    """
-    if dataset.is_virtual or dataset.external:
-        return "lies in other files; copy the data into this one"
-    if dataset.size and dataset.chunks:
-        expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        written = dataset.id.get_num_chunks()
-        return f"was not written in whole: {written} of {expected} chunks" if written < expected else ""
-    return "was never written" if dataset.size and dataset.id.get_storage_size() == 0 else ""
+def _broken(path: Path, place: str, fault: str) -> Piece:
+    return Piece(path, place, 0, (), "no array", "vector", lambda: iter(()), fault=fault)
 
 
-def _encoded(dataset: Any) -> tuple[int, int] | None:
-    """Return height and width of JPEG or PNG files, one a row; None where the rows are none."""
-    is_bytes = dataset.ndim == 1 and dataset.dtype.kind in "SO"
-    if not is_bytes and not (dataset.ndim == 2 and dataset.dtype == np.uint8):
-        return None
-    first = _row(dataset[0])
-    return picture_size(first) if is_picture(first) else None
+def unwritten_frames(dataset: Any) -> np.ndarray:
+    """Return the frames (n,) of an array that were never written in whole and read as its fill value."""
+    missing = np.zeros(len(dataset), bool)
+    if dataset.size and not dataset.chunks:
+        missing[:] = dataset.id.get_storage_size() == 0 and dataset.dtype.itemsize > 0
+    elif dataset.size:
+        grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+        if dataset.id.get_num_chunks() < math.prod(grid):
+            rows = np.zeros(grid[0], np.int64)  # written chunks in each row of them
+            for first, _ in _chunks(dataset):
+                rows[first[0] // dataset.chunks[0]] += 1
+            missing = np.repeat(rows < math.prod(grid[1:]), dataset.chunks[0])[: len(dataset)]
+    return np.flatnonzero(missing)
 
 
-def _row(row: Any) -> bytes:
-    if isinstance(row, np.ndarray):
-        return row.tobytes() if row.dtype == np.uint8 else b""
-    return row if isinstance(row, bytes) else b""
+def _chunks(dataset: Any) -> list[tuple[tuple[int, ...], int]]:
+    """Return the first element and the stored bytes of each chunk that was written."""
+    chunks: list[tuple[tuple[int, ...], int]] = []
+    dataset.id.chunk_iter(lambda chunk: chunks.append((chunk.chunk_offset, chunk.size)))
+    return chunks
 
 
-def _pictures(path: Path, place: str, size: tuple[int, int], swap_channels: bool) -> Iterator[np.ndarray]:
-    with opened(path) as file:
-        dataset = file[place]
-        for frame in range(len(dataset)):
-            image = decode_picture(f"{path}: {place} at frame {frame}", _row(dataset[frame]), size)
-            yield image[None, ..., ::-1] if swap_channels else image[None]
+def _check_inflated(path: Path, dataset: Any) -> None:
+    """Refuse chunks that inflate to more than the dataset declares: HDF5 takes what memory they ask for."""
+    import h5py
+
+    filters = dataset.id.get_create_plist()
+    if not any(filters.get_filter(n)[0] == h5py.h5z.FILTER_DEFLATE for n in range(filters.get_nfilters())):
+        return
+    declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    for first, stored in _chunks(dataset):
+        if stored * _INFLATES > max(LARGEST_INFLATED, declared):
+            inflater, data = zlib.decompressobj(), dataset.id.read_direct_chunk(first)[1]
+            if len(inflater.decompress(data, declared + 1)) > declared:
+                fault = f"the chunk at frame {first[0]} of {printed(dataset.name)} inflates to more than"
+                raise RobodiffError(f"{path}: {fault} the {declared:,} bytes declared; copy it again")
 
 
 def _blocks(path: Path, place: str) -> Iterator[np.ndarray]:
@@ -137,5 +178,7 @@ def _blocks(path: Path, place: str) -> Iterator[np.ndarray]:
         dataset = file[place]
         chunk = dataset.chunks or (1, *dataset.shape[1:])
         check_room(f"{path}: a chunk of {printed(place)}", chunk, dataset.dtype)
+        if dataset.chunks:
+            _check_inflated(path, dataset)
         for frames in steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk[0]):
             yield dataset[frames]

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from robodiff.data.episodes import check_ends, kind_of
+from robodiff.data.formats.encoded import pictures_of
 from robodiff.data.formats.pieces import Gathered, Piece, check_room, episode_files, files_of, names_of, steps
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.errors import RobodiffError
@@ -65,7 +66,8 @@ def _piece(path: Path, member: str) -> Piece:
     with _opened(path, member) as (_, shape, _, dtype):
         kind, blocks = kind_of(shape[1:], dtype), partial(_blocks, path, member)
         fault = "is pickled, and a pickle may run any code; write it without" if dtype.hasobject else ""
-        return Piece(path, member.removesuffix(".npy"), shape[0], shape[1:], str(dtype), kind, blocks, fault=fault)
+        name = member.removesuffix(".npy")
+        return pictures_of(Piece(path, name, shape[0], shape[1:], str(dtype), kind, blocks, fault=fault))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers
+from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers, unwritten
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig
@@ -51,6 +51,8 @@ class Piece:
     """What else its pictures depend on, beside the file."""
     fault: str = ""
     """Why it cannot be read, as far as it is known before it is."""
+    unwritten: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(n,) frames that were never written and read as what the file fills gaps with."""
 
     def until(self, frames: int) -> "Piece":
         """Return the first frames alone."""
@@ -63,7 +65,7 @@ class Piece:
                 if left <= 0:
                     return
 
-        return replace(self, frames=frames, blocks=blocks)
+        return replace(self, frames=frames, blocks=blocks, unwritten=self.unwritten[self.unwritten < frames])
 
     def read(self) -> np.ndarray:
         """Return all frames (L, ...).
@@ -229,10 +231,11 @@ class Gathered:
         if kind is None:
             return Stored(sample.shape, sample.dtype, None, name)
         faults = [*self._faults(key, row, sample, clock, lengths)]
+        gaps = self._unwritten(key, row, lengths)
         labelled = [(label, piece) for label, piece in zip(self.labels, row, strict=True) if piece]
         if kind == "vector":
             feature = Feature("vector", (math.prod(sample.shape),), "float32", sample.names, sample.unit)
-            return Stored(sample.shape, sample.dtype, partial(_numbers, what, labelled), name, feature, faults)
+            return Stored(sample.shape, sample.dtype, partial(_numbers, what, labelled), name, feature, faults, gaps)
         height, width, channels = hwc(sample.shape)
         size = target_size(config.resize_shape, height, width) or (height, width)
         parts = [
@@ -241,7 +244,18 @@ class Gathered:
         ]
         shape = (channels, height, width)
         read = partial(assembled_images, what, parts, shape, config.resize_shape, config.cache_dir)
-        return Stored(sample.shape, sample.dtype, read, name, Feature("image", (channels, *size), "uint8"), faults)
+        return Stored(
+            sample.shape, sample.dtype, read, name, Feature("image", (channels, *size), "uint8"), faults, gaps
+        )
+
+    def _unwritten(self, key: str, row: list[Piece | None], lengths: list[int]) -> list[Finding]:
+        """Return where frames of an array were never written."""
+        starts = np.cumsum([0, *lengths])
+        pairs = zip(starts, row, strict=False)
+        frames = np.concatenate([start + piece.unwritten for start, piece in pairs if piece] or [np.zeros(0, np.int64)])
+        ends = starts[1:] if self.ends is None else self.ends
+        names = self.labels if self.ends is None else ()
+        return unwritten(key, frames, ends, self.table.get("episode_index", ()), names) if len(frames) else []
 
     def _faults(
         self, key: str, row: list[Piece | None], sample: Piece, clock: str, lengths: list[int]
@@ -264,7 +278,7 @@ class Gathered:
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return height, width and channels of images, which a file has first or last, or where they are grey not at all."""
+    """Return height, width and channels of images, which have them first, last or, where they are grey, not at all."""
     if len(shape) == 2:
         return (*shape, 1)
     return (shape[1], shape[2], shape[0]) if shape[0] in CHANNELS else (shape[0], shape[1], shape[2])

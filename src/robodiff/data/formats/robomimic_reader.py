@@ -92,6 +92,8 @@ def _read_masks(path: Path, file: Any) -> dict[str, set[str]]:
     group, masks = file.get("mask"), {}
     for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
         if isinstance(dataset, h5py.Dataset):
+            if fault := hdf5.elsewhere(dataset):
+                raise RobodiffError(f"{path}: mask/{hdf5.printed(key)} {fault}")
             check_room(f"{path}: mask/{key}", dataset.shape, dataset.dtype)
             listed = np.atleast_1d(dataset[()]).tolist()
             masks[key] = {name.decode() if isinstance(name, bytes) else str(name) for name in listed}

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robodiff.data.episodes import kind_of
 from robodiff.data.formats import hdf5, npz, pictures, table
+from robodiff.data.formats.encoded import pictures_of
 from robodiff.data.formats.pieces import Piece, by_number, inside
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+
+if TYPE_CHECKING:
+    from robodiff.data.formats.zarr_store import BoundedStore
 
 ZARR = ("zarr.json", ".zgroup", ".zarray")
 """Files that a zarr group or array has in its folder."""
@@ -65,20 +69,24 @@ def picture_files(folder: Path, pattern: str) -> Piece:
 def _zarr(path: Path) -> dict[str, Piece]:
     import zarr
 
-    from robodiff.data.formats import zarr_reader
+    from robodiff.data.formats.zarr_store import opening
 
-    with zarr_reader.opening(path):
-        node = zarr.open(path, mode="r")
+    with opening(path) as store:
+        node = zarr.open(store, mode="r", use_consolidated=False)
         members = [("", node)] if isinstance(node, zarr.Array) else sorted(node.members(max_depth=8))
         arrays = {name: array for name, array in members if isinstance(array, zarr.Array) and array.ndim}
-        return {name: _zarr_piece(path, name, array) for name, array in arrays.items()}
+        return {name: _zarr_piece(store, name, array) for name, array in arrays.items()}
 
 
-def _zarr_piece(path: Path, name: str, array: Any) -> Piece:
-    from robodiff.data.formats import zarr_reader
+def _zarr_piece(store: "BoundedStore", name: str, array: Any) -> Piece:
+    from robodiff.data.formats.zarr_reader import decode, fault_of
+    from robodiff.data.formats.zarr_store import unwritten_frames
 
     def blocks() -> Iterator[np.ndarray]:
-        yield zarr_reader.decode(path, name, array, array.shape[0])
+        yield decode(store.path, name, array, array.shape[0])
 
-    frame, dtype, fault = array.shape[1:], array.dtype, zarr_reader.fault_of(array)
-    return Piece(path, name, array.shape[0], frame, str(dtype), kind_of(frame, dtype), blocks, fault=fault)
+    frame, dtype, fault = array.shape[1:], array.dtype, fault_of(store, array)
+    gaps = np.zeros(0, np.int64) if fault else unwritten_frames(store, array)
+    kind = kind_of(frame, dtype)
+    piece = Piece(store.path, name, array.shape[0], frame, str(dtype), kind, blocks, fault=fault, unwritten=gaps)
+    return pictures_of(piece)

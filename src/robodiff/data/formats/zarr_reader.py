@@ -1,11 +1,8 @@
 """Read zarr recordings: what a group holds is listed and checked before any of it is decoded."""
 
 import math
-import os
 import warnings
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +10,13 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import zarr
-import zarr.storage
 
-from robodiff.data.cache import decoded, folder_of
-from robodiff.data.episodes import WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal
-from robodiff.data.formats.pieces import check_room, hwc
+from robodiff.data.cache import MOST_CHUNKS_PER_FRAME, decoded, folder_of
+from robodiff.data.episodes import WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal, unwritten
+from robodiff.data.formats.encoded import LOOKED_AT, Decoder, encoded_size, may_be_encoded
+from robodiff.data.formats.pieces import hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
+from robodiff.data.formats.zarr_store import WHAT, BoundedStore, opening, unwritten_frames
 from robodiff.data.images import Resized, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.stored import Recording, Stored
@@ -27,7 +25,6 @@ from robodiff.errors import RobodiffError
 from robodiff.files import reading
 
 ATTRIBUTE = "robodiff"
-WHAT = "a zarr group (a folder or a .zip)"
 
 
 class Attributes(msgspec.Struct):
@@ -45,27 +42,51 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
     Raises:
         RobodiffError: no recording there, or one in which episodes have no ends.
     """
-    with opening(path):
-        store: Any = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
-        group = zarr.open_group(store, mode="r")
+    with opening(path) as store:
+        # Metadata that were consolidated are as old as that is: arrays may have grown since.
+        group = zarr.open_group(store, path=_only_folder(store), mode="r", use_consolidated=False)
         own = convert(group.attrs.get(ATTRIBUTE, {}), Attributes)
         for place, kind in (("data", zarr.Group), ("meta", zarr.Group), ("meta/episode_ends", zarr.Array)):
             if not isinstance(group.get(place), kind):
                 raise RobodiffError(f"{path}: has no {place}; expected data/<key> arrays and meta/episode_ends")
-        data: Any = group["data"]
-        meta: Any = group["meta"]
-        frames = max((array.shape[0] for _, array in data.arrays() if array.ndim), default=0)
-        ends = _column(meta, path, "episode_ends", most=frames)
+        data, meta = _members(path, group["data"]), _members(path, group["meta"])
+        frames = max(
+            (array.shape[0] for array in data.values() if isinstance(array, zarr.Array) and array.ndim), default=0
+        )
+        ends = _column(store, meta, "episode_ends", most=frames)
         ends = check_ends(str(path), ends if own.complete else written_ends(ends))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
         names = usual_names({key: _kind(array) for key, array in arrays.items()})
         if any(name and name.startswith("observation.") and key.endswith(name) for key, name in names.items()):
             names = {key: key.removeprefix("data/") for key in arrays}  # names are ours, others' included
-        stored = {key: _stored(path, key, array, names[key], ends, config, own) for key, array in arrays.items()}
-        columns = [name for name in meta if name not in ("episode_ends", *WHERE)]
-        table = {name: _column(meta, path, name, rows=len(ends)).tolist() for name in columns}
-    layout = config.layout or own.layout
-    return Recording(str(path), stored, ends, own.fps, table=table, layout=find_layout(layout) if layout else None)
+        stored = {key: _stored(store, key, array, names[key], ends, config, own) for key, array in arrays.items()}
+        table, findings = {}, []
+        for name in (name for name in meta if name not in ("episode_ends", *WHERE)):
+            try:
+                table[name] = _column(store, meta, name, rows=len(ends)).tolist()
+            except RecordingError as error:
+                findings += (replace(each, severity="warning") for each in error.findings)
+    layout = find_layout(name) if (name := config.layout or own.layout) else None
+    return Recording(str(path), stored, ends, own.fps, table=table, layout=layout, findings=findings)
+
+
+def _only_folder(store: BoundedStore) -> str:
+    """Return the folder of the group in a .zip that holds a folder and nothing else, as archivers pack them."""
+    tops = {name.partition("/")[0] for name in store.names}
+    is_deeper = len(tops) == 1 and store.path.is_file() and all("/" in name for name in store.names)
+    return tops.pop() if is_deeper else ""
+
+
+def _members(path: Path, group: Any) -> dict[str, Any]:
+    """Return the arrays and groups in a group; where one cannot be opened, what is wrong with it."""
+    members: dict[str, Any] = {}
+    for name in group:
+        try:
+            with reading(path, WHAT):
+                members[name] = group[name]
+        except RobodiffError as error:
+            members[name] = str(error)
+    return members
 
 
 def written_ends(ends: np.ndarray) -> np.ndarray:
@@ -73,50 +94,43 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
     return ends[:-1] if ends.size and ends[-1] == 0 else ends
 
 
-@contextmanager
-def opening(path: Path) -> Iterator[None]:
-    """Name the file in what goes wrong, and refuse what has no end or unpacks to more than memory holds.
-
-    zarr reads every file as a whole.
-    """
-    with reading(path, WHAT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # files beside the arrays, codecs on their way into the zarr 3 standard
-        for folder, _, names in os.walk(path):
-            for file in (os.path.join(folder, name) for name in names):
-                if not os.path.isfile(file):  # not Path: there may be a million chunks
-                    raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
-        if path.is_file():
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    check_room(f"{path}: {member.filename}", (member.file_size,))
-        yield
-
-
 def _kind(array: Any) -> str | None:
     return kind_of(array.shape[1:], array.dtype) if isinstance(array, zarr.Array) and array.ndim else None
 
 
 def _stored(
-    path: Path, key: str, array: Any, name: str | None, ends: np.ndarray, config: ZarrConfig, own: Attributes
+    store: BoundedStore,
+    key: str,
+    array: Any,
+    name: str | None,
+    ends: np.ndarray,
+    config: ZarrConfig,
+    own: Attributes,
 ) -> Stored:
     """Return an array as what can be read of it, with what is wrong with it."""
-    if message := fault_of(array):
+    path = store.path
+    if message := fault_of(store, array):
         fault = Finding("fatal", "form", f"{key} {message}", "write it again", key)
         return Stored((), "no array", lambda: np.zeros(0), name, faults=[fault])
     # what a writer that was stopped within an episode left of it is not read
     is_longer = not own.complete and array.shape[0] > ends[-1]
     faults = [] if is_longer else unequal(key, array.shape[0], ends)
     frame, kind, make, feature = array.shape[1:], _kind(array), None, None
-    if kind == "vector":
+    gaps, fault = gaps_in(store, array) if kind and not faults else (np.zeros(0), "")
+    faults = [Finding("fatal", "form", f"{key} {fault}", "write it again", key)] if fault else faults
+    if may_be_encoded(frame, array.dtype) and (pixels := encoded_size(decode(path, key, array, LOOKED_AT))):
+        size = target_size(config.resize_shape, *pixels)
+        kind, make = "image", Decoder(f"{path}: {key}", pixels, resize=size)
+        feature = Feature("image", (3, *(size or pixels)), "uint8")
+    elif kind == "vector":
         feature = Feature("vector", (math.prod(frame),), "float32", *_names_and_unit(array))
     elif kind == "image":
         height, width, channels = hwc(frame)
         size = target_size(config.resize_shape, height, width)
         feature = Feature("image", (channels, *(size or (height, width))), "uint8")
         make = Resized(str(path), key, size) if size else None
-
     read = partial(decode, path, key, array, int(ends[-1]), make, folder_of(config.cache_dir))
-    return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults)
+    return Stored(frame, str(array.dtype), read if kind else None, name, feature, faults, unwritten(key, gaps, ends))
 
 
 def decode(path: Path, key: str, array: Any, frames: int, *more: Any) -> np.ndarray:
@@ -133,8 +147,10 @@ def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
     return tuple(names) if fits else None, unit if isinstance(unit, str) else None
 
 
-def fault_of(array: Any) -> str:
-    """Return why something has nothing in each row, or could only be unpickled; empty where nothing is wrong."""
+def fault_of(store: BoundedStore, array: Any) -> str:
+    """Return why an array cannot be read, as far as its head tells; empty where nothing is wrong."""
+    if isinstance(array, str):
+        return array
     if not isinstance(array, zarr.Array) or array.ndim == 0 or 0 in array.shape[1:] or 0 in array.chunks:
         kind = "a group" if isinstance(array, zarr.Group) else f"shape {array.shape}"
         return f"must be an array with something in each row, one a frame or an episode; found {kind}"
@@ -143,13 +159,25 @@ def fault_of(array: Any) -> str:
     return ""
 
 
-def _column(meta: Any, path: Path, name: str, rows: int | None = None, most: int | None = None) -> np.ndarray:
+def gaps_in(store: BoundedStore, array: Any) -> tuple[np.ndarray, str]:
+    """Return the frames (n,) of an array that were never written, or that it claims far more than there is."""
+    if array.nchunks > 10 * (len(store.names) + MOST_CHUNKS_PER_FRAME):
+        return np.zeros(0, np.int64), f"has {array.nchunks:,} chunks, of which most were never written"
+    return unwritten_frames(store, array), ""
+
+
+def _column(
+    store: BoundedStore, meta: dict[str, Any], name: str, rows: int | None = None, most: int | None = None
+) -> np.ndarray:
     """Return what ``meta/`` says of each episode: of so many, where a stopped writer may have left one more."""
-    message = fault_of(meta[name])
-    count = 0 if message else meta[name].shape[0]
+    array, message = meta[name], fault_of(store, meta[name])
+    count = 0 if message else array.shape[0]
     if not message and (count < (rows or 0) or (most is not None and count > most)):
         message = f"has {count} rows, but there are {most} frames" if rows is None else f"has {count} rows of {rows}"
+    if not message:
+        gaps, message = gaps_in(store, array)
+        message = f"was never written from row {gaps[0]} on" if gaps.size else message
     if message:
         fault = Finding("fatal", "form", f"meta/{name} {message}", "write it again", f"meta/{name}")
-        raise RecordingError(str(path), [fault])
-    return decoded(path, f"meta/{name}", meta[name], count if rows is None else rows)
+        raise RecordingError(str(store.path), [fault])
+    return decode(store.path, f"meta/{name}", array, count if rows is None else rows)

@@ -87,6 +87,10 @@ class ZarrWriter:
         self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}
 
     def _extend(self, group: Any, key: str, start: int, values: np.ndarray) -> None:
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk that is absent was never written
+            self._write(group, key, start, values)
+
+    def _write(self, group: Any, key: str, start: int, values: np.ndarray) -> None:
         if key not in group:
             chunks = (FRAMES_PER_CHUNK if values.ndim < 3 else 64, *values.shape[1:])
             codec: dict[str, Any] = {}
