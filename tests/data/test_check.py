@@ -332,3 +332,71 @@ def test_episodes_shorter_than_a_window(tmp_path: Path, scripted: Raw) -> None:
     assert {(f.severity, f.check) for f in examine(source, wide)} == {("note", "window")}
     longer = WindowShape(n_obs_steps=2, horizon=shortest + 8, n_action_steps=shortest + 1)
     assert ("warning", "window") in {(f.severity, f.check) for f in examine(source, longer)}
+
+
+@pytest.mark.kind("numbers that float32 does not hold")
+@pytest.mark.parametrize(
+    ("column", "is_rounded"),
+    [
+        (2**24 + np.arange(300), True),
+        (2**60 + np.arange(300), True),
+        (np.arange(300, dtype=np.uint64) + np.uint64(2**64 - 400), True),
+        (np.arange(300, dtype=np.int64), False),
+        (1.7e9 + np.arange(300) / 10, True),  # seconds since 1970
+        (np.full(300, 1.7e9 + 0.1), False),  # which does not move
+        (100 + np.arange(300) / 10, False),
+        (np.linspace(-1, 1, 300), False),
+    ],
+)
+def test_what_float32_rounds_is_told(tmp_path: Path, column: np.ndarray, is_rounded: bool) -> None:
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    group.create_array("data/state", data=column[:, None])
+    group.create_array("data/action", data=np.random.default_rng(0).normal(size=(300, 2)).cumsum(0))
+    group.create_array("meta/episode_ends", data=np.array([100, 200, 300]))
+    source = ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0)
+    told = [f for f in examine(source, WINDOW) if f.check == "rounded"]
+    assert [(f.severity, f.key) for f in told] == [("warning", "data/state")] * is_rounded
+    assert [f for f in source.read().findings if f.check == "rounded"] == told
+
+
+@pytest.mark.kind("what info does not read")
+def test_all_that_is_not_read_is_named(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for key in ("data/state", "data/action", "data/reward", "notes/x"):
+        group.create_array(key, data=np.random.default_rng(0).normal(size=(300, 2)))
+    group.create_array("data/clouds", data=np.ones((300, 20, 6)))
+    group.create_array("meta/episode_ends", data=np.array([100, 200, 300]))
+    episodes, _ = ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0).overview()
+    assert episodes.unread == {
+        "data/reward": "float64 (2,)", "data/clouds": "float64 (20, 6)", "notes": "not looked into"}  # fmt: skip
+
+
+@pytest.mark.kind("recordings that are broken in part")
+def test_a_codec_that_is_unknown_spoils_no_other_array(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w", zarr_format=2)
+    for key in ("state", "action", "wrist"):
+        values = np.random.default_rng(0).normal(size=(300, 2)).cumsum(0)
+        group.create_array(f"data/{key}", data=values)
+    group.create_array("meta/episode_ends", data=np.array([100, 200, 300]))
+    metadata = tmp_path / "d.zarr/data/wrist/.zarray"
+    metadata.write_text(metadata.read_text().replace('"blosc"', '"jpegxl"'))
+    source = ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0)
+    told = [f for f in examine(source, WINDOW) if "data/wrist" in f.message]
+    assert [f.severity for f in told] == ["warning"]
+    assert "jpegxl" in told[0].message
+    assert set(source.overview()[0].arrays) == set(read_sound(source, None).arrays) == {"action", "observation.state"}
+    with pytest.raises(RobodiffError, match=r"data/wrist cannot be read: .*jpegxl"):
+        ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0, key_map={"wrist": "observation.wrist"}).read()
+
+
+def test_many_episodes(tmp_path: Path) -> None:
+    """Whose number was squared once: 10^5 would then take an hour."""
+    frames = np.random.default_rng(0).normal(size=(5 * 10**5, 2)).cumsum(0).astype(np.float32)
+    frames[5:10] = frames[50:55]
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for key in ("state", "action"):
+        group.create_array(f"data/{key}", data=frames, chunks=(10**5, 2))
+    group.create_array("meta/episode_ends", data=np.arange(5, len(frames) + 1, 5))
+    findings = examine(ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0), WINDOW)
+    assert sum(f.check == "window" for f in findings) == 10**5
+    assert [f.message for f in findings if f.check == "duplicate"] == ["episode 10 is the same as episode 1"]

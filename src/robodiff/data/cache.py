@@ -57,7 +57,7 @@ def decoded(
     key: str,
     array: Any,
     frames: int,
-    make: Callable[[np.ndarray], np.ndarray] | None = None,
+    make: Callable[[np.ndarray, int], np.ndarray] | None = None,
     cache: Path | None = None,
 ) -> np.ndarray:
     """Decode the first frames of a zarr array (N, ...), at most once for the same source.
@@ -69,7 +69,8 @@ def decoded(
         key: which of its arrays it is.
         array: the zarr array.
         frames: how many of its N frames are wanted.
-        make: makes of a block (n, ...) what is kept of it; it names itself for the cache. All as it is when None.
+        make: makes of a block (n, ...) and its first frame what is kept of it; it names itself for the cache. All as it
+            is when None.
         cache: the cache folder; ``cache_folder()`` when None.
 
     Raises:
@@ -87,7 +88,7 @@ def decoded(
 
     def block(start: int) -> np.ndarray:
         values = np.asarray(array[start : min(start + starts.step, frames)])
-        return values if make is None else make(values)
+        return values if make is None else make(values, start)
 
     if frames * math.prod(array.shape[1:]) * itemsize <= free / 3:
         return np.asarray(array[:frames]) if make is None else np.concatenate([*map(block, starts)])

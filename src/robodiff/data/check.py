@@ -4,7 +4,6 @@ Each check is a function from episodes to findings; ``CHECKS`` is the table of t
 is found by its reader. Limits are set so that clean recordings, scripted or by hand, raise no warning.
 """
 
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, blocks, raise_faults
-from robodiff.data.measures import LAGS, blank_and_same, lag_of, runs, steps
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, raise_faults
+from robodiff.data.measures import LAGS, blank_and_same, episode_digests, lag_of, runs, steps
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
 from robodiff.documents import plain
@@ -38,7 +37,8 @@ OUTLYING = 4
 """Robust standard deviations of the logarithm of an episode's length."""
 SAMPLE = 50_000
 """Frames that are enough to measure a quantile or a correlation."""
-
+MOST_ALIGNED = 10_000
+"""Episodes whose actions are compared with those of the others; of more, some that are evenly spread."""
 
 PLACE = ("path", "root", "repo_id", "cache_dir")
 """Options that say where a recording is."""
@@ -183,14 +183,11 @@ def duplicates(episodes: Episodes) -> Iterator[Finding]:
     """Find episodes with the same numbers; images are compared only where no other observation is."""
     keys = [key for key, _ in _vectors(episodes)]
     keys = keys if any(key.startswith("observation.") for key in keys) else list(episodes.arrays)
-    seen: dict[bytes, int] = {}
-    for episode in range(len(episodes)):
-        digest = hashlib.blake2b()
-        for key in keys:
-            for _, block in blocks(episodes.arrays[key][episodes.slice(episode)]):
-                digest.update(block.tobytes())
-        first = seen.setdefault(digest.digest(), episode)
-        if first != episode:
+    digests = episode_digests([episodes.arrays[key] for key in keys], episodes.episode_ends)
+    order = np.argsort(digests, kind="stable")  # alike ones stand together, the first of them first
+    runs_of = np.split(order, np.flatnonzero(np.diff(digests[order])) + 1)
+    for first, *others in (run.tolist() for run in runs_of if len(run) > 1):
+        for episode in others:
             message = f"episode {episodes.number(episode)} is the same as episode {episodes.number(first)}"
             advice = "leave one out: it counts twice, and may be both trained on and held out"
             yield episodes.finding(episodes.slice(episode).start, "warning", "duplicate", message, advice)
@@ -238,8 +235,8 @@ def misaligned(episodes: Episodes) -> Iterator[Finding]:
     elif usual < 0:
         advice = f"{expected}; if the robot is faster than that, shift the actions towards the end of each episode"
         yield Finding("note", "lag", f"{follows}: the robot answers late", advice, ACTION)
-    for episode, frames in enumerate(inner):
-        own = lag_of(state, action, frames)
+    for episode in range(0, len(inner), 1 + len(inner) // MOST_ALIGNED):
+        own = lag_of(state, action, inner[episode])
         if own is not None and own != usual:
             when, end = ("late", "start") if own > usual else ("early", "end")
             message = f"the actions of episode {episodes.number(episode)} come too {when}, unlike those of the others"
@@ -265,6 +262,7 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
     """Find episodes in which a window must repeat their last frame."""
     executed = (window.n_action_steps - 1) * window.frame_stride + 1
     whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
+    starts = episodes.episode_ends - episodes.lengths
     for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
         length, number = episodes.lengths[episode], episodes.number(episode)
         severity, advice = "note", "its last action fills up: lower horizon, or let it be"
@@ -272,7 +270,7 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
         if length < executed:
             severity, advice = "warning", "leave it out, or lower n_action_steps"
             message = f"episode {number} has {length} frames, fewer than the {executed} that one chunk executes"
-        yield episodes.finding(episodes.slice(episode).start, severity, "window", message, advice)
+        yield Finding(severity, "window", message, advice, None, number, int(starts[episode]))
 
 
 FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)

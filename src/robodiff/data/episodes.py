@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import index
 from typing import Annotated, Any, Literal, SupportsIndex
 
@@ -108,7 +108,7 @@ class Episodes:
     findings: Sequence[Finding] = ()
     """What was found while it was read."""
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(E,) frames in each episode."""
         return np.diff(self.episode_ends, prepend=0)
@@ -368,7 +368,7 @@ def rounded(key: str, array: np.ndarray, converted: np.ndarray) -> list[Finding]
             with np.errstate(invalid="ignore"):  # 2^64 - 1 becomes a float that no integer holds
                 off = kept.astype(array.dtype) != values
         else:
-            off = np.abs(kept - values) > ROUNDED * max(np.ptp(values), SMALLEST_RANGE)
+            off = np.abs(kept - values) > ROUNDED * (np.ptp(values) if np.ptp(values) >= SMALLEST_RANGE else np.inf)
         if off.any():
             frame = int(off.argmax())
             message = (

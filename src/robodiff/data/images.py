@@ -61,7 +61,7 @@ class Resized:
         """What of the source is made, for the cache."""
         return str(self.size)
 
-    def __call__(self, block: np.ndarray) -> np.ndarray:
+    def __call__(self, block: np.ndarray, first: int = 0) -> np.ndarray:
         """Return (n, C, *size) uint8."""
         return resized(as_images(self.source, self.key, block), self.size)
 

@@ -1,5 +1,7 @@
 """What the data doctor measures: arrays in, arrays out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from robodiff.data.episodes import blocks
@@ -29,6 +31,28 @@ def blank_and_same(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for frame in (start + np.flatnonzero(alike)).tolist():
             same[frame] = frame > 0 and np.array_equal(images[frame], images[frame - 1])
     return blank, same
+
+
+def episode_digests(arrays: Sequence[np.ndarray], episode_ends: np.ndarray) -> np.ndarray:
+    """Return a number (E,) uint64 of each episode, equal for episodes of equal values and for no others but by chance.
+
+    It is the sum of the frames' numbers, each times a random one of its place in the episode; that of a frame is
+    likewise the sum of its values as integers (multilinear hashing, Carter and Wegman 1979, modulo 2^64).
+    """
+    random = np.random.default_rng(0)
+    lengths = np.diff(episode_ends, prepend=0)
+    frames = np.zeros(int(episode_ends[-1]), np.uint64)
+    for array in arrays:
+        weights = None
+        for start, block in blocks(array, 2**22):
+            flat = np.ascontiguousarray(block).reshape(len(block), -1)
+            values = flat.view(np.uint8 if flat.dtype.itemsize == 1 else np.uint32)
+            weights = random.integers(2**63, size=values.shape[1], dtype=np.uint64) if weights is None else weights
+            for column, weight in zip(values.T, weights, strict=True):
+                frames[start : start + len(block)] += column * weight
+    places = np.arange(len(frames)) - np.repeat(episode_ends - lengths, lengths)
+    frames = (frames + np.uint64(1)) * random.integers(2**63, size=int(lengths.max()), dtype=np.uint64)[places]
+    return np.add.reduceat(frames, episode_ends - lengths)
 
 
 def runs(flags: np.ndarray) -> list[tuple[int, int]]:

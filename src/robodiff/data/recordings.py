@@ -148,9 +148,9 @@ class DataConfig(Document, ABC):
         read = {part.file_key for made_of in sources.values() for part in made_of}
         unread = {key: str(stored) for key, stored in recording.arrays.items() if key not in read}
         if keys is None and self.key_map is None and recording.layout is None:
-            reading.findings += (
-                _left_out(key, recording.arrays[key]) for key in unread if _may_be_meant(recording, key)
-            )
+            for key in unread:
+                reading.findings += _left_out(key, recording.arrays[key])
+        unread |= dict.fromkeys(recording.others, "not looked into")
         return Episodes(
             source=self.source,
             arrays=arrays,
@@ -330,12 +330,11 @@ def _neither(key: str, stored: Stored) -> Finding:
     return Finding("fatal", "form", message, "convert it, or name another key", key)
 
 
-def _left_out(key: str, stored: Stored) -> Finding:
+def _left_out(key: str, stored: Stored) -> list[Finding]:
+    """Return what is to be told of an array that is not read: where it is broken, or may be what a policy observes."""
+    if broken := [fault for fault in stored.faults if fault.check == "form"]:
+        return [replace(fault, severity="warning", advice=f"left out; {fault.advice}") for fault in broken]
+    if not stored.shape or not (stored.is_unreadable or stored.is_image):
+        return []
     advice = "a key map can name it" if stored.is_image else "it is neither numbers nor images that can be read"
-    return Finding("note", "unread", f"{key}, {stored.dtype} of shape {stored.shape}, is left out", advice, key)
-
-
-def _may_be_meant(recording: Recording, key: str) -> bool:
-    """Tell whether an array that is not read holds what a policy might observe: more than a number or a text."""
-    stored = recording.arrays[key]
-    return len(stored.shape) > 0 and (stored.is_unreadable or stored.is_image)
+    return [Finding("note", "unread", f"{key}, {stored.dtype} of shape {stored.shape}, is left out", advice, key)]

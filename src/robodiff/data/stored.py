@@ -77,6 +77,8 @@ class Recording:
     """As in ``Episodes``."""
     layout: Mapping[str, LayoutKey] | None = None
     """By the names here, of what each key is made, where arrays are not simply called otherwise."""
+    others: Sequence[str] = ()
+    """What else the file holds, and is not looked into."""
     findings: Sequence[Finding] = ()
     """What is wrong beside the arrays, such as in the table, and harms no training."""
 

@@ -7,7 +7,7 @@ have ``agents.<i>.`` before them; what is no agent's is shared by all.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,10 @@ class ManiSkillConfig(DataConfig):
         sidecar = _sidecar(path.with_suffix(".json"))
         with hdf5.opened(path) as file:
             every = sorted(filter(_TRAJECTORY.fullmatch, file), key=by_number)
+            others = [name for name in file if not _TRAJECTORY.fullmatch(name)]
             numbers = episode_numbers(self.path, self.episodes, len(every))
             names = [every[number] for number in numbers]
+            inner = dict.fromkeys(key for name in names for key in file[name])
             episodes = [hdf5.pieces(path, file[name], skip=("env_states",)) for name in names]
         pieces = {key: piece for episode in episodes for key, piece in episode.items()}
         if not {"actions", "obs"} <= {key.partition("/")[0] for key in pieces}:
@@ -71,7 +73,7 @@ class ManiSkillConfig(DataConfig):
         }
         table = {name: column for name, column in columns.items() if any(value is not None for value in column)}
         attributes = {name: value for name, value in sidecar.env_info.items() if name == "env_id"}
-        return Gathered(
+        recording = Gathered(
             self.path,
             [without_last(episode, "actions") for episode in episodes],
             names,
@@ -80,6 +82,7 @@ class ManiSkillConfig(DataConfig):
             {"episode_index": numbers, **table},
             attributes,
         ).recording(self)
+        return replace(recording, others=[*others, *(key for key in inner if key == "env_states")])
 
 
 def _sidecar(path: Path) -> _Sidecar:

@@ -45,7 +45,7 @@ def open_robomimic(path: Path, config: RobomimicConfig) -> Recording:
         if config.shape_meta is not None:
             config.shape_meta.check(str(path), {place: _feature(piece) for place, piece in episodes[0].items()})
             names = {place: name for place, name in names.items() if place in (*config.shape_meta.places, "actions")}
-        environment = _environment(data)
+        environment, others = _environment(data), [name for name in file if name not in ("data", "mask")]
         table = _attributes(demos)
     if not any(place.startswith("obs/") for place in names):
         raise RobodiffError(f"{path}: has no group obs/; extract the observations with dataset_states_to_obs.py first")
@@ -53,7 +53,8 @@ def open_robomimic(path: Path, config: RobomimicConfig) -> Recording:
     table |= {"demo": list(demos), "episode_index": numbers}
     about = {"env_args": environment} if environment else {}
     fps = control_frequency(environment)
-    return Gathered(str(path), episodes, list(demos), names, fps, table, about).recording(config)
+    recording = Gathered(str(path), episodes, list(demos), names, fps, table, about).recording(config)
+    return replace(recording, others=others)
 
 
 def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:

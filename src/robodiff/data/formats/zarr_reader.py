@@ -49,14 +49,14 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         for place, kind in (("data", zarr.Group), ("meta", zarr.Group), ("meta/episode_ends", zarr.Array)):
             if not isinstance(group.get(place), kind):
                 raise RobodiffError(f"{path}: has no {place}; expected data/<key> arrays and meta/episode_ends")
-        data, meta = _members(path, group["data"]), _members(path, group["meta"])
+        data, meta = _members(store, group["data"]), _members(store, group["meta"])
         frames = max(
             (array.shape[0] for array in data.values() if isinstance(array, zarr.Array) and array.ndim), default=0
         )
         ends = _column(store, meta, "episode_ends", most=frames)
         ends = check_ends(str(path), ends if own.complete else written_ends(ends))
         arrays = {f"data/{key}": data[key] for key in sorted(data)}
-        names = usual_names({key: _kind(array) for key, array in arrays.items()})
+        names = usual_names({key: _kind(path, key, array) for key, array in arrays.items()})
         if any(name and name.startswith("observation.") and key.endswith(name) for key, name in names.items()):
             names = {key: key.removeprefix("data/") for key in arrays}  # names are ours, others' included
         stored = {key: _stored(store, key, array, names[key], ends, config, own) for key, array in arrays.items()}
@@ -66,8 +66,9 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
                 table[name] = _column(store, meta, name, rows=len(ends)).tolist()
             except RecordingError as error:
                 findings += (replace(each, severity="warning") for each in error.findings)
+        others = [name for name in _names(store, group.path) if name not in ("data", "meta")]
     layout = find_layout(name) if (name := config.layout or own.layout) else None
-    return Recording(str(path), stored, ends, own.fps, table=table, layout=layout, findings=findings)
+    return Recording(str(path), stored, ends, own.fps, (), table, {}, layout, others, findings)
 
 
 def _only_folder(store: BoundedStore) -> str:
@@ -77,16 +78,23 @@ def _only_folder(store: BoundedStore) -> str:
     return tops.pop() if is_deeper else ""
 
 
-def _members(path: Path, group: Any) -> dict[str, Any]:
+def _members(store: BoundedStore, group: Any) -> dict[str, Any]:
     """Return the arrays and groups in a group; where one cannot be opened, what is wrong with it."""
     members: dict[str, Any] = {}
-    for name in group:
+    for name in _names(store, group.path):
         try:
-            with reading(path, WHAT):
+            with reading(store.path, WHAT):
                 members[name] = group[name]
         except RobodiffError as error:
-            members[name] = str(error)
+            members[name] = f"cannot be read: {error}"
     return members
+
+
+def _names(store: BoundedStore, folder: str) -> list[str]:
+    """Return the folders in one of a store, in each of which is an array or a group."""
+    start = len(folder) + 1 if folder else 0
+    inner = (name[start:] for name in store.names if name.startswith(folder))
+    return sorted({name.partition("/")[0] for name in inner if "/" in name})
 
 
 def written_ends(ends: np.ndarray) -> np.ndarray:
@@ -94,8 +102,18 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
     return ends[:-1] if ends.size and ends[-1] == 0 else ends
 
 
-def _kind(array: Any) -> str | None:
-    return kind_of(array.shape[1:], array.dtype) if isinstance(array, zarr.Array) and array.ndim else None
+def _kind(path: Path, key: str, array: Any) -> str | None:
+    if not isinstance(array, zarr.Array) or not array.ndim:
+        return None
+    return "image" if _picture_size(path, key, array) else kind_of(array.shape[1:], array.dtype)
+
+
+def _picture_size(path: Path, key: str, array: Any) -> tuple[int, int] | None:
+    """Return height and width of the pictures that the rows of an array are; None where they are none."""
+    is_empty = 0 in array.shape or 0 in array.chunks
+    if is_empty or not may_be_encoded(array.shape[1:], array.dtype):
+        return None
+    return encoded_size(decode(path, key, array, min(LOOKED_AT, array.shape[0])))
 
 
 def _stored(
@@ -115,12 +133,12 @@ def _stored(
     # what a writer that was stopped within an episode left of it is not read
     is_longer = not own.complete and array.shape[0] > ends[-1]
     faults = [] if is_longer else unequal(key, array.shape[0], ends)
-    frame, kind, make, feature = array.shape[1:], _kind(array), None, None
+    frame, kind, make, feature = array.shape[1:], _kind(path, key, array), None, None
     gaps, fault = gaps_in(store, array) if kind and not faults else (np.zeros(0), "")
     faults = [Finding("fatal", "form", f"{key} {fault}", "write it again", key)] if fault else faults
-    if may_be_encoded(frame, array.dtype) and (pixels := encoded_size(decode(path, key, array, LOOKED_AT))):
+    if pixels := _picture_size(path, key, array):
         size = target_size(config.resize_shape, *pixels)
-        kind, make = "image", Decoder(f"{path}: {key}", pixels, resize=size)
+        make = Decoder(f"{path}: {key}", pixels, resize=size)
         feature = Feature("image", (3, *(size or pixels)), "uint8")
     elif kind == "vector":
         feature = Feature("vector", (math.prod(frame),), "float32", *_names_and_unit(array))
