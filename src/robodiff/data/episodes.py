@@ -22,7 +22,7 @@ SMALLEST_RANGE = 1e-4
 LARGEST = 10**6
 """The most that one dimension of a feature can have."""
 CHANNELS = (1, 3, 4)
-"""How many an image may have."""
+"""How many an image of a file may have: grey, or colours, or colours and how opaque they are."""
 LONGEST_ROW = 512
 LARGEST_MATRIX = 16
 """A row of more bytes is an encoded image, a matrix of more rows or columns a depth map or a mask."""
@@ -379,7 +379,9 @@ def rounded(key: str, array: np.ndarray, converted: np.ndarray) -> list[Finding]
 
 
 def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
-    """Return images (N, C, H, W), (N, H, W, C) or (N, H, W) as uint8 (N, C, H, W); floats must be whole, 0 to 255.
+    """Return images (N, C, H, W), (N, H, W, C) or (N, H, W) as uint8 (N, 1 or 3, H, W); floats must be whole, 0 to 255.
+
+    The fourth of four channels, which says how opaque a pixel is, is left out.
 
     From contiguous images windows are gathered several times as fast: they become so where memory has ample room. A
     memory-mapped array of uint8 stays one.
@@ -389,6 +391,7 @@ def as_images(source: str, key: str, array: np.ndarray) -> np.ndarray:
         raise RecordingError(source, [wrong_form(key, f"images of 1, 3 or 4 channels; found shape {array.shape}")])
     if array.shape[1] not in CHANNELS:
         array = array.transpose(0, 3, 1, 2)
+    array = array[:, :3] if array.shape[1] > 3 else array
     if array.dtype == np.uint8:
         fits = not isinstance(array, np.memmap) and array.nbytes <= memory_free() / 2
         return np.ascontiguousarray(array) if fits else array

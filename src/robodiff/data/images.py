@@ -10,7 +10,7 @@ from robodiff.data.cache import Part, assembled, folder_of
 from robodiff.data.episodes import as_images
 
 Resize = tuple[int, int] | int | None
-_FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
+_FORMATS = {1: "gray", 3: "rgb24"}
 
 
 def target_size(resize: Resize, height: int, width: int) -> tuple[int, int] | None:

@@ -278,10 +278,11 @@ class Gathered:
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return height, width and channels of images, which have them first, last or, where they are grey, not at all."""
+    """Return height, width and channels, as ``as_images`` has them, of images as a file has them."""
     if len(shape) == 2:
         return (*shape, 1)
-    return (shape[1], shape[2], shape[0]) if shape[0] in CHANNELS else (shape[0], shape[1], shape[2])
+    height, width, channels = (*shape[1:], shape[0]) if shape[0] in CHANNELS else shape
+    return height, width, min(channels, 3)
 
 
 def _numbers(what: str, pieces: list[tuple[str, Piece]]) -> np.ndarray:
