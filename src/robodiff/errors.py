@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+LONGEST_LINE = 1000
+
+
 class RobodiffError(Exception):
     """Work could not be done with what was found (a file, a value, an environment). The command line exits with 1."""
 
@@ -33,11 +36,14 @@ def listed(names: Iterable[object], most: int = 12) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text that a terminal shows and does not obey: what is no printable character is written as an escape.
+    """Return a text that a terminal shows and does not obey, in lines that a person reads.
 
-    Names come from files of others, and an escape sequence in one may rewrite the screen.
+    Names come from files of others: an escape sequence in one may rewrite the screen, and there may be thousands. What
+    is no printable character is written as an escape, and of a line of more than ``LONGEST_LINE`` the rest is left out.
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    lines = shown.split("\n")
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in lines)
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

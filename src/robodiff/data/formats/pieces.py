@@ -21,7 +21,7 @@ from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig
 from robodiff.data.stored import Recording, Stored
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, listed
 
 BLOCK = 2**25
 """Bytes of frames in memory at once, by each thread."""
@@ -214,7 +214,7 @@ class Gathered:
         keys = list(dict.fromkeys(key for episode in self.episodes for key in episode))
         named = [key for key in keys if self.names.get(key)]
         if not named:
-            raise RobodiffError(f"{self.source}: no observations or actions found among {', '.join(keys[:20])}")
+            raise RobodiffError(f"{self.source}: no observations or actions found among {listed(keys)}")
         clock = next((key for key in named if str(self.names[key]).rpartition(".")[2] == ACTION), named[0])
         lengths = [episode[clock].frames if clock in episode else 0 for episode in self.episodes]
         ends = np.cumsum(lengths) if self.ends is None else self.ends
