@@ -1,9 +1,10 @@
-"""Cause every fault of tests/faults and write what the user sees to docs/reliability.md.
+"""Cause every fault of tests/faults, count what tests try of each kind, and write it to docs/reliability.md.
 
 python -m benchmarks.reliability
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,13 @@ writes the same file. A run, an evaluation's folder and a recording are held by 
 the kernel gives back. Weights that are not finite are never saved. `config.json` holds the hash of the weights that
 were saved with it.
 """
+KINDS = """## Silently wrong, elsewhere or once
+
+Each kind below gave wrong results without a word, or refused what is right, in bug reports of toolkits like this one or
+in an earlier version of it. A try is one input of that kind in a test marked with it (`pytest -m kind`), of which the
+right answer, or the refusal in a line or two, is checked.
+
+"""
 TABLES = {"Killed, and two at one place": killed, "Full disks": full, "Broken": broken, "Bad input": inputs}
 
 
@@ -39,7 +47,39 @@ def main() -> None:
             faults = [fault for fault in FAULTS if fault.module == module.__name__]
             rows = [row(fault, Path(folder) / str(FAULTS.index(fault)), finished) for fault in faults]
             parts.append(f"## {title}\n\n{markdown(rows)}\n")
-    PAGE.write_text("\n".join(parts))
+    PAGE.write_text("\n".join([*parts, KINDS + markdown(kinds()) + "\n"]))
+
+
+class Tries:
+    """Count, as a plugin of pytest, what became of the tests of each kind."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, str] = {}
+        self.outcomes: dict[str, Counter[str]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Note of which kind each test is."""
+        self.kinds = {item.nodeid: mark.args[0] for item in items if (mark := item.get_closest_marker("kind"))}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test that was called, or was not."""
+        if report.when == "call" or report.outcome == "skipped":
+            self.outcomes.setdefault(self.kinds[report.nodeid], Counter())[report.outcome] += 1
+
+
+def kinds() -> list[dict[str, str]]:
+    """Run the tests that are marked with a kind."""
+    tries = Tries()
+    pytest.main(["-m", "kind", "-n", "0", "-q"], plugins=[tries])
+    return [
+        {
+            "kind": kind,
+            "tries": str(outcomes.total() - outcomes["skipped"]),
+            "right": str(outcomes["passed"]),
+            "not tried": str(outcomes["skipped"]),
+        }
+        for kind, outcomes in sorted(tries.outcomes.items())
+    ]
 
 
 def row(fault: Fault, folder: Path, finished: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-
 LONGEST_LINE = 1000
 
 
