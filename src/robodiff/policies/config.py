@@ -157,9 +157,10 @@ class ProcessConfig(Document):
     """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
     prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
     """What the network predicts."""
-    timestep_spacing: Literal["leading", "trailing", "uniform"] | None = None
-    """Where fewer steps than trained lie; when null leading for DDPM and DDIM, trailing for DPMSolver++, and uniform,
-    which is the one that goes with it, for flow matching."""
+    timestep_spacing: Literal["even", "leading", "trailing", "uniform"] | None = None
+    """Where fewer steps than trained lie; when null even for DDPM and DDIM, trailing for DPMSolver++, and uniform,
+    which is the one that goes with it, for flow matching. leading is diffusers' own: even where the steps divide
+    num_train_timesteps, and without the noisiest levels where they do not."""
     variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
     """Variance of the noise that DDPM adds back."""
     ddim_eta: Annotated[float, Between(0, 1)] = 0.0
