@@ -73,6 +73,10 @@ class DiffusionPolicy(nn.Module):
         return [key for key in self.features if key != ACTION]
 
     @property
+    def _vectors(self) -> list[str]:
+        return [key for key in self.normalizer.modes if key != ACTION]
+
+    @property
     def timing(self) -> Timing:
         """When the policy observes and acts."""
         return Timing(self.config.n_obs_steps, self.config.n_action_steps, self.config.frame_stride / self.fps)
@@ -94,9 +98,10 @@ class DiffusionPolicy(nn.Module):
             UsageError: ``clip_sample`` would cut actions off.
         """
         arrays, config = episodes.arrays, self.config
-        frames, vectors = windows.episode_frames, [key for key in self.normalizer.modes if key != ACTION]
+        frames = windows.episode_frames
+        self.representation.fit(Statistics.of(arrays[ACTION], frames))
         actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
-        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in vectors}})
+        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in self._vectors}})
         for key in config.normalization.keys() - self.features.keys():
             observes = ", ".join(self.observation_keys)
             notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
@@ -199,7 +204,8 @@ class DiffusionPolicy(nn.Module):
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(recorded(trajectory), self.config.first_step)
+        ranges = {key: self.normalizer.range(key).cpu().numpy() for key in self._vectors} if is_numpy else {}
+        return Chunk(recorded(trajectory), self.config.first_step, ranges)
 
     def _to_torch(self, observation: Mapping[str, np.ndarray], noise: Any, known: Any) -> tuple[Any, Any, Any]:
         """Return the arguments of ``predict_chunk`` as tensors on the policy's device."""
