@@ -166,7 +166,8 @@ class ProcessConfig(Document):
     ddim_eta: Annotated[float, Between(0, 1)] = 0.0
     """Noise that DDIM adds back: 0 none (deterministic), 1 as much as DDPM."""
     clip_sample: bool = True
-    """Clip the predicted clean actions at every step; needs actions normalised by limits."""
+    """Clip the predicted clean actions at every step; needs actions normalised by limits. With conditioning inpaint the
+    vectors that are normalised by limits are clipped, too."""
     clip_sample_range: Positive = 1.0
     """To plus and minus this."""
 
@@ -335,6 +336,10 @@ class DiffusionTransformerConfig(PolicyConfig):
     time_as_cond: bool = True
     """The timestep of the diffusion is attended to beside the observation; else it is one more token of the sequence,
     with conditioning inpaint."""
+    mask_first_step: Annotated[int, AtLeast(0)] | None = None
+    """Which step of the window causal_attn takes the first that is denoised to be; the one that it is when null. With
+    pred_action_steps_only the original diffusion_policy takes 0, which hides the newest observations from the first
+    actions: for weights that were trained so."""
 
     optimizer_betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of the averages of the gradient and of its square."""
@@ -357,7 +362,8 @@ class DiffusionTransformerConfig(PolicyConfig):
 
         steps = self.denoised_steps, self.n_obs_steps
         network = self.n_layer, self.n_head, self.n_emb, self.n_cond_layers, self.p_drop_emb, self.p_drop_attn
-        attention = self.causal_attn, self.time_as_cond, self.first_step
+        first_step = self.first_step if self.mask_first_step is None else self.mask_first_step
+        attention = self.causal_attn, self.time_as_cond, first_step
         return ConditionalTransformer(trajectory_dim, condition_dim, *steps, *network, *attention)
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102

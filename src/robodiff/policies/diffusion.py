@@ -42,6 +42,7 @@ class DiffusionPolicy(nn.Module):
 
     _seen_steps: Tensor
     _is_embedding: Tensor
+    _is_bounded: Tensor
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
@@ -63,6 +64,9 @@ class DiffusionPolicy(nn.Module):
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
+        limited = [place for key in self.observation_keys for place in self._limited(key, widths[key])]
+        bounded = torch.tensor([True] * self.action_dim + limited * self.inpaints, device="cpu")
+        self.register_buffer("_is_bounded", bounded, persistent=False)  # (W,)
         levels = config.num_train_timesteps
         self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
         self.set_sampler(config)
@@ -71,6 +75,11 @@ class DiffusionPolicy(nn.Module):
     def observation_keys(self) -> list[str]:
         """What the policy observes."""
         return [key for key in self.features if key != ACTION]
+
+    def _limited(self, key: str, width: int) -> list[bool]:
+        """Tell which of the numbers that embed a key are normalised by limits."""
+        spans = self.normalizer.modes.get(key, [(0, width, "encoder")])
+        return [mode == "limits" for start, stop, mode in spans for _ in range(start, stop)]
 
     @property
     def _vectors(self) -> list[str]:
@@ -196,7 +205,7 @@ class DiffusionPolicy(nn.Module):
         if self.inpaints:
             known, condition = self._inpainting(condition, known), None
             if clip is not None:  # what encoders say has no bound
-                clip = torch.where(self._is_embedding, math.inf, clip)
+                clip = torch.where(self._is_bounded, clip, math.inf)
 
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
             actions = self._decode(x, reference)
