@@ -70,8 +70,8 @@ class WindowConfig(Document):
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
     the action as the network sees it.
-    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
-    to [-1, 1]."""
+    Vectors that are not named use limits. Images use imagenet (its mean and standard deviation), half (to [-1, 1]) or
+    dataset (those of the training episodes); not named, imagenet with pretrained weights, else half."""
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()

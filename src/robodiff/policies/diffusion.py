@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION, Episodes, Feature
-from robodiff.data.normalize import Normalizer, Statistics
+from robodiff.data.normalize import Normalizer, Statistics, pixel_statistics
 from robodiff.data.windows import Windows
 from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
@@ -111,6 +111,8 @@ class DiffusionPolicy(nn.Module):
         self.representation.fit(Statistics.of(arrays[ACTION], frames))
         actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
         self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in self._vectors}})
+        for camera in (key for key, mode in self.cameras.pixels.items() if mode == "dataset"):
+            self.cameras.set_pixels(camera, *map(torch.from_numpy, pixel_statistics(arrays[camera], frames)))
         for key in config.normalization.keys() - self.features.keys():
             observes = ", ".join(self.observation_keys)
             notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
