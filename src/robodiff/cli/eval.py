@@ -156,7 +156,9 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
     low, high = result.success_rate_ci95
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     means = f"means over the episodes: {extra}\n" if extra else ""
-    outside = f"in {result.out_of_range} of them an observation lay far outside of the range of training\n"
+    outside = (
+        f"{result.out_of_range} of {config.episodes} episodes observe what lies far outside of the range of training\n"
+    )
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     say(
         console,

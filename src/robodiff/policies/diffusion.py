@@ -65,7 +65,7 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
         limited = [place for key in self.observation_keys for place in self._limited(key, widths[key])]
-        bounded = torch.tensor([True] * self.action_dim + limited * self.inpaints, device="cpu")
+        bounded = torch.tensor([True] * self.action_dim + (limited if self.inpaints else []), device="cpu")
         self.register_buffer("_is_bounded", bounded, persistent=False)  # (W,)
         levels = config.num_train_timesteps
         self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
