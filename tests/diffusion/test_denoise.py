@@ -8,7 +8,7 @@ import torch
 
 from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import target
-from robodiff.diffusion.samplers import DIFFUSION, PROCESSES, SAMPLERS, Row, Sampler, add_sampler
+from robodiff.diffusion.samplers import DIFFUSION, PROCESSES, SAMPLERS, Row, Sampler, add_sampler, timestep_grid
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError
 
@@ -272,7 +272,7 @@ def test_coefficients_are_finite_at_every_step_count(beta_schedule):
         schedule = make_schedule(beta_schedule, n)
         for steps in sorted({1, 2, 3, 7, n // 2, n - 1, n} & set(range(1, n + 1))):
             for sampler in DIFFUSION.samplers:
-                for spacing in ("leading", "trailing"):
+                for spacing in DIFFUSION.spacings:
                     table = make_table(sampler, schedule, "epsilon", steps, spacing, eta=1.0)
                     assert all(math.isfinite(value) for row in table.rows for value in row)
                     assert table.timesteps == tuple(sorted(set(table.timesteps), reverse=True))
@@ -320,3 +320,34 @@ def test_cuda_graph(sampler, beta_schedule, prediction_type):
         noise.normal_()
         graph.replay()
         torch.testing.assert_close(captured, module(noise))
+
+
+@pytest.mark.kind("more denoising steps that are worse")
+@pytest.mark.parametrize("sampler", ["DDPM", "DDIM"])
+@pytest.mark.parametrize("steps", [34, 51, 60, 75])
+def test_more_steps_are_not_worse(sampler, steps):
+    fewer = max(count for count in range(1, steps) if 100 % count == 0)
+    assert error_of(sampler, steps) <= error_of(sampler, fewer) + 1e-3
+    assert error_of(sampler, steps) < 0.5 * error_of(sampler, steps, "leading")
+
+
+def error_of(sampler, steps, spacing=None):
+    """How far the mean of the samples of the ideal network is off."""
+    schedule = make_schedule("squaredcos_cap_v2", 100)
+    table = make_table(sampler, schedule, "sample", steps, spacing)
+    noise = torch.randn(table.noise_rows, 4, 5000, 1, generator=torch.manual_seed(0), dtype=torch.float64)
+    return abs(denoise(table, bell(schedule, "sample", mean=0.7, spread=0.1), noise).mean().item() - 0.7)
+
+
+@pytest.mark.kind("more denoising steps that are worse")
+@pytest.mark.parametrize("levels", [20, 50, 100, 1000])
+def test_even_steps_start_near_the_noisiest_level(levels):
+    for steps in range(1, levels + 1):
+        grid = timestep_grid(levels, steps, "even")
+        assert levels - 1 >= grid[0] > (levels - 2 if steps == 1 else levels - levels / steps - 1)
+        assert len(grid) == len(set(grid)) == steps
+        assert grid == sorted(grid, reverse=True)
+        if levels % steps == 0:  # what was saved without a spacing samples as it did
+            assert grid == timestep_grid(levels, steps, "leading")
+        else:
+            assert max(a - b for a, b in pairwise(grid)) <= levels // steps + 1

@@ -119,7 +119,7 @@ def test_ddpm(monkeypatch, beta_schedule, prediction_type, clip_range, variance)
     oracle, step = ddpm_oracle(monkeypatch, beta_schedule, prediction_type, clip_range, variance, "leading")
     for steps in STEPS:
         oracle.set_timesteps(steps)
-        table = make_table("DDPM", schedule, prediction_type, steps, variance=variance)
+        table = make_table("DDPM", schedule, prediction_type, steps, "leading", variance=variance)
         noise = draw_noise(len(table.rows))
         assert list(table.timesteps) == oracle.timesteps.tolist()
         ours = our_trajectory(table, noise, clip_range)
@@ -170,7 +170,7 @@ def test_ddim(beta_schedule, prediction_type, clip_range, eta):
     schedule = make_schedule(beta_schedule, N)
     oracle = ddim_oracle(beta_schedule, prediction_type, clip_range, "leading")
     for steps in STEPS:
-        table = make_table("DDIM", schedule, prediction_type, steps, eta=eta)
+        table = make_table("DDIM", schedule, prediction_type, steps, "leading", eta=eta)
         assert_ddim_same(oracle, table, steps, eta, clip_range)
 
 

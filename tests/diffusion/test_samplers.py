@@ -127,8 +127,8 @@ def test_options():
     ddim, heun = ("DDIM", "linear", "epsilon", 10, 100), ("heun", "flow", "velocity", 10, 100)
     spacings = {name: sampler.spacing for name, sampler in SAMPLERS.items()}
     assert spacings == {
-        "DDPM": "leading",
-        "DDIM": "leading",
+        "DDPM": "even",
+        "DDIM": "even",
         "DPMSolver++": "trailing",
         "Flow": "uniform",
         "FlowHeun": "uniform",

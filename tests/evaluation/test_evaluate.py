@@ -10,13 +10,16 @@ import pytest
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.formats.lerobot.video import encode_video
+from robodiff.envs.spec import get_env_spec
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
 from robodiff.evaluation.results import EnvResult, read_result
+from robodiff.evaluation.rollout import rollout
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
+LIMIT = 390.0
 Make = Callable[..., DiffusionPolicy]
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,13 +38,14 @@ def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
     folder = saved / "eval" / "pusht-seed7-n2"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"success_rate", "success_rate_ci95", "mean_max_reward", "mean_episode_length", "episodes",
-                            "non_finite_actions", "latency_ms", "extra", "evaluated"}  # fmt: skip
+                            "non_finite_actions", "out_of_range", "latency_ms", "extra", "evaluated"}  # fmt: skip
     assert [e["seed"] for e in metrics["episodes"]] == [7, 8]
     assert metrics["success_rate"] == np.mean([e["success"] for e in metrics["episodes"]])
     assert metrics["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in metrics["episodes"]]))
     assert set(metrics["latency_ms"]) == {"p50", "p95"}
     assert metrics["evaluated"]["sampler"] == "Flow"
     assert metrics["non_finite_actions"] == 0
+    assert (metrics["out_of_range"], "range of training" in out) == (0, False)
     assert "not finite" not in out + (folder / "report.html").read_text()
     assert "95 % interval" in out
     assert str(folder / "metrics.json") in out
@@ -56,6 +60,32 @@ def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
     assert robodiff(*command, "--out", tmp_path / "again")[0] == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert {**again, "latency_ms": 0} == {**metrics, "latency_ms": 0}
+
+
+@pytest.mark.kind("an observation far outside of the range of training")
+@pytest.mark.usefixtures("quick")
+def test_what_lies_far_outside_of_the_range_of_training_is_counted(
+    robodiff: Run, small_policy: Make, tmp_path: Path
+) -> None:
+    policy = small_policy(**FLOW)
+    policy.normalizer.maps["observation/state"].max[1] = LIMIT  # type: ignore[index]
+    save_policy(policy, tmp_path / "policy")
+    code, out, err = robodiff(
+        "eval", tmp_path / "policy", "--env", "pusht", "--episodes", 4, "--num_envs", 2, "--seed", 7, "--videos", 0,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    spec, farthest = get_env_spec("pusht"), []
+    for record in (records := rollout(policy, spec, range(7, 11), 2)):
+        environment = spec.make(["observation.state"])
+        states = [environment.reset(seed=record.seed)[0]["observation.state"][1]]
+        states += [environment.step(action)[0]["observation.state"][1] for action in record.actions[:-1]]
+        farthest.append(max(0, max(states) - LIMIT) / LIMIT)
+    assert [record.out_of_range for record in records] == pytest.approx(farthest)
+    far = sum(share > 0.25 for share in farthest)
+    assert 0 < far < 4, farthest
+    assert read_result(tmp_path / "out", EnvResult).out_of_range == far
+    assert f"\n{far} of 4 episodes observe what lies far outside of the range of training\n" in out
 
 
 @pytest.mark.usefixtures("quick")

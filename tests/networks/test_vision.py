@@ -24,7 +24,7 @@ def images(samples: int = 2, steps: int = 2, shape: tuple[int, ...] = SHAPE, see
 
 
 def encoder(size: tuple[int, int] = SHAPE[1:], **changes: object) -> ImageEncoder:
-    options = {"backbone": "resnet18", "keypoints": 8, "group_norm": True, "imagenet": False, "freeze": False}
+    options = {"backbone": "resnet18", "keypoints": 8, "group_norm": True, "pixels": ["half"], "freeze": False}
     torch.manual_seed(0)
     return ImageEncoder(size, **{**options, **changes})  # type: ignore[arg-type]
 
@@ -72,12 +72,12 @@ def test_group_normalisation_takes_the_place_of_every_batch_normalisation(
 
 def test_pixels_are_normalised_once() -> None:
     black_to_white = torch.linspace(0, 255, 3).view(3, 1, 1, 1).expand(3, 3, 36, 36)
-    for imagenet, expected in (
-        (False, [-1.0, 0.0, 1.0]),
-        (True, [-0.485 / 0.229, (0.5 - 0.485) / 0.229, 0.515 / 0.229]),
+    for pixels, expected in (
+        ("half", [-1.0, 0.0, 1.0]),
+        ("imagenet", [-0.485 / 0.229, (0.5 - 0.485) / 0.229, 0.515 / 0.229]),
     ):
         seen: list[Tensor] = []
-        network = encoder((36, 36), imagenet=imagenet)
+        network = encoder((36, 36), pixels=[pixels])
         network.backbone.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
         network(black_to_white)
         torch.testing.assert_close(seen[0][:, 0, 0, 0], torch.tensor(expected))
@@ -109,7 +109,7 @@ def test_a_keypoint_is_where_its_cell_looks() -> None:
             parameter.data.fill_(1 / parameter[0].numel())
     network.backbone.maxpool = nn.AvgPool2d(3, 2, 1)  # of equal pixels the maximum is the first, not the middle
     pixels = torch.full((1, 3, 320, 320), 200.0, requires_grad=True)
-    network._maps(pixels)[0, 0, 5, 4].backward()  # the weights are symmetric around the cell
+    network._maps(pixels, network.mean, network.std)[0, 0, 5, 4].backward()  # the weights are symmetric around the cell
     looks = pixels.grad[0, 0]  # type: ignore[index]
     centre = looks.sum(0) @ torch.arange(320.0) / looks.sum(), looks.sum(1) @ torch.arange(320.0) / looks.sum()
     torch.testing.assert_close(torch.stack(centre), torch.tensor([4.0, 5]) * STRIDE, rtol=0, atol=2.0)
@@ -119,7 +119,7 @@ def test_a_keypoint_is_where_its_cell_looks() -> None:
     network.pool.maps.weight.data[0, 0] = 1
     peaked = torch.zeros(1, 512, 10, 10)
     peaked[0, 0, 5, 4] = 100
-    network._maps = lambda _: peaked  # type: ignore[method-assign]
+    network._maps = lambda *_: peaked  # type: ignore[method-assign]
     torch.testing.assert_close(network.keypoints(pixels.unsqueeze(0)), torch.tensor([[[[4.0 * STRIDE, 5 * STRIDE]]]]))
 
 

@@ -1,18 +1,22 @@
 """The runner: history, queue, rows that depend on nobody else."""
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.conftest import PUSHT_FEATURES
 
-from robodiff.data.episodes import PAST_ACTION, Episodes, with_past_action
+from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, with_past_action
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
-from robodiff.policies.runtime import Chunk, Timing, draw_noise
+from robodiff.policies.runtime import Chunk, Timing, draw_noise, out_of_range
 
 Make = Callable[..., DiffusionPolicy]
 
@@ -110,8 +114,8 @@ def test_timestamps_pick_the_history(spy: Spy) -> None:
 def test_what_was_not_observed_in_time_is_refused(spy: Spy) -> None:
     spy.config = replace(spy.config, n_action_steps=1)
     runner = PolicyRunner(spy)  # of steps 0.1 s apart
-    for time in (0.0, 0.02, 0.1, 0.24):
-        runner.act(seen(time), timestamp=time)
+    for t in (0.0, 0.02, 0.1, 0.24):
+        runner.act(seen(t), timestamp=t)
     np.testing.assert_allclose([asked["observation.state"][0, 0, 0] for asked in spy.asked], [0, 0, 0, 0.1])
     with pytest.raises(RobodiffError, match=r"observed at 0\.300 s.*every 0\.1 s"):
         runner.act(seen(2), timestamp=0.4)
@@ -122,8 +126,8 @@ def test_what_was_not_observed_in_time_is_refused(spy: Spy) -> None:
 def test_the_history_is_bounded(spy: Spy) -> None:
     spy.config = replace(spy.config, n_action_steps=1)
     runner = PolicyRunner(spy, rows=2)
-    for step in range(1000):  # row 0 is observed at 1 kHz, the other's clock stands still
-        runner.act(seen(step / 1000, 2), timestamp=np.array([step / 1000, 0.0]))
+    for step in range(1000):  # row 0 is observed at 1 kHz, the other's clock hardly advances
+        runner.act(seen(step / 1000, 2), timestamp=np.array([step / 1000, step * 1e-9]))
     assert len(runner._history) < 70
     fast = PolicyRunner(spy)
     for step in range(500):
@@ -229,6 +233,263 @@ def test_wrong_observations_are_refused(spy: Spy) -> None:
         runner.act({"observation.state": np.zeros(2)})
     with pytest.raises(RobodiffError, match=r"observation\.state: expected shape \(2,\), found \(3,\)"):
         runner.act({**seen(0), "observation.state": np.zeros(3)})
+    for nothing in (np.zeros(2), None, [seen(0)]):
+        with pytest.raises(RobodiffError, match="expected an observation by its keys"):
+            runner.act(nothing)  # type: ignore[arg-type]
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two runners remember the same, array by array."""
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)  # type: ignore[arg-type]
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)  # type: ignore[attr-defined, index]
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))  # type: ignore[arg-type]
+    return all(map(same, vars(a).values(), vars(b).values())) if is_dataclass(a) else a == b
+
+
+def memory(runner: PolicyRunner) -> dict[str, object]:
+    return {key: value for key, value in vars(runner).items() if key not in ("policy", "_lock")}
+
+
+CLOCK = pytest.mark.kind("a timestamp that no clock gives")
+NO_TIMES = [
+    (np.nan, "must be finite"),
+    (np.inf, "must be finite"),
+    (-np.inf, "must be finite"),
+    (0.3, "timestamps must advance; found 0.300 s again: does the clock stand still"),
+    (0.2, r"must not go back; found 0\.200 s after 0\.300 s; reset"),
+    (-5, "must not go back"),
+    (400.0, r"timestamps are seconds, about 0\.1 apart; found 400\.000 after 0\.300; reset after a pause"),
+    (400, "timestamps are seconds"),
+    (1_753_000_000_000_000_000, "timestamps are seconds"),
+    (0.5, r"nothing was observed at 0\.400 s; observe every 0\.1 s, or reset"),
+    ("0.4", "timestamp: expected seconds, a real number; found text"),
+    (b"0.4", "found text"),
+    (True, "found bool"),
+    (0.4 + 0j, "found complex128"),
+    (np.datetime64("2026-01-01"), r"found datetime64\[D\]"),
+    (np.timedelta64(400, "ms"), r"found timedelta64\[ms\]"),
+    ({"s": 0.4}, "found object"),
+    ([0.4, [0.4]], "found a list that is no array"),
+    ([0.4, 0.4], r"expected one number, or shape \(1,\); found shape \(2,\)"),
+    ([[0.4]], r"found shape \(1, 1\)"),
+]
+
+
+@CLOCK
+@pytest.mark.parametrize(("time", "words"), NO_TIMES)
+def test_a_timestamp_that_is_refused_changes_nothing(spy: Spy, time: object, words: str) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    runner, other = PolicyRunner(spy), PolicyRunner(spy)
+    for t in (0.1, 0.2, 0.3):
+        runner.act(seen(t), timestamp=t)
+        other.act(seen(t), timestamp=t)
+    before = memory(runner)
+    for _ in range(3):
+        with pytest.raises(RobodiffError, match=words) as caught:
+            runner.act(seen(9), timestamp=time)  # type: ignore[arg-type]
+        assert str(caught.value).count("\n") < 2
+    assert same(memory(runner), before)
+    for t in (np.float32(0.4), 0.5):
+        np.testing.assert_array_equal(runner.act(seen(t), timestamp=t), other.act(seen(t), timestamp=t))  # type: ignore[arg-type]
+    assert same(memory(runner), memory(other))
+    runner.reset()
+    for t in (0, 0.1, 0.2):  # an earlier time, and an int
+        runner.act(seen(t), timestamp=t)
+
+
+@CLOCK
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("executed", [1, 8])
+def test_milliseconds_are_no_seconds(small_policy: Make, steps: int, executed: int) -> None:
+    runner = PolicyRunner(small_policy(n_obs_steps=steps, n_action_steps=executed, num_inference_steps=1))
+    runner.act(seen(0), timestamp=0)
+    with pytest.raises(RobodiffError, match=r"timestamps are seconds, about 0\.1 apart"):
+        runner.act(seen(1), timestamp=100)
+
+
+@CLOCK
+@pytest.mark.parametrize(("second", "words"), [(0.2, r"row 1: timestamps must advance"), (np.nan, "row 1: .* finite"),
+                         (0.1, "row 1: .* go back"), (1e6, "row 1: .* are seconds")])  # fmt: skip
+def test_one_row_that_no_clock_gives_stops_none(spy: Spy, second: float, words: str) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    runner = PolicyRunner(spy, rows=2)
+    for t in (0.1, 0.2):
+        runner.act(seen(t, 2), timestamp=np.full(2, t))
+    before = memory(runner)
+    with pytest.raises(RobodiffError, match=words):
+        runner.act(seen(9, 2), timestamp=np.array([0.3, second]))
+    assert same(memory(runner), before)
+    runner.reset(rows=[1])  # what is new has no time before it
+    first = np.nan_to_num(second)
+    for t in (0.3, 0.4):
+        assert runner.act(seen(t, 2), timestamp=np.array([t, first + t])).shape == (2, 2)
+    with pytest.raises(RobodiffError, match=r"^row 0: nothing was observed at 0\.900 s"):
+        runner.act(seen(1, 2), timestamp=np.array([1, first + 0.5]))
+
+
+@CLOCK
+def test_a_team_that_is_refused_is_as_before(spy: Spy) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    team = Team({"1": PolicyRunner(spy), "2": PolicyRunner(spy)}, {"1": slice(0, 2), "2": slice(2, 4)})
+    for t in (0.1, 0.2):
+        team.act(team_sees(t), timestamp=t)
+    before, last = [memory(runner) for runner in team.runners.values()], team.last
+    wrong = {**team_sees(0.3), "agents.2.observation.state": np.array(["a", "b"])}
+    for observation, clock, words in ((team_sees(0.3), np.nan, "agent 1: .* finite"), (wrong, 0.3, "agent 2: .* text"),
+                                     (np.zeros(4), 0.3, "by its keys")):  # fmt: skip
+        with pytest.raises(RobodiffError, match=words):
+            team.act(observation, timestamp=clock)  # type: ignore[arg-type]
+        assert all(map(same, [memory(runner) for runner in team.runners.values()], before))
+    assert team.last is last
+    assert team.act(team_sees(0.3), timestamp=0.3).shape == (4,)
+
+
+TYPES = pytest.mark.kind("an observation of another type than was recorded")
+
+
+@TYPES
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.array(["1", "2"]), "expected real numbers; found text"),
+        (np.array([b"1", b"2"]), "found text"),
+        (np.array([1j, 2j]), "found complex128"),
+        (np.array([True, False]), "found bool"),
+        (np.array([1.0, None]), "found object"),
+        (np.array([1, 2], dtype=object), "found object"),
+        (None, "found object"),
+        ([[1.0], [1.0, 2.0]], "found a list that is no array"),
+        (np.array(["2026-01-01"] * 2, "datetime64[D]"), r"found datetime64\[D\]"),
+        (np.zeros(2, [("x", "f4")]), "real numbers; found"),
+        (1.0, r"expected shape \(2,\), found \(\)"),
+    ],
+)
+def test_vectors_are_real_numbers(spy: Spy, value: object, words: str) -> None:
+    runner = PolicyRunner(spy)
+    before = memory(runner)
+    with pytest.raises(RobodiffError, match=rf"observation\.state: .*{words}"):
+        runner.act({**seen(0), "observation.state": value})
+    assert same(memory(runner), before)
+
+
+@TYPES
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([3, 4]),
+        np.array([3, 4], np.uint8),
+        np.array([3, 4], np.float16),
+        np.array([3, 4], ">f8"),
+        np.array([4, 9, 3, 9], np.longdouble)[2::-2],
+        [3, 4.0],
+        torch.tensor([3.0, 4.0], dtype=torch.bfloat16).double(),
+    ],
+)
+def test_real_numbers_of_every_type_are_taken(spy: Spy, value: Any) -> None:
+    PolicyRunner(spy).act({**seen(0), "observation.state": value})
+    found = spy.asked[-1]["observation.state"]
+    assert (found.dtype, found[0, -1].tolist()) == (np.float32, [3, 4])
+
+
+@TYPES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16, np.int8, bool, object])
+def test_images_are_bytes(spy: Spy, dtype: Any) -> None:
+    key, image = "observation.image", np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    spy.features = {**spy.features, key: Feature("image", image.shape, "uint8")}
+    runner = PolicyRunner(spy)
+    with pytest.raises(RobodiffError, match=rf"{key}: expected uint8 from 0 to 255, .*; found {np.dtype(dtype)}"):
+        runner.act({**seen(0), key: image.astype(dtype)})
+    runner.act({**seen(0), key: np.asfortranarray(image[:, ::-1, ::-1])})
+    np.testing.assert_array_equal(spy.asked[-1][key][0, 0], image[:, ::-1, ::-1])
+
+
+@TYPES
+def test_what_is_observed_and_not_finite_is_named_though_the_policy_bears_it(spy: Spy) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    runner = PolicyRunner(spy, rows=2)
+    for value in (np.nan, np.inf, -np.inf, 1e300):
+        runner.reset()
+        blind = {key: array.astype(np.float64) for key, array in seen(0, 2).items()}
+        blind["observation.environment_state"][1, 3] = value  # of which the spy's actions say nothing
+        with pytest.raises(NonFiniteActions, match=r"^row 1: what was observed is not finite in obs\w+\.env") as caught:
+            runner.act(blind)
+        assert np.isnan(caught.value.actions).tolist() == [[False] * 2, [True] * 2]
+    for t in (1, 2):  # the second sees no more of it
+        try:
+            actions = runner.act(seen(t, 2))
+        except NonFiniteActions:
+            assert t == 1
+    assert np.isfinite(actions).all()
+
+
+RANGE = pytest.mark.kind("an observation far outside of the range of training")
+
+
+@RANGE
+def test_a_runner_tells_how_far_outside_of_the_training_range_it_is(small_policy: Make) -> None:
+    runner = PolicyRunner(small_policy(num_inference_steps=1))  # 0 to 512 in training
+    state, corners = "observation.state", "observation.environment_state"
+    assert runner.last.out_of_range == {}
+    for value, share in ((0, 0), (512, 0), (768, 0.5), (-512, 1), (1e4, (1e4 - 512) / 512), (100, 0)):
+        runner.act({**seen(0), state: np.array([256.0, value])})
+        assert runner.last.out_of_range == {state: pytest.approx(share), corners: 0}
+    runner.reset()
+    with pytest.raises(NonFiniteActions):
+        runner.act({**seen(0), state: np.array([np.nan, 0])})
+    assert runner.last.out_of_range == {state: np.inf, corners: 0}
+    last = runner.last
+    with pytest.raises(RobodiffError, match="found text"):
+        runner.act({**seen(0), state: np.array(["a", "b"])})
+    assert runner.last is last
+
+
+@RANGE
+def test_rows_and_agents_are_told_apart(small_policy: Make) -> None:
+    policy = small_policy(num_inference_steps=1)
+    runner = PolicyRunner(policy, rows=2)
+    observation = seen(0, 2)
+    observation["observation.state"][1] = -256
+    for _ in range(2):  # also where no new chunk is due
+        runner.act(observation)
+        assert runner.last.out_of_range["observation.state"].tolist() == [0, 0.5]
+    team = Team({"1": PolicyRunner(policy), "2": PolicyRunner(policy)}, {"1": slice(0, 2), "2": slice(2, 4)})
+    team.act(team_sees(512))
+    assert team.last.out_of_range == {
+        "agents.1.observation.state": pytest.approx(100 / 512),
+        "agents.1.observation.environment_state": 0,
+        "agents.2.observation.state": pytest.approx(200 / 512),
+        "agents.2.observation.environment_state": 0,
+    }
+
+
+@RANGE
+def test_a_range_that_is_nearly_nothing_is_left_soon() -> None:
+    range_ = np.array([[0.7, 0.0], [0.7, 1.0]], np.float32)
+    values = np.array([[0.7, 0.5], [0.7 + 1e-6, 0.5], [1.7, 0.5], [0.7, 1.25]], np.float32)
+    np.testing.assert_allclose(out_of_range(values, range_), [0, 0.01, 1e4, 0.25], atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.kind("a runner that several threads use")
+@pytest.mark.parametrize("team", [False, True])
+def test_threads_wait_for_each_other(spy: Spy, team: bool) -> None:
+    """Every action of every chunk is handed out once, whoever asks."""
+    runners = {str(agent): PolicyRunner(spy) for agent in (1, 2)}
+    runner = Team(runners, {"1": slice(0, 2), "2": slice(2, 4)}) if team else runners["1"]
+    predict = spy.predict_chunk
+
+    def slow(observation: Mapping[str, np.ndarray], *, noise: np.ndarray) -> Chunk:
+        time.sleep(0.01)  # lets another thread in
+        return predict(observation, noise=noise)
+
+    spy.predict_chunk = slow  # type: ignore[method-assign]
+    observation = team_sees(0) if team else seen(0)
+    with ThreadPoolExecutor(8) as pool:
+        actions = list(pool.map(lambda _: runner.act(observation)[0], range(64)))
+    assert sorted(actions) == sorted([*range(1, 9)] * 8)
+    assert len(spy.asked) == (16 if team else 8)
 
 
 def team_sees(time: float, rows: int | None = None) -> dict[str, np.ndarray]:

@@ -156,13 +156,16 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
     low, high = result.success_rate_ci95
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     means = f"means over the episodes: {extra}\n" if extra else ""
+    outside = (
+        f"{result.out_of_range} of {config.episodes} episodes observe what lies far outside of the range of training\n"
+    )
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     say(
         console,
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
         f"{config.env} from seed {config.seed}\n"
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
-        f"{means}{_latency(result)}\n"
+        f"{outside if result.out_of_range else ''}{means}{_latency(result)}\n"
         f"written: {out / result.file}{videos}",
     )
     if other is not None:

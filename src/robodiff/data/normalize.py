@@ -33,11 +33,28 @@ class Statistics:
         return cls(chosen.min(0), chosen.max(0), chosen.mean(0), chosen.std(0))
 
 
+def pixel_statistics(images: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of the pixels of chosen frames of images (N, C, H, W) uint8, each (C,).
+
+    A standard deviation of less than one of the 255 steps counts as one: next to nothing is not blown up.
+    """
+    sums, squares = np.zeros((2, images.shape[1]), np.int64)
+    size = max(1, 2**22 // images[:1].nbytes)
+    for first in range(0, len(frames), size):
+        block = images[frames[first : first + size]]
+        sums += block.sum(axis=(0, 2, 3), dtype=np.int64)
+        squares += np.square(block, dtype=np.uint32).sum(axis=(0, 2, 3), dtype=np.int64)
+    count = len(frames) * images.shape[2] * images.shape[3]
+    mean = sums / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+
+
 class Normalizer(nn.Module):
     """Affine maps, one a key, saved with the weights of the policy.
 
     ``limits`` maps the range of the training data to [-1, 1], ``mean_std`` to mean 0 and standard deviation 1,
-    ``identity`` changes nothing.
+    ``identity`` changes nothing. A dimension that is still, with a range under ``SMALLEST_RANGE``, is not scaled; what
+    leaves its range later is clipped to it, and the way back leads to its centre, whatever the value.
 
     Args:
         dims: the number of dimensions of each key.
@@ -52,27 +69,34 @@ class Normalizer(nn.Module):
     def fit(self, statistics: Mapping[str, Statistics]) -> None:
         """Set the maps by the statistics of the training episodes."""
         for key, key_spans in self.modes.items():
-            s = statistics[key]
+            s, affine = statistics[key], self._map(key)
+            affine.set(min=s.min, max=s.max)
+            is_still = affine.is_still.cpu().numpy()
             scale, offset = np.ones_like(s.mean), np.zeros_like(s.mean)
             for start, stop, mode in key_spans:
                 if mode == "identity":
                     continue
                 centre = (s.min + s.max) / 2 if mode == "limits" else s.mean
                 spread = (s.max - s.min) / 2 if mode == "limits" else s.std
-                spread = np.where(s.max - s.min < SMALLEST_RANGE, 1.0, spread)
+                spread = np.where(is_still, 1.0, spread)
                 scale[start:stop] = 1 / spread[start:stop]
                 offset[start:stop] = -centre[start:stop] / spread[start:stop]
-            self._map(key).set(scale=scale, offset=offset, min=s.min, max=s.max)
+            affine.set(scale=scale, offset=offset)
 
     def normalize(self, key: str, value: Tensor) -> Tensor:
-        """Map (..., D) in the recording's units to (..., D) normalised."""
+        """Map (..., D) in the recording's units to (..., D) normalised; what is still is clipped to its range."""
         affine = self._map(key)
+        value = torch.where(affine.is_still, value.clamp(affine.min, affine.max), value)
         return value * affine.scale + affine.offset
 
     def unnormalize(self, key: str, value: Tensor) -> Tensor:
-        """Map (..., D) normalised to (..., D) in the recording's units."""
+        """Map (..., D) normalised to (..., D) in the recording's units; what is still is as it was recorded."""
         affine = self._map(key)
-        return (value - affine.offset) / affine.scale
+        return hold_still((value - affine.offset) / affine.scale, affine.min, affine.max)
+
+    def range(self, key: str) -> Tensor:
+        """Return the least and the largest numbers of the training data of one key, (2, D)."""
+        return torch.stack([self._map(key).min, self._map(key).max])
 
     def extent(self, key: str) -> Tensor:
         """Return how far from 0 the training data of one key lie, normalised, (D,)."""
@@ -88,6 +112,8 @@ class _Affine(nn.Module):
 
     scale: Tensor
     offset: Tensor
+    min: Tensor
+    max: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -97,6 +123,26 @@ class _Affine(nn.Module):
     def set(self, **values: np.ndarray) -> None:
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(value))
+
+    @property
+    def is_still(self) -> Tensor:
+        """Which dimensions do not move in the training data, (D,)."""
+        return is_still(self.min, self.max)
+
+
+def is_still(low: Tensor, high: Tensor) -> Tensor:
+    """Tell which ranges are too small to be learnt."""
+    return high - low < SMALLEST_RANGE
+
+
+def hold_still(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Put what is still in the middle of its range, which is just what was recorded where nothing moved at all.
+
+    Args:
+        values: (..., D).
+        low, high: (D,), the range of each dimension in training.
+    """
+    return torch.where(is_still(low, high), low + (high - low) / 2, values)
 
 
 def spans(key: str, dim: int, mode: Mode) -> list[tuple[int, int, str]]:

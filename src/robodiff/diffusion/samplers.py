@@ -131,15 +131,19 @@ def flow_heun(levels: Sequence[Level]) -> list[Row]:
 def timestep_grid(num_train_timesteps: int, steps: int, spacing: str) -> list[float]:
     """Return the timesteps (steps,) of a grid, noisiest first.
 
-    ``leading`` counts up from 0 by N // steps and so may start below the last timestep; ``trailing`` counts down from
-    N - 1 (Lin et al. 2024, https://arxiv.org/abs/2305.08891, table 2). Both are those of diffusers' DDPMScheduler with
-    steps_offset 0, but for a single leading step: there diffusers starts at timestep 0, which takes pure noise for
-    nearly clean data, and this starts at N - 1. ``uniform`` is the flow's s_i = 1 - i / steps, times N.
+    ``leading`` counts up from 0 by N // steps, ``trailing`` down from N - 1 (Lin et al. 2024,
+    https://arxiv.org/abs/2305.08891, table 2). Both are those of diffusers' DDPMScheduler with steps_offset 0. Where
+    steps do not divide N, ``leading`` leaves the noisiest levels out, 49 of 100 with 51 steps, and takes pure noise for
+    half clean data. ``even`` counts up by N / steps: it is ``leading`` where steps divide N, and else starts less than
+    N / steps + 1 below N. A single step of either starts at N - 1 (in diffusers at 0, where data are clean).
+    ``uniform`` is the flow's s_i = 1 - i / steps, times N.
     """
     if spacing == "uniform":
         return [(1.0 - i / steps) * num_train_timesteps for i in range(steps)]
     if spacing == "leading" and steps > 1:
         return [i * (num_train_timesteps // steps) for i in reversed(range(steps))]
+    if spacing == "even" and steps > 1:
+        return [i * num_train_timesteps // steps for i in reversed(range(steps))]
     stride = num_train_timesteps - (num_train_timesteps - num_train_timesteps / steps)  # rounded as in numpy.arange
     return [round(num_train_timesteps - i * stride) - 1 for i in range(steps)]
 
@@ -168,7 +172,7 @@ class Process:
 DIFFUSION = Process(
     beta_schedules=("linear", "scaled_linear", "squaredcos_cap_v2"),
     prediction_types=("epsilon", "sample", "v_prediction"),
-    spacings=("leading", "trailing"),
+    spacings=("even", "leading", "trailing"),
 )
 # "sample" is sound for the flow at s = 1 too: eps = (x - (1 - s) x0) / s divides by s, and the grid never reaches 0.
 # "epsilon" is not: x0 = (x - s eps) / (1 - s) divides by zero where sampling starts.
@@ -205,8 +209,8 @@ class Sampler:
 
 
 BUILTIN = (
-    Sampler("DDPM", ddpm, DIFFUSION, "leading", options=("variance",)),
-    Sampler("DDIM", ddim, DIFFUSION, "leading", options=("eta",)),
+    Sampler("DDPM", ddpm, DIFFUSION, "even", options=("variance",)),
+    Sampler("DDIM", ddim, DIFFUSION, "even", options=("eta",)),
     Sampler("DPMSolver++", dpmsolver_plus_plus, DIFFUSION, "trailing", spellings=("DPMSolver", "DPM++")),
     Sampler("Flow", flow_euler, FLOW, "uniform", spellings=("Euler", "FlowEuler")),
     Sampler("FlowHeun", flow_heun, FLOW, "uniform", spellings=("Heun",)),
@@ -276,7 +280,7 @@ def check_sampling(
         steps: A diffusion sampler visits some of the levels that the network was trained on, so it can take no more
             steps than there are levels. The flow is trained on continuous time: any number of steps will do.
         num_train_timesteps: The number of levels N.
-        spacing: ``leading`` or ``trailing``, for the flow ``uniform``; None for the sampler's own.
+        spacing: ``even``, ``leading`` or ``trailing``, for the flow ``uniform``; None for the sampler's own.
         eta: DDIM's share of fresh noise, 0 (deterministic) to 1 (as much as DDPM). Read by DDIM alone.
         variance: DDPM's variance, ``fixed_small`` or ``fixed_large``. Read by DDPM alone.
 

@@ -13,7 +13,7 @@ from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency, open_policy
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.results import Comparison, EnvResult, Evaluated, Summary, read_result, write_result
-from robodiff.evaluation.rollout import EpisodeRecord, rollout
+from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, replacing
@@ -88,6 +88,7 @@ def summary(records: Sequence[EpisodeRecord]) -> Summary:
         mean_max_reward=float(np.mean([record.max_reward for record in records])),
         mean_episode_length=float(np.mean([record.length for record in records])),
         non_finite_actions=sum(record.non_finite is not None for record in records),
+        out_of_range=sum(record.out_of_range > FAR_OUTSIDE for record in records),
         extra={name: float(np.mean([each.extra[name] for each in records if name in each.extra])) for name in names},
     )
 

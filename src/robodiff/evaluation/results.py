@@ -99,6 +99,8 @@ class Summary:
     mean_episode_length: Number
     non_finite_actions: Count = 0
     """Episodes that an action which is not finite stopped."""
+    out_of_range: Count = 0
+    """Episodes in which an observation lay far outside of the range of training."""
     extra: dict[str, Number] = field(default_factory=dict)
     """Means of the episodes' own ``extra``."""
 

@@ -13,6 +13,9 @@ from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_b
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
+FAR_OUTSIDE = 0.25
+"""Share of the range of training by which an observation lies outside of it, from which on evaluations count it."""
+
 
 @dataclass
 class EpisodeRecord:
@@ -28,6 +31,8 @@ class EpisodeRecord:
     """The chunk that ended the episode because it is not finite; nothing of it was executed."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """The environment's own metrics after the last step, those that are finite."""
+    out_of_range: float = 0.0
+    """The largest share by which an observation lay outside of its range of training, see ``Report``."""
 
     @property
     def length(self) -> int:
@@ -114,6 +119,9 @@ def _episodes(
             actions = error.actions
             for row in running.keys() & error.chunks.keys():
                 running.pop(row).non_finite = error.chunks[row]
+        for shares in runner.last.out_of_range.values():
+            for row, record in running.items():
+                record.out_of_range = max(record.out_of_range, float(shares[row]))
         for row, step in environments.step({row: actions[row] for row in running}).items():
             running[row].add(actions[row], step)
             for key, value in batch.items():

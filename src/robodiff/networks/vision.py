@@ -6,7 +6,7 @@ softmax (Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al
 
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ STRIDE = 32
 """Pixels from one cell of a ResNet's last feature map to the next; the first cell is centred on pixel 0."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue from 0 to 1, in the images that torchvision's weights were trained on."""
+PIXELS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), "dataset": None}
+"""Mean and standard deviation that pixels are normalised by; those of a data set are told by ``set_pixels``."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ class CameraEncoders(nn.Module):
         backbone: resnet18, resnet34 or resnet50.
         keypoints: of the spatial softmax; None takes the global average instead.
         group_norm: group normalisation in place of batch normalisation.
-        pretrained: the ImageNet weights that ``load_pretrained`` reads; with them pixels are normalised by ImageNet's
-            statistics, else to [-1, 1].
+        pretrained: the ImageNet weights that ``load_pretrained`` reads.
         freeze: the backbone is not trained.
         separate: an encoder for each camera; else one for all, which must then see images of one size.
+        pixels: per camera one of ``PIXELS``; of those that are not named imagenet with pretrained weights, else half,
+            which is [-1, 1].
 
     Raises:
         UsageError: images that cannot be encoded so; the message names the camera.
@@ -62,8 +65,10 @@ class CameraEncoders(nn.Module):
         pretrained: str | None = None,
         freeze: bool = False,
         separate: bool = False,
+        pixels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.pixels = dict.fromkeys(shapes, "half" if pretrained is None else "imagenet") | dict(pixels or {})
         self.preparation, self.backbone, self.pretrained = preparation, backbone, pretrained
         sizes = {camera: preparation.size(camera, shape) for camera, shape in shapes.items()}
         seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
@@ -76,7 +81,9 @@ class CameraEncoders(nn.Module):
         self.cameras = {name.replace(".", "/"): cameras for name, cameras in groups.items() if cameras}
         self.encoders = nn.ModuleDict(
             {
-                name: ImageEncoder(sizes[cameras[0]], backbone, keypoints, group_norm, pretrained is not None, freeze)
+                name: ImageEncoder(
+                    sizes[cameras[0]], backbone, keypoints, group_norm, [self.pixels[each] for each in cameras], freeze
+                )
                 for name, cameras in self.cameras.items()
             }
         )
@@ -98,10 +105,17 @@ class CameraEncoders(nn.Module):
     def views(self, images: Mapping[str, Tensor]) -> dict[str, CameraView]:
         """Per camera (B, To, C, H, W) uint8, what the network sees of it."""
         views = {}
-        for encoder, camera in [(encoder, camera) for encoder, cameras in self._encoders() for camera in cameras]:
-            seen = self.preparation(images[camera], self.training)
-            views[camera] = CameraView(seen.round().to(torch.uint8), encoder.keypoints(seen))
+        for encoder, cameras in self._encoders():
+            for place, camera in enumerate(cameras):
+                seen = self.preparation(images[camera], self.training)
+                views[camera] = CameraView(seen.round().to(torch.uint8), encoder.keypoints(seen, place))
         return views
+
+    def set_pixels(self, camera: str, mean: Tensor, std: Tensor) -> None:
+        """Normalise the pixels of a camera by statistics (1,) or (3,) of its data set, from 0 to 255."""
+        encoder, cameras = next(each for each in self._encoders() if camera in each[1])
+        for buffer, value in ((encoder.mean, mean), (encoder.std, std)):
+            buffer[cameras.index(camera)] = value.expand(3)[:, None, None]
 
     def load_pretrained(self) -> None:
         """Give every backbone the ImageNet weights named, if any are.
@@ -127,7 +141,7 @@ class ImageEncoder(nn.Module):
     Args:
         size: (h, w) of the images.
         backbone, keypoints, group_norm, freeze: as in ``CameraEncoders``.
-        imagenet: normalise pixels by ImageNet's statistics, not to [-1, 1].
+        pixels: of each camera that shares the encoder, as in ``CameraEncoders``.
     """
 
     mean: Tensor
@@ -139,14 +153,16 @@ class ImageEncoder(nn.Module):
         backbone: str,
         keypoints: int | None,
         group_norm: bool,
-        imagenet: bool,
+        pixels: Sequence[str],
         freeze: bool,
     ) -> None:
         super().__init__()
         self.freeze = freeze
-        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            channels = 255 * torch.tensor(value if imagenet else (0.5, 0.5, 0.5), device="cpu")
-            self.register_buffer(name, channels[:, None, None], persistent=False)
+        statistics = [PIXELS[mode] or PIXELS["half"] for mode in pixels]  # constants, but for those of a data set
+        for name, values in zip(("mean", "std"), zip(*statistics, strict=True), strict=True):
+            is_kept = "dataset" in pixels
+            channels = 255 * torch.tensor(values, device=None if is_kept else "cpu")
+            self.register_buffer(name, channels[..., None, None], persistent=is_kept)  # (cameras, 3, 1, 1)
         self.backbone, channels = resnet_body(backbone, group_norm)
         self.backbone.requires_grad_(not freeze)
         if keypoints is None:
@@ -165,14 +181,17 @@ class ImageEncoder(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, 3, h, w) from 0 to 255 to (N, dim)."""
-        return self.out(self.pool(self._maps(images)).flatten(1))
+        """Map (N, 3, h, w) from 0 to 255, one camera's after the other's, to (N, dim)."""
+        return self.out(self.pool(self._maps(images, self.mean, self.std)).flatten(1))
 
-    def keypoints(self, images: Tensor) -> Tensor | None:
+    def keypoints(self, images: Tensor, camera: int = 0) -> Tensor | None:
         """Map (B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
         if not isinstance(self.pool, SpatialSoftmax):
             return None
-        places = self.pool(self._maps(images.flatten(0, 1))).unflatten(0, images.shape[:2])  # (B, To, K, 2) in [-1, 1]
+        statistics = self.mean[camera, None], self.std[camera, None]
+        places = self.pool(self._maps(images.flatten(0, 1), *statistics)).unflatten(
+            0, images.shape[:2]
+        )  # (B, To, K, 2) in [-1, 1]
         height, width = self.pool.cells
         return (places + 1) / 2 * STRIDE * (torch.tensor([width, height], device=places.device) - 1)
 
@@ -190,9 +209,10 @@ class ImageEncoder(nn.Module):
             raise UsageError(f"{source}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
         self.backbone.load_state_dict(weights, strict=False)
 
-    def _maps(self, images: Tensor) -> Tensor:
+    def _maps(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Map (N, 3, h, w) from 0 to 255 to the backbone's last feature map, (N, C, ceil(h / 32), ceil(w / 32))."""
-        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        mean, std = (each.repeat_interleave(len(images) // len(each), 0) for each in (mean, std))
+        normalised = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             return self.backbone(normalised)
 

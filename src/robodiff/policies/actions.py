@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION
-from robodiff.data.normalize import Statistics, parse_range
+from robodiff.data.normalize import Statistics, hold_still, is_still, parse_range
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, nearest
 from robodiff.policies import rotations as so3
 
 
 class ActionRepresentation(nn.Module):
-    """A map from recorded actions to those that are learnt, and back: a part of the policy, here without parameters.
+    """A map from recorded actions to those that are learnt, and back: a part of the policy, without parameters.
 
     Every range of dimensions is encoded where it stands, so (position, axis-angle, gripper) of 3 + 3 + 1 numbers become
     3 + 6 + 1. A normalizer of encoded actions counts these dimensions: ``{"0:3": "limits", "3:9": "identity", "9:10":
     "identity"}``; the six numbers lie within [-1, 1] and are best left as they are.
+
+    A recorded dimension that is still in training is given back as it was recorded, whatever is decoded: of what is
+    encoded as it is, the normalizer sees to that; of the rest, ``fit`` keeps the range.
 
     Args:
         dim: dimensions of a recorded action.
@@ -41,6 +44,9 @@ class ActionRepresentation(nn.Module):
         UsageError: a range that is not one, is outside of the action or overlaps another; a rotation that is not 3
             numbers; an observation that there is not, or of the wrong number of dimensions.
     """
+
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -67,6 +73,16 @@ class ActionRepresentation(nn.Module):
         self.encoded_dim = sum(part.encoded_dim for part in self._parts)
         self.reference_keys = sorted({reference.key for reference in references.values()})
         """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
+        self.is_identity = not ranges
+        if not self.is_identity:
+            for name, value in (("low", -1.0), ("high", 1.0)):  # real on the meta device: older files lack them
+                self.register_buffer(name, torch.full((dim,), value, device="cpu"))
+
+    def fit(self, actions: Statistics) -> None:
+        """Keep the range of the recorded actions of the training episodes."""
+        if not self.is_identity:
+            self.low.copy_(torch.from_numpy(actions.min))
+            self.high.copy_(torch.from_numpy(actions.max))
 
     def encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
         """Represent recorded actions as they are learnt.
@@ -82,12 +98,20 @@ class ActionRepresentation(nn.Module):
         return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
 
     def decode(self, encoded: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
-        """Invert ``encode``, (B, T, encoded_dim) to (B, T, dim).
+        """Invert ``encode``, (B, T, encoded_dim) to (B, T, dim), and hold still what was.
 
-        Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi].
+        Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi],
+        but of an axis-angle of which some numbers are still: the way round that is nearer to these.
         """
         pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
-        return torch.cat([part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)], -1)
+        parts = [part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)]
+        if self.is_identity:
+            return torch.cat(parts, -1)
+        for place, part in enumerate(self._parts):
+            if part.is_rotation:
+                low, high = (bound[part.start : part.stop] for bound in (self.low, self.high))
+                parts[place] = so3.nearer_way_round(parts[place], low, is_still(low, high))
+        return hold_still(torch.cat(parts, -1), self.low, self.high)
 
     def distance(self, actions: Tensor, others: Tensor) -> Tensor:
         """Measure how far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.

@@ -82,7 +82,7 @@ def load_policy(
         device: where to put it.
         sampler: ddpm, ddim, dpmsolver++, flow, flowheun or a registered one in place of the one it was trained with.
         steps: denoising steps in place of its own.
-        spacing: leading or trailing in place of its own.
+        spacing: even, leading or trailing in place of its own.
         revision: of the hub repository.
 
     Raises:
@@ -154,6 +154,7 @@ def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[st
         content = path.read_bytes()
         weights = load(content)
     outlines = outline.state_dict()
+    weights = {key: value for key, value in outlines.items() if not value.is_meta} | weights  # of later versions
     if misfits := shape_misfits(weights, outlines):
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {misfits[0]}; {_REMEDY}")
     if (broken := _first_not_finite(weights)) is not None:

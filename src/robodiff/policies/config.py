@@ -70,8 +70,8 @@ class WindowConfig(Document):
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
     the action as the network sees it.
-    Vectors that are not named use limits. Images are normalised by ImageNet's statistics with pretrained weights, else
-    to [-1, 1]."""
+    Vectors that are not named use limits. Images use imagenet (its mean and standard deviation), half (to [-1, 1]) or
+    dataset (those of the training episodes); not named, imagenet with pretrained weights, else half."""
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
@@ -157,15 +157,17 @@ class ProcessConfig(Document):
     """Last beta of the linear schedules; squaredcos_cap_v2 and flow have none."""
     prediction_type: Literal["epsilon", "sample", "v_prediction", "velocity"] = "epsilon"
     """What the network predicts."""
-    timestep_spacing: Literal["leading", "trailing", "uniform"] | None = None
-    """Where fewer steps than trained lie; when null leading for DDPM and DDIM, trailing for DPMSolver++, and uniform,
-    which is the one that goes with it, for flow matching."""
+    timestep_spacing: Literal["even", "leading", "trailing", "uniform"] | None = None
+    """Where fewer steps than trained lie; when null even for DDPM and DDIM, trailing for DPMSolver++, and uniform,
+    which is the one that goes with it, for flow matching. leading is diffusers' own: even where the steps divide
+    num_train_timesteps, and without the noisiest levels where they do not."""
     variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
     """Variance of the noise that DDPM adds back."""
     ddim_eta: Annotated[float, Between(0, 1)] = 0.0
     """Noise that DDIM adds back: 0 none (deterministic), 1 as much as DDPM."""
     clip_sample: bool = True
-    """Clip the predicted clean actions at every step; needs actions normalised by limits."""
+    """Clip the predicted clean actions at every step; needs actions normalised by limits. With conditioning inpaint the
+    vectors that are normalised by limits are clipped, too."""
     clip_sample_range: Positive = 1.0
     """To plus and minus this."""
 
@@ -334,6 +336,10 @@ class DiffusionTransformerConfig(PolicyConfig):
     time_as_cond: bool = True
     """The timestep of the diffusion is attended to beside the observation; else it is one more token of the sequence,
     with conditioning inpaint."""
+    mask_first_step: Annotated[int, AtLeast(0)] | None = None
+    """Which step of the window causal_attn takes the first that is denoised to be; the one that it is when null. With
+    pred_action_steps_only the original diffusion_policy takes 0, which hides the newest observations from the first
+    actions: for weights that were trained so."""
 
     optimizer_betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of the averages of the gradient and of its square."""
@@ -356,7 +362,8 @@ class DiffusionTransformerConfig(PolicyConfig):
 
         steps = self.denoised_steps, self.n_obs_steps
         network = self.n_layer, self.n_head, self.n_emb, self.n_cond_layers, self.p_drop_emb, self.p_drop_attn
-        attention = self.causal_attn, self.time_as_cond, self.first_step
+        first_step = self.first_step if self.mask_first_step is None else self.mask_first_step
+        attention = self.causal_attn, self.time_as_cond, first_step
         return ConditionalTransformer(trajectory_dim, condition_dim, *steps, *network, *attention)
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102

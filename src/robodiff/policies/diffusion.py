@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robodiff.data.episodes import ACTION, Episodes, Feature
-from robodiff.data.normalize import Normalizer, Statistics
+from robodiff.data.normalize import Normalizer, Statistics, pixel_statistics
 from robodiff.data.windows import Windows
 from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import diffusion_loss, target
@@ -42,6 +42,7 @@ class DiffusionPolicy(nn.Module):
 
     _seen_steps: Tensor
     _is_embedding: Tensor
+    _is_bounded: Tensor
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
@@ -63,6 +64,9 @@ class DiffusionPolicy(nn.Module):
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
+        limited = [place for key in self.observation_keys for place in self._limited(key, widths[key])]
+        bounded = torch.tensor([True] * self.action_dim + (limited if self.inpaints else []), device="cpu")
+        self.register_buffer("_is_bounded", bounded, persistent=False)  # (W,)
         levels = config.num_train_timesteps
         self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
         self.set_sampler(config)
@@ -71,6 +75,15 @@ class DiffusionPolicy(nn.Module):
     def observation_keys(self) -> list[str]:
         """What the policy observes."""
         return [key for key in self.features if key != ACTION]
+
+    def _limited(self, key: str, width: int) -> list[bool]:
+        """Tell which of the numbers that embed a key are normalised by limits."""
+        spans = self.normalizer.modes.get(key, [(0, width, "encoder")])
+        return [mode == "limits" for start, stop, mode in spans for _ in range(start, stop)]
+
+    @property
+    def _vectors(self) -> list[str]:
+        return [key for key in self.normalizer.modes if key != ACTION]
 
     @property
     def timing(self) -> Timing:
@@ -94,9 +107,12 @@ class DiffusionPolicy(nn.Module):
             UsageError: ``clip_sample`` would cut actions off.
         """
         arrays, config = episodes.arrays, self.config
-        frames, vectors = windows.episode_frames, [key for key in self.normalizer.modes if key != ACTION]
+        frames = windows.episode_frames
+        self.representation.fit(Statistics.of(arrays[ACTION], frames))
         actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
-        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in vectors}})
+        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in self._vectors}})
+        for camera in (key for key, mode in self.cameras.pixels.items() if mode == "dataset"):
+            self.cameras.set_pixels(camera, *map(torch.from_numpy, pixel_statistics(arrays[camera], frames)))
         for key in config.normalization.keys() - self.features.keys():
             observes = ", ".join(self.observation_keys)
             notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
@@ -191,7 +207,7 @@ class DiffusionPolicy(nn.Module):
         if self.inpaints:
             known, condition = self._inpainting(condition, known), None
             if clip is not None:  # what encoders say has no bound
-                clip = torch.where(self._is_embedding, math.inf, clip)
+                clip = torch.where(self._is_bounded, clip, math.inf)
 
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
             actions = self._decode(x, reference)
@@ -199,7 +215,8 @@ class DiffusionPolicy(nn.Module):
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
         trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
-        return Chunk(recorded(trajectory), self.config.first_step)
+        ranges = {key: self.normalizer.range(key).cpu().numpy() for key in self._vectors} if is_numpy else {}
+        return Chunk(recorded(trajectory), self.config.first_step, ranges)
 
     def _to_torch(self, observation: Mapping[str, np.ndarray], noise: Any, known: Any) -> tuple[Any, Any, Any]:
         """Return the arguments of ``predict_chunk`` as tensors on the policy's device."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.images import Preparation
-from robodiff.networks.vision import CameraEncoders
+from robodiff.networks.vision import PIXELS, CameraEncoders
 from robodiff.policies.config import PolicyConfig
 
 
@@ -27,8 +27,10 @@ def policy_features(config: PolicyConfig, features: Mapping[str, Feature]) -> di
     if missing := [key for key in [*keys, ACTION] if key not in features]:
         raise UsageError(f"the policy needs {missing[0]!r}; there is {', '.join(features)}")
     chosen = {key: features[key] for key in [*keys, ACTION]}
-    if images := [key for key in config.normalization if key in chosen and chosen[key].kind == "image"]:
-        raise UsageError(f"normalization is for vectors, and {images[0]} holds images; leave it out")
+    for key, mode in config.normalization.items():
+        if key in chosen and chosen[key].kind == "image" and mode not in list(PIXELS):
+            modes = ", ".join(PIXELS)
+            raise UsageError(f"{mode} normalization is for vectors, and {key} holds images; choose one of {modes}")
     if chosen[ACTION].kind != "vector":
         raise UsageError(f"{ACTION} must be a vector; found {chosen[ACTION].kind}s of shape {chosen[ACTION].shape}")
     return chosen
@@ -44,7 +46,8 @@ def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> Camer
     preparation = Preparation(c.resize_shape, c.crop_shape, c.crop_is_random, c.color_jitter)
     weights = c.use_group_norm, c.pretrained_backbone_weights, c.freeze_backbone
     network = c.vision_backbone, c.spatial_softmax_num_keypoints, *weights
-    return CameraEncoders(shapes, preparation, *network, c.use_separate_rgb_encoder_per_camera)
+    pixels = {key: str(mode) for key, mode in c.normalization.items() if key in shapes}
+    return CameraEncoders(shapes, preparation, *network, c.use_separate_rgb_encoder_per_camera, pixels)
 
 
 def check_observation(observation: Mapping[str, Tensor], features: Mapping[str, Feature]) -> None:

@@ -50,6 +50,22 @@ def angle_between(axis_angle: Tensor, other: Tensor) -> Tensor:
     return matrix_to_axis_angle(turn).norm(dim=-1)
 
 
+def nearer_way_round(axis_angle: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+    """Return (..., 3) axis times angle, or the same rotation about the opposite axis where that is nearer to another.
+
+    Args:
+        axis_angle: (..., 3), the angles in [0, pi].
+        other: what to be near to, (3,).
+        counts: bool (3,), which numbers are compared.
+    """
+    angle = _length(axis_angle)
+    opposite = axis_angle * ((angle - 2 * torch.pi) / angle)
+    distance, distance_of_opposite = (
+        ((way - other) * counts).square().sum(-1, keepdim=True) for way in (axis_angle, opposite)
+    )
+    return torch.where(distance_of_opposite < distance, opposite, axis_angle)
+
+
 def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
     """Turn rotation matrices (..., 3, 3) into unit quaternions x, y, z, w (..., 4) of either sign.
 

@@ -4,23 +4,24 @@ On NumPy alone: what the policy computes with is its own matter.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from threading import RLock
+from typing import Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.runtime import Runtime, Timing, draw_noise
+from robodiff.policies.history import History
+from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range
 
-Observation = Mapping[str, np.ndarray]
-
-DENSEST = 8
-"""Observations that are kept of each ``Timing.spacing``, about; those in between are forgotten."""
+Observation = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class NonFiniteChunk:
-    """A chunk that holds an action which is not finite, and what it was made from."""
+    """A chunk that holds an action which is not finite, or was made from such an observation."""
 
     observation: dict[str, np.ndarray]
     """Per key (To, ...), oldest first, what the policy observed."""
@@ -30,10 +31,12 @@ class NonFiniteChunk:
     """Whose it is, in a team."""
 
     def __str__(self) -> str:
-        step, dimension = np.argwhere(~np.isfinite(self.actions))[0]
         bad = [key for key, value in self.observation.items() if not np.isfinite(value).all()]
         reason = f"what was observed is not finite in {', '.join(bad)}" if bad else "all that was observed is finite"
         agent = f"agent {self.agent}: " if self.agent is not None else ""
+        if not len(places := np.argwhere(~np.isfinite(self.actions))):
+            return f"{agent}{reason}"
+        step, dimension = places[0]
         return f"{agent}action[{dimension}] is not finite at step {step} of the chunk; {reason}"
 
 
@@ -51,12 +54,44 @@ class NonFiniteActions(RobodiffError):
         self.actions, self.chunks = actions, chunks
 
 
+@dataclass(frozen=True)
+class Report:
+    """What is to be said of one call of ``act`` beside its action."""
+
+    out_of_range: Mapping[str, Any] = field(default_factory=dict)
+    """Per vector that is observed, how far outside of the range of training its farthest number is now, as a share of
+    that range: 0 within, 1 a whole range beyond its end, inf where it is not finite. A number; (rows,) for many robots.
+    In a team by the agent's name for it, ``agents.<id>.observation.state``."""
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """The chunk that each row executes."""
+
+    actions: np.ndarray  # (rows, Ta, Da)
+    next: np.ndarray  # (rows,) place in the actions; past their end: ask the policy
+    chunks: np.ndarray  # (rows,) made since the reset
+    past: np.ndarray  # (rows, Da), what was handed out last
+    broken: Mapping[int, NonFiniteChunk] = field(default_factory=dict)  # by row, a chunk that is not finite
+    ranges: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the last chunk
+
+
+@dataclass(frozen=True)
+class _Step:
+    """All that one call of ``act`` leads to."""
+
+    history: History
+    queue: _Queue
+    action: np.ndarray  # (rows, Da)
+    report: Report
+
+
 class PolicyRunner:
     """Turn a stateless policy into one that is asked for one action after another.
 
     It keeps the last observations, asks the policy for a chunk when the executed part of the last one is used up, and
     hands out its actions one at a time. The noise of a chunk is a function of (the row's seed, the chunk's number), so
-    that what a row does depends on no other row.
+    that what a row does depends on no other row. Several threads may use it: calls wait for each other.
 
     A policy that observes ``observation.past_action`` is told what the runner handed out last, zeros after a reset,
     unless the observation says itself what was executed.
@@ -76,15 +111,12 @@ class PolicyRunner:
         self.single = rows is None
         n, steps, (dim,) = rows or 1, self.timing.n_action_steps, policy.features[ACTION].shape
         self.seeds = np.arange(n)
-        self._history: list[dict[str, np.ndarray]] = []  # oldest first, each key (rows, ...)
-        self._times: list[np.ndarray] = []  # (rows,) seconds, beside the history
-        self._begun = np.zeros(n)  # (rows,) seconds, when the first observation since the reset was made
-        self._fresh = np.ones(n, bool)  # rows whose next observation fills the whole history
-        self._queue = np.zeros((n, steps, dim), np.float32)
-        self._next = np.full(n, steps)  # (rows,) place in the queue; past its end: ask the policy
-        self._chunks = np.zeros(n, np.int64)  # (rows,) chunks made since reset
-        self._past = np.zeros((n, dim), np.float32)  # what was handed out last
-        self._broken: dict[int, NonFiniteChunk] = {}  # by row, the chunk in the queue where it is not finite
+        self._lock = RLock()
+        self.last = Report()
+        """Of the last call of ``act``; one that was refused changes nothing."""
+        self._history = History.empty(self.timing, n)
+        actions, past = np.zeros((n, steps, dim), np.float32), np.zeros((n, dim), np.float32)
+        self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past)
         self.reset(seeds=seeds)
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
@@ -94,20 +126,27 @@ class PolicyRunner:
             rows: which robots; all when None.
             seeds: a seed for each of these; kept when None. The noise starts over.
         """
-        every = np.arange(len(self.seeds))
-        chosen = every if rows is None else every[np.asarray(rows)]
-        self._fresh[chosen], self._next[chosen] = True, self.timing.n_action_steps
-        self._chunks[chosen], self._past[chosen] = 0, 0
-        for row in chosen.tolist():
-            self._broken.pop(row, None)
-        if seeds is not None:
-            self.seeds[chosen] = seeds
+        with self._lock:
+            every, queue = np.arange(len(self.seeds)), self._queue
+            chosen = every if rows is None else every[np.asarray(rows)]
+            if seeds is not None:
+                self.seeds[chosen] = seeds
+            begins = np.isin(every, chosen)
+            self._history = self._history.restarted(chosen)
+            self._queue = replace(
+                queue,
+                next=np.where(begins, self.timing.n_action_steps, queue.next),
+                chunks=np.where(begins, 0, queue.chunks),
+                past=np.where(begins[:, None], 0, queue.past),
+                broken={row: chunk for row, chunk in queue.broken.items() if not begins[row]},
+            )
 
     def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
-        """Return the action to execute now.
+        """Return the action to execute now; ``last`` then says how far outside of the training range that was.
 
         Args:
-            observation: per key what the policy observes, (rows, ...) or, for one robot, one time step's shape.
+            observation: per key what the policy observes, (rows, ...) or, for one robot, one time step's shape: images
+                uint8, vectors of real numbers.
             timestamp: when it was observed, in seconds; the history is then picked ``timing.spacing`` apart. Without
                 it, calls are taken to be that far apart.
 
@@ -115,104 +154,79 @@ class PolicyRunner:
             (rows, Da), or (Da,) for one robot, in the units of the recording.
 
         Raises:
-            RobodiffError: the observation lacks a key or has another shape than the policy was trained on, or its time
-                is not finite, goes back, or comes too late after the one before.
-            NonFiniteActions: the policy's chunk is not finite; so it is at every call until a row's next chunk is due,
-                or it is reset.
+            RobodiffError: the observation lacks a key or has another shape or type than the policy was trained on, or
+                its time is not finite, does not advance, or comes too late after the one before. The runner is then as
+                it was before the call.
+            NonFiniteActions: the policy's chunk or what it was made from is not finite; so it is at every call until a
+                row's next chunk is due, or it is reset.
         """
-        self._remember(self._checked(observation), self._time(timestamp))
-        due = self._next >= self.timing.n_action_steps
+        with self._lock:
+            action = self._take(self._prepare(_by_key(observation), timestamp))
+            return action[0] if self.single else action
+
+    def _prepare(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> _Step:
+        """Return what ``act`` would do, and change nothing."""
+        history, queue = self._history.after(self._checked(observation), timestamp), self._queue
+        due = queue.next >= self.timing.n_action_steps
         if due.any():
-            self._plan(due)
-        action = self._queue[np.arange(len(self._next)), self._next]
-        self._next += 1
-        finite = np.isfinite(action).all(axis=1)
-        self._past[finite] = action[finite]
-        if self._broken:
-            raise NonFiniteActions(action, dict(self._broken))
-        return action[0] if self.single else action
+            queue = self._planned(history.window(), due)
+        action = queue.actions[np.arange(len(due)), queue.next]
+        past = np.where(np.isfinite(action).all(axis=1, keepdims=True), action, queue.past)
+        now = history.observations[-1]
+        outside = {key: out_of_range(now[key], range_) for key, range_ in queue.ranges.items()}
+        report = Report({key: float(value[0]) if self.single else value for key, value in outside.items()})
+        return _Step(history, replace(queue, next=queue.next + 1, past=past), action, report)
+
+    def _take(self, step: _Step) -> np.ndarray:
+        """Do what was prepared; return the action (rows, Da) of all rows.
+
+        Raises:
+            NonFiniteActions: see ``act``.
+        """
+        self._history, self._queue, self.last = step.history, step.queue, step.report
+        if step.queue.broken:
+            raise NonFiniteActions(step.action, step.queue.broken)
+        return step.action
 
     def _checked(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return what the policy observes of an observation, per key (rows, ...)."""
+        rows = () if self.single else (len(self.seeds),)
         if PAST_ACTION in self.policy.features:
-            observation = {PAST_ACTION: self._past[0] if self.single else self._past, **observation}
+            observation = {PAST_ACTION: self._queue.past.reshape(*rows, -1), **observation}
         checked = {}
         for key, feature in self.policy.features.items():
             if key == ACTION:
                 continue
             if key not in observation:
-                raise RobodiffError(f"the policy observes {key!r}; the observation has {', '.join(observation)}")
-            value = np.array(observation[key])  # a copy: callers may write their next observation into the same array
-            shape = feature.shape if self.single else (len(self.seeds), *feature.shape)
-            if value.shape != shape:
-                raise RobodiffError(f"{key}: expected shape {shape}, found {value.shape}")
+                raise RobodiffError(
+                    f"the policy observes {key!r}; the observation has {', '.join(map(str, observation))}"
+                )
+            # A copy: callers may write their next observation into the same array.
+            value = as_recorded(key, observation[key], feature, rows)
             checked[key] = value[None] if self.single else value
         return checked
 
-    def _time(self, timestamp: float | np.ndarray | None) -> np.ndarray:
-        """Return when each row is, (rows,) seconds."""
-        last = self._times[-1] if self._times else np.full(len(self.seeds), -self.timing.spacing)
-        if timestamp is None:
-            return last + self.timing.spacing
-        now = np.array(np.broadcast_to(np.asarray(timestamp, np.float64), last.shape))
-        if not np.isfinite(now).all() or (now < last)[~self._fresh].any():
-            raise RobodiffError(f"timestamps must be finite and must not go back; found {now} after {last}")
-        return now
-
-    def _remember(self, observation: dict[str, np.ndarray], now: np.ndarray) -> None:
-        self._history.append(observation)
-        self._times.append(now)
-        for past in range(len(self._history) - 1):  # a fresh row has seen this and nothing before it
-            self._times[past][self._fresh] = now[self._fresh]
-            for key, value in observation.items():
-                self._history[past][key] = np.where(_rows(self._fresh, value), value, self._history[past][key])
-        self._begun = np.where(self._fresh, now, self._begun)
-        self._fresh[:] = False
-        self._forget(now)
-
-    def _forget(self, now: np.ndarray) -> None:
-        """Drop what no step will be picked from: too old, or so close to its neighbours that these will do."""
-        steps, spacing = self.timing.n_obs_steps, self.timing.spacing
-        oldest = now - (steps - 1) * spacing
-        while len(self._history) > steps and (self._times[1] <= oldest + 1e-6).all():
-            del self._history[0], self._times[0]
-        if len(self._history) > steps and (now - self._times[-3] < spacing / DENSEST).all():
-            del self._history[-2], self._times[-2]
-        if len(self._history) > 4 * DENSEST * steps:  # rows whose times drift apart
-            del self._history[0], self._times[0]
-
-    def _plan(self, due: np.ndarray) -> None:
-        """Queue what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
-        window, shape = self._window(), self.policy.noise_shape(1)
-        noise = [draw_noise(shape, *numbers) for numbers in np.stack([self.seeds, self._chunks], axis=1).tolist()]
+    def _planned(self, window: dict[str, np.ndarray], due: np.ndarray) -> _Queue:
+        """Return the queue with what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
+        queue, shape = self._queue, self.policy.noise_shape(1)
+        noise = [draw_noise(shape, *numbers) for numbers in np.stack([self.seeds, queue.chunks], axis=1).tolist()]
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
-        actions = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
-        self._queue[due], self._next[due] = actions[due], 0
-        self._chunks[due] += 1
-        for row in np.flatnonzero(due).tolist():
-            self._broken.pop(row, None)
-            if not np.isfinite(actions[row]).all():
-                self._queue[row] = np.nan
-                seen = {key: steps[row] for key, steps in window.items()}
-                self._broken[row] = NonFiniteChunk(seen, actions[row])
-
-    def _window(self) -> dict[str, np.ndarray]:
-        """Return what each row observes now: per key (rows, To, ...), oldest first."""
-        steps, spacing = self.timing.n_obs_steps, self.timing.spacing
-        times = np.stack(self._times)  # (history, rows)
-        wanted = times[-1] - np.arange(steps - 1, -1, -1)[:, None] * spacing  # (To, rows)
-        wanted = np.maximum(wanted, self._begun)  # the first observation stands for all before it
-        distances = np.abs(times - wanted[:, None])  # (To, history, rows)
-        unseen = wanted[distances.min(1) > spacing / 2 + 1e-6]
-        if len(unseen):
-            raise RobodiffError(f"nothing was observed at {unseen[0]:.3f} s; observe every {spacing:g} s, or reset")
-        picks, rows = distances.argmin(1), np.arange(len(self.seeds))  # (To, rows)
-        window = {}
-        for key in self._history[-1]:
-            history = np.stack([observation[key] for observation in self._history])  # (history, rows, ...)
-            window[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
-        return window
+        planned = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
+        finite = np.array([np.isfinite(planned[row]).all() and all(np.isfinite(value[row]).all()
+                           for value in window.values()) for row in range(len(due))])  # fmt: skip
+        broken = {row: chunk for row, chunk in queue.broken.items() if not due[row]}
+        for row in np.flatnonzero(due & ~finite).tolist():
+            broken[row] = NonFiniteChunk({key: steps[row] for key, steps in window.items()}, planned[row])
+        actions = np.where(finite[:, None, None], planned, np.nan)
+        return _Queue(
+            actions=np.where(due[:, None, None], actions, queue.actions),
+            next=np.where(due, 0, queue.next),
+            chunks=queue.chunks + due,
+            past=queue.past,
+            broken=broken,
+            ranges=chunk.ranges,
+        )
 
 
 class Team:
@@ -234,33 +248,58 @@ class Team:
             raise UsageError(f"the team has agents {', '.join(agents)}, and policies for {', '.join(runners)}")
         self.runners, self.agents = dict(runners), dict(agents)
         self.single = all(runner.single for runner in runners.values())
+        self.last = Report()
+        """Of the last call of ``act``, as that of a ``PolicyRunner``."""
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
         """Begin a new episode; see ``PolicyRunner.reset``."""
-        for runner in self.runners.values():
-            runner.reset(rows, seeds)
+        with self._locked():
+            for runner in self.runners.values():
+                runner.reset(rows, seeds)
 
     def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
         """Return the action of all agents to execute now, each agent's in its part: (rows, Da) or (Da,).
 
         Raises:
-            RobodiffError: as ``PolicyRunner.act``; the message names the agent.
+            RobodiffError: as ``PolicyRunner.act``; the message names the agent, and all are as before the call.
             NonFiniteActions: some agents' chunks are not finite; the others have acted.
         """
-        parts, chunks = {}, {}
-        for agent, runner in self.runners.items():
-            try:
-                parts[agent] = np.atleast_2d(runner.act(observation_of(agent, observation), timestamp))
-            except NonFiniteActions as error:
-                parts[agent] = error.actions
-                chunks |= {row: replace(chunk, agent=agent) for row, chunk in error.chunks.items()}
-            except RobodiffError as error:
-                raise RobodiffError(f"agent {agent}: {error}") from None
+        with self._locked():
+            steps = {agent: self._prepared(agent, _by_key(observation), timestamp) for agent in self.runners}
+            parts, chunks, outside = {}, {}, {}
+            for agent, step in steps.items():
+                try:
+                    parts[agent] = self.runners[agent]._take(step)
+                except NonFiniteActions as error:
+                    parts[agent] = error.actions
+                    chunks |= {row: replace(chunk, agent=agent) for row, chunk in error.chunks.items()}
+                outside |= {f"agents.{agent}.{key}": value for key, value in step.report.out_of_range.items()}
+            self.last = Report(outside)
         ordered = sorted(self.agents, key=lambda agent: self.agents[agent].start)
         actions = np.concatenate([parts[agent] for agent in ordered], axis=1)
         if chunks:
             raise NonFiniteActions(actions, chunks)
         return actions[0] if self.single else actions
+
+    def _prepared(self, agent: str, observation: Observation, timestamp: float | np.ndarray | None) -> _Step:
+        try:
+            return self.runners[agent]._prepare(observation_of(agent, observation), timestamp)
+        except RobodiffError as error:
+            raise RobodiffError(f"agent {agent}: {error}") from None
+
+    def _locked(self) -> ExitStack:
+        """Return the locks of all runners, held."""
+        locks = ExitStack()
+        for runner in self.runners.values():
+            locks.enter_context(runner._lock)
+        return locks
+
+
+def _by_key(observation: Any) -> Observation:
+    """Return an observation if it is one."""
+    if isinstance(observation, Mapping):
+        return observation
+    raise RobodiffError(f"expected an observation by its keys, {{key: array}}; found a {type(observation).__name__}")
 
 
 def observation_of(agent: str, observation: Observation) -> dict[str, np.ndarray]:
@@ -268,8 +307,3 @@ def observation_of(agent: str, observation: Observation) -> dict[str, np.ndarray
     prefix = f"agents.{agent}."
     shared = {key: value for key, value in observation.items() if not key.startswith("agents.")}
     return shared | {key.removeprefix(prefix): v for key, v in observation.items() if key.startswith(prefix)}
-
-
-def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return (rows,) as (rows, 1, ...), to choose among values (rows, ...)."""
-    return mask.reshape(-1, *[1] * (value.ndim - 1))

@@ -1,12 +1,13 @@
 """What acts, seen from outside: a policy in torch, an exported one, a remote one. Imports no torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from robodiff.data.episodes import Feature
+from robodiff.data.episodes import SMALLEST_RANGE, Feature
+from robodiff.errors import RobodiffError
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Chunk:
     """(B, n, Da), an array of the kind that was observed: NumPy's or torch's."""
     first_step: int
     """Which step of the window ``actions[:, 0]`` is; step n_obs_steps - 1 is now."""
+    ranges: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of each vector that is observed the least and the largest numbers of training, (2, D); may be left out."""
 
     def executed(self, timing: Timing) -> Any:
         """Return the actions from now on that are executed, (B, Ta, Da)."""
@@ -54,6 +57,59 @@ class Runtime(Protocol):
     def predict_chunk(self, observation: Mapping[str, np.ndarray], *, noise: np.ndarray) -> Chunk:
         """Return the actions that follow from an observation, per key (B, To, ...), oldest first."""
         ...
+
+
+def as_recorded(key: str, value: Any, feature: Feature, rows: tuple[int, ...] = ()) -> np.ndarray:
+    """Return a copy (*rows, ...) of what was observed in the type of the recording: images uint8, vectors float32.
+
+    Raises:
+        RobodiffError: an image that is not uint8, a vector that is not of real numbers, or another shape.
+    """
+    if feature.kind == "image":
+        array = _array(key, value, "uint8 from 0 to 255, as recorded", lambda dtype: dtype == np.uint8)
+    else:
+        array = real_numbers(key, value)
+    if array.shape != (shape := (*rows, *feature.shape)):
+        raise RobodiffError(f"{key}: expected shape {shape}, found {array.shape}")
+    with np.errstate(over="ignore"):  # what is too large for float32 is not finite
+        return np.array(array, np.uint8 if feature.kind == "image" else np.float32, order="C")
+
+
+def real_numbers(name: str, value: Any, expected: str = "real numbers") -> np.ndarray:
+    """Return real numbers as an array.
+
+    Raises:
+        RobodiffError: they are complex, bool, text or anything else.
+    """
+    return _array(name, value, expected, lambda dtype: dtype.kind in "iuf")
+
+
+def _array(name: str, value: Any, expected: str, is_right: Callable[[np.dtype], bool]) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except Exception:  # ragged lists, tensors of a GPU, and whatever else __array__ raises
+        raise RobodiffError(f"{name}: expected {expected}; found a {type(value).__name__} that is no array") from None
+    if not is_right(array.dtype):
+        found = "text" if array.dtype.kind in "SU" else array.dtype
+        raise RobodiffError(f"{name}: expected {expected}; found {found}")
+    return array
+
+
+def out_of_range(values: np.ndarray, range_: np.ndarray) -> np.ndarray:
+    """Return how far outside of a range values are, as a share of the range: 0 within, inf where one is not finite.
+
+    A range of less than ``SMALLEST_RANGE`` counts as one of that size.
+
+    Args:
+        values: (rows, D).
+        range_: (2, D), the least and the largest numbers.
+
+    Returns:
+        (rows,), of each row's farthest number.
+    """
+    low, high = range_.astype(np.float64)
+    outside = np.maximum(low - values, values - high).clip(min=0) / np.maximum(high - low, SMALLEST_RANGE)  # (rows, D)
+    return np.nan_to_num(outside, nan=np.inf, posinf=np.inf).max(axis=1)
 
 
 def draw_noise(shape: tuple[int, ...], *seed_numbers: int) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""What several robots observed, and when: the window that a policy sees is picked from it. On NumPy alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from robodiff.errors import RobodiffError
+from robodiff.policies.runtime import Timing, real_numbers
+
+DENSEST = 8
+"""Observations that are kept of each ``Timing.spacing``, about; those in between are forgotten."""
+LONGEST_PAUSE = 100
+"""Spacings from one observation to the next beyond which the clock counts something else than seconds."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The last observations of each row. An observation makes a new history, so that a refused one leaves no trace."""
+
+    timing: Timing
+    fresh: np.ndarray
+    """(rows,) bool: whose next observation stands for all before it."""
+    begun: np.ndarray
+    """(rows,) seconds: when the first observation since the reset was made."""
+    observations: tuple[Mapping[str, np.ndarray], ...] = ()
+    """Oldest first, each key (rows, ...)."""
+    times: tuple[np.ndarray, ...] = ()
+    """(rows,) seconds, beside the observations."""
+
+    @classmethod
+    def empty(cls, timing: Timing, rows: int) -> "History":
+        """Return the history of rows that have observed nothing."""
+        return cls(timing, np.ones(rows, bool), np.zeros(rows))
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def restarted(self, rows: np.ndarray) -> "History":
+        """Return a history in which some rows have observed nothing."""
+        fresh = self.fresh.copy()
+        fresh[rows] = True
+        return replace(self, fresh=fresh)
+
+    def after(self, observation: Mapping[str, np.ndarray], timestamp: Any = None) -> "History":
+        """Return the history after one more observation.
+
+        Args:
+            observation: per key (rows, ...).
+            timestamp: seconds, one number or (rows,); None is one spacing after the last.
+
+        Raises:
+            RobodiffError: the time is no finite number, does not advance, or comes much too late.
+        """
+        now, fresh = self._time(timestamp), self.fresh
+        observations, times = [observation], [now]
+        if not fresh.all():  # a fresh row has seen this and nothing before it
+            observations = [
+                {key: np.where(_rows(fresh, value), value, past[key]) for key, value in observation.items()}
+                if fresh.any()
+                else past
+                for past in self.observations
+            ] + observations
+            times = [np.where(fresh, now, time) for time in self.times] + times
+        self._forget(observations, times)
+        begun = np.where(fresh, now, self.begun)
+        return replace(
+            self, fresh=np.zeros_like(fresh), begun=begun, observations=tuple(observations), times=tuple(times)
+        )
+
+    def window(self) -> dict[str, np.ndarray]:
+        """Return what each row observes now: per key (rows, To, ...), oldest first.
+
+        Raises:
+            RobodiffError: nothing was observed within half a spacing of one of the steps.
+        """
+        steps, spacing = self.timing.n_obs_steps, self.timing.spacing
+        times = np.stack(self.times)  # (history, rows)
+        wanted = times[-1] - np.arange(steps - 1, -1, -1)[:, None] * spacing  # (To, rows)
+        wanted = np.maximum(wanted, self.begun)  # the first observation stands for all before it
+        distances = np.abs(times - wanted[:, None])  # (To, history, rows)
+        if len(unseen := np.argwhere(distances.min(1) > spacing / 2 + 1e-6)):
+            step, row = unseen[0]
+            message = f"nothing was observed at {wanted[step, row]:.3f} s; observe every {spacing:g} s, or reset"
+            raise RobodiffError(self._name(row) + message)
+        picks, rows = distances.argmin(1), np.arange(len(self.fresh))  # (To, rows)
+        window = {}
+        for key in self.observations[-1]:
+            history = np.stack([observation[key] for observation in self.observations])  # (history, rows, ...)
+            window[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
+        return window
+
+    def _time(self, timestamp: Any) -> np.ndarray:
+        """Return when each row is, (rows,) seconds."""
+        spacing = self.timing.spacing
+        last = self.times[-1] if self.times else np.full(len(self.fresh), -spacing)
+        if timestamp is None:
+            return last + spacing
+        given = real_numbers("timestamp", timestamp, "seconds, a real number")
+        if given.shape not in ((), last.shape):
+            raise RobodiffError(f"timestamp: expected one number, or shape {last.shape}; found shape {given.shape}")
+        now = np.broadcast_to(given.astype(np.float64), last.shape)
+        for wrong, message in (
+            (~np.isfinite(now), "timestamps must be finite and count seconds; found {now}"),
+            (now < last, "timestamps must not go back; found {now:.3f} s after {last:.3f} s; reset to begin anew"),
+            (now == last, "timestamps must advance; found {now:.3f} s again: does the clock stand still?"),
+            (now > last + LONGEST_PAUSE * spacing, "timestamps are seconds, about {spacing:g} apart; found {now:.3f} "
+             "after {last:.3f}; reset after a pause"),
+        ):  # fmt: skip
+            wrong = wrong & (~self.fresh | ~np.isfinite(now))
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise RobodiffError(self._name(row) + message.format(now=now[row], last=last[row], spacing=spacing))
+        return now
+
+    def _name(self, row: int) -> str:
+        return f"row {row}: " if len(self.fresh) > 1 else ""
+
+    def _forget(self, observations: list[Mapping[str, np.ndarray]], times: list[np.ndarray]) -> None:
+        """Drop what no step will be picked from: too old, or so close to its neighbours that these will do."""
+        now, steps, spacing = times[-1], self.timing.n_obs_steps, self.timing.spacing
+        oldest = now - (steps - 1) * spacing
+        while len(times) > steps and (times[1] <= oldest + 1e-6).all():
+            del observations[0], times[0]
+        if len(times) > steps and (now - times[-3] < spacing / DENSEST).all():
+            del observations[-2], times[-2]
+        if len(times) > 4 * DENSEST * steps:  # rows whose times drift apart
+            del observations[0], times[0]
+
+
+def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return (rows,) as (rows, 1, ...), to choose among values (rows, ...)."""
+    return mask.reshape(-1, *[1] * (value.ndim - 1))
