@@ -33,7 +33,7 @@ VERDICTS = {
 class InfoOptions(Options):
     """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges; no image is decoded.
 
-    Options of the recording's format may follow: --key_map, --fps, --agent, --episodes, --resize_shape; of zarr
+    Options of the recording's format may follow: --keys, --key_map, --fps, --agent, --episodes, --resize_shape; of zarr
     --layout, of the Hugging Face hub --revision, of robomimic --filter_key; robodiff fit --data.help CLASS lists all.
 
     Examples:

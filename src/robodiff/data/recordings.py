@@ -6,7 +6,7 @@ read, agents, the rate, and that every value is finite. Imports no torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from robodiff import registry
+from robodiff.data.cache import folder_of
 from robodiff.data.episodes import (
     ACTION,
     Episodes,
@@ -29,6 +30,7 @@ from robodiff.data.episodes import (
     recorded_keys,
 )
 from robodiff.data.naming import LayoutKey, Sources, find_key, of_agent
+from robodiff.data.resample import at_one_rate
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
@@ -85,6 +87,8 @@ class Recording:
     """As in ``Episodes``; ``episode_index`` has the numbers of the episodes where only some were opened."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """As in ``Episodes``."""
+    times: Callable[[], np.ndarray] | None = None
+    """Return (N,) seconds at which each frame was recorded; None where no clock was recorded."""
     layout: Mapping[str, LayoutKey] | None = None
     """By the names here, of what each key is made, where arrays are not simply called otherwise."""
 
@@ -95,10 +99,13 @@ class DataConfig(Document, ABC):
 
     registry_kind: ClassVar[str] = "data"
 
+    keys: list[str] | None = None
+    """What is read besides the action, by the names here; everything when null. It leaves a broken camera out."""
     key_map: dict[str, str] | None = None
     """Key in the file -> name here, such as {state: observation.state}, in place of the names that it has otherwise."""
     fps: Annotated[float, Above(0)] | None = None
-    """Frames per second; what the file says when null."""
+    """Frames per second; what the file says when null. Where a clock was recorded, the frames nearest to this rate are
+    taken."""
     agent: str | None = None
     """Of several agents' recording the one to train, such as "0": its keys lose agents.0. and those of the others are
     left out; all agents together when null."""
@@ -178,10 +185,18 @@ class DataConfig(Document, ABC):
         sources = self.select(recording, None)
         stored = {name: recording.arrays[made_of[0].file_key] for name, made_of in sources.items()}
         images = {name: each.feature for name, each in stored.items() if each.feature and each.is_image}
+        for fault in (fault for name in images for fault in stored[name].faults[:1]):
+            notice(f"{recording.source}: {fault.message}; robodiff data check tells all that is wrong")
         episodes = self.load(recording, [name for name in sources if name not in images])
         seen = {part.file_key for name in images for part in sources[name]}
         episodes = replace(episodes, unread=[key for key in episodes.unread if key not in seen])
         return episodes.only(self.chosen(episodes)), images
+
+    def without(self, file_keys: Collection[str | None]) -> "DataConfig | None":
+        """Return the options that leave out what is made of these arrays of the file; None where little remains."""
+        sources = self.select(self.open([]), None)
+        keys = [name for name, made_of in sources.items() if not {part.file_key for part in made_of} & {*file_keys}]
+        return replace(self, keys=keys) if 1 < len(keys) < len(sources) else None
 
     def load(self, recording: Recording, keys: Sequence[str] | None) -> Episodes:
         """Read what was opened.
@@ -194,6 +209,7 @@ class DataConfig(Document, ABC):
         parts = {part.file_key: recording.arrays[part.file_key] for made_of in sources.values() for part in made_of}
         raise_faults(recording.source, (fault for stored in parts.values() for fault in stored.faults))
         ends = check_ends(recording.source, recording.episode_ends)
+        times = recording.times() if recording.times is not None else None
         arrays: dict[str, np.ndarray] = {}
         for images in (False, True):  # numbers first: what is wrong with them is found before images are decoded
             some = {key: each.read() for key, each in parts.items() if each.read and each.is_image is images}
@@ -209,7 +225,7 @@ class DataConfig(Document, ABC):
             made[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
             features[name] = _feature(made[name], [(part, parts[part.file_key].feature) for part in made_of])
         raise_faults(recording.source, dict.fromkeys(faults))
-        return Episodes(
+        episodes = Episodes(
             source=self.source,
             arrays=made,
             episode_ends=ends,
@@ -220,6 +236,7 @@ class DataConfig(Document, ABC):
             places={name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1},
             unread=[key for key in recording.arrays if key not in parts],
         )
+        return episodes if times is None else at_one_rate(episodes, times, self.fps, folder_of(self.cache_dir))
 
     def select(self, recording: Recording, keys: Sequence[str] | None) -> Sources:
         """Return of what each of these keys is made, or each that can be read.
@@ -228,6 +245,9 @@ class DataConfig(Document, ABC):
             RobodiffError: a key that the recording lacks, or that is neither numbers nor images.
         """
         sources = of_agent(self.source, self.sources(recording), self.agent)
+        if self.keys is not None:
+            known = [*self.keys, *([ACTION] if ACTION in sources and ACTION not in self.keys else [])]
+            sources = {key: sources[key] for key in recorded_keys(recording.source, known, sources)}
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
         parts = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]

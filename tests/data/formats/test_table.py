@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.recordings import encoded, episode, write_table
 
-from robodiff.data.formats.table import FORMAT, TableConfig, rate_of
+from robodiff.data.formats.table import FORMAT, TableConfig
 from robodiff.data.recordings import open_path
+from robodiff.data.resample import rate_of
 from robodiff.errors import RobodiffError
 
 FRONT = "observation.images.front"
