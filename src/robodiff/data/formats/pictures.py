@@ -167,8 +167,11 @@ def _piece(source: Path, place: str, pictures: Sequence[Cell], labels: Sequence[
 def _video(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
     with opened_video(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
-            if (frame.height, frame.width) != size or frame.is_corrupt:
-                raise RobodiffError(f"{path}: is broken: frame {number} cannot be decoded as {size[0]}x{size[1]}")
+            if (frame.height, frame.width) != size:
+                actual = f"becomes {frame.height}x{frame.width} (height x width) at frame {number}"
+                raise RobodiffError(f"{path}: {actual}; expected {size[0]}x{size[1]}")
+            if frame.is_corrupt:
+                raise RobodiffError(f"{path}: is broken: frame {number} cannot be decoded")
             yield frame.to_ndarray(format="rgb24")[None]
 
 

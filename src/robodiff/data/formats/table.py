@@ -69,7 +69,7 @@ class TableConfig(DataConfig):
             key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
             for key, name in names_of(*episodes).items()
         }
-        clock, rate = _clock(episodes)
+        clock, rate = _clock(self.path, episodes)
         columns = {"episode_index": numbers, **_texts([table for _, table in tables.values()])}
         fps = rate.fps if rate else None
         recording = Gathered(self.path, episodes, [*tables], names, fps, columns).recording(self)
@@ -201,13 +201,14 @@ def _cameras(path: Path, name: str, column: Any) -> Piece | None:
     return files_piece(name, [inside(path.parent, path.parent / value) for value in values])
 
 
-def _clock(episodes: Sequence[Mapping[str, Piece]]) -> tuple[list[np.ndarray], Rate | None]:
+def _clock(source: str, episodes: Sequence[Mapping[str, Piece]]) -> tuple[list[np.ndarray], Rate | None]:
     """Return the first column of times that tells a rate, per episode, and what it tells."""
     for key, sample in episodes[0].items():
         if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape and all(key in e for e in episodes):
             times = [episode[key].read().astype(np.float64) for episode in episodes]
             if rate := rate_of(times):
                 return times, rate
+            notice(f"{source}: {key} is no clock: it stands still, runs back, or lacks values; not used")
     return [], None
 
 

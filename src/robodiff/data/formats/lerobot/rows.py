@@ -11,7 +11,7 @@ from robodiff.data.formats.lerobot.meta import Episode, Meta
 from robodiff.data.formats.lerobot.parquet import read_columns
 from robodiff.data.formats.lerobot.video import TOLERANCE
 from robodiff.data.formats.pieces import column_values
-from robodiff.data.resample import rate_of
+from robodiff.data.resample import Rate, rate_of
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.machine import cores
@@ -67,7 +67,8 @@ def times_of(meta: Meta, files: list[list[Episode]], is_resampled: bool) -> np.n
     """Return when each frame was recorded, (N,) seconds.
 
     Raises:
-        RecordingError: times that are not finite or go back, or, unless they tell the rate, of another than meta/ says.
+        RecordingError: times that are not finite or do not advance, that are of another rate than meta/ says, unless
+            frames are brought to one by them, or that leave open which image of a video is of which row.
     """
     times, faults = [], []
     for episodes in files:
@@ -75,21 +76,33 @@ def times_of(meta: Meta, files: list[list[Episode]], is_resampled: bool) -> np.n
         with reading(path, "a parquet file"):
             table, rows = episode_table(meta, "timestamp", episodes)
             clock = table["timestamp"].to_numpy().astype(np.float64)[rows]
-        times.append(clock)
         for episode, own in zip(episodes, split(clock, episodes), strict=True):
-            rate = rate_of([own])
-            off = np.abs((own - own[0]) * meta.fps - np.arange(len(own)))
-            if len(own) == 1 or (rate and is_resampled) or (rate and abs(rate.fps / meta.fps - 1) <= WRONG_RATE):
-                continue
-            frame = int(np.argmax(~(off <= TOLERANCE)))
-            message = f"{path}: has timestamp {own[frame]:.6g} at frame {frame} of episode {episode.number}"
-            advice = (
-                f"bring frames to one rate by their clock with data.fps (--fps {rate.fps:g})" if rate else "mend it"
-            )
-            expected = f"{message}; expected {own[0] + frame / meta.fps:.6g} (fps {meta.fps:g})"
-            faults.append(Finding("fatal", "clock", expected, advice, "timestamp", episode.number))
+            rate = rate_of([own]) or Rate(meta.fps, 0.0, 0, 1.0)
+            times.append(own / rate.unit)
+            if (frame := _first_wrong(meta.fps, episode, times[-1], rate, is_resampled)) is not None:
+                message = f"{path}: has timestamp {own[frame]:.6g} at frame {frame} of episode {episode.number}"
+                expected = f"{message}; expected {times[-1][0] + frame / meta.fps:.6g} (fps {meta.fps:g})"
+                taken = f"take frames by their clock with data.fps (--fps {rate.fps:g})"
+                advice = f"mend it or fps in meta/info.json, {taken}, or leave the episode out with data.episodes"
+                faults.append(Finding("fatal", "clock", expected, advice, "timestamp", episode.number))
     raise_faults(str(meta.root), faults)
     return np.concatenate(times)
+
+
+def _first_wrong(fps: float, episode: Episode, clock: np.ndarray, rate: Rate, is_resampled: bool) -> int | None:
+    """Return the first frame of a clock that cannot be taken as it is; None where the clock is even, or nearly."""
+    wrong = ~(np.abs((clock - clock[0]) * fps - np.arange(len(clock))) <= TOLERANCE)
+    if not wrong.any():
+        return None
+    advances = np.diff(clock, prepend=clock[0] - 1) > 0  # false for NaN, too
+    if not advances.all():
+        return int(np.argmin(advances))
+    mean = (len(clock) - 1) / (clock[-1] - clock[0])
+    has_other_rate = min(abs(rate.fps / fps - 1), abs(mean / fps - 1)) > WRONG_RATE
+    has_more_images = any(
+        (end - start) * fps > episode.length + 0.5 for _, start, end in episode.videos.values() if end < math.inf
+    )
+    return int(np.argmax(wrong)) if has_more_images or (has_other_rate and not is_resampled) else None
 
 
 def split(values: np.ndarray, episodes: list[Episode]) -> list[np.ndarray]:

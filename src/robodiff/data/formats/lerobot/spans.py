@@ -42,7 +42,7 @@ def span_faults(meta: Meta, key: str, chosen: Sequence[Episode], end_of: Callabl
             continue
         episodes.sort(key=lambda episode: episode.videos[key].start)
         for episode, following in zip_longest(episodes, episodes[1:]):
-            if episode.number in numbers or (following and following.number in numbers):
+            if episode.number in numbers:
                 yield from _faults(meta, key, episode, following, last)
 
 
