@@ -89,7 +89,7 @@ def at_one_rate(episodes: Episodes, times: np.ndarray, wanted: float | None, cac
 
 def _nearest(clock: np.ndarray, fps: float) -> np.ndarray:
     """Return the frames that are nearest to even times from the first on; of two as near the earlier."""
-    slack = min(1 / fps, np.median(np.diff(clock)) if len(clock) > 1 else 0) / 2
+    slack = min(1 / fps, clock[-1] / max(1, len(clock) - 1)) / 2
     grid = np.arange(int((clock[-1] + slack) * fps + 1e-6) + 1) / fps
     return np.searchsorted((clock[1:] + clock[:-1]) / 2, grid - 1e-6 / fps)
 

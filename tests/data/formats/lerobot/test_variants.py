@@ -261,7 +261,7 @@ def test_a_clock_that_is_not_even_is_told_and_resampled_on_request(
     for episode, values in enumerate(state):
         own = times(len(values)) - times(len(values))[0]
         own = own / (1000 if clock == "milliseconds" else 1)
-        grid = np.arange(int((own[-1] + min(0.05, np.median(np.diff(own)) / 2)) * 10 + 1e-6) + 1) / 10
+        grid = np.arange(int((own[-1] + min(0.1, own[-1] / (len(own) - 1)) / 2) * 10 + 1e-6) + 1) / 10
         nearest = np.abs(own[None] - grid[:, None] + 1e-9).argmin(axis=1)
         np.testing.assert_array_equal(episodes.arrays["observation.state"][episodes.slice(episode)], values[nearest])
         start += len(grid)
