@@ -310,6 +310,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: edit_data(r, action=None), rf"{DATA}: is not a parquet file.*action"),
     (lambda r: edit_data(r, action=np.zeros(N).tolist()),
      rf"{DATA}: action is float64 of shape \[\] .*, but .* says float32 of shape \[2\]"),
+    (lambda r: edit_data(r, action=pa.array([[True, False]] * N)), r"action is bool of shape \[2\] .*says float32"),
     (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 of shape .2. .*, but .* shape .7."),
     (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "has nan values in row 4"),
     (lambda r: edit_data(r, action=ragged(pa.list_)),

@@ -22,7 +22,7 @@ _PLACE = ("episode_index", "frame_index")
 
 
 def values_of(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
-    """Return a column of numbers, (N, *shape). Of what width they are does not matter, as long as they are as many."""
+    """Return a column of numbers, (N, *shape). Of what width they are does not matter; truth values are no numbers."""
     info = meta.features[key]
 
     def read(episodes: list[Episode]) -> np.ndarray:
@@ -30,7 +30,8 @@ def values_of(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
         with reading(path, "a parquet file"):
             table, rows = episode_table(meta, key, episodes)
             values = column_values(path, key, table[key])
-        if values is None or values.size != len(table) * math.prod(info.shape):
+        form = info.dtype == "bool", len(table) * math.prod(info.shape)
+        if values is None or (values.dtype == np.bool_, values.size) != form:
             actual = table[key].type if values is None else f"{values.dtype} of shape {[*values.shape[1:]]}"
             expected = f"{info.dtype} of shape {info.shape}"
             raise RobodiffError(f"{path}: {key} is {actual} in each frame, but meta/info.json says {expected}")

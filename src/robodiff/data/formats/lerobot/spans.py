@@ -31,14 +31,15 @@ def span_faults(meta: Meta, key: str, chosen: Sequence[Episode], end_of: Callabl
     for episode in meta.episodes:
         videos.setdefault(episode.videos[key].video, []).append(episode)
     for video, episodes in videos.items():
-        if not {episode.number for episode in episodes} & numbers:
+        if not (needing := sorted({episode.number for episode in episodes} & numbers)):
             continue
         try:
             last = end_of(meta.root / video)
         except RobodiffError as error:
-            number = next(episode.number for episode in episodes if episode.number in numbers)
             text = str(error).removeprefix(f"{meta.root}/").removesuffix("; copy or download it again")
-            yield Finding("fatal", "images", f"{text}, and {key} needs it (episode {number})", ADVICE, key, number)
+            advice = "copy or download it again, or leave the camera out with data.keys"
+            for number in needing:
+                yield Finding("fatal", "images", f"{text}, and {key} needs it (episode {number})", advice, key, number)
             continue
         episodes.sort(key=lambda episode: episode.videos[key].start)
         for episode, following in zip_longest(episodes, episodes[1:]):
