@@ -44,7 +44,7 @@ def measure(root: Path, ends: np.ndarray, arrays: Mapping[str, np.ndarray], firs
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     loader = WindowLoader(tensors, windows, BATCH, order=lambda _: order, position=lambda: 0)
     meta = read_meta(root)
-    path, _ = meta.episodes[0].videos[CAMERA]
+    path = meta.episodes[0].videos[CAMERA].video
 
     def cached() -> None:
         for batch in range(BATCHES):

@@ -9,9 +9,10 @@ from typing import Any
 import filelock
 import pytest
 
-from robodiff.documents import write_json
+from robodiff.data.recordings import open_path
+from robodiff.documents import read_json, write_json
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import locked, naming, read_rows, replacing, standing
+from robodiff.files import locked, naming, read_rows, reading, replacing, standing
 
 
 def folder_of(path: Path, text: str) -> None:
@@ -99,3 +100,24 @@ def test_only_whole_lines_are_read(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(RobodiffError, match=rf"metrics\.csv: .*{message}"):
             read_rows(file, "step")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@pytest.mark.kind("a pointer of Git LFS in the place of a file")
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.npz", "x.npy", "x.h5", "x.zarr.zip", "x.mp4", "x.png", "x"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(RobodiffError, match=rf"{name}: is a pointer of Git LFS, .* git lfs pull"):
+        open_path(str(tmp_path / name))
+
+
+@pytest.mark.kind("a pointer of Git LFS in the place of a file")
+def test_a_pointer_deep_in_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set/data").mkdir(parents=True)
+    (tmp_path / "set/data/0.0").write_text(POINTER)
+    with pytest.raises(RobodiffError, match=r"data/0\.0: is a pointer of Git LFS"), reading(tmp_path / "set", "x"):
+        raise ValueError("a chunk of the wrong length")
+    with pytest.raises(RobodiffError, match="is a pointer of Git LFS"):
+        read_json(tmp_path / "set/data/0.0", dict, "")

@@ -7,6 +7,7 @@ in it is ever imported or called.
 """
 
 import ast
+import codecs
 import functools
 import inspect
 import json
@@ -24,7 +25,7 @@ import msgspec
 import yaml
 
 from robodiff.errors import RobodiffError, UsageError, first_line, nearest
-from robodiff.files import replacing
+from robodiff.files import reading, replacing
 
 T = TypeVar("T")
 
@@ -259,7 +260,9 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     """
     value = None
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        with reading(path, "a JSON file"):
+            content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        value = msgspec.json.decode(content)
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise RobodiffError(f"{path}: {_reworded(str(error), value)}; {advice}") from None

@@ -12,6 +12,8 @@ from pathlib import Path
 from robodiff.errors import RobodiffError, UsageError
 
 LOCK_FILE = ".lock"
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS left in the place of one that it has not fetched."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What network file systems without locks say."""
 
@@ -80,12 +82,15 @@ def reading(path: Path, what: str) -> Iterator[None]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a device or a pipe has no end
         raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
     try:
+        _refuse_pointer(path)
         yield
     except BlockingIOError:
         raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
     except (RobodiffError, ImportError):  # they say enough
         raise
     except Exception as error:
+        for inner in path.rglob("*") if path.is_dir() else ():
+            _refuse_pointer(inner)
         text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         problem = (
             f"is not {what}, or a broken one: {text.splitlines()[0][:200]}" if os.path.exists(path) else "is missing"
@@ -143,6 +148,12 @@ def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
         if rows.fieldnames is not None and needed not in rows.fieldnames:
             raise RobodiffError(f"{path}: has no column {needed!r}; mend its first line, or move it elsewhere")
         return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _refuse_pointer(path: Path) -> None:
+    if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_POINTER):
+        advice = "fetch what it stands for with git lfs pull, in its repository"
+        raise RobodiffError(f"{path}: is a pointer of Git LFS, not the file itself; {advice}")
 
 
 def _aside(target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,6 +20,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_free() -> int:
+    """Return the bytes of memory that can be taken without pressing others out."""
+    with suppress(OSError, StopIteration), open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    return 4 * 1024**3  # not Linux: assume a small laptop
 
 
 def processor() -> str:

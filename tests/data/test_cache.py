@@ -1,11 +1,14 @@
 """The cache of decoded arrays: decoded once, shared between processes, refused before and while it fills."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 from robodiff.data import cache
 from robodiff.data.cache import Part, assembled
+from robodiff.data.episodes import Finding, RecordingError
 from robodiff.errors import RobodiffError
 
 UINT8 = np.dtype(np.uint8)
@@ -69,6 +73,72 @@ def test_decoded_once_until_a_source_or_a_recipe_changes(source: Source, tmp_pat
     parts = [Part(p.source, p.frames, f"{p.recipe}, resized", p.decode) for p in source.parts()]
     check(assembled("the camera", parts, (3, 2), UINT8, folder))
     assert source.decoded == [3, 3, 3]
+
+
+STALE = pytest.mark.kind("an image cache that is out of date")
+
+
+@STALE
+@pytest.mark.parametrize("edit", ["same size and time", "another file", "a link", "a linked folder"])
+def test_what_is_another_source_is_decoded_anew(source: Source, tmp_path: Path, edit: str) -> None:
+    folder, file = tmp_path / "cache", source.file
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    other.write_text("A VIDEO")  # of the same size
+    os.utime(other, ns=times)
+    if edit == "a link":
+        source.file = tmp_path / "link"
+        source.file.symlink_to(file)
+    elif edit == "a linked folder":
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / file.name).write_text("a video")
+        os.utime(tmp_path / "here" / file.name, ns=times)
+        (tmp_path / "folder").symlink_to(tmp_path / "here")
+        source.file = tmp_path / "folder"
+    check(make(source, folder))
+    check(make(source, folder))
+    assert source.decoded == [1, 1, 1]
+    if edit == "same size and time":
+        file.write_text("A VIDEO")
+        os.utime(file, ns=times)
+    elif edit == "another file":
+        other.replace(file)
+    else:
+        source.file.unlink()
+        source.file.symlink_to(other if edit == "a link" else other.parent)
+    check(make(source, folder))
+    assert source.decoded == [2, 2, 2]
+
+
+@pytest.mark.kind("a picture whose size changes")
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (np.zeros((1, 4, 2), np.uint8), r"frame 1 is uint8 \(4, 2\); expected 4 of uint8 \(3, 2\)"),
+        (np.zeros((1, 3, 2), np.float32), "frame 1 is float32"),
+        (np.zeros((4, 3, 2), np.uint8), r"frame 1 is uint8 \(3, 2\); expected 4"),
+        (np.zeros((2, 3, 2), np.uint8), "only 3 of 4 frames"),
+    ],
+    ids=["shape", "type", "too many", "too few"],
+)
+def test_no_part_shifts_the_frames_of_another(source: Source, tmp_path: Path, block: np.ndarray, words: str) -> None:
+    parts = source.parts()
+    parts[1] = replace(parts[1], decode=lambda: iter([np.zeros((1, 3, 2), np.uint8), block]))
+    with pytest.raises(RobodiffError, match=words):
+        assembled("the camera", parts, (3, 2), UINT8, tmp_path / "cache")
+
+
+def test_all_that_is_wrong_with_a_recording_is_told(source: Source, tmp_path: Path) -> None:
+    def broken(episode: int) -> Iterator[np.ndarray]:
+        raise RecordingError("set", [Finding("fatal", "images", f"{episode} is broken", "mend it", "key", episode)])
+        yield
+
+    parts = [replace(part, decode=partial(broken, 2 - n)) if n != 1 else part for n, part in enumerate(source.parts())]
+    with pytest.raises(RecordingError, match=r"^set: 0 is broken; mend it") as caught:
+        assembled("the camera", parts, (3, 2), UINT8, tmp_path / "cache")
+    assert [finding.episode for finding in caught.value.findings] == [0, 2]
+    assert source.decoded == [0, 1, 0]
 
 
 @pytest.mark.parametrize("fault", [RobodiffError("video 1 is broken"), KeyboardInterrupt()])

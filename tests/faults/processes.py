@@ -39,7 +39,8 @@ class Seen:
         """Check that it ended in one or two lines that hold all of ``parts``."""
         assert self.code == code, self
         assert "Traceback" not in self.err, self.err
-        assert 1 <= len(self.err.strip().splitlines()) <= 2, self.err
+        lines = [line for line in self.err.strip().splitlines() if ": decoding once into " not in line]  # what is done
+        assert 1 <= len(lines) <= 2, self.err
         for part in parts:
             assert part in self.err, self.err
         return self

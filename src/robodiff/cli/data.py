@@ -33,7 +33,7 @@ VERDICTS = {
 class InfoOptions(Options):
     """Tell what a recording holds: keys, shapes, units, episodes, lengths, rate and ranges; no image is decoded.
 
-    Options of the recording's format may follow: --key_map, --fps, --agent, --episodes, --resize_shape; of zarr
+    Options of the recording's format may follow: --keys, --key_map, --fps, --agent, --episodes, --resize_shape; of zarr
     --layout, of the Hugging Face hub --revision, of robomimic --filter_key; robodiff fit --data.help CLASS lists all.
 
     Examples:
@@ -229,7 +229,7 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
     if episodes.unread:
         unread = listed((f"{key} ({what})" for key, what in episodes.unread.items()), most=40)
         say(console, f"not read: {unread}")
-    for finding in episodes.findings:
+    for finding in {(each.severity, each.check, each.key): each for each in reversed(episodes.findings)}.values():
         say(console, f"{finding.severity}: {finding.message}")
 
 

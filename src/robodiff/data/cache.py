@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from robodiff.data.episodes import RecordingError
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
-from robodiff.machine import cores
+from robodiff.machine import cores, memory_free
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Part:
     recipe: str
     """What of the source they are, and how they are made of it; another recipe is another cache."""
     decode: Callable[[], Iterator[np.ndarray]]
-    """Yields them in order, in blocks (n, ...)."""
+    """Yields them in order, in blocks (n, ...); a ``RecordingError`` does not keep other parts from being decoded, so
+    that all that is wrong is told."""
 
 
 MOST_CHUNKS_PER_FRAME = 10_000
@@ -114,6 +116,9 @@ def assembled(
             cannot be decoded.
     """
     from filelock import FileLock
+    from rich.console import Console
+
+    from robodiff.progress import say
 
     place, folder = ("ROBODIFF_CACHE", cache_folder()) if folder is None else ("data.cache_dir", folder)
     shape = (sum(part.frames for part in parts), *shape)
@@ -127,9 +132,9 @@ def assembled(
                 if not target.exists():  # else another process made it while this one waited
                     if size > (free := shutil.disk_usage(folder).free):
                         raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
-                    message = f"{what}: decoding once into {target} ({_gigabytes(size)})"
+                    say(Console(stderr=True), f"{what}: decoding once into {target} ({_gigabytes(size)})")
                     with replacing(target) as temporary:
-                        _fill(message, parts, shape, dtype, temporary)
+                        _fill(parts, shape, dtype, temporary)
                 lock.unlink(missing_ok=True)
     except OSError as error:
         failure = f"takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}"
@@ -138,51 +143,55 @@ def assembled(
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
-def _fill(message: str, parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
-    """Write all parts; on a fault or Ctrl-C the others stop at their next block."""
+def _fill(parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
+    """Write all parts; on an error or Ctrl-C the others stop at their next block.
+
+    Each part writes its own frames, of the one shape: another would shift all that come after it.
+    """
     from rich.console import Console
 
-    from robodiff.progress import bar, say
+    from robodiff.progress import bar
 
     header = np.lib.format.open_memmap(path, "w+", dtype, shape).offset
     frame_size = math.prod(shape[1:]) * dtype.itemsize
     starts = header + np.cumsum([0, *(part.frames for part in parts)]) * frame_size
     done, stop = [0] * len(parts), Event()
+    faults: list[RecordingError] = []
 
-    def work(index: int) -> None:
+    def work(index: int, part: Part) -> None:
         # Written, not mapped: where the disk is full, a write says so, and a store to mapped memory kills the process.
         with stopping_others(), path.open("r+b") as file:
             file.seek(int(starts[index]))
-            blocks = parts[index].decode()
+            blocks = part.decode()
             while not stop.is_set() and (block := next(blocks, None)) is not None:
+                if (block.shape[1:], block.dtype) != (shape[1:], dtype) or done[index] + len(block) > part.frames:
+                    form = f"{block.dtype} {block.shape[1:]}; expected {part.frames} of {dtype} {shape[1:]}"
+                    raise RobodiffError(f"{part.source}: frame {done[index]} is {form}")
                 file.write(np.ascontiguousarray(block).data)
                 done[index] += len(block)
+            if done[index] < part.frames and not stop.is_set():
+                raise RobodiffError(f"{part.source}: only {done[index]} of {part.frames} frames can be decoded")
 
     @contextmanager
     def stopping_others() -> Iterator[None]:
         try:
             yield
+        except RecordingError as error:
+            faults.append(error)
         except BaseException:
             stop.set()
             raise
 
-    console = Console(stderr=True)
-    say(console, message)
-    with ThreadPoolExecutor(cores()) as pool, bar(console, "frames", shape[0]) as show, stopping_others():
-        pending = {pool.submit(work, index) for index in range(len(parts))}
+    with ThreadPoolExecutor(cores()) as pool, bar(Console(stderr=True), "frames", shape[0]) as show, stopping_others():
+        pending = {pool.submit(work, index, part) for index, part in enumerate(parts)}
         while pending:
             finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
             show(sum(done))
             for future in finished:
                 future.result()
-    assert sum(done) == shape[0]
-
-
-def memory_free() -> int:
-    """Return the bytes of memory that can be taken without pressing others out."""
-    with suppress(OSError, StopIteration), open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    return 4 * 1024**3  # not Linux: assume a small laptop
+    if faults:
+        findings = sorted((each for error in faults for each in error.findings), key=lambda each: each.episode or 0)
+        raise RecordingError(next(error.source for error in faults if findings[0] in error.findings), findings)
 
 
 def _fingerprint(parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype) -> str:
@@ -195,8 +204,17 @@ def _fingerprint(parts: Sequence[Part], shape: tuple[int, ...], dtype: np.dtype)
 def _state(source: Path) -> str:
     """Return what changes when a file, or one in a folder, does."""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    states = [(file, file.stat()) for file in files]
-    return "\n".join(f"{file}\n{status.st_size}\n{status.st_mtime_ns}" for file, status in states)
+    return "\n".join(map(file_state, files))
+
+
+def file_state(file: Path) -> str:
+    """Return what changes when a file is written, or a link comes to lead to another.
+
+    The inode changes where a file takes the place of another, and ``st_ctime`` with every write: nobody can set it
+    back, as he can ``st_mtime``.
+    """
+    status = file.stat()
+    return f"{file}\n{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _gigabytes(size: int) -> str:

@@ -61,7 +61,7 @@ def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
     try:
         episodes = source.read_chosen(salvage=True)
     except RecordingError as error:
-        return list(error.findings)
+        return by_severity([*error.findings])
     except (UsageError, NotFetched):
         raise
     except RobodiffError as error:
@@ -72,7 +72,11 @@ def examine(source: DataConfig, window: WindowShape) -> list[Finding]:
 def findings_in(episodes: Episodes, window: WindowShape) -> list[Finding]:
     """Return everything that is found in what could be read, worst first."""
     findings = [*episodes.findings, *(finding for check in CHECKS for finding in check(episodes))]
-    findings += too_short(episodes, window)
+    return by_severity([*findings, *too_short(episodes, window)])
+
+
+def by_severity(findings: list[Finding]) -> list[Finding]:
+    """Return findings, worst first."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

@@ -14,6 +14,7 @@ from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5, mapped, pictures, sources, table
 from robodiff.data.formats.pieces import Piece, by_number
 from robodiff.data.measures import LAGS, lag_of
+from robodiff.data.resample import CLOCK, rate_of
 from robodiff.documents import dump_yaml
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -162,9 +163,9 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], float | None]:
             roles[name] = "camera" if piece.dtype == "uint8" else "depth or mask"
         elif piece.kind is None or piece.fault:
             roles[name] = "text" if re.match(r"<U|\|S|object|.*string", piece.dtype) else "not read"
-        elif table.CLOCK.fullmatch(last[name]) and not piece.shape and (rate := table.rate_of(_values(episodes, name))):
+        elif CLOCK.fullmatch(last[name]) and not piece.shape and (rate := rate_of(_values(episodes, name))):
             roles[name], fps = f"clock, {rate[0]:g} frames a second", fps or rate[0]
-        elif any(pattern.fullmatch(last[name]) for pattern in (_NO_OBSERVATION, table.EPISODE, table.CLOCK)):
+        elif any(pattern.fullmatch(last[name]) for pattern in (_NO_OBSERVATION, table.EPISODE, CLOCK)):
             roles[name] = "no observation"
         else:
             roles[name] = "numbers"

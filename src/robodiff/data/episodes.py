@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, SupportsIndex
 
 import numpy as np
 
-from robodiff.data.cache import memory_free
 from robodiff.documents import Between, Document, brief
 from robodiff.errors import RobodiffError, UsageError, listed, nearest
+from robodiff.machine import memory_free
 
 ACTION = "action"
 PAST_ACTION = "observation.past_action"
@@ -175,8 +175,9 @@ class RecordingError(RobodiffError):
     """A recording that cannot be used; its message is the first of all ``findings``."""
 
     def __init__(self, source: str, findings: Sequence[Finding]) -> None:
-        super().__init__(f"{source}: {findings[0].message}; {findings[0].advice}")
-        self.findings = findings
+        where = "" if findings[0].message.startswith(source) else f"{source}: "
+        super().__init__(f"{where}{findings[0].message}; {findings[0].advice}")
+        self.source, self.findings = source, findings
 
 
 def raise_faults(source: str, faults: Iterable[Finding]) -> None:

@@ -10,7 +10,8 @@ from robodiff.data.cache import Part, assembled, folder_of
 from robodiff.data.episodes import as_images
 
 Resize = tuple[int, int] | int | None
-_FORMATS = {1: "gray", 3: "rgb24"}
+FORMATS = {1: "gray", 3: "rgb24"}
+"""What FFmpeg calls images of so many channels."""
 
 
 def target_size(resize: Resize, height: int, width: int) -> tuple[int, int] | None:
@@ -39,7 +40,7 @@ def resized(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     import av
     from av.video.reformatter import VideoReformatter
 
-    reformatter, form = VideoReformatter(), _FORMATS[images.shape[1]]
+    reformatter, form = VideoReformatter(), FORMATS[images.shape[1]]
     made = np.empty((*images.shape[:2], *size), np.uint8)
     for image, target in zip(images.transpose(0, 2, 3, 1), made, strict=True):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image.squeeze(-1) if form == "gray" else image), form)

@@ -61,7 +61,10 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
     short = {key: key.rpartition("/")[2] for key in kinds}
     prefixes = ("observation.", AGENTS)
     if any(name.startswith(prefixes) for name in short.values()):
-        return {key: name if name == ACTION or name.startswith(prefixes) else None for key, name in short.items()}
+        ours = {
+            key: ACTION if name == "actions" and ACTION not in short.values() else name for key, name in short.items()
+        }
+        return {key: name if name == ACTION or name.startswith(prefixes) else None for key, name in ours.items()}
     return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
 
 

@@ -5,6 +5,8 @@ the file's own name, with what it is called here. What is common to all formats 
 read, agents, the rate, and that every value is finite. Imports no torch.
 """
 
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,6 +16,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from robodiff import registry
+from robodiff.data.cache import folder_of
 from robodiff.data.episodes import (
     ACTION,
     Episodes,
@@ -24,6 +27,7 @@ from robodiff.data.episodes import (
     recorded_keys,
 )
 from robodiff.data.naming import NOT_SEEN, LayoutKey, Sources, find_key, of_agent
+from robodiff.data.resample import CLOCK, at_one_rate, rate_of
 from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo
@@ -40,10 +44,13 @@ class DataConfig(Document, ABC):
 
     registry_kind: ClassVar[str] = "data"
 
+    keys: list[str] | None = None
+    """What is read besides the action, by the names here; everything when null. It leaves a broken camera out."""
     key_map: dict[str, str] | None = None
     """Key in the file -> name here, such as {state: observation.state}, in place of the names that it has otherwise."""
     fps: Annotated[float, Above(0)] | None = None
-    """Frames per second; what the file says when null."""
+    """Frames per second; what the file says when null. Where a clock was recorded, the frames nearest to this rate are
+    taken."""
     agent: str | None = None
     """Of several agents' recording the one to train, such as "0": its keys lose agents.0. and those of the others are
     left out; all agents together when null."""
@@ -128,7 +135,9 @@ class DataConfig(Document, ABC):
         images = {name: each.feature for name, each in stored.items() if each.feature and each.is_image}
         episodes = self.load(recording, [name for name in sources if name not in images], salvage=True)
         seen = {part.file_key for name in images for part in sources[name]}
-        episodes = replace(episodes, unread={key: what for key, what in episodes.unread.items() if key not in seen})
+        unread = {key: what for key, what in episodes.unread.items() if key not in seen}
+        faults = [fault for name in images for fault in (*stored[name].faults, *stored[name].unwritten)]
+        episodes = replace(episodes, unread=unread, findings=[*episodes.findings, *faults])
         return episodes.only(self.chosen(episodes)), images
 
     def load(self, recording: Recording, keys: Sequence[str] | None, salvage: bool = False) -> Episodes:
@@ -144,18 +153,20 @@ class DataConfig(Document, ABC):
         is_whole = "episode_index" not in recording.table
         chosen = episode_numbers(recording.source, self.episodes, len(recording.episode_ends)) if is_whole else None
         reading = Reading(recording, salvage, self.accept_unwritten, chosen and {*chosen}, [*recording.findings])
+        clock = recording.times() if recording.times else None  # a faulty one would make other faults
         arrays, features = reading.read(sources)
         read = {part.file_key for made_of in sources.values() for part in made_of}
         unread = {key: str(stored) for key, stored in recording.arrays.items() if key not in read}
-        if keys is None and self.key_map is None and recording.layout is None:
+        if keys is None and self.keys is None and self.key_map is None and recording.layout is None:
             for key in unread:
                 reading.findings += _left_out(key, recording.arrays[key])
         unread |= dict.fromkeys(recording.others, "not looked into")
-        return Episodes(
+        times, fps = (clock, recording.fps) if clock is not None else _clock(recording, reading.episode_ends)
+        episodes = Episodes(
             source=self.source,
             arrays=arrays,
             episode_ends=reading.episode_ends,
-            fps=self.rate(recording),
+            fps=self.rate(recording, fps),
             features=features,
             table=recording.table,
             attributes=recording.attributes,
@@ -163,6 +174,7 @@ class DataConfig(Document, ABC):
             unread=unread,
             findings=reading.findings,
         )
+        return episodes if times is None else at_one_rate(episodes, times, self.fps, folder_of(self.cache_dir))
 
     def select(self, recording: Recording, keys: Sequence[str] | None) -> Sources:
         """Return of what each of these keys is made, or each that can be read.
@@ -171,6 +183,9 @@ class DataConfig(Document, ABC):
             RobodiffError: a key that the recording lacks, or that is neither numbers nor images.
         """
         sources = of_agent(self.source, self.sources(recording), self.agent)
+        if self.keys is not None:
+            known = [*self.keys, *([ACTION] if ACTION in sources and ACTION not in self.keys else [])]
+            sources = {key: sources[key] for key in recorded_keys(recording.source, known, sources)}
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
         every = [(name, part.file_key) for name, made_of in sources.items() for part in made_of]
@@ -201,12 +216,12 @@ class DataConfig(Document, ABC):
             name: (replace(key, file_key=file_key),) for name, (file_key, key) in keys.items() if file_key is not None
         }
 
-    def rate(self, recording: Recording) -> float:
-        """Return the frames per second: what is given, what the file says, or what is usual."""
-        if self.fps is None and recording.fps is None:
+    def rate(self, recording: Recording, clock: float | None = None) -> float:
+        """Return the frames per second: what is given, what the file or a clock in it says, or what is usual."""
+        if self.fps is None and recording.fps is None and clock is None:
             rate = f"does not say how many frames a second it has; taken as {USUAL_FPS:g}"
             notice(f"{self.source}: {rate}; say it with --fps, in a configuration with data.fps")
-        return float(self.fps or recording.fps or USUAL_FPS)
+        return float(self.fps or recording.fps or clock or USUAL_FPS)
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """Return the time steps of one sample: the policy's, unless the data say more of them."""
@@ -317,6 +332,17 @@ def _default_layout(recording: Recording) -> dict[str, LayoutKey]:
         if stored.name is not None and not (is_plane and NOT_SEEN.search(file_key)):
             layout[stored.name] = LayoutKey(file_key)
     return layout
+
+
+def _clock(recording: Recording, ends: np.ndarray) -> tuple[np.ndarray | None, float | None]:
+    """Return the seconds (N,) at which frames were recorded, and the rate that they tell; None where no array does."""
+    for key, stored in recording.arrays.items():
+        is_number = not stored.faults and not stored.is_image and math.prod(stored.shape) == 1
+        if stored.read and is_number and CLOCK.fullmatch(re.split(r"[/.]", key)[-1]):
+            values = stored.read().reshape(-1)[: ends[-1]]
+            if rate := rate_of(np.split(values, ends[:-1])):
+                return values / rate.unit, rate.fps
+    return None, None
 
 
 def _missing(key: str, arrays: Mapping[str, Stored]) -> Finding:

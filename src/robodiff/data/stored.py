@@ -75,6 +75,8 @@ class Recording:
     """As in ``Episodes``; ``episode_index`` has the numbers of the episodes where only some were opened."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """As in ``Episodes``."""
+    times: Callable[[], np.ndarray] | None = None
+    """Return (N,) seconds at which each frame was recorded; None where no array of its own says it."""
     layout: Mapping[str, LayoutKey] | None = None
     """By the names here, of what each key is made, where arrays are not simply called otherwise."""
     others: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """CSV and Parquet, with pictures beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from tests.recordings import encoded, episode, write_table
 
-from robodiff.data.formats.table import FORMAT, TableConfig, rate_of
+from robodiff.data.episodes import RecordingError
+from robodiff.data.formats.table import FORMAT, TableConfig
 from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
 
 FRONT = "observation.images.front"
+IMAGES = pytest.mark.kind("encoded images, grey images and depth are not vectors")
 
 
 @pytest.fixture(autouse=True)
@@ -79,28 +82,65 @@ def test_cameras_are_told_apart_and_other_columns_may_lack_values(tmp_path: Path
         TableConfig(path=str(tmp_path / "demos.csv")).read(["observation.force"])
 
 
-@pytest.mark.parametrize(
-    ("times", "fps"),
-    [
-        (np.arange(50) / 30, 30),
-        (1.7e9 + np.arange(50) / 12.5, 12.5),
-        (np.arange(50) * 20, 50),
-        (np.arange(50) * 100_000_000 + 10**18, 10),
-        (np.zeros(50), None),
-        (-np.arange(50.0), None),
-        (np.zeros(1), None),
-    ],
-)
-def test_a_clock_tells_the_rate(times: np.ndarray, fps: float | None) -> None:
-    rate = rate_of([times])
-    assert (rate[0] if rate else None) == (pytest.approx(fps) if fps else None)
+CELLS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def test_an_uneven_clock_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = "".join(f"{frame / 10 + 0.5 * (frame > 6)},1,2\n" for frame in range(12))
-    (tmp_path / "demos.csv").write_text("timestamp,state,action\n" + rows)
-    assert TableConfig(path=str(tmp_path / "demos.csv")).read().fps == 10
-    assert "not even" in capsys.readouterr().err
+def rows_of(path: Path, **columns: Any) -> Path:
+    """Two episodes of 10 frames with more columns."""
+    walk = np.random.default_rng(0).normal(size=(20, 5)).cumsum(0)
+    usual = {"episode": [0] * 10 + [1] * 10, "state": walk[:, :3].tolist(), "action": walk[:, 3:].tolist()}
+    pq.write_table(pa.table({**usual, **columns}), path)
+    return path
+
+
+def picture(frame: int) -> np.ndarray:
+    return np.random.default_rng(frame).integers(0, 255, (8, 12, 3), np.uint8)
+
+
+@IMAGES
+@pytest.mark.parametrize("form", ["bytes", "large", "list", "struct"])
+def test_pictures_in_cells_are_decoded(tmp_path: Path, form: str) -> None:
+    data = [encoded(picture(frame), "PNG") for frame in range(20)]
+    kinds = {"bytes": pa.binary(), "large": pa.large_binary(), "list": pa.list_(pa.uint8()), "struct": CELLS}
+    cells = [{"bytes": each, "path": None} for each in data] if form == "struct" else data
+    cells = [list(each) for each in data] if form == "list" else cells
+    path = str(rows_of(tmp_path / "demos.parquet", front=pa.array(cells, kinds[form])))
+    for episodes in ([1], [0], None):  # which episode it is, is part of what the cache depends on
+        images = open_path(path, episodes=episodes).read().arrays[FRONT]
+        expected = [picture(frame) for e in episodes or [0, 1] for frame in range(10 * e, 10 * e + 10)]
+        np.testing.assert_array_equal(images, np.stack(expected).transpose(0, 3, 1, 2))
+
+
+@IMAGES
+def test_cells_that_are_no_picture_are_named(tmp_path: Path) -> None:
+    cells = [None if frame in (13, 17) else encoded(picture(frame), "PNG") for frame in range(20)]
+    path = rows_of(tmp_path / "demos.parquet", front=pa.array(cells, pa.binary()))
+    with pytest.raises(RobodiffError, match="front at frame 3 cannot be decoded: there is no picture") as caught:
+        open_path(str(path)).read()
+    assert isinstance(caught.value, RecordingError)
+    assert [(f.key, f.episode) for f in caught.value.findings] == [("front", 1)]
+    deep = [encoded(np.full((4, 6), 9000, np.uint16), "PNG")] * 20
+    for cells in (deep, [b"something else"] * 20):
+        path = rows_of(tmp_path / "demos.parquet", front=pa.array(cells, pa.binary()))
+        episodes = open_path(str(path)).read()
+        assert {*episodes.arrays} == {"observation.state", "action"}
+        assert "front" in episodes.unread
+
+
+def test_lists_of_unequal_lengths_are_no_reason_not_to_read_the_others(tmp_path: Path) -> None:
+    path = str(rows_of(tmp_path / "demos.parquet", force=[[1.0] * (1 + frame % 2) for frame in range(20)]))
+    assert {*open_path(path, keys=["observation.state"]).read().arrays} == {"observation.state", "action"}
+    with pytest.raises(RobodiffError, match="force of episode 0 has 2 values in row 1, and 1 in row 0"):
+        open_path(path).read()
+
+
+@pytest.mark.kind("whole numbers above 2^24")
+def test_whole_numbers_among_floats_that_float32_rounds_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demos.csv").write_text("state_0,state_1,action\n" + "16777217,0.5,1\n16777218,0.5,2\n" * 3)
+    open_path(str(tmp_path / "demos.csv")).read()
+    assert "state_0 holds whole numbers above 2^24, which are rounded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

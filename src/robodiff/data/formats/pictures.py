@@ -1,16 +1,21 @@
-"""Pictures, JPEG or PNG, and videos: recognised, measured, decoded, and those of an episode as one array."""
+"""Pictures, JPEG or PNG, and videos: recognised, measured, decoded, and those of an episode as one array.
+
+All pictures of an array have one shape. Another size would shift what comes after it, and channels are brought to those
+of the others only where nothing is lost by it.
+"""
 
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robodiff.data.formats.pieces import Piece
+from robodiff.data.cache import file_state
+from robodiff.data.formats.pieces import Piece, inside
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 
@@ -18,7 +23,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 """How the names of picture files end."""
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 """How the names of video files end."""
+MODES = {1: "L", 3: "RGB"}
+"""What Pillow calls pictures of so many channels."""
+Cell = bytes | Path | None
+"""A picture in a table: its bytes, or the file that holds it; None where there is none."""
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_PLAIN = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+"""As what pictures of other modes are taken; nothing but opacity is lost by it."""
 
 
 def is_picture(data: bytes) -> bool:
@@ -32,18 +43,36 @@ def picture_size(picture: bytes | Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def decode_picture(where: str, picture: bytes | Path, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W, 3) uint8.
+def picture_shape(picture: bytes | Path) -> tuple[int, int, int] | None:
+    """Return (H, W, C) of a picture: one channel where it is grey, else three; how opaque it is is left out.
+
+    None where it holds more than a byte a value, as depth does.
+    """
+    with _opened(picture) as image:
+        if image.mode.startswith(("I", "F")):
+            return None
+        return image.height, image.width, 1 if _PLAIN.get(image.mode, image.mode) == "L" else 3
+
+
+def decode_picture(where: str, picture: Cell, shape: tuple[int, ...]) -> np.ndarray:
+    """Return (H, W, C) uint8; of a shape (H, W), with three channels.
 
     Raises:
-        RobodiffError: it is broken, or of another size, which is found out before it is decoded; the message begins
-            with ``where``.
+        RobodiffError: it is broken, of other channels by which something would be lost, or of another size, which is
+            found out before it is decoded; the message begins with ``where``.
     """
+    height, width, channels = (*shape, 3)[:3]
     try:
         with _opened(picture) as image:
-            if (image.height, image.width) != size:
-                raise ValueError(f"it is {image.height}x{image.width} (height x width), not {size[0]}x{size[1]}")
-            return np.asarray(image.convert("RGB"))
+            if (image.height, image.width) != (height, width):
+                raise ValueError(f"it is {image.height}x{image.width} (height x width), not {height}x{width}")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a value, as depth has")
+            image = image.convert(_PLAIN.get(image.mode, image.mode))
+            made = image.convert(MODES[channels])
+            if made.mode != image.mode and made.convert(image.mode).tobytes() != image.tobytes():
+                raise ValueError(f"it is {image.mode}, which {channels} channels cannot hold")
+            return np.asarray(made).reshape(height, width, channels)
     except (OSError, ValueError, SyntaxError) as error:
         raise RobodiffError(f"{where} cannot be decoded: {error}; record it again") from None
 
@@ -58,14 +87,36 @@ def files_piece(place: str, files: Sequence[Path]) -> Piece:
     Raises:
         RobodiffError: the first is no picture.
     """
-    with reading(files[0], "a picture"):
-        size = picture_size(files[0])
-    digest = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        digest.update(f"{file}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
-    blocks = partial(_files, list(files), size)
-    return Piece(files[0], place, len(files), (*size, 3), "uint8", "image", blocks, recipe=digest.hexdigest())
+    return _piece(files[0], place, files, [str(file) for file in files])
+
+
+def cells_piece(path: Path, place: str, column: Any) -> Piece | None:
+    """Return the pictures in a column of a pyarrow table as an array; None where its first value is no picture.
+
+    Args:
+        path: the table, beside which files lie that cells name.
+        place: the column.
+        column: bytes of JPEG or PNG files, as they are, as lists, or in a struct with a path.
+    """
+    first = next((value for each in column if (value := picture_in(path.parent, each.as_py())) is not None), None)
+    if isinstance(first, Path) or (first is not None and is_picture(first)):
+        cells = [picture_in(path.parent, each.as_py()) for each in column]
+        return _piece(path, place, cells, [f"{path}: {place} at frame {row}" for row in range(len(cells))])
+    return None
+
+
+def picture_in(folder: Path, value: Any) -> Cell:
+    """Return the picture that the cell of a table holds or names.
+
+    Args:
+        folder: to which paths are relative, and out of which none may lead.
+        value: bytes, a list of bytes, a path, or a dictionary of ``bytes`` and ``path``, of which one may be None.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, list):
+        value = bytes(value)
+    return inside(folder, folder / value) if isinstance(value, str) else value
 
 
 def video_piece(path: Path) -> tuple[Piece, float | None]:
@@ -94,22 +145,45 @@ def opened_video(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _files(files: list[Path], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    return (decode_picture(str(file), file, size)[None] for file in files)
+def _piece(source: Path, place: str, pictures: Sequence[Cell], labels: Sequence[str]) -> Piece:
+    """Return pictures, one a frame, as an array; messages call each by its label."""
+    sample = next(picture for picture in pictures if picture is not None)
+    with reading(source, "a picture"):
+        shape = picture_shape(sample)
+        size = shape or (*picture_size(sample), 1)
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(file_state(picture).encode() if isinstance(picture, Path) else picture or b"")
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield from (decode_picture(*each, size)[None] for each in zip(labels, pictures, strict=True))
+
+    kind, dtype = ("image", "uint8") if shape else (None, "uint16")
+    return Piece(source, place, len(pictures), size, dtype, kind, blocks, recipe=digest.hexdigest())
 
 
 def _video(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
     with opened_video(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
-            if (frame.height, frame.width) != size or frame.is_corrupt:
-                raise RobodiffError(f"{path}: is broken: frame {number} cannot be decoded as {size[0]}x{size[1]}")
+            if (frame.height, frame.width) != size:
+                actual = f"becomes {frame.height}x{frame.width} (height x width) at frame {number}"
+                raise RobodiffError(f"{path}: {actual}; expected {size[0]}x{size[1]}")
+            if frame.is_corrupt:
+                raise RobodiffError(f"{path}: is broken: frame {number} cannot be decoded")
             yield frame.to_ndarray(format="rgb24")[None]
 
 
-def _opened(picture: bytes | Path) -> Any:
+@contextmanager
+def _opened(picture: Cell) -> Iterator[Any]:
     from PIL import Image
 
-    try:
-        return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=("PNG", "JPEG"))
-    except Image.DecompressionBombError as error:
-        raise ValueError(error) from None
+    if picture is None:
+        raise ValueError("there is no picture")
+    with reading(picture, "a picture") if isinstance(picture, Path) else nullcontext():
+        source = picture if isinstance(picture, Path) else io.BytesIO(picture)
+        try:
+            opened = Image.open(source, formats=("PNG", "JPEG"))
+        except Image.DecompressionBombError as error:
+            raise ValueError(error) from None
+    with opened as image:
+        yield image

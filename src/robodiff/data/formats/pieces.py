@@ -16,7 +16,17 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import ACTION, CHANNELS, Episodes, Feature, Finding, as_images, episode_numbers, unwritten
+from robodiff.data.episodes import (
+    ACTION,
+    CHANNELS,
+    Episodes,
+    Feature,
+    Finding,
+    RecordingError,
+    as_images,
+    episode_numbers,
+    unwritten,
+)
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig
@@ -239,8 +249,9 @@ class Gathered:
         height, width, channels = hwc(sample.shape)
         size = target_size(config.resize_shape, height, width) or (height, width)
         parts = [
-            Part(piece.source, piece.frames, f"{piece.place} {piece.recipe}", partial(_decode, key, label, piece))
-            for label, piece in labelled
+            Part(piece.source, piece.frames, f"{piece.place} {piece.recipe}", partial(_decode, key, episode, piece))
+            for episode, piece in enumerate(row)
+            if piece
         ]
         shape = (channels, height, width)
         read = partial(assembled_images, what, parts, shape, config.resize_shape, config.cache_dir)
@@ -292,14 +303,21 @@ def _numbers(what: str, pieces: list[tuple[str, Piece]]) -> np.ndarray:
     return np.concatenate([piece.read() for _, piece in pieces])
 
 
-def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
+def _decode(key: str, episode: int, piece: Piece) -> Iterator[np.ndarray]:
     """Images of one episode in blocks (n, C, H, W)."""
-    frames = 0
-    for block in piece.blocks():
-        yield as_images(f"{piece.source} ({label})", key, block)
-        frames += len(block)
+    frames, fault = 0, partial(Finding, "fatal", "images", key=key, episode=episode)
+    advice = "or leave the episode out with data.episodes"
+    try:
+        for block in piece.blocks():
+            yield as_images(str(piece.source), key, block)
+            frames += len(block)
+    except RecordingError:
+        raise
+    except RobodiffError as error:
+        raise RecordingError(str(piece.source), [fault(f"{error} ({key} of episode {episode})", advice)]) from None
     if frames != piece.frames:
-        raise RobodiffError(f"{piece.source}: only {frames} of {piece.frames} frames of {key} can be decoded")
+        message = f"{piece.source}: only {frames} of {piece.frames} frames of {key} of episode {episode} can be decoded"
+        raise RecordingError(str(piece.source), [fault(message, advice)])
 
 
 def episode_rows(

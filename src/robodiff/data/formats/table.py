@@ -1,12 +1,12 @@
 """Tables, CSV or Parquet: a row a frame, in one file with a column of episode numbers, or in a file for each episode.
 
 Columns whose names end in numbers (``state_0``, ``state_1``) or that share a name before a dot
-(``observation.state.x``) are one vector together. Columns of paths are cameras: pictures beside the table.
+(``observation.state.x``) are one vector together. Columns of JPEG or PNG bytes, or of paths, are cameras.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from robodiff.data.episodes import episode_numbers, kind_of
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
-from robodiff.data.formats.pictures import files_piece
+from robodiff.data.formats.pictures import cells_piece, files_piece
 from robodiff.data.formats.pieces import (
     Gathered,
     Piece,
@@ -27,6 +27,7 @@ from robodiff.data.formats.pieces import (
     names_of,
 )
 from robodiff.data.recordings import DataConfig, Format, Recording
+from robodiff.data.resample import CLOCK, Rate, rate_of
 from robodiff.documents import brief
 from robodiff.errors import RobodiffError, notice
 from robodiff.files import reading
@@ -34,9 +35,6 @@ from robodiff.files import reading
 SUFFIXES = (".csv", ".parquet")
 WHAT = "a table (CSV or Parquet)"
 EPISODE = re.compile(r"(episode|traj|trajectory|demo|demonstration|run)([_ ]?(index|id|idx|number|nr))?", re.IGNORECASE)
-CLOCK = re.compile(r"(time|t|stamp|timestamp)([_ ]?(s|ms|us|ns|sec|seconds))?", re.IGNORECASE)
-UNEVEN = 0.25
-"""How far a frame may be off the usual spacing, as a share of it, before it is told."""
 _NUMBERED = re.compile(r"(.*?)[._\[ ]?(\d+)\]?")
 _NAMED = re.compile(r"(observation\.\w+|action|actions|state|qpos|qvel)[._](.+)")
 
@@ -70,9 +68,11 @@ class TableConfig(DataConfig):
             key: None if EPISODE.fullmatch(key) or CLOCK.fullmatch(key) else name
             for key, name in names_of(*episodes).items()
         }
-        fps = self.fps or _rate(self.path, [*tables], episodes)
+        clock, rate = _clock(self.path, episodes)
         columns = {"episode_index": numbers, **_texts([table for _, table in tables.values()])}
-        return Gathered(self.path, episodes, [*tables], names, fps, columns).recording(self)
+        fps = rate.fps if rate else None
+        recording = Gathered(self.path, episodes, [*tables], names, fps, columns).recording(self)
+        return replace(recording, times=lambda: np.concatenate(clock) / rate.unit) if rate else recording
 
 
 def read_table(path: Path) -> Any:
@@ -148,18 +148,45 @@ def _groups(table: Any) -> dict[str, list[str]]:
 
 
 def _piece(path: Path, name: str, members: list[str], table: Any) -> Piece:
-    """Return numbers of columns side by side, or the pictures that one names, or what is neither."""
-    arrays = [column_values(path, member, table[member]) for member in members]
+    """Return numbers of columns side by side, or the pictures that one holds or names, or what is neither."""
+    if pictures := _pictures(path, name, table[members[0]]):
+        return pictures
+    dtype, frames = str(table[members[0]].type), len(table)
+    try:
+        arrays = [column_values(path, member, table[member]) for member in members]
+    except RobodiffError as error:  # told where it is to be read, and no reason not to read the others
+        fault = str(error).removeprefix(f"{path}: ").removeprefix(f"{name} ")
+        return Piece(path, name, frames, (), dtype, "vector", lambda: iter(()), fault=fault)
     numbers = [array for array in arrays if array is not None]
-    if len(numbers) == len(members):
-        flat = [array.reshape(len(table), -1) for array in numbers]
-        values = numbers[0] if len(numbers) == 1 else np.concatenate(flat, axis=1)
-        names = tuple(members) if 1 < len(members) == values.shape[1] else None
-        kind = kind_of(values.shape[1:], values.dtype)
-        return Piece(path, name, len(table), values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
-    dtype = str(table[members[0]].type)
-    cameras = _cameras(path, name, table[members[0]]) if dtype in ("string", "large_string") else None
-    return cameras or Piece(path, name, len(table), (), dtype, None, lambda: iter(()))
+    if len(numbers) < len(members):
+        return Piece(path, name, frames, (), dtype, None, lambda: iter(()))
+    if len({array.dtype for array in numbers}) > 1:
+        _tell_rounded(path, dict(zip(members, numbers, strict=True)))
+    flat = [array.reshape(frames, -1) for array in numbers]
+    values = numbers[0] if len(numbers) == 1 else np.concatenate(flat, axis=1)
+    names = tuple(members) if 1 < len(members) == values.shape[1] else None
+    kind = kind_of(values.shape[1:], values.dtype)
+    return Piece(path, name, frames, values.shape[1:], str(values.dtype), kind, lambda: iter([values]), names)
+
+
+def _tell_rounded(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Tell which columns have whole numbers that do not survive among floats, which float32 holds them as."""
+    for name, values in columns.items():
+        if values.dtype.kind in "iu" and (values.astype(np.float32).astype(values.dtype) != values).any():
+            notice(f"{path}: {name} holds whole numbers above 2^24, which are rounded: float32 does not hold them")
+
+
+def _pictures(path: Path, name: str, column: Any) -> Piece | None:
+    """Return the pictures that a column holds, as bytes, or names, relative to the table; None where it has neither."""
+    import pyarrow as pa
+
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or (is_list and kind.value_type == pa.uint8()):
+        return cells_piece(path, name, column)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return cells_piece(path, name, column)
+    return _cameras(path, name, column) if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
 
 
 def _cameras(path: Path, name: str, column: Any) -> Piece | None:
@@ -173,36 +200,15 @@ def _cameras(path: Path, name: str, column: Any) -> Piece | None:
     return files_piece(name, [inside(path.parent, path.parent / value) for value in values])
 
 
-def rate_of(times: Sequence[np.ndarray]) -> tuple[float, float, int] | None:
-    """Return the rate that clocks of episodes tell: frames a second, how far the worst frame is off the usual spacing,
-    as a share of it, and in which episode; None where the clocks stand still or run back.
-
-    Seconds, milliseconds, microseconds or nanoseconds: the unit that gives 1 to 1000 frames a second.
-    """
-    spacings = [np.diff(values.astype(np.float64)) for values in times]
-    usual = float(np.median(np.concatenate([*spacings, [0.0]] if not any(map(len, spacings)) else spacings)))
-    unit = next((unit for unit in (1.0, 1e3, 1e6, 1e9) if 1 <= unit / max(usual, 1e-12) <= 1000), None)
-    if usual <= 0 or unit is None:
-        return None
-    off = [float(np.abs(spacing / usual - 1).max()) if len(spacing) else 0.0 for spacing in spacings]
-    mean = np.mean([spacing.mean() for spacing in spacings if len(spacing)]) if max(off) < UNEVEN else usual
-    fps = float(unit / mean)
-    return (round(fps) if abs(fps / round(fps) - 1) < 0.005 else fps), max(off), int(np.argmax(off))
-
-
-def _rate(source: str, labels: Sequence[str], episodes: Sequence[Mapping[str, Piece]]) -> float | None:
+def _clock(source: str, episodes: Sequence[Mapping[str, Piece]]) -> tuple[list[np.ndarray], Rate | None]:
+    """Return the first column of times that tells a rate, per episode, and what it tells."""
     for key, sample in episodes[0].items():
-        if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape:
-            if (rate := rate_of([episode[key].read() for episode in episodes if key in episode])) is None:
-                continue
-            fps, off, episode = rate
-            if off > UNEVEN:
-                notice(
-                    f"{source}: {key} is not even: in {labels[episode]} a frame is {off:.0%} off the usual "
-                    f"{1 / fps:.4g} s; frames are taken as {fps:g} a second"
-                )
-            return fps
-    return None
+        if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape and all(key in e for e in episodes):
+            times = [episode[key].read().astype(np.float64) for episode in episodes]
+            if rate := rate_of(times):
+                return times, rate
+            notice(f"{source}: {key} is no clock: it stands still, runs back, or lacks values; not used")
+    return [], None
 
 
 def _texts(tables: Sequence[Any]) -> dict[str, list[str]]:

@@ -68,7 +68,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
                 findings += (replace(each, severity="warning") for each in error.findings)
         others = [name for name in _names(store, group.path) if name not in ("data", "meta")]
     layout = find_layout(name) if (name := config.layout or own.layout) else None
-    return Recording(str(path), stored, ends, own.fps, (), table, {}, layout, others, findings)
+    return Recording(str(path), stored, ends, own.fps, table=table, layout=layout, others=others, findings=findings)
 
 
 def _only_folder(store: BoundedStore) -> str:

@@ -179,7 +179,8 @@ def test_many_episodes_in_a_video_that_start_at_other_times_for_each_camera(brok
         folder.mkdir()
         encode_video(folder / "file-004.mp4", np.concatenate([padding, *stacks]), FPS, "h264")
         starts = (before + np.cumsum([0, *LENGTHS[:-1]])) / FPS
-        edit_rows(broken, **{f"videos/{key}/from_timestamp": starts.tolist(), f"videos/{key}/file_index": [4] * 3})
+        columns = {"from_timestamp": starts, "to_timestamp": starts + np.array(LENGTHS) / FPS, "file_index": [4] * 3}
+        edit_rows(broken, **{f"videos/{key}/{name}": list(values) for name, values in columns.items()})
     episodes = read_lerobot(broken)
     np.testing.assert_array_equal(episodes.arrays[SIDE], all_frames(folder / "file-004.mp4")[5:])
     assert np.abs(episodes.arrays[TOP].astype(int) - expected.arrays[TOP]).mean() < 5
@@ -293,7 +294,7 @@ def ragged(kind: Callable[[pa.DataType], pa.DataType]) -> pa.Array:
 N = sum(LENGTHS)
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: (r / TOP_VIDEO).unlink(), rf"{TOP_VIDEO}: is missing, and {TOP} needs it"),
-    (short_video, rf"{TOP_VIDEO}: has no whole frame at 0\.700 s; .*0\.600 s \(episode 1\)"),
+    (short_video, rf"{TOP_VIDEO}: {TOP} of episode 1 has no image of its own from frame 7 on: .*ends at 0\.700 s"),
     (slow_video, rf"{TOP_VIDEO}: is 64x80 at 5 .* says 64x80 at 10"),
     (wide_video, rf"{TOP_VIDEO}: is 64x64 .*, but meta/info.json says 64x80"),
     (later_video, rf"{TOP_VIDEO}: has no whole frame at 0\.040 s; .*0\.100 s"),
@@ -309,6 +310,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: edit_data(r, action=None), rf"{DATA}: is not a parquet file.*action"),
     (lambda r: edit_data(r, action=np.zeros(N).tolist()),
      rf"{DATA}: action is float64 of shape \[\] .*, but .* says float32 of shape \[2\]"),
+    (lambda r: edit_data(r, action=pa.array([[True, False]] * N)), r"action is bool of shape \[2\] .*says float32"),
     (lambda r: edit_feature(r, "action", shape=[7]), "action is float32 of shape .2. .*, but .* shape .7."),
     (lambda r: edit_data(r, action=[[0.0, 1.0]] * 4 + [None] + [[0.0, 1.0]] * (N - 5)), "has nan values in row 4"),
     (lambda r: edit_data(r, action=ragged(pa.list_)),

@@ -57,7 +57,7 @@ class LeRobotConfig(DataConfig):
     def open(self, keys: Sequence[str] | None = None) -> Recording:
         """Return what the data set holds; of one on the hub, fetch what these keys need."""
         from robodiff.data.formats.lerobot.meta import fetch, files_of, read_meta
-        from robodiff.data.formats.lerobot.reader import recording_of
+        from robodiff.data.formats.lerobot.reader import recording_of, unlisted
 
         if self.num_workers is not None:
             notice("data.num_workers has no effect: batches are gathered from memory, no worker decodes")
@@ -73,7 +73,7 @@ class LeRobotConfig(DataConfig):
             file_keys = {part.file_key for made_of in self.select(recording, keys).values() for part in made_of}
             files = files_of(meta.choose(self.episodes), file_keys)
             fetch(self.source, self.revision, ["meta/*", *sorted(files)])
-        return recording
+        return replace(recording, arrays={**recording.arrays, **unlisted(meta)})
 
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """Return the policy's time steps, checked against ``delta_timestamps``.

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
-from robodiff.data.episodes import LARGEST, Feature
+from robodiff.data.episodes import CHANNELS, LARGEST, Feature, kind_of
 from robodiff.documents import Above, Between, convert, read_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -27,6 +28,8 @@ Template = Annotated[
     ),
 ]
 """A path with these fields alone: others could reach into objects, and a width ask for any memory."""
+DEEP = re.compile(r"gray(f|9|1\d)")
+"""How FFmpeg calls grey pictures of more than a byte a value, which hold distances."""
 _NUMBERS = "bool|u?int(8|16|32|64)|float(16|32|64)"
 _ADVICE = "robodiff reads LeRobot's v2.1 and v3.0; convert it with LeRobot's own converters, or download it again"
 
@@ -42,22 +45,36 @@ class FeatureInfo(msgspec.Struct):
     video_info: Any = None
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Recorded height and width of a camera's images."""
-        height, width = self.shape[1:] if self.shape[0] == 3 and self.shape[2] != 3 else self.shape[:2]  # older: CHW
-        return height, width
+    def is_coded(self) -> bool:
+        """Whether it is pictures or video, not an array of numbers."""
+        return self.dtype in ("image", "video")
+
+    @property
+    def is_depth(self) -> bool:
+        """Whether pictures or video are said to hold distances, or more than a byte a value."""
+        more = [part for part in (self.info, self.video_info) if isinstance(part, dict)]
+        said = {name.removeprefix("video."): value for part in more for name, value in part.items()}
+        return bool(said.get("is_depth_map")) or bool(DEEP.match(str(said.get("pix_fmt"))))
 
     @property
     def feature(self) -> Feature | None:
-        """What robodiff makes of it; None where it is neither numbers nor colour images (depth is not read)."""
-        if self.dtype in ("image", "video"):
-            more = [part for part in (self.info, self.video_info) if isinstance(part, dict)]
-            depth = any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in more)
-            colour = len(self.shape) == 3 and 3 in self.shape and not depth
-            return Feature("image", (3, *self.image_size), "uint8") if colour else None
-        if not re.fullmatch(_NUMBERS, self.dtype):
+        """What robodiff makes of it; None where it is neither numbers nor images (depth is not read)."""
+        shape = tuple(self.shape)
+        if self.is_coded:
+            is_grey = len(shape) == 2
+            is_colour = len(shape) == 3 and {shape[0], shape[2]} & {*CHANNELS}
+            is_image = (is_grey or is_colour) and not self.is_depth
+            kind = "image" if is_image else None
+        else:
+            kind = kind_of(shape, np.dtype(self.dtype)) if re.fullmatch(_NUMBERS, self.dtype) else None
+        if kind == "image":
+            shape = (*shape, 1) if len(shape) == 2 else shape
+            channels_first = shape[2] not in CHANNELS or (shape[0] == 3 and shape[2] != 3)  # as older ones have it
+            channels, *size = shape if channels_first else (shape[2], *shape[:2])
+            return Feature("image", (min(channels, 3), *size), "uint8")
+        if kind is None:
             return None
-        width, names = math.prod(self.shape), _names(self.names)
+        width, names = math.prod(shape), _names(self.names)
         names = names if names is not None and len(names) == width else None
         return Feature("vector", (width,), "float32", names, self.unit if isinstance(self.unit, str) else None)
 
@@ -65,12 +82,12 @@ class FeatureInfo(msgspec.Struct):
 class Info(msgspec.Struct):
     """What it says."""
 
-    codebase_version: Literal["v2.1", "v3.0"]
     total_episodes: Some
     """How many count: more in ``meta/`` are of an episode that was being saved when the recording stopped."""
     fps: Annotated[float, Above(0)]
     features: dict[str, FeatureInfo]
     data_path: Template
+    codebase_version: Literal["v2.1", "v3.0"] | None = None
     video_path: Template | None = None
     chunks_size: Some = 1000
     """Episodes in a folder, in v2.1."""
@@ -104,7 +121,12 @@ def read_info(root: Path) -> Info:
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise RobodiffError(f"{root}: is not a LeRobot data set (it has no meta/info.json)")
-    return read_json(path, Info, _ADVICE)
+    info = read_json(path, Info, _ADVICE)
+    if info.codebase_version is None:
+        version = "v3.0" if (root / "meta" / "episodes").is_dir() else "v2.1"
+        advice = f'by the files beside it, add "codebase_version": "{version}"'
+        raise RobodiffError(f"{path}: does not say which of LeRobot's formats it has; {advice}")
+    return info
 
 
 def entry(path: Path, row: Mapping[str, Any], name: str, kind: Any) -> Any:

@@ -1,10 +1,11 @@
 """What a LeRobot data set says of itself in ``meta/``, formats v2.1 and v3.0, and fetching one from the hub."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from robodiff.data.episodes import episode_numbers
 from robodiff.data.formats.lerobot.info import Count, FeatureInfo, Info, Some, entry, read_info
@@ -19,6 +20,16 @@ _COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_t
 _PREFIXES = ("data/", "videos/", "meta/", "stats/")
 
 
+class Span(NamedTuple):
+    """Where the images of one episode are."""
+
+    video: str
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds; infinity where nothing says it."""
+
+
 @dataclass(frozen=True)
 class Episode:
     """Where one episode is. Paths are relative to the data set's folder."""
@@ -28,8 +39,10 @@ class Episode:
     """Frames."""
     data: str
     """The parquet file with its vectors."""
-    videos: Mapping[str, tuple[str, float]]
-    """Per camera its video, and the time in seconds at which the episode starts there."""
+    videos: Mapping[str, Span]
+    """Per camera."""
+    tasks: int
+    """How many it has."""
     row: Mapping[str, Any]
     """``task`` and what else is said of it."""
 
@@ -91,7 +104,7 @@ def fetch(repo_id: str, revision: str | None, patterns: Iterable[str]) -> Path:
 
 def files_of(episodes: Sequence[Episode], keys: Iterable[str]) -> set[str]:
     """Return the files that these keys of some episodes are in."""
-    videos = {episode.videos[key][0] for episode in episodes for key in keys if key in episode.videos}
+    videos = {episode.videos[key].video for episode in episodes for key in keys if key in episode.videos}
     return {episode.data for episode in episodes} | videos
 
 
@@ -103,8 +116,11 @@ def reserved(column: str) -> bool:
 def _rows_v21(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     path = root / "meta" / "episodes.jsonl"
     with reading(path, "a JSON lines file"):
-        for line in path.read_text().splitlines():
-            yield path, {**json.loads(line)}
+        for line in path.read_text(encoding="utf-8-sig").split(
+            "\n"
+        ):  # splitlines would cut at U+2028, which JSON allows
+            if line.strip():
+                yield path, {**json.loads(line)}
 
 
 def _rows_v30(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -125,11 +141,17 @@ def _episode(root: Path, info: Info, path: Path, row: Mapping[str, Any]) -> Epis
             fields |= {"episode_index": number, "episode_chunk": number // info.chunks_size}
         return info.place(root, template, **fields)
 
+    def seconds(name: str, default: float) -> float:
+        there = in_row and (default == 0 or row.get(name) is not None)  # older ones do not say where an episode ends
+        return entry(path, row, name, Annotated[float, AtLeast(0)]) if there else default
+
     videos = {}
     for key in info.cameras:
-        start = entry(path, row, f"videos/{key}/from_timestamp", Annotated[float, AtLeast(0)]) if in_row else 0.0
-        videos[key] = (place("video_path", f"videos/{key}", video_key=key), start)
+        ends = seconds(f"videos/{key}/from_timestamp", 0.0), seconds(f"videos/{key}/to_timestamp", math.inf)
+        videos[key] = Span(place("video_path", f"videos/{key}", video_key=key), *ends)
     with reading(path, "a table of episodes"):
-        task = "; ".join(row.get("tasks") or [])
+        tasks = row.get("tasks") or []
+        task = "; ".join(tasks)
     more = {name: value for name, value in row.items() if not reserved(name)}
-    return Episode(number, entry(path, row, "length", Some), place("data_path", "data"), videos, {"task": task, **more})
+    length, data = entry(path, row, "length", Some), place("data_path", "data")
+    return Episode(number, length, data, videos, len(tasks), {"task": task, **more})

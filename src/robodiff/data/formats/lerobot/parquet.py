@@ -30,6 +30,25 @@ def read_columns(path: Path, wanted: Callable[[str], bool]) -> pa.Table:
         return file.read(columns=[*filter(wanted, file.schema_arrow.names)])
 
 
+def column_names(path: Path) -> dict[str, str]:
+    """Return the columns of a parquet file and their types."""
+    with reading(path, "a parquet file"):
+        return {field.name: str(field.type) for field in pq.read_schema(path)}
+
+
+def paths_in(path: Path, column: str) -> list[str]:
+    """Return the paths that a column of pictures names, as texts or beside their bytes."""
+    with reading(path, "a parquet file"), pq.ParquetFile(path) as file:
+        field = file.schema_arrow.field(column).type
+        if pa.types.is_struct(field) and field.get_field_index("path") >= 0:
+            values = file.read(columns=[f"{column}.path"])[column].combine_chunks().field("path")
+        elif pa.types.is_string(field):
+            values = file.read(columns=[column])[column]
+        else:
+            return []
+        return [value for value in values.to_pylist() if value]
+
+
 class GrowingTable:
     """Rows that go to the parquet files of a folder, one after another as each is full."""
 

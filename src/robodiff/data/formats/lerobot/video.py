@@ -11,7 +11,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from robodiff.data.formats.lerobot.info import DEEP
 from robodiff.data.formats.pictures import opened_video
+from robodiff.data.images import FORMATS
 from robodiff.errors import RobodiffError
 
 Codec = Literal["av1", "h264"]
@@ -26,7 +28,12 @@ _REORDERED = 32  # more frames than any codec shows out of the order in which th
 
 
 def decode_frames(
-    path: Path, times: np.ndarray, fps: float, size: tuple[int, int], resize: tuple[int, int] | None = None
+    path: Path,
+    times: np.ndarray,
+    fps: float,
+    size: tuple[int, int],
+    resize: tuple[int, int] | None = None,
+    channels: int = 3,
 ) -> Iterator[np.ndarray]:
     """Decode the frames of a video that are shown at some times, in one pass.
 
@@ -36,12 +43,14 @@ def decode_frames(
         fps: frames per second that it must have.
         size: height and width that it must have.
         resize: height and width of what is yielded; ``size`` when None. Pixels are averaged over their area.
+        channels: C of what is yielded, 1 for grey.
 
     Yields:
-        Images (1, 3, H, W) uint8.
+        Images (1, C, H, W) uint8.
 
     Raises:
-        RobodiffError: no video there, a broken one, another rate or size, or no frame at one of the times.
+        RobodiffError: no video there, a broken one, one of depth, another rate or size, which may also change within
+            it, or no frame at one of the times.
     """
     wanted, shown, reformatter = 0, 0.0, VideoReformatter()
     with opened_video(path) as (container, stream):
@@ -49,6 +58,8 @@ def decode_frames(
         if (stream.height, stream.width) != size or abs(rate / fps - 1) > 0.01:
             actual, expected = f"{stream.height}x{stream.width} at {rate:g}", f"{size[0]}x{size[1]} at {fps:g}"
             raise RobodiffError(f"{path}: is {actual} frames a second, but meta/info.json says {expected}")
+        if DEEP.match(str(stream.pix_fmt)):
+            raise RobodiffError(f"{path}: has more than 8 bits a value ({stream.pix_fmt}), as depth has")
         first = float(times[0]) - _REORDERED / fps
         if first > 0:
             container.seek(int(first / stream.time_base), stream=stream)
@@ -59,7 +70,10 @@ def decode_frames(
                 continue
             if not late <= TOLERANCE or frame.is_corrupt:
                 break
-            yield _planes(frame, reformatter, resize)[None]
+            if (frame.height, frame.width) != size:
+                text = f"becomes {frame.height}x{frame.width} at {shown:.3f} s; expected {size[0]}x{size[1]}"
+                raise RobodiffError(f"{path}: {text}")
+            yield _planes(frame, reformatter, FORMATS[channels], resize)[None]
             wanted += 1
             if wanted == len(times):
                 return
@@ -99,9 +113,9 @@ def encode_video(path: Path, images: Iterable[np.ndarray], fps: float, codec: Co
         container.mux(stream.encode())
 
 
-def _planes(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int] | None) -> np.ndarray:
+def _planes(frame: av.VideoFrame, reformatter: VideoReformatter, form: str, size: tuple[int, int] | None) -> np.ndarray:
     if size is None or size == (frame.height, frame.width):
-        frame = reformatter.reformat(frame, format="rgb24")
+        frame = reformatter.reformat(frame, format=form)
     else:
-        frame = reformatter.reformat(frame, size[1], size[0], "rgb24", interpolation="AREA")
-    return frame.to_ndarray().transpose(2, 0, 1)
+        frame = reformatter.reformat(frame, size[1], size[0], form, interpolation="AREA")
+    return frame.to_ndarray().reshape(frame.height, frame.width, -1).transpose(2, 0, 1)
