@@ -276,7 +276,7 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
     data = tmp_path / "demos.zarr"
     for arguments, code, message in (
         ((run, "--episodes", 5), 2, "--episodes is for episodes in an environment; give --env, or leave it out"),
-        ((run, "--against", run), 2, "--against is for episodes in an environment"),
+        ((run, "--against", run), 2, "is the evaluation that would be written; compare another one"),
         ((run, "--env", "pusht", "--windows", 5), 2, "--windows is for recorded episodes"),
         ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
         ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
