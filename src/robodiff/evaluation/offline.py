@@ -47,6 +47,7 @@ from robodiff.progress import bar
 
 OWN = "its own"
 """The recording that a policy was trained on."""
+GOLDEN = (5**0.5 - 1) / 2
 SPREAD_WINDOWS = 256
 """Windows at which a second chunk is sampled."""
 
@@ -122,7 +123,7 @@ def prepare(policy_path: str | Path, source: DataConfig, config: OfflineConfig, 
         actions=_hash(episodes, chosen),
     )
     mean = mean_action(policy, episodes, Windows(episodes.episode_ends, shape, trained_on).episode_frames)
-    return Prepared(policy, episodes, every, np.arange(count) * len(every) // count, mean, evaluated)
+    return Prepared(policy, episodes, every, _spread(every.now, count), mean, evaluated)
 
 
 def run(prepared: Prepared, out: Path, console: Console | None = None, again: bool = True) -> OfflineResult:
@@ -248,6 +249,14 @@ def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> Acti
         dimensions=dimensions,
         steps=steps,
     )
+
+
+def _spread(frames: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of evenly spread frames: those whose multiples of the golden ratio have the smallest fractions.
+
+    Which frames are taken depends little on which there are, so that policies with windows of other shapes share them.
+    """
+    return np.sort(np.argsort(frames * GOLDEN % 1, kind="stable")[:count])
 
 
 def _hash(episodes: Episodes, chosen: np.ndarray) -> str:
