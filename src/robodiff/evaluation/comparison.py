@@ -105,7 +105,7 @@ def unequal(first: E, second: E) -> tuple[Condition, Condition] | None:
     """Return the first condition that two evaluations do not share; each policy may sample in its own way."""
     pairs = list(zip(first.conditions(), second.conditions(), strict=True))
     if not sample_alike(first, second):
-        ways = [Condition(each.sampling, f"sampled by {each.sampling}", AGAIN) for each in (first, second)]
+        ways = [Condition(each.sampling, f"sampled by {each.way}", AGAIN) for each in (first, second)]
         pairs.append((ways[0], ways[1]))
     values = [(one.value, other.value) for one, other in pairs]
     differing = [a != b and None not in (a, b) for a, b in values]

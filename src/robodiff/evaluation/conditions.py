@@ -76,15 +76,18 @@ class Sampled:
         """Whether it sampled as it does by itself."""
         return self.own == self.sampling
 
+    @property
+    def way(self) -> str:
+        """How it sampled in words."""
+        return f"{self.sampling}" + ("" if self.is_own or self.own is None else f" in place of its own {self.own}")
+
     def what_if(self) -> list[str]:
         """Return in words what was asked for in place of what a policy is measured under by default.
 
         An evaluation with any of it tells what would be if, and never stands for the policy. How many episodes or
         windows there are, and the device, are none of it: they change how certain a result is, or its last digits.
         """
-        if self.is_own:
-            return []
-        return [f"{self.sampling}" + (f" in place of its own {self.own}" if self.own else "")]
+        return [] if self.is_own else [self.way]
 
 
 @dataclass(frozen=True, kw_only=True)

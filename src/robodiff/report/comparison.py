@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.comparison import compare, not_alike, unequal
-from robodiff.evaluation.conditions import ANOTHER, SAME_SEEDS, STRIDE, Condition
+from robodiff.evaluation.conditions import AGAIN, ANOTHER, SAME_SEEDS, STRIDE, Condition
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import OfflineComparison
 from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_run
@@ -106,15 +106,17 @@ def _standing_first(row: _Row[E]) -> list[E]:
 
 
 def _differing(one: E, other: E) -> tuple[Condition, Condition] | None:
-    """Return a condition that two evaluations do not share; of episodes also their seeds, where they share none."""
+    """Return a condition that two evaluations do not share: of episodes also their seeds, where they share none, and
+    whether each policy sampled in its own way, for the page shows what stands for each."""
+    both = one.result.evaluated, other.result.evaluated
     if pair := unequal(one.result.evaluated, other.result.evaluated):
         return pair
+    ways = [Condition(each.is_own, f"sampled by {each.way}", AGAIN) for each in both]
     if isinstance(one, Evaluation) and isinstance(other, Evaluation):
         seeds = [{episode.seed for episode in each.result.episodes} for each in (one, other)]
         if not seeds[0] & seeds[1]:
             ways = [Condition(each, f"on seeds {min(each)} to {max(each)}", SAME_SEEDS) for each in seeds]
-            return ways[0], ways[1]
-    return None
+    return (ways[0], ways[1]) if ways[0].value != ways[1].value else None
 
 
 def _remedy(pair: tuple[Condition, Condition], run: Run, first: Run, env: str | None) -> str:
