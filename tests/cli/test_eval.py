@@ -30,6 +30,17 @@ def policies(small_policy: Callable[..., DiffusionPolicy], tmp_path: Path) -> tu
         ("run", {}, "offline-seed100000-n2000"),
         ("run/policy", {"windows": 4, "sampler": "dpmsolver++", "steps": 3}, "offline-seed100000-n4-dpmsolver++-3"),
         ("run/policies/epoch-0001", {"data": "a/b c.zarr"}, "epoch-0001-offline-b-c.zarr-seed100000-n2000"),
+        ("run", {"data": "a.zarr", "recording": {"episodes": [0, 12]}}, "offline-a.zarr-episodes0-12-seed100000-n2000"),
+        (
+            "run",
+            {"data": "a.zarr", "recording": {"episodes": [0, 1], "fps": 5.0}},
+            "offline-a.zarr-episodes0-1-fps5.0-seed100000-n2000",
+        ),
+        (
+            "run",
+            {"data": "a.zarr", "recording": {"key_map": {"a": "b"}}},
+            "offline-a.zarr-key_map786cd97a-seed100000-n2000",
+        ),
         ("run/policy-last", {"env": "pusht", "episodes": 7, "seed": 5}, "policy-last-pusht-seed5-n7"),
         ("run", {"env": "gymnasium:gym_aloha/Cube-v0"}, "gymnasium-gym_aloha-Cube-v0-seed100000-n100"),
     ],
@@ -38,8 +49,9 @@ def test_each_evaluation_has_a_folder_of_its_own(policy: str, options: dict, fol
     for name in ("policy", "policy-last", "policies/epoch-0001"):
         (tmp_path / "run" / name).mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").touch()
+    recording = options.pop("recording", {})
     given = EvalOptions(policy=str(tmp_path / policy), **options)
-    assert default_folder(given.policy, given) == tmp_path / "run" / "eval" / folder
+    assert default_folder(given.policy, given, recording) == tmp_path / "run" / "eval" / folder
 
 
 @pytest.mark.usefixtures("quick")
@@ -93,3 +105,26 @@ def test_refused_before_anything_is_measured(robodiff: Run, policies: tuple[Path
         assert (code, "Traceback" in err) == (2, False), err
         assert message in err
         assert not list(tmp_path.glob("eval/a-*"))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.kind("a what-if evaluation taken for the policy's own")
+def test_both_get_the_sampler_or_neither(robodiff: Run, policies: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = policies
+    assert robodiff("eval", b, *SIZE)[0] == 0
+    own = next(tmp_path.glob("eval/b-*"))
+    code, _, err = robodiff("eval", a, *SIZE, "--steps", 2, "--against", own)
+    assert code == 2
+    assert "sampled by Flow, 2 steps in place of its own Flow, 4 steps with one sampled by Flow, 4 steps\n" in err
+    assert "name a policy after --against, not an evaluation" in err
+    assert not list(tmp_path.glob("eval/a-*"))
+    code, out, err = robodiff("eval", a, *SIZE, "--steps", 2, "--against", b)  # as the refusal says
+    assert code == 0, err
+    assert out.count("Flow, 2 steps") == 1
+    found = json.loads(next(tmp_path.glob("eval/a-*-2/comparison.json")).read_text())
+    assert [found[name]["steps"] for name in ("evaluated", "evaluated_against")] == [2, 2]
+    code, out, err = robodiff("eval", b, *SIZE, "--steps", 2, "--against", own)  # one policy in two ways: said in words
+    assert code == 0, err
+    assert f"between {b} with Flow, 2 steps and {own} with Flow, 4 steps" in " ".join(out.split())
+    code, _, err = robodiff("eval", a, "--data", "builtin:pusht", "--against", own)
+    assert (code, "holds metrics.json and no offline.json; give the --env" in err) == (2, True), err

@@ -22,8 +22,10 @@ from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.data.windows import Windows
 from robodiff.documents import plain
+from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.chunks import sample_chunks, window_shape
+from robodiff.evaluation.actor import check_fit
+from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
 from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
 from robodiff.policies.checkpoint import save_policy
@@ -276,7 +278,7 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
     data = tmp_path / "demos.zarr"
     for arguments, code, message in (
         ((run, "--episodes", 5), 2, "--episodes is for episodes in an environment; give --env, or leave it out"),
-        ((run, "--against", run), 2, "--against is for episodes in an environment"),
+        ((run, "--against", run), 2, "is the evaluation that would be written; compare another one"),
         ((run, "--env", "pusht", "--windows", 5), 2, "--windows is for recorded episodes"),
         ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
         ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
@@ -294,3 +296,51 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
     assert code == 1
     assert "demos.zarr: no such file or folder\nif it was moved, give its new path in the run's config.yaml" in err
     assert not list(run.glob("eval/*"))
+
+
+@pytest.mark.kind("units that differ where both sides say them")
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fits"),
+    [
+        ("rad", "deg", False),
+        ("px", "m", False),
+        ("deg", "degrees", True),
+        ("rad", "Radians", True),
+        ("px", None, True),
+        (None, "px", True),
+        ("mm", "mm ", True),
+        ("m", "mm", False),
+    ],
+)
+@pytest.mark.parametrize("key", ["observation.state", ACTION])
+def test_units(small_policy: Make, key: str, ours: str | None, theirs: str | None, fits: bool) -> None:
+    """Of a recording and of an environment, observations and actions."""
+    policy = small_policy()
+    policy.features = {**policy.features, key: dataclasses.replace(policy.features[key], unit=ours)}
+    features = {**PUSHT_FEATURES, key: dataclasses.replace(PUSHT_FEATURES[key], unit=theirs)}
+    checks = (
+        lambda: check_features(policy, features, "demos.zarr"),
+        lambda: check_fit(policy, dataclasses.replace(SPEC, features=features)),
+    )
+    for check in checks:
+        if fits:
+            check()
+            continue
+        with pytest.raises(UsageError, match=rf"{key} is in {ours} for the policy and in {theirs} in ") as told:
+            check()
+        assert str(told.value).count("\n") == 1
+
+
+@pytest.mark.kind("policies compared on recordings as if measured alike")
+def test_episodes_of_a_recording_have_a_folder_of_their_own(
+    run: Path, robodiff: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a run's own recording is not called another one where --data names it."""
+    monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)  # whose figures take longer
+    data = run.parent / "demos.zarr"
+    for more, folder in (([], ""), (["--data.episodes", "[0, 3]"], "-episodes0-3")):
+        code, out, err = robodiff("eval", run, "--data", data, "--windows", 4, *more)
+        assert code == 0, err
+        evaluated = json.loads((run / "eval" / f"offline-demos.zarr{folder}-seed100000-n4/offline.json").read_text())
+        assert evaluated["evaluated"]["episodes"] == ([0, 3] if more else [0, 1, 2, 3, 4, 5])
+        assert "of its run's own recording, on some of which it may have been trained" in out

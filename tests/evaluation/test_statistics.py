@@ -7,9 +7,11 @@ import pytest
 
 from robodiff.evaluation.statistics import (
     bootstrap_mean_interval,
+    clustered_ratio_interval,
     episodes_to_decide,
     mcnemar_exact,
     paired_success_interval,
+    student_quantile,
     wilson_interval,
 )
 
@@ -77,3 +79,22 @@ def test_that_many_episodes_decide_4_times_of_5() -> None:
     decided = np.mean([mcnemar_exact(int(a), int(b)) < 0.05 for a, b, _ in tables])
     assert 0.75 <= decided <= 0.85
     assert episodes_to_decide(3, 3, 100) is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.7062), (2, 4.30265), (5, 2.57058), (30, 2.04227), (1000, 1.96234)]
+)
+def test_student_quantile(freedom: int, quantile: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(quantile, rel=2e-5)
+
+
+def test_interval_over_episodes_covers_though_windows_of_one_are_alike() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        lengths = random.integers(20, 80, 5)
+        sums = random.normal(0.1, 0.3, 5) * lengths  # all windows of an episode differ by the same
+        low, high = clustered_ratio_interval(sums, lengths) or (0, 0)
+        covered += low <= 0.1 <= high
+    assert 0.92 < covered / 400 < 0.98
+    assert clustered_ratio_interval(np.array([1.0]), np.array([2.0])) is None

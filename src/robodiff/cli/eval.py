@@ -1,27 +1,32 @@
 """``robodiff eval``: measure a policy, in an environment or on recorded episodes."""
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
 
+from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
-from robodiff.data.recordings import DataConfig, open_path
+from robodiff.data.recordings import DataConfig, open_path, resolve
 from robodiff.documents import AtLeast, parse
 from robodiff.errors import UsageError
-from robodiff.evaluation.comparison import compare, shared_seeds
+from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
+from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
-from robodiff.evaluation.results import EnvResult, OfflineResult, read_result, write_result
-from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation, config_file, run_of
+from robodiff.evaluation.offline_comparison import compare_offline
+from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
+from robodiff.evaluation.runs import Evaluation, config_file, run_of
 from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that say of a recording what it does not say itself."""
-IN_ENV = ("episodes", "num_envs", "videos", "against")
+IN_ENV = ("episodes", "num_envs", "videos")
 OFFLINE = ("data", "windows", *RECORDING)
 """Options that have a meaning only with --env, and only without."""
 
@@ -37,6 +42,7 @@ class EvalOptions(Options):
       robodiff eval runs/first --env pusht
       robodiff eval runs/first
       robodiff eval runs/second --env pusht --against runs/first
+      robodiff eval runs/second --against runs/first
       robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
     """
 
@@ -63,8 +69,8 @@ class EvalOptions(Options):
     videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; 3 when not given."""
     against: str | None = None
-    """With --env: another policy, which is evaluated on the same seeds, or the folder of an evaluation; the two are
-    compared episode by episode."""
+    """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
+    same seeds or, without --env, at the same windows of a recording."""
     data: str | None = None
     """Without --env: another recording, all of whose episodes are measured; builtin:pusht is the one inside the
     package. --data.NAME sets any option of its format."""
@@ -101,7 +107,7 @@ class EvalOptions(Options):
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(arguments)
-    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
+    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options, recording)
     if (run := run_of(Path(options.policy))) is not None:
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     console = Console()
@@ -128,8 +134,15 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     return options, {name.removeprefix("data."): value for name, value in recording.items()}
 
 
-def default_folder(policy: str, options: EvalOptions) -> Path:
-    """Return ``eval/<what is measured>`` inside the run, or beside the policy."""
+def default_folder(policy: str, options: EvalOptions, recording: Mapping[str, Any] = {}) -> Path:
+    """Return ``eval/<what is measured>`` inside the run, or beside the policy.
+
+    Args:
+        policy: which.
+        options: how it is measured.
+        recording: what they say of the recording; of long values the hash is in the name. One layout alone is right, so
+            that is not.
+    """
     folder = Path(policy)
     if not folder.is_dir():
         raise UsageError(f"{policy}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
@@ -139,35 +152,26 @@ def default_folder(policy: str, options: EvalOptions) -> Path:
     if isinstance(config, EvalConfig):
         what = [config.env, f"seed{config.seed}", f"n{config.episodes}"]
     else:
-        recording = Path(options.data).name if options.data else None
-        what = ["offline", recording, f"seed{config.seed}", f"n{config.windows}"]
+        of_recording = [f"{name}{_brief(value)}" for name, value in sorted(recording.items()) if name != "layout"]
+        data = Path(options.data).name if options.data else None
+        what = ["offline", data, *of_recording, f"seed{config.seed}", f"n{config.windows}"]
     own = [folder.name] if folder != run and folder.name != "policy" else []
     parts = [str(part) for part in [*own, *what, options.sampler, options.steps] if part is not None]
     return run / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
 
 
+def _brief(value: Any) -> str:
+    """Return a value for a folder's name: numbers and short lists of them as they are, of all else a hash."""
+    text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if re.fullmatch(r"[\w.-]{1,24}", text) else hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
     """Measure in the environment, compare if that was asked for, print what came of it."""
-    other = _other(options, config) if options.against else None
-    if other is not None and other.resolve() == out.resolve():
-        raise UsageError(f"--against {options.against}: is the evaluation that would be written; compare another one")
+    other = _other_in_env(options, config, out) if options.against else None
     result = _measure(options.policy, config, out, console)
     _say_stopped(out, result, console)
-    low, high = result.success_rate_ci95
-    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
-    means = f"means over the episodes: {extra}\n" if extra else ""
-    outside = (
-        f"{result.out_of_range} of {config.episodes} episodes observe what lies far outside of the range of training\n"
-    )
-    videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
-    say(
-        console,
-        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
-        f"{config.env} from seed {config.seed}\n"
-        f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
-        f"{outside if result.out_of_range else ''}{means}{_latency(result)}\n"
-        f"written: {out / result.file}{videos}",
-    )
+    say(console, outcomes.in_env(out, result))
     if other is not None:
         _compare(options, config, result, out, other, console)
 
@@ -179,13 +183,31 @@ def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again
         return evaluate(policy, out, config, advance, again)
 
 
-def _other(options: EvalOptions, config: EvalConfig) -> Path:
+def _other_in_env(options: EvalOptions, config: EvalConfig, out: Path) -> Path:
     """Return the folder of the evaluation to compare with; it is refused before anything is measured."""
-    folder = Path(str(options.against))
-    if not (folder / EnvResult.file).is_file():
-        return default_folder(str(options.against), options)
-    shared_seeds(config.env, range(config.seed, config.seed + config.episodes), read_result(folder, EnvResult))
+    from robodiff.evaluation.evaluate import prepare  # needs torch
+
+    folder, is_made = _other(options, out, EnvResult, OfflineResult)
+    if is_made:
+        shared_seeds(range(config.seed, config.seed + config.episodes), read_result(folder, EnvResult))
+    second = read_result(folder, EnvResult).evaluated if is_made else prepare(str(options.against), config)[2]
+    check_conditions(prepare(options.policy, config)[2], second, options.policy, str(options.against))
     return folder
+
+
+def _other(
+    options: EvalOptions, out: Path, kind: type[Result], unlike: type[Result], recording: Mapping[str, Any] = {}
+) -> tuple[Path, bool]:
+    """Return the folder of the evaluation to compare with, and whether it is what ``--against`` names."""
+    against, folder = f"--against {options.against}", Path(str(options.against))
+    is_made = (folder / kind.file).is_file()
+    if not is_made and (folder / unlike.file).is_file():
+        remedy = "give the --env that it was measured in" if options.env is None else "leave out --env"
+        raise UsageError(f"{against}: holds {unlike.file} and no {kind.file}; {remedy}")
+    folder = folder if is_made else default_folder(str(options.against), options, recording)
+    if folder.resolve() == out.resolve():
+        raise UsageError(f"{against}: is the evaluation that would be written; compare another one")
+    return folder, is_made
 
 
 def _compare(
@@ -198,36 +220,40 @@ def _compare(
     _say_stopped(other, second, console)
     paired = compare(result, second, options.policy, against)
     write_result(out, paired)
-    success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
-    say(
-        console,
-        f"against {against}, over the same {paired.episodes} seeds:\n"
-        f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
-        f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
-        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})\n"
-        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})\n"
-        f"{paired.conclusion}",
-    )
+    say(console, outcomes.against_in_env(paired))
 
 
 def _run_offline(
     options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
 ) -> None:
-    """Measure on the recording that the options name, else on the run's own, and print what came of it."""
-    from robodiff.evaluation.offline import evaluate_offline  # needs torch
+    """Measure on the recording that the options name, else on the run's own, compare, and print what came of it."""
+    from robodiff.evaluation import offline  # needs torch
 
-    own = options.data is None
-    source = open_path(options.data, **recording) if options.data else _recording_of_run(options.policy)
-    result = evaluate_offline(options.policy, source, out, config, own, console)
-    evaluated = result.evaluated
-    say(
-        console,
-        f"{_errors(result)}\n"
-        f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
-        f"of {evaluated.data}, {evaluated.which}\n"
-        f"{_latency(result)}\n"
-        f"written: {out / result.file}",
-    )
+    def prepared(policy: str) -> offline.Prepared:
+        source = open_path(options.data, **recording) if options.data else _recording_of_run(policy)
+        which = offline.OWN if options.data is None else OWN_AGAIN if _is_own(policy, source) else OTHERS
+        return offline.prepare(policy, source, config, which)
+
+    first = prepared(options.policy)
+    if (against := options.against) is None:
+        say(console, outcomes.offline(out, offline.run(first, out, console)))
+        return
+    other, is_made = _other(options, out, OfflineResult, EnvResult, recording)
+    second = None if is_made else prepared(against)
+    conditions = second.evaluated if second else read_result(other, OfflineResult).evaluated
+    check_conditions(first.evaluated, conditions, options.policy, against)
+    say(console, outcomes.offline(out, offline.run(first, out, console)))
+    if second is not None:
+        offline.run(second, other, console, again=False)
+    paired = compare_offline(out, other, options.policy, against)
+    write_result(out, paired)
+    say(console, outcomes.against_offline(paired))
+
+
+def _is_own(policy: str, source: DataConfig) -> bool:
+    """Tell whether a recording is the one that the run was trained on in which a policy lies."""
+    run = run_of(Path(policy))
+    return run is not None and resolve(read_run_config(run).data.source).resolve() == resolve(source.source).resolve()
 
 
 def _recording_of_run(policy: str) -> DataConfig:
@@ -235,29 +261,6 @@ def _recording_of_run(policy: str) -> DataConfig:
     if (run := run_of(Path(policy))) is None:
         raise UsageError(f"{policy}: lies in no run; give --data PATH to compare with recorded actions, or --env ENV")
     return read_run_config(run).data
-
-
-def _errors(result: OfflineResult) -> str:
-    """Tell the error over all dimensions, and that of the worst one at the first executed step and at the last."""
-    place, mean, hold = result.worst_dimension, result.relative_to_mean, result.relative_to_hold
-    if place is None or mean is None:
-        return "the recorded actions do not move: there is nothing to compare with"
-    worst = result.dimensions[place]
-    held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
-    unit = f" {worst.unit}" if worst.unit else ""
-    executed = [step.mae[place] for step in result.steps if step.executed]
-    return (
-        f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action\n"
-        f"worst is {worst.name}: {worst.mae:.3g}{unit} on average, {executed[0]:.3g} at the first step and "
-        f"{executed[-1]:.3g} at the last; holding errs by {worst.hold:.3g}, the mean action by {worst.mean:.3g}, and "
-        f"two samples differ by {worst.spread:.3g}"
-    )
-
-
-def _latency(result: EnvResult | OfflineResult) -> str:
-    latency, how = result.latency_ms, result.evaluated
-    spread = f"{latency.p50:.1f} ms (p95 {latency.p95:.1f} ms)"
-    return f"one chunk takes {spread} on {how.device} with {how.sampler}, {how.steps} steps"
 
 
 def _say_stopped(out: Path, result: EnvResult, console: Console) -> None:

@@ -14,6 +14,7 @@ class ReportOptions(Options):
 
     Examples:
       robodiff report runs/first
+      robodiff report runs/first --out first.html
       robodiff report runs/first runs/second runs/third --out comparison.html
     """
 
@@ -21,28 +22,30 @@ class ReportOptions(Options):
 
     runs: list[str]
     """Folders of runs."""
-    out: str = "comparison.html"
-    """The page that compares several runs."""
+    out: str | None = None
+    """The page to write: report.html in the folder of one run, comparison.html for several, when not given."""
 
 
 def run(arguments: list[str]) -> None:
     """Parse, write, say where."""
     options = read_options(ReportOptions, "report", arguments)
     folders = [Path(run).expanduser() for run in options.runs]
+    page = None if options.out is None else Path(options.out).expanduser()
     if len(folders) == 1:
-        print(f"written: {report(folders[0])}")
+        print(f"written: {report(folders[0], page)}")
         return
     from robodiff.report.comparison import write_comparison  # needs matplotlib
 
-    print(f"written: {write_comparison(folders, Path(options.out).expanduser())}")
+    print(f"written: {write_comparison(folders, page or Path('comparison.html'))}")
 
 
-def report(folder: Path) -> Path:
-    """Write a run's ``report.html``, with its demonstrations if they can still be read."""
+def report(folder: Path, page: Path | None = None) -> Path:
+    """Write the page of a run, ``report.html`` in its folder unless another is named, with its demonstrations if they
+    can still be read."""
     from robodiff.report.run import write_run_report  # needs torch and matplotlib
 
     config = read_run_config(folder)
-    return write_run_report(folder, config.model, config.data, config.rollout.env)
+    return write_run_report(folder, config.model, config.data, config.rollout.env, page)
 
 
 def report_evaluation(out: Path) -> Path:

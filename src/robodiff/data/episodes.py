@@ -33,6 +33,14 @@ WHERE = ("episode_index", "demo")
 MASK = "mask."
 """Before the name of a group of episodes: the column of a table that says of each whether it is in the group."""
 
+SPELLINGS = {
+    "rad": ("rad", "radian", "radians"),
+    "deg": ("deg", "degree", "degrees", "°"),
+    "m": ("m", "meter", "meters", "metre", "metres"),
+    "px": ("px", "pixel", "pixels"),
+}
+"""Of units, in lower case."""
+
 
 @dataclass(frozen=True)
 class Feature(Document):
@@ -60,6 +68,16 @@ class Feature(Document):
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
         """Return what an array over all frames (N, ...) holds: four dimensions are images, two are vectors."""
         return cls("image" if array.ndim == 4 else "vector", array.shape[1:], str(array.dtype), names, unit)
+
+
+def same_unit(first: str | None, second: str | None) -> bool:
+    """Tell whether two units are one, however it is spelled; what says no unit goes with any."""
+    usual = [
+        next((unit for unit, spellings in SPELLINGS.items() if text.strip().lower() in spellings), text.strip())
+        for text in (first, second)
+        if text
+    ]
+    return len(set(usual)) < 2
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, Episodes, Feature
+from robodiff.data.episodes import ACTION, Episodes, Feature, same_unit
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
-from robodiff.evaluation.results import Latency, Sampled
+from robodiff.evaluation.results import Latency
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -27,13 +28,21 @@ BATCH, BATCH_OF_IMAGES = 64, 16
 def open_policy(path: str | Path, config: SamplingConfig) -> tuple[DiffusionPolicy, Sampled]:
     """Return the policy to measure, and what a result says of it."""
     folder = find_policy(path)
-    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    policy = load_policy(folder, config.device)
+    own = sampling_of(policy)
+    if config.sampler is not None or config.steps is not None:
+        policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
     return policy, Sampled(
+        **vars(sampling_of(policy)),
         policy=policy_hash(folder),
-        sampler=policy.config.noise_scheduler_type,
-        steps=policy.config.inference_steps,
         device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
+        own=own,
     )
+
+
+def sampling_of(policy: DiffusionPolicy) -> Sampling:
+    """Return how a policy samples."""
+    return Sampling(sampler=policy.config.noise_scheduler_type, steps=policy.config.inference_steps)
 
 
 def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
@@ -51,13 +60,20 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
 
 
 def check_features(policy: DiffusionPolicy, features: Mapping[str, Feature], source: str) -> None:
-    """Raise ``UsageError`` unless the policy's features are among those of a recording or an environment."""
+    """Raise ``UsageError`` unless the policy's features are among those of a recording or an environment.
+
+    Their shapes must be equal and, where both sides say them, their units.
+    """
     for key, feature in policy.features.items():
         if key not in features:
             names = ", ".join(name for name in features if name != ACTION)
             raise UsageError(f"the policy observes {key!r}, which {source} lacks; it has {names}")
-        if features[key].shape != feature.shape:
-            raise UsageError(f"{key} is {feature.shape} for the policy and {features[key].shape} in {source}")
+        other = features[key]
+        if other.shape != feature.shape:
+            raise UsageError(f"{key} is {feature.shape} for the policy and {other.shape} in {source}")
+        if not same_unit(feature.unit, other.unit):
+            remedy = f"measure it on data in {feature.unit}, or train a policy on data in {other.unit}"
+            raise UsageError(f"{key} is in {feature.unit} for the policy and in {other.unit} in {source}\n{remedy}")
 
 
 def sample_chunks(

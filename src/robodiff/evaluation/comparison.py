@@ -1,10 +1,12 @@
 """Two evaluations over the same seeds, pairwise: what differs, and what may be concluded from it."""
 
 from collections.abc import Collection
+from typing import TypeVar
 
 import numpy as np
 
 from robodiff.errors import UsageError
+from robodiff.evaluation.conditions import AGAIN, SAME_SEEDS, Condition, Evaluated, EvaluatedOffline, Sampled, Sampling
 from robodiff.evaluation.results import Comparison, EnvResult
 from robodiff.evaluation.statistics import (
     bootstrap_mean_interval,
@@ -12,6 +14,8 @@ from robodiff.evaluation.statistics import (
     mcnemar_exact,
     paired_success_interval,
 )
+
+E = TypeVar("E", Evaluated, EvaluatedOffline)
 
 LEVEL = 0.05
 """A difference is called one when chance alone would show it less often than this."""
@@ -27,31 +31,33 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
         against: the name of the second.
 
     Raises:
-        UsageError: other environments, or no seed in common.
+        UsageError: measured under other conditions, or no seed in common.
     """
+    check_conditions(first.evaluated, second.evaluated, name, against)
+    this, that = titles(first.evaluated, second.evaluated, name, against)
     own = {episode.seed: episode for episode in first.episodes}
     other = {episode.seed: episode for episode in second.episodes}
-    seeds = sorted(shared_seeds(first.evaluated.environment, own, second))
+    seeds = sorted(shared_seeds(own, second))
     won = np.array([[own[seed].success, other[seed].success] for seed in seeds], bool)  # (N, 2)
     reward = np.array([own[seed].max_reward - other[seed].max_reward for seed in seeds])  # (N,)
     patterns = {"both": [1, 1], "only_first": [1, 0], "only_second": [0, 1], "neither": [0, 0]}
-    counts = {name: int((won == pattern).all(axis=1).sum()) for name, pattern in patterns.items()}
+    counts = {which: int((won == pattern).all(axis=1).sum()) for which, pattern in patterns.items()}
     discordant = counts["only_first"], counts["only_second"]
     difference = (discordant[0] - discordant[1]) / len(seeds)
     interval = paired_success_interval(**counts)
     p = mcnemar_exact(*discordant)
     if p < LEVEL:
-        better, worse = (name, against) if difference > 0 else (against, name)
+        better, worse = (this, that) if difference > 0 else (that, this)
         chance = f"a difference like this would come about by chance in {p:.2g} of such comparisons."
         conclusion = f"{better} succeeds more often than {worse}: {chance}"
     elif (needed := episodes_to_decide(*discordant, len(seeds))) is None:
         conclusion = (
-            f"No difference in success between {name} and {against}, and one larger than "
+            f"No difference in success between {this} and {that}, and one larger than "
             f"{max(-interval[0], interval[1]):.2f} is not compatible with these {len(seeds)} episodes."
         )
     else:
         conclusion = (
-            f"These {len(seeds)} episodes do not decide between {name} and {against} (p = {p:.2g}); if the difference "
+            f"These {len(seeds)} episodes do not decide between {this} and {that} (p = {p:.2g}); if the difference "
             f"is the one seen here, about {max(1, needed - len(seeds)):,} more would show it 4 times of 5."
         )
     return Comparison(
@@ -64,19 +70,61 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
         reward_difference=float(reward.mean()),
         reward_difference_ci95=bootstrap_mean_interval(reward),
         conclusion=conclusion,
+        evaluated=first.evaluated,
+        evaluated_against=second.evaluated,
     )
 
 
-def shared_seeds(environment: str, seeds: Collection[int], other: EnvResult) -> set[int]:
+def shared_seeds(seeds: Collection[int], other: EnvResult) -> set[int]:
     """Return the seeds of an evaluation that another one, which it is to be compared with, has too.
 
     Raises:
-        UsageError: the other was done in another environment, or on other seeds.
+        UsageError: there is none.
     """
-    if other.evaluated.environment != environment:
-        raise UsageError(f"cannot compare an evaluation in {environment} with one in {other.evaluated.environment}")
     others = {episode.seed for episode in other.episodes}
     if not (shared := others.intersection(seeds)):
         ranges = f"{min(seeds)} to {max(seeds)} and {min(others)} to {max(others)}"
-        raise UsageError(f"the two evaluations share no seed: {ranges}; evaluate both with the same --seed")
+        raise UsageError(f"the two evaluations share no seed: {ranges}; {SAME_SEEDS}")
     return shared
+
+
+def check_conditions(first: E, second: E, name: str = "the first", against: str = "the second") -> None:
+    """Check that two evaluations answer the same question, so that the policies alone make a difference.
+
+    One policy may be compared with itself sampling in two ways, which then is the question: ``titles`` names it.
+
+    Raises:
+        UsageError: they do not.
+    """
+    pair = unequal(first, second)
+    if pair and not (first.policy == second.policy and isinstance(pair[0].value, Sampling)):
+        raise not_alike(pair, name, against, pair[0].remedy)
+
+
+def unequal(first: E, second: E) -> tuple[Condition, Condition] | None:
+    """Return the first condition that two evaluations do not share; each policy may sample in its own way."""
+    pairs = list(zip(first.conditions(), second.conditions(), strict=True))
+    if not sample_alike(first, second):
+        ways = [Condition(each.sampling, f"sampled by {each.way}", AGAIN) for each in (first, second)]
+        pairs.append((ways[0], ways[1]))
+    values = [(one.value, other.value) for one, other in pairs]
+    differing = [a != b and None not in (a, b) for a, b in values]
+    return pairs[differing.index(True)] if any(differing) else None
+
+
+def not_alike(pair: tuple[Condition, Condition], name: str, against: str, remedy: str) -> UsageError:
+    """Return the error that two evaluations were made under other conditions."""
+    unlike = f"cannot compare an evaluation {pair[0].words} with one {pair[1].words}"
+    return UsageError(f"{name} against {against}: {unlike}\n{remedy}")
+
+
+def sample_alike(first: Sampled, second: Sampled) -> bool:
+    """Tell whether two policies sampled each in its own way, or both in the same."""
+    return first.sampling == second.sampling or (first.is_own and second.is_own)
+
+
+def titles(first: Sampled, second: Sampled, name: str, against: str) -> tuple[str, str]:
+    """Return what a conclusion calls two evaluations: of one policy that samples in two ways, by these."""
+    if sample_alike(first, second):
+        return name, against
+    return f"{name} with {first.sampling}", f"{against} with {second.sampling}"

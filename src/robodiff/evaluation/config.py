@@ -5,12 +5,15 @@ from typing import Annotated
 
 from robodiff.documents import AtLeast, Document
 
+SEED = 100_000
+"""Of the first episode, unless another is asked for; rollouts during training have others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Document):
     """How a policy samples while it is measured; sampler and steps are its own when None."""
 
-    seed: Annotated[int, AtLeast(0)] = 100_000
+    seed: Annotated[int, AtLeast(0)] = SEED
     """Of the first episode, the others follow; on recorded episodes, of the noise."""
     sampler: str | None = None
     steps: int | None = None

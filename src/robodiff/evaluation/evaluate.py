@@ -11,8 +11,9 @@ from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
 from robodiff.evaluation.chunks import chunk_latency, open_policy
+from robodiff.evaluation.conditions import Evaluated
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.results import Comparison, EnvResult, Evaluated, Summary, read_result, write_result
+from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_result, write_result
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
@@ -42,18 +43,7 @@ def evaluate(
     Returns:
         What was written to ``metrics.json``.
     """
-    spec = get_env_spec(config.env)
-    policy, sampled = open_policy(policy_path, config)
-    check_fit(policy, spec)
-    spec = seen_by(policy, spec)
-    evaluated = Evaluated(
-        **vars(sampled),
-        environment=config.env,
-        environment_version=spec.version(),
-        success_means=spec.success,
-        first_seed=config.seed,
-        num_envs=config.num_envs,
-    )
+    policy, spec, evaluated = prepare(policy_path, config)
     if not again and (out / EnvResult.file).is_file():
         earlier = read_result(out, EnvResult)
         if earlier.evaluated == evaluated and len(earlier.episodes) == config.episodes:
@@ -71,6 +61,30 @@ def evaluate(
         write_non_finite(records, out / NON_FINITE_FOLDER)
         write_videos(spec, records, out / VIDEO_FOLDER, config.videos)
     return result
+
+
+def prepare(policy_path: str | Path, config: EvalConfig) -> tuple[DiffusionPolicy, EnvSpec, Evaluated]:
+    """Return the policy, the environment as it sees it, and under which conditions it is to be measured.
+
+    Raises:
+        UsageError: the two do not fit each other.
+    """
+    spec = get_env_spec(config.env)
+    policy, sampled = open_policy(policy_path, config)
+    check_fit(policy, spec)
+    spec = seen_by(policy, spec)
+    return (
+        policy,
+        spec,
+        Evaluated(
+            **vars(sampled),
+            environment=config.env,
+            environment_version=spec.version(),
+            success_means=spec.success,
+            first_seed=config.seed,
+            num_envs=config.num_envs,
+        ),
+    )
 
 
 def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:

@@ -8,7 +8,9 @@ on the same steps, for an error means little without them:
 - mean: the mean action of the episodes that the policy was trained on.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,26 +29,42 @@ from robodiff.evaluation.chunks import (
     sample_chunks,
     window_shape,
 )
+from robodiff.evaluation.conditions import HELD_OUT, OTHERS, TRAINED_ON, EvaluatedOffline
 from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.results import (
     ActionErrors,
     DimensionErrors,
-    EvaluatedOffline,
+    OfflineComparison,
     OfflineResult,
     StepErrors,
     read_result,
     write_result,
 )
+from robodiff.evaluation.window_errors import WindowErrors, write_windows
 from robodiff.files import locked
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import bar
 
-HELD_OUT = "held out from its training"
-TRAINED_ON = "all of which it was trained on, for none were held out"
-OTHERS = "of another recording than its run's"
-"""What the episodes are to the policy."""
+OWN = "its own"
+"""The recording that a policy was trained on."""
+GOLDEN = (5**0.5 - 1) / 2
 SPREAD_WINDOWS = 256
 """Windows at which a second chunk is sampled."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A policy and the windows that it is to be measured at, checked to fit each other."""
+
+    policy: DiffusionPolicy
+    episodes: Episodes
+    windows: Windows
+    """Of the episodes that are measured."""
+    picks: np.ndarray
+    """(W,) which of them are."""
+    mean: np.ndarray
+    """(Da,) the mean action."""
+    evaluated: EvaluatedOffline
 
 
 def evaluate_offline(
@@ -57,65 +75,90 @@ def evaluate_offline(
     own: bool,
     console: Console | None = None,
 ) -> OfflineResult:
-    """Compare a policy's actions with recorded ones and write ``offline.json`` to ``out``.
+    """Compare a policy's actions with recorded ones; arguments and errors are those of ``prepare`` and ``run``."""
+    return run(prepare(policy_path, source, config, OWN if own else OTHERS), out, console)
 
-    Everything in the file but ``latency_ms`` is the same at every call with the same arguments.
+
+def prepare(policy_path: str | Path, source: DataConfig, config: OfflineConfig, which: str) -> Prepared:
+    """Open a policy and a recording, and choose the windows.
 
     Args:
         policy_path: a policy, a run, or a repository of the hub.
         source: the recording.
-        out: folder to write to.
         config: at how many windows, and how the policy samples.
-        own: ``source`` is what the policy was trained on; the episodes that were held out are measured, or all of them
-            where none were. Else it is another recording, all of whose episodes are measured.
-        console: where progress is shown.
-
-    Returns:
-        What was written to ``offline.json``.
+        which: what the recording is to the policy. ``OWN``: what it was trained on; the episodes that were held out are
+            measured, or all of them where none were. Else all of its episodes are, and the result says what they are.
 
     Raises:
-        UsageError: a recording whose features or rate are not the policy's, or a folder with errors on another one.
-        RobodiffError: a recording that cannot be read or lacks a key, or actions that are not finite.
+        UsageError: a recording whose features, units or rate are not the policy's.
+        RobodiffError: a recording that cannot be read or lacks a key.
     """
     policy, sampled = open_policy(policy_path, config)
     try:
         episodes = source.read(policy.observation_keys)
     except RobodiffError as error:
-        if not own:
+        if which != OWN:
             raise
         advice = "if it was moved, give its new path in the run's config.yaml; --data PATH measures on another one"
         raise RobodiffError(f"{error}\n{advice}") from None
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
-    if (out / OfflineResult.file).is_file():  # another recording may have the same file name
-        earlier = read_result(out, OfflineResult).evaluated.data
-        if earlier != episodes.source:
-            raise UsageError(f"{out}: holds what was measured on {earlier}; give --out FOLDER for {episodes.source}")
     trained_on, chosen = source.split(episodes)
-    which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS
+    if which == OWN:
+        which = HELD_OUT if len(chosen) else TRAINED_ON
     if which != HELD_OUT:
         trained_on = chosen = source.chosen(episodes)
     every = Windows(episodes.episode_ends, shape, chosen)
     count = min(config.windows, len(every))
-    picks = np.arange(count) * len(every) // count
+    evaluated = EvaluatedOffline(
+        **vars(sampled),
+        data=episodes.source,
+        episodes=[episodes.number(place) for place in chosen],
+        which=which,
+        windows=count,
+        of_windows=len(every),
+        seed=config.seed,
+        rate=1 / policy.timing.spacing,
+        actions=_hash(episodes, chosen),
+    )
     mean = mean_action(policy, episodes, Windows(episodes.episode_ends, shape, trained_on).episode_frames)
+    return Prepared(policy, episodes, every, _spread(every.now, count), mean, evaluated)
+
+
+def run(prepared: Prepared, out: Path, console: Console | None = None, again: bool = True) -> OfflineResult:
+    """Measure, and write ``offline.json`` and the errors of each window to ``out``.
+
+    Everything in the files but ``latency_ms`` is the same at every call with the same arguments. A comparison that an
+    earlier evaluation left in ``out`` is removed.
+
+    Args:
+        prepared: what, at which windows.
+        out: folder to write to.
+        console: where progress is shown.
+        again: False takes over what an earlier evaluation of just this left in ``out``.
+
+    Returns:
+        What was written to ``offline.json``.
+
+    Raises:
+        UsageError: ``out`` holds what was measured on another recording.
+        RobodiffError: actions that are not finite.
+    """
+    policy, episodes, every, evaluated = prepared.policy, prepared.episodes, prepared.windows, prepared.evaluated
+    if (out / OfflineResult.file).is_file():  # another recording may have the same file name
+        earlier = read_result(out, OfflineResult)
+        if earlier.evaluated.data != evaluated.data:
+            place = f"{out}: holds what was measured on {earlier.evaluated.data}"
+            raise UsageError(f"{place}; give --out FOLDER for {evaluated.data}")
+        if earlier.evaluated == evaluated and (out / WindowErrors.file).is_file() and not again:
+            return earlier
     with locked(out):
-        errors = measure(policy, episodes, every, picks, mean, config.seed, console or Console(quiet=True))
+        shown, keep = console or Console(quiet=True), lambda windows: write_windows(out, windows)
+        errors = measure(policy, episodes, every, prepared.picks, prepared.mean, evaluated.seed, shown, keep)
         first = {key: episodes.arrays[key][every.now[0]] for key in policy.observation_keys}
-        result = OfflineResult(
-            **vars(errors),
-            evaluated=EvaluatedOffline(
-                **vars(sampled),
-                data=episodes.source,
-                episodes=[episodes.number(place) for place in chosen],
-                which=which,
-                windows=len(picks),
-                of_windows=len(every),
-                seed=config.seed,
-            ),
-            latency_ms=chunk_latency(policy, first),
-        )
+        result = OfflineResult(**vars(errors), evaluated=evaluated, latency_ms=chunk_latency(policy, first))
+        (out / OfflineComparison.file).unlink(missing_ok=True)
         write_result(out, result)
     return result
 
@@ -128,6 +171,7 @@ def measure(
     mean: np.ndarray,
     seed: int,
     console: Console,
+    keep: Callable[[WindowErrors], None] = lambda windows: None,
 ) -> ActionErrors:
     """Return the errors of the policy and of both guesses, by dimension and by step; padded steps are left out.
 
@@ -139,6 +183,7 @@ def measure(
         mean: (Da,) the mean action.
         seed: of the noise.
         console: where progress is shown.
+        keep: called with the errors of each window.
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
     asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
@@ -154,6 +199,11 @@ def measure(
     actions = episodes.arrays[ACTION]
     guesses = {"policy": sampled, "hold": actions[_before(episodes, windows, picks)][:, None], "mean": mean}
     errors = {name: _distance(policy, guess, actions[frames]) for name, guess in guesses.items()}  # (W, n, E) each
+
+    kept, now = slice(policy.config.n_action_steps), windows.now[picks]
+    places = {name: np.where(valid[:, kept, None], errors[name][:, kept], np.nan) for name in ("policy", "hold")}
+    numbers = np.array([episodes.number(place) for place in episodes.at(now)])
+    keep(WindowErrors(now, numbers, **{name: each.astype(np.float32) for name, each in places.items()}))
 
     averages = _averages({name: error[executed] for name, error in errors.items()})
     averages["spread"] = _distance(policy, sampled[twice], again)[executed[twice]].mean(0)
@@ -199,6 +249,22 @@ def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> Acti
         dimensions=dimensions,
         steps=steps,
     )
+
+
+def _spread(frames: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of evenly spread frames: those whose multiples of the golden ratio have the smallest fractions.
+
+    Which frames are taken depends little on which there are, so that policies with windows of other shapes share them.
+    """
+    return np.sort(np.argsort(frames * GOLDEN % 1, kind="stable")[:count])
+
+
+def _hash(episodes: Episodes, chosen: np.ndarray) -> str:
+    """Return the hash of the actions that were recorded in some episodes, and of where these lie."""
+    digest = hashlib.sha256(np.array([episodes.fps, *episodes.episode_ends[chosen]], np.float64).tobytes())
+    for place in chosen:
+        digest.update(np.ascontiguousarray(episodes.arrays[ACTION][episodes.slice(place)]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _distance(policy: DiffusionPolicy, actions: np.ndarray, others: np.ndarray) -> np.ndarray:

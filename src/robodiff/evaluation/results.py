@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-import msgspec
-
-from robodiff.documents import FromTo, NotEmpty, read_json, write_json
+from robodiff.documents import NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
+from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number
 
-Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
-Count = Annotated[int, FromTo(0, 10**15)]
 Interval = tuple[Number, Number]
 
 
@@ -62,30 +59,6 @@ class EpisodeResult:
     """Whether an action that is not finite stopped it."""
     extra: dict[str, Number] = field(default_factory=dict)
     """Metrics of the environment's own, after the last step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """Which policy was evaluated, and how it sampled."""
-
-    policy: str
-    """Hash of its weights and its configuration."""
-    sampler: str
-    steps: Count
-    """Of denoising."""
-    device: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated(Sampled):
-    """What was evaluated, where and how."""
-
-    environment: str
-    environment_version: str
-    success_means: str
-    """One sentence: what counts as success."""
-    first_seed: Count | None = None
-    num_envs: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,19 +137,6 @@ class ActionErrors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatedOffline(Sampled):
-    """What was evaluated, on which recording and how."""
-
-    data: str
-    episodes: Annotated[list[Count], NotEmpty()]
-    which: str
-    """What the episodes are to the policy, in words."""
-    windows: Count
-    of_windows: Count
-    seed: Count
-
-
-@dataclass(frozen=True, kw_only=True)
 class OfflineResult(ActionErrors, Result):
     """An evaluation on recorded episodes."""
 
@@ -213,6 +173,66 @@ class Comparison(Result):
     """Of the mean of the episodes' differences; seeded bootstrap."""
     conclusion: str
     """In one sentence."""
+    evaluated: Evaluated | None = None
+    """The first, and under which conditions; None where an earlier version did not write it."""
+    evaluated_against: Evaluated | None = None
+    """The second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimensionDifference:
+    """Mean absolute errors of two policies in one dimension of the action, in its unit."""
+
+    name: str
+    unit: str | None
+    first: Number
+    second: Number
+    hold: Number
+    """Of holding the last action."""
+    difference_ci95: Interval | None
+    """Of the first's less the second's; None with a single episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDifference:
+    """Errors of two policies at one step of a chunk, as shares of that of holding the last action over all steps."""
+
+    step: Count
+    first: Number
+    second: Number
+    hold: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineComparison(Result):
+    """Two evaluations at the same windows of a recording, over the steps that both execute.
+
+    Errors are shares of that of holding the last action; differences are the first's less the second's.
+    """
+
+    file = "offline_comparison.json"
+    advice = "compare again with robodiff eval --against"
+
+    against: str
+    """The second, as the command line named it."""
+    windows: Count
+    """That both were measured at."""
+    episodes: Count
+    """In which these lie."""
+    executed: Count
+    """Steps of each chunk that are compared."""
+    first: Number
+    second: Number
+    difference: Number
+    difference_ci95: Interval | None
+    """Over episodes; None with a single one."""
+    dimensions: list[DimensionDifference]
+    """Those that move."""
+    steps: list[StepDifference]
+    conclusion: str
+    """In one sentence."""
+    evaluated: EvaluatedOffline
+    evaluated_against: EvaluatedOffline
 
 
 R = TypeVar("R", bound=Result)

@@ -2,20 +2,25 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
+from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
 from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, read_result
 from robodiff.files import read_rows
 
 CONFIG_FILE = "config.yaml"
+OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
+"""Options of a model that say how it samples; the last where there is no number of steps."""
 NON_FINITE_FOLDER = "non_finite"
 """Beside an evaluation: what the policy observed where an action was not finite."""
 VIDEO_FOLDER = "videos"
 """Beside an evaluation: the first successes and failures."""
+
+R = TypeVar("R", EnvResult, OfflineResult)
 
 Curve = tuple[list[float], list[float]]
 """Of one logged quantity the optimizer steps, and the values there."""
@@ -44,6 +49,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class OfflineEvaluation:
+    """One ``offline.json`` and the files beside it."""
+
+    folder: Path
+    result: OfflineResult
+
+
+@dataclass(frozen=True)
 class Run:
     """What is known of a run."""
 
@@ -58,13 +71,14 @@ class Run:
     """By logged quantity."""
     evaluations: list[Evaluation] = field(default_factory=list)
     """The latest first."""
-    offline: list[OfflineResult] = field(default_factory=list)
+    offline: list[OfflineEvaluation] = field(default_factory=list)
     """The latest first."""
 
     @classmethod
     def of_evaluation(cls, folder: Path) -> "Run":
         """Read an evaluation of a policy whose run is not known; in one folder there may be one of each kind."""
-        offline = [read_result(folder, OfflineResult)] if (folder / OfflineResult.file).is_file() else []
+        is_offline = (folder / OfflineResult.file).is_file()
+        offline = [OfflineEvaluation(folder, read_result(folder, OfflineResult))] if is_offline else []
         if offline and not (folder / EnvResult.file).is_file():
             return cls(folder, offline=offline)
         return cls(folder, evaluations=[Evaluation(folder, read_result(folder, EnvResult))], offline=offline)
@@ -83,6 +97,17 @@ class Run:
         return None
 
     @property
+    def env(self) -> str | None:
+        """The environment of the rollouts during training, which is where its policy is measured by default."""
+        return _get(self.options, "rollout", "env")
+
+    def what_if(self, evaluated: Evaluated | EvaluatedOffline) -> list[str]:
+        """Return in words what is not as the run's policy is measured by default."""
+        env = evaluated.environment if isinstance(evaluated, Evaluated) else None
+        elsewhere = env is not None and self.env not in (None, env)
+        return evaluated.what_if() + ([f"in {env}"] if elsewhere else [])
+
+    @property
     def name(self) -> str:
         """The folder's own name."""
         return self.folder.resolve().name
@@ -97,15 +122,26 @@ def read_run(folder: Path) -> Run:
     """
     config = config_file(folder)
     options = read_yaml(config)  # first: it says what is wrong with the file
+    in_env, offline = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult))
     return Run(
         folder,
         config.read_text(encoding="utf-8-sig"),
         options,
         read_result(folder, RunFacts) if (folder / RunFacts.file).is_file() else None,
         read_curves(folder / "metrics.csv"),
-        [Evaluation(each, read_result(each, EnvResult)) for each in _latest_first(folder, EnvResult.file)],
-        [read_result(each, OfflineResult) for each in _latest_first(folder, OfflineResult.file)],
+        [Evaluation(each, _read(each, EnvResult, options)) for each in in_env],
+        [OfflineEvaluation(each, _read(each, OfflineResult, options)) for each in offline],
     )
+
+
+def _read(folder: Path, kind: type[R], options: Any) -> R:
+    """Read a result; how the policy samples by itself, which earlier versions did not write, the configuration says."""
+    result = read_result(folder, kind)
+    sampler, steps, most = (_get(options, "model", "init_args", name) for name in OWN_SAMPLING)
+    if result.evaluated.own or not isinstance(sampler, str) or not isinstance(steps or most, int):
+        return result
+    own = Sampling(sampler=sampler, steps=steps or most)
+    return replace(result, evaluated=replace(result.evaluated, own=own))
 
 
 def config_file(folder: Path) -> Path:
@@ -147,6 +183,13 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 steps.append(step)
                 values.append(value)
     return curves
+
+
+def _get(options: Any, *path: str) -> Any:
+    """Return what a configuration says at a path of keys; None where it says nothing."""
+    for key in path:
+        options = options.get(key) if isinstance(options, dict) else None
+    return options
 
 
 def _latest_first(run: Path, name: str) -> list[Path]:

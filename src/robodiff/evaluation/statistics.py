@@ -69,6 +69,33 @@ def bootstrap_mean_interval(values: np.ndarray, seed: int = 0, resamples: int = 
     return float(low), float(high)
 
 
+def clustered_ratio_interval(values: np.ndarray, weights: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % interval of sum(values) / sum(weights), each (E,) a sum over one episode; None with a single one.
+
+    What lies in one episode is alike, so it is the episodes that count as independent: the variance is that of a ratio
+    of cluster totals (Cochran, Sampling Techniques, 3rd ed. 1977, chapters 6 and 9A), and the quantile Student's with
+    E - 1 degrees of freedom (Cameron and Miller, Journal of Human Resources 50, 2015). A percentile bootstrap over the
+    few episodes that are held out would give an interval that is too narrow.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    ratio = values.sum() / weights.sum()
+    variance = count / (count - 1) * ((values - ratio * weights) ** 2).sum() / weights.sum() ** 2
+    half = student_quantile(count - 1) * math.sqrt(variance)
+    return float(ratio - half), float(ratio + half)
+
+
+def student_quantile(freedom: int, cells: int = 100_000) -> float:
+    """Return the t that Student's distribution exceeds, in either direction, 5 times of 100.
+
+    With t = sqrt(freedom) tan(angle) its density becomes cos(angle)^(freedom - 1), which is summed over narrow cells.
+    """
+    edges = np.linspace(0, math.pi / 2, cells + 1)
+    mass = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
+    return math.sqrt(freedom) * math.tan(np.interp(0.95, mass / mass[-1], edges[1:]))
+
+
 def episodes_to_decide(only_first: int, only_second: int, episodes: int) -> int | None:
     """Return how many episodes McNemar's test needs to see this difference 4 times of 5 (Miettinen, 1968).
 

@@ -1,82 +1,145 @@
 """One page that sets several runs beside each other, the first being what others are held against."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from robodiff.errors import UsageError
-from robodiff.evaluation.comparison import compare
-from robodiff.evaluation.results import Comparison
-from robodiff.evaluation.runs import Evaluation, Run, read_run
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.evaluation.comparison import compare, not_alike, unequal
+from robodiff.evaluation.conditions import AGAIN, ANOTHER, SAME_SEEDS, STRIDE, Condition
+from robodiff.evaluation.offline_comparison import compare_offline
+from robodiff.evaluation.results import OfflineComparison
+from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_run
 from robodiff.report import figures
+from robodiff.report.answers import E, answer, command, current, measuring, size
 from robodiff.report.pages import write_page
-from robodiff.report.run import is_current
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One run of the page."""
+class _Row(Generic[E]):
+    """One run of the page, measured in one of the two ways."""
 
     name: str
     run: Run
-    evaluation: Evaluation | None
-    """The one that counts; None where its policy was not evaluated."""
-    paired: Comparison | None
-    """With that of the first run."""
-    why_not: str
-    """Why it is not compared with the first."""
-    scores: str
-    """The figure of all episodes."""
+    measured: Sequence[E]
+    """The evaluations of its present policy."""
+    evaluation: E | None = None
+    """The one that counts; None where there is none."""
+    paired: Any = None
+    """The ``Comparison`` or ``OfflineComparison`` with that of the first run."""
+
+    @property
+    def conditions(self) -> str:
+        """In words, under which it was measured if not under its own."""
+        return "; ".join(self.run.what_if(self.evaluation.result.evaluated)) if self.evaluation else ""
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares the policies of several runs with that of the first.
 
-    Of a run's evaluations the largest counts; of the others' one that was done in the same way, if there is one.
+    Success in an environment and the error on recorded episodes are compared each for itself. Of each run the
+    evaluation counts that stands for its policy; where these were not made under equal conditions, others that were.
 
     Raises:
-        UsageError: one of the folders is not a run, or two are the same.
+        UsageError: one of the folders is not a run, two are the same, or there are evaluations of two, but none that
+            were made under equal conditions; of the error on recorded episodes the page says so, if the rest can be
+            compared.
     """
-    names, rows = _names(folders), []
-    for name, folder in zip(names, folders, strict=True):
-        rows.append(_row(name, read_run(folder), rows[0] if rows else None))
+    names = _names(folders)
+    runs = {name: read_run(folder) for name, folder in zip(names, folders, strict=True)}
+    in_env = _compared([_Row(name, run, current(run, run.evaluations)) for name, run in runs.items()])
+    offline, why_not = [_Row(name, run, current(run, run.offline)) for name, run in runs.items()], ""
+    try:
+        offline = _compared(offline)
+    except RobodiffError as error:
+        if not any(row.paired for row in in_env):
+            raise
+        offline, why_not = [], str(error)
+    env = _environment(in_env[0].evaluation)
     return write_page(
         out,
         "comparison.html",
         title=" against ".join(names) if len(names) == 2 else f"{len(names)} runs",
-        rows=rows,
-        curves=figures.curves({row.name: row.run.curves for row in rows}),
-        disagreements=_disagreements(rows[1], rows[0]) if len(rows) == 2 and rows[1].paired else "",
-        differences=_differences([row.run.options for row in rows]),
+        rows=in_env,
+        offline=offline,
+        why_not=why_not,
+        commands={name: command(run, env) for name, run in runs.items()},
+        scores={row.name: figures.scores(row.evaluation.result.episodes) for row in in_env if row.evaluation},
+        steps={row.name: _by_step(row.paired, row.name, names[0]) for row in offline if row.paired},
+        curves=figures.curves({name: run.curves for name, run in runs.items()}),
+        disagreements=_disagreements(in_env),
+        differences=_differences([run.options for run in runs.values()]),
     )
 
 
-def _row(name: str, run: Run, first: _Row | None) -> _Row:
-    baseline = None if first is None else first.evaluation
-    evaluation, paired = _like(run, baseline), None
-    why_not = "the first" if first is None else f"{first.name} was not evaluated"
-    if evaluation and first and baseline:
-        try:
-            paired = compare(evaluation.result, baseline.result, name, first.name)
-        except UsageError as error:
-            why_not = str(error)
-    scores = "" if evaluation is None else figures.scores(evaluation.result.episodes)
-    return _Row(name, run, evaluation, paired, why_not, scores)
+def _compared(rows: Sequence[_Row[E]]) -> list[_Row[E]]:
+    """Return the rows, each with an evaluation, those of all made under equal conditions, and its comparison.
+
+    Raises:
+        UsageError: there are evaluations of two, but none that were.
+    """
+    first, *others = rows
+    if not first.measured:
+        return [replace(row, evaluation=answer(row.run, row.measured)) for row in rows]
+    bases = _standing_first(first)
+    for base in bases:
+        chosen = [next((one for one in _standing_first(row) if _differing(one, base) is None), None) for row in others]
+        if all(one or not row.measured for one, row in zip(chosen, others, strict=True)):
+            compared = [_paired(row, one, first.name, base) for row, one in zip(others, chosen, strict=True)]
+            return [replace(first, evaluation=base), *compared]
+    misfits = [
+        (row, pair) for row in others if row.measured and (pair := _differing(_standing_first(row)[0], bases[0]))
+    ]
+    row, pair = misfits[0]
+    raise not_alike(pair, row.name, first.name, _remedy(pair, row.run, first.run, _environment(bases[0])))
 
 
-def _like(run: Run, other: Evaluation | None) -> Evaluation | None:
-    """Return the largest evaluation of the run's policy, the latest of those; first of all one done as ``other``."""
+def _environment(evaluation: Evaluation | OfflineEvaluation | None) -> str | None:
+    return evaluation.result.evaluated.environment if isinstance(evaluation, Evaluation) else None
 
-    def conditions(evaluation: Evaluation) -> tuple[Any, ...]:
-        evaluated = evaluation.result.evaluated
-        return evaluated.environment, evaluated.first_seed, evaluated.sampler, evaluated.steps
 
-    return max(
-        (evaluation for evaluation in run.evaluations if is_current(run, evaluation.result.evaluated)),
-        key=lambda e: (other is not None and conditions(e) == conditions(other), len(e.result.episodes)),
-        default=None,
-    )
+def _standing_first(row: _Row[E]) -> list[E]:
+    """Return the evaluations of a run, the one that stands for its policy first and then the largest."""
+    standing = answer(row.run, row.measured)
+    return sorted(row.measured, key=lambda each: (each is standing, size(each)), reverse=True)
+
+
+def _differing(one: E, other: E) -> tuple[Condition, Condition] | None:
+    """Return a condition that two evaluations do not share: of episodes also their seeds, where they share none, and
+    whether each policy sampled in its own way, for the page shows what stands for each."""
+    both = one.result.evaluated, other.result.evaluated
+    if pair := unequal(one.result.evaluated, other.result.evaluated):
+        return pair
+    ways = [Condition(each.is_own, f"sampled by {each.way}", AGAIN) for each in both]
+    if isinstance(one, Evaluation) and isinstance(other, Evaluation):
+        seeds = [{episode.seed for episode in each.result.episodes} for each in (one, other)]
+        if not seeds[0] & seeds[1]:
+            ways = [Condition(each, f"on seeds {min(each)} to {max(each)}", SAME_SEEDS) for each in seeds]
+    return (ways[0], ways[1]) if ways[0].value != ways[1].value else None
+
+
+def _remedy(pair: tuple[Condition, Condition], run: Run, first: Run, env: str | None) -> str:
+    """Return what to do where two runs were measured under other conditions; the command, where one helps."""
+    if pair[0].remedy in (ANOTHER, STRIDE):
+        return pair[0].remedy
+    return f"measure both in one way: {measuring(run, env, '--against', str(first.folder))}"
+
+
+def _paired(row: _Row[E], one: E | None, against: str, base: E) -> _Row[E]:
+    """Return the row with an evaluation of its run, and its comparison with that of the first run."""
+    paired = None
+    if isinstance(one, Evaluation) and isinstance(base, Evaluation):
+        paired = compare(one.result, base.result, row.name, against)
+    elif one is not None:
+        paired = compare_offline(one.folder, base.folder, row.name, against)
+    return replace(row, evaluation=one, paired=paired)
+
+
+def _by_step(paired: OfflineComparison, name: str, against: str) -> str:
+    """Return the figure of the errors of two policies at each step."""
+    errors = {name: [step.first for step in paired.steps], against: [step.second for step in paired.steps]}
+    return figures.errors_by_step(errors, [step.hold for step in paired.steps], executed=paired.executed)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -91,14 +154,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise AssertionError  # different paths differ somewhere
 
 
-def _disagreements(second: _Row, first: _Row) -> str:
-    pairs = [(row.name, row.evaluation.result.episodes) for row in (first, second) if row.evaluation]
-    outcomes = {name: {episode.seed: episode.success for episode in episodes} for name, episodes in pairs}
+def _disagreements(rows: Sequence[_Row[Evaluation]]) -> str:
+    """Say on which seeds one of two alone succeeds; empty where they are not compared, or are more than two."""
+    pairs = [(row.name, row.evaluation.result.episodes) for row in rows if row.evaluation]
+    if len(rows) != 2 or len(pairs) != 2:
+        return ""
+    outcomes = [{episode.seed: episode.success for episode in episodes} for _, episodes in pairs]
     sentences = []
-    for name, other in ((first.name, second.name), (second.name, first.name)):
-        seeds = sorted(
-            seed for seed, success in outcomes[name].items() if success and outcomes[other].get(seed) is False
-        )
+    for (name, _), own, other in zip(pairs, outcomes, reversed(outcomes), strict=True):
+        seeds = sorted(seed for seed, success in own.items() if success and other.get(seed) is False)
         sentences.append(f"{name} alone succeeds on {len(seeds)} seeds: {', '.join(map(str, seeds)) or 'none'}.")
     return " ".join(sentences)
 

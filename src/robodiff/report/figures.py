@@ -179,7 +179,7 @@ def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
 
 
 def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[float], executed: int) -> str:
-    """Draw how errors grow over the steps of a chunk, as shares of the mean action's error.
+    """Draw how errors grow over the steps of a chunk, as shares of that of holding the last action.
 
     Args:
         errors: per dimension (n,).
@@ -200,7 +200,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.legend(fontsize=7, ncols=3, loc="upper left")
 
-    return panel(draw, "Error by step, as a share of the mean action's", (7.4, 2.8))
+    return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8))
 
 
 def chunk_over_scene(

@@ -6,7 +6,6 @@ any machine that has the run's folder: neither a simulator nor the recording is 
 
 import base64
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import DataConfig
 from robodiff.errors import RobodiffError
-from robodiff.evaluation.results import Comparison, OfflineResult, Sampled, read_result
+from robodiff.evaluation.results import OfflineResult
 from robodiff.evaluation.runs import Evaluation, Run, read_run
-from robodiff.policies.checkpoint import policy_hash
 from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
+from robodiff.report.answers import answer, command, conclusion, current, is_current, what_ifs
 from robodiff.report.pages import write_page
 from robodiff.report.predictions import Predictions, draw_predictions
 from robodiff.report.recording import describe, histograms
@@ -32,8 +31,10 @@ _MOST_ERRORS = 8  # lines in one panel
 _MOST_VIDEO_BYTES = 30_000_000
 
 
-def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: str | None) -> Path:
-    """Write ``report.html`` into a run's folder, with its demonstrations if they can still be read.
+def write_run_report(
+    folder: Path, model: PolicyConfig, data: DataConfig, env: str | None, page: Path | None = None
+) -> Path:
+    """Write the page of a run, with its demonstrations if they can still be read.
 
     The policy is shown at observations of the episodes that were held out; where none were, at those of the episodes
     that it was trained on, and the page says so.
@@ -43,6 +44,7 @@ def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: s
         model: the configuration of its policy.
         data: where its demonstrations are.
         env: the environment that draws scenes; the one of the latest evaluation when None.
+        page: the file to write; ``report.html`` in the run's folder when None.
 
     Returns:
         The file.
@@ -51,12 +53,12 @@ def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: s
         UsageError: it is not a run.
         RobodiffError: one of its files is broken.
     """
-    run = read_run(folder)
+    run, page = read_run(folder), page or folder / REPORT_FILE
     try:
         episodes = data.read(model.observation_keys)
         trained_on, held_out = (places.tolist() for places in data.split(episodes))
     except RobodiffError as error:
-        return _write(run, no_data=f"They cannot be read any more: {error}")
+        return _write(run, page, no_data=f"They cannot be read any more: {error}")
     predictions = Predictions()
     if (folder / "policy" / "config.json").is_file():
         if env is None and run.evaluations:
@@ -64,6 +66,7 @@ def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: s
         predictions = draw_predictions(folder / "policy", episodes, held_out or trained_on, env, SAMPLES)
     return _write(
         run,
+        page,
         predictions=predictions,
         held_out=bool(held_out),
         data=_data(episodes),
@@ -73,46 +76,44 @@ def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: s
 
 def write_evaluation_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of an evaluation whose policy lies in no run."""
-    return _write(Run.of_evaluation(folder), no_data="Of a policy without its run they are not known.")
+    return _write(
+        Run.of_evaluation(folder), folder / REPORT_FILE, no_data="Of a policy without its run they are not known."
+    )
 
 
-def _write(run: Run, **demonstrations: Any) -> Path:
+def _write(run: Run, page: Path, **demonstrations: Any) -> Path:
     """Write the page; what ``demonstrations`` lacks is left out."""
-    measured = [evaluation for evaluation in run.evaluations if is_current(run, evaluation.result.evaluated)]
-    answer = measured[0] if measured else None
+    measured, offline = answer(run, run.evaluations), answer(run, run.offline)
+    shown = offline or max(run.offline, key=lambda each: each in current(run, run.offline), default=None)
     absent = {"predictions": Predictions(), "held_out": False, "data": None, "findings": [], "no_data": ""}
     return write_page(
-        run.folder / REPORT_FILE,
+        page,
         "report.html",
-        title=f"{run.name}: {100 * answer.result.success_rate:.0f} % success" if answer else run.name,
+        title=f"{run.name}: {100 * measured.result.success_rate:.0f} % success" if measured else run.name,
         run=run,
-        answer=answer,
-        failing=_failing(answer) if answer else None,
-        videos=_videos(answer, run.folder) if answer else [],
-        others=len(run.evaluations) - len(measured),
-        comparisons=_comparisons(measured),
+        answer=measured,
+        failing=_failing(measured) if measured else None,
+        videos=_videos(measured, page.parent) if measured else [],
+        others=len(run.evaluations) - len(current(run, run.evaluations)),
+        comparisons=[sentence for each in (measured, offline) if (sentence := conclusion(each))],
+        command=command(run, readable=bool(demonstrations.get("data"))),
+        what_ifs=what_ifs(run),
+        conditions=[] if measured is None else run.what_if(measured.result.evaluated),
         curves=figures.curves({run.name: run.curves}),
-        offline=_offline(run),
+        offline=None if shown is None else _offline(shown.result, run, is_answer=shown is offline),
         samples=SAMPLES,
-        evaluations=run.evaluations,
+        evaluations=[each for each in current(run, run.evaluations) if not run.what_if(each.result.evaluated)],
         **{**absent, **demonstrations},
     )
 
 
-def is_current(run: Run, evaluated: Sampled) -> bool:
-    """Tell whether it is the run's present policy that was evaluated: it may have been trained on since."""
-    folder = run.folder / "policy"
-    return not (folder / "config.json").is_file() or evaluated.policy == policy_hash(folder)
-
-
-def _offline(run: Run) -> dict[str, Any] | None:
-    """Return the latest evaluation on recorded episodes, one of the run's present policy before all others."""
-    result = max(run.offline, key=lambda each: is_current(run, each.evaluated), default=None)
-    if result is None:
-        return None
+def _offline(result: OfflineResult, run: Run, is_answer: bool) -> dict[str, Any]:
+    """Return what the page says of an evaluation on recorded episodes."""
     return {
         "result": result,
+        "is_answer": is_answer,
         "current": is_current(run, result.evaluated),
+        "conditions": run.what_if(result.evaluated),
         "most": _MOST_ERRORS,
         "curves": _errors_by_step(result),
     }
@@ -120,7 +121,7 @@ def _offline(run: Run) -> dict[str, Any] | None:
 
 def _errors_by_step(result: OfflineResult) -> str:
     dimensions, steps = result.dimensions, result.steps
-    scale = {place: each.mean for place, each in enumerate(dimensions) if each.moves}
+    scale = {place: each.hold or each.mean for place, each in enumerate(dimensions) if each.moves}
     if not scale:
         return ""
     worst = sorted(scale, key=lambda place: -dimensions[place].mae / scale[place])[:_MOST_ERRORS]
@@ -154,11 +155,6 @@ def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
         source = content or os.path.relpath(path, page)
         videos.append({"source": source, "success": outcome == "success", "seed": seed, "about": about})
     return videos
-
-
-def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:
-    folders = [evaluation.folder for evaluation in evaluations if (evaluation.folder / Comparison.file).is_file()]
-    return [read_result(folder, Comparison).conclusion for folder in folders]
 
 
 def _data(episodes: Episodes) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Which policy was evaluated, and under which conditions: its own ones or others, and what another must share.
+
+Every result holds them. A report's headline takes what was measured under a policy's own conditions alone, and two
+results are compared only where the conditions of both are equal.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from robodiff.documents import FromTo, NotEmpty
+from robodiff.evaluation.config import SEED
+
+Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
+Count = Annotated[int, FromTo(0, 10**15)]
+
+HELD_OUT = "held out from its training"
+TRAINED_ON = "all of which it was trained on, for none were held out"
+OTHERS = "of another recording than its run's"
+OWN_AGAIN = "of its run's own recording, on some of which it may have been trained"
+"""What the episodes of a recording are to the policy that is measured on them."""
+ANOTHER = "one may have been trained on what the other holds out; --data PATH measures both on what is new to both"
+"""What to do where two were measured on different episodes."""
+STRIDE = "train both on recordings of the same rate, with the same model.frame_stride"
+"""What to do where two act at different rates."""
+SAME_SEEDS = "measure both with the same --seed"
+"""What to do where episodes or noise have different seeds."""
+AGAIN = "name a policy after --against, not an evaluation, and both are measured with the same --sampler and --steps"
+"""What to do where two sampled in different ways."""
+
+
+class Condition(NamedTuple):
+    """One thing that two evaluations must have in common, or they answer different questions."""
+
+    value: object
+    """None where it is not known, which goes with anything."""
+    words: str
+    """As in "an evaluation in pusht"."""
+    remedy: str
+    """How to make it equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How chunks are drawn."""
+
+    sampler: str
+    steps: Count
+    """Of denoising."""
+
+    def __str__(self) -> str:
+        return f"{self.sampler}, {self.steps} steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Which policy was evaluated, and how it sampled."""
+
+    policy: str
+    """Hash of its weights and its configuration."""
+    sampler: str
+    steps: Count
+    """Of denoising."""
+    device: str
+    own: Sampling | None = None
+    """How the policy samples unless it is told otherwise; None where an earlier version did not write it."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it sampled."""
+        return Sampling(sampler=self.sampler, steps=self.steps)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it sampled as it does by itself."""
+        return self.own == self.sampling
+
+    @property
+    def way(self) -> str:
+        """How it sampled in words."""
+        return f"{self.sampling}" + ("" if self.is_own or self.own is None else f" in place of its own {self.own}")
+
+    def what_if(self) -> list[str]:
+        """Return in words what was asked for in place of what a policy is measured under by default.
+
+        An evaluation with any of it tells what would be if, and never stands for the policy. How many episodes or
+        windows there are, and the device, are none of it: they change how certain a result is, or its last digits.
+        """
+        return [] if self.is_own else [self.way]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Sampled):
+    """What was evaluated, where and how."""
+
+    environment: str
+    environment_version: str
+    success_means: str
+    """One sentence: what counts as success."""
+    first_seed: Count | None = None
+    num_envs: Count | None = None
+
+    def what_if(self) -> list[str]:  # noqa: D102
+        return super().what_if() + ([] if self.first_seed == SEED else [f"seeds from {self.first_seed}"])
+
+    def conditions(self) -> list[Condition]:
+        """Return what an evaluation that is compared with this one must have in common with it, sampling aside."""
+        version, success, again = self.environment_version, self.success_means, "measure both again on this machine"
+        return [
+            Condition(self.environment, f"in {self.environment}", "measure both with the same --env"),
+            Condition(version, f"in {version}", again),
+            Condition(success, f"where success means '{success}'", again),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedOffline(Sampled):
+    """What was evaluated, on which recording and how."""
+
+    data: str
+    episodes: Annotated[list[Count], NotEmpty()]
+    which: str
+    """What the episodes are to the policy, in words."""
+    windows: Count
+    of_windows: Count
+    seed: Count
+    """Of the noise."""
+    rate: Number | None = None
+    """Actions per second."""
+    actions: str | None = None
+    """Hash of what was recorded in these episodes: equal hashes are equal actions at equal frames."""
+
+    def what_if(self) -> list[str]:  # noqa: D102
+        noise = [] if self.seed == SEED else [f"noise of seed {self.seed}"]
+        return super().what_if() + noise + ([f"on {self.data}"] if self.which in (OTHERS, OWN_AGAIN) else [])
+
+    def conditions(self) -> list[Condition]:
+        """Return what an evaluation that is compared with this one must have in common with it, sampling aside."""
+        numbers = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
+        mine = self.policy if self.which == OWN_AGAIN else ""  # who knows which of them another was trained on
+        recorded = None if self.actions is None else (self.actions, self.which, mine)
+        return [
+            Condition(recorded, f"on episodes {numbers} of {self.data} ({self.which})", ANOTHER),
+            Condition(self.rate, f"at {self.rate or 0:g} actions per second", STRIDE),
+            Condition(self.seed, f"with noise of seed {self.seed}", SAME_SEEDS),
+        ]
