@@ -35,6 +35,8 @@ class FitOptions(Options):
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: str | None = None
     """Go on with this run; only --trainer.max_* may be changed."""
+    accept_changed_data: bool = False
+    """With --resume: go on although the recording has changed since; what was held out stays so while it is there."""
     minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
     """Train for about so long; short for --trainer.max_time."""
     model: str | None = None
@@ -70,6 +72,8 @@ def run(arguments: list[str]) -> None:
         draft.clear_length()
     for option, text in {**overrides, **minutes}.items():
         draft.override(option, text)
+    if own.accept_changed_data and own.resume is None:
+        raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
     if own.seed_everything is not None:
         draft.top["seed_everything"] = own.seed_everything
     config = draft.build()
@@ -79,10 +83,12 @@ def run(arguments: list[str]) -> None:
     begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(own.resume or own.run or f"runs/{begun}").expanduser()
     config = replace(config, plugins=registry.plugin_words(), distributions=registry.distributions())
-    train(config, folder, own.resume is not None, bool(overrides or minutes))
+    train(config, folder, own.resume is not None, bool(overrides or minutes), own.accept_changed_data)
 
 
-def train(config: FitConfig, folder: Path, resume: bool = False, new_length: bool = False) -> None:
+def train(
+    config: FitConfig, folder: Path, resume: bool = False, new_length: bool = False, accept_changed_data: bool = False
+) -> None:
     """Train; Ctrl-C ends the process with how to go on."""
     from rich.console import Console
 
@@ -93,7 +99,8 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
 
     console = Console()
     try:
-        primary = fit(config, folder, to_yaml(config), resume, resume and new_length, console)
+        new_length &= resume
+        primary = fit(config, folder, to_yaml(config), resume, new_length, accept_changed_data, console)
     except Interrupted as stop:
         say(console, f"stopped and saved; go on with: robodiff fit --resume {folder}")
         raise SystemExit(128 + stop.number) from None

@@ -17,28 +17,33 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from robodiff.data.cache import memory_free
 from robodiff.data.datamodule import WindowDataModule
 from robodiff.data.episodes import ACTION
+from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
-from robodiff.errors import RobodiffError, UsageError, first_line
+from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
+from robodiff.networks.layers import shape_misfits
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
 from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
-from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
+from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv, read_checkpoint
 
 LIGHTNING_OPTIONS = (
     *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "accumulate_grad_batches"),
-    *("check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps"),
+    *("check_val_every_n_epoch", "log_every_n_steps"),
 )
 """Options of ``TrainerConfig`` that Lightning has by the same name."""
+COPIES = 5
+"""The weights, their average and gradient, and the two averages of Adam."""
 
 
 def fit(
@@ -47,6 +52,7 @@ def fit(
     config_yaml: str,
     resume: bool = False,
     new_length: bool = False,
+    accept_changed_data: bool = False,
     console: Console | None = None,
 ) -> bool:
     """Train, and fill the folder of the run.
@@ -57,6 +63,7 @@ def fit(
         config_yaml: ``config`` as text, kept in the run so that it repeats the run alone.
         resume: go on from the last checkpoint.
         new_length: a resumed run takes its length from ``config``, not from its checkpoint.
+        accept_changed_data: a resumed run goes on although its recording has changed; what was held out stays so.
         console: where progress is shown.
 
     Returns:
@@ -80,15 +87,18 @@ def fit(
     last = Checkpoints(run, config.trainer, rollouts)  # which keeps what all others have done
     trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])
     seed_everything(config.seed_everything, verbose=False)
-    model, limit = config.model, config.trainer.limit_train_batches
-    data = WindowDataModule(config.data, model.window, model.observation_keys, config.seed_everything, limit)
-    checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
+    checkpoint = run / CHECKPOINT if resume and os.path.lexists(run / CHECKPOINT) else None  # none: killed before it
+    recorded = read_trained_on(run) if resume else None
+    data = _data(config, recorded)
+    _check_recording(run, data, recorded, accept_changed_data)
     module = _module(config, data, pretrained=checkpoint is None)
     with locked(run) if primary else nullcontext():
-        step = _resumed_step(run, checkpoint, new_length)
+        step = 0 if checkpoint is None else _check_checkpoint(run, checkpoint, module, recorded, new_length)
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
+            if checkpoint is None or recorded is not None:  # of a run that kept no record nobody knows it
+                write_trained_on(run, data.division.found)
         say(console, describe(module.policy, data))
         trainer.loggers = _loggers(config.trainer, run, step)
         with naming(run), _compiling():
@@ -96,6 +106,26 @@ def fit(
         if primary:
             _write_facts(run, trainer, module, throughput)
     return primary
+
+
+def _data(config: FitConfig, recorded: TrainedOn | None) -> WindowDataModule:
+    """Return the recording, divided as the run that goes on has recorded it."""
+    model, trainer = config.model, config.trainer
+    limits = trainer.limit_train_batches, trainer.limit_val_batches
+    how = model.window, model.observation_keys, config.seed_everything, *limits
+    return WindowDataModule(config.data, *how, recorded)
+
+
+def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
+    """Refuse to go on with a recording that is not what the run was trained on, unless that was accepted."""
+    source, division = data.episodes.source, data.division
+    before, now = (recorded or division.found).features, division.found.features
+    if {key: each.shape for key, each in before.items()} != {key: each.shape for key, each in now.items()}:
+        division.check(source, "give it back as it was, or begin a new run: a network keeps its sizes")
+    if not accepted:
+        division.check(source, f"give it back as it was, or train on with what it is now: fit --resume {run} {ACCEPT}")
+    elif division.changes:
+        notice(f"{source}: has changed since the run was trained on it: {division.summary}; trained on as it is now")
 
 
 def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> PolicyTraining:
@@ -107,26 +137,39 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         pretrained: the run begins, with the weights that ``pretrained_backbone_weights`` names.
     """
     model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
-    policy = model.make_policy(data.episodes.features, data.episodes.fps)
+    features, fps = data.episodes.features, data.episodes.fps
+    with torch.device("meta"):
+        _check_size(model.make_policy(features, fps))
+    policy = model.make_policy(features, fps)
     policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained:
         policy.load_pretrained_backbones()
     if config.rollout.env is not None:
         check_fit(policy, get_env_spec(config.rollout.env))
     actions = torch.from_numpy(data.episodes.arrays[ACTION][data.train_windows.episode_frames]).double()
-    variance, batch_size = policy.representation.variance(actions), config.data.train_batch_size
+    variance, batch_size = policy.representation.variance(actions), data.largest_batch
     options = trainer.gradient_clip_val, batch_size, variance, trainer.sample_every_n_epochs
     module = PolicyTraining(policy, config.seed_everything, *options)
+    module.run = data.division.found.run
     if trainer.compile:
         module.compile_networks()
     return module
+
+
+def _check_size(outline: DiffusionPolicy) -> None:
+    """Refuse a network that memory has no room for, before it is made; ``outline`` takes none."""
+    size = sum(tensor.nbytes for tensor in outline.state_dict().values())
+    needed, free = COPIES * size, memory_free()
+    if needed > free:
+        gigabytes = f"{needed / 1e9:.1f} GB to be trained, and {free / 1e9:.1f} GB of memory are free"
+        raise UsageError(f"the policy has {size // 4:,} parameters, which take {gigabytes}; choose a smaller one")
 
 
 def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     """Return what is trained on what, in a few lines."""
     pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
     observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
-    episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
+    episodes, windows, held_out = map(len, (data.division.to_train, data.train_windows, data.val_windows))
     return (
         f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
         f"policy: observes {', '.join(observed)}; {sum(p.numel() for p in policy.parameters()):,} parameters"
@@ -167,20 +210,33 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
 
 
-def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
+def _check_checkpoint(
+    run: Path, checkpoint: Path, module: PolicyTraining, recorded: TrainedOn | None, new_length: bool
+) -> int:
     """Return how many optimizer steps a checkpoint has done.
 
     Raises:
         UsageError: these are all, and no more are asked for.
-        RobodiffError: it cannot be read.
+        RobodiffError: it cannot be read, is of another run, or does not fit the run's configuration.
     """
-    if checkpoint is None:
-        return 0
+    content = read_checkpoint(checkpoint, sealed=recorded is not None)
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        step, total = content["global_step"], content["robodiff"]["total_steps"]
-    except Exception as error:  # a broken archive raises many kinds
-        raise RobodiffError(f"{checkpoint}: cannot be read: {first_line(error)}; train anew (policies stay)") from None
+        step, total = int(content["global_step"]), content["robodiff"]["total_steps"]
+        misfits = shape_misfits(content["state_dict"], module.state_dict())
+        owner = content["robodiff"].get("run", "")
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise RobodiffError(f"{checkpoint}: is not a checkpoint of robodiff\nbegin a new run") from None
+    if owner != (recorded.run if recorded else ""):
+        remedy = "put back its own; to go on with the other one, resume its folder"
+        raise RobodiffError(f"{checkpoint}: is of another run than {run}\n{remedy}")
+    if misfits:
+        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        remedy = f"put back {run / CONFIG_FILE} as it was, or begin a new run"
+        raise RobodiffError(f"{checkpoint}: does not fit the configuration: {misfits[0]}{more}\n{remedy}")
+    if recorded is None:
+        notice(
+            f"{run}: does not say what it was trained on, as later versions do; its recording may have changed since"
+        )
     if total is not None and step >= total and not new_length:
         raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
     return step
