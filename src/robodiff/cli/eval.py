@@ -11,7 +11,7 @@ from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import AtLeast, parse
+from robodiff.documents import Above, AtLeast, Between, FilePath, parse
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare, shared_seeds
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
@@ -43,7 +43,7 @@ class EvalOptions(Options):
     positional = ("policy",)
     further = "data."
 
-    policy: str
+    policy: FilePath
     """A run, a policy's folder, or a repository of the Hugging Face hub."""
     env: str | None = None
     """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
@@ -56,13 +56,13 @@ class EvalOptions(Options):
     """With --env: episodes stepped together, with one policy call; 100 when not given."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
-    steps: int | None = None
+    steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps, in place of the policy's own number."""
     device: str = "cpu"
     """Where the policy runs: cpu, cuda, ..."""
     videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; 3 when not given."""
-    against: str | None = None
+    against: FilePath | None = None
     """With --env: another policy, which is evaluated on the same seeds, or the folder of an evaluation; the two are
     compared episode by episode."""
     data: str | None = None
@@ -72,13 +72,15 @@ class EvalOptions(Options):
     """What the recording's keys are, if it does not say it itself."""
     key_map: dict[str, str] | None = None
     """Key in the recording -> name here, in its place."""
-    fps: float | None = None
+    fps: Annotated[float, Above(0)] | None = None
     """Frames per second, if the recording does not say it itself."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     windows: Annotated[int, AtLeast(1)] | None = None
     """Without --env: how many windows, evenly spread, are measured; 2000 when not given."""
-    out: str | None = None
+    accept_changed_data: bool = False
+    """Without --env: measure although the run's recording has changed since, on episodes it was never trained on."""
+    out: FilePath | None = None
     """Folder to write to; inside the run when not given."""
 
     def __post_init__(self) -> None:
@@ -101,7 +103,7 @@ class EvalOptions(Options):
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(arguments)
-    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options)
+    out = Path(options.out) if options.out else default_folder(options.policy, options)
     if (run := run_of(Path(options.policy))) is not None:
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     console = Console()
@@ -109,6 +111,7 @@ def run(arguments: list[str]) -> Path:
         _run_in_env(options, config, out, console)
     else:
         _run_offline(options, config, recording, out, console)
+    say(console, "writing the report")
     say(console, f"report: {report_evaluation(out)}")
     return out
 
@@ -172,7 +175,8 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
 def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
     from robodiff.evaluation.evaluate import evaluate  # needs torch
 
-    with bar(console, "episodes", config.episodes) as advance:
+    then = "measuring how long a chunk takes, and drawing videos"
+    with bar(console, "episodes", config.episodes, then) as advance:
         return evaluate(policy, out, config, advance, again)
 
 
@@ -215,7 +219,7 @@ def _run_offline(
 
     own = options.data is None
     source = open_path(options.data, **recording) if options.data else _recording_of_run(options.policy)
-    result = evaluate_offline(options.policy, source, out, config, own, console)
+    result = evaluate_offline(options.policy, source, out, config, own, console, options.accept_changed_data)
     evaluated = result.evaluated
     say(
         console,

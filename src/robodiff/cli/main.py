@@ -20,6 +20,9 @@ COMMANDS = {
 }
 """Each is a module of this package with ``run(arguments)``."""
 
+UNUSABLE = {errno.ENAMETOOLONG: "choose a shorter path", errno.ELOOP: "its links lead in a circle; remove one of them"}
+"""What to do where the operating system takes no such path."""
+
 UNWRITABLE = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free some of your quota on that disk",
@@ -64,7 +67,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        _fail(f"robodiff {command}: error: a path holds a NUL character, which no path may; choose another path", 2)
     except OSError as error:
+        if error.errno in UNUSABLE:
+            reason = f"{str(error.filename)[:80]}: {os.strerror(error.errno)}; {UNUSABLE[error.errno]}"
+            _fail(f"robodiff {command}: error: {reason}", 2)
         if error.errno not in UNWRITABLE:
             raise
         again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"

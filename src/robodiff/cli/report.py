@@ -5,6 +5,7 @@ from pathlib import Path
 
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
+from robodiff.documents import FilePath
 from robodiff.evaluation.runs import CONFIG_FILE
 
 
@@ -19,22 +20,22 @@ class ReportOptions(Options):
 
     positional = ("runs",)
 
-    runs: list[str]
+    runs: list[FilePath]
     """Folders of runs."""
-    out: str = "comparison.html"
+    out: FilePath = "comparison.html"
     """The page that compares several runs."""
 
 
 def run(arguments: list[str]) -> None:
     """Parse, write, say where."""
     options = read_options(ReportOptions, "report", arguments)
-    folders = [Path(run).expanduser() for run in options.runs]
+    folders = [Path(run) for run in options.runs]
     if len(folders) == 1:
         print(f"written: {report(folders[0])}")
         return
     from robodiff.report.comparison import write_comparison  # needs matplotlib
 
-    print(f"written: {write_comparison(folders, Path(options.out).expanduser())}")
+    print(f"written: {write_comparison(folders, Path(options.out))}")
 
 
 def report(folder: Path) -> Path:

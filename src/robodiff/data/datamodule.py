@@ -139,10 +139,7 @@ class WindowLoader:
     def __len__(self) -> int:
         """Return the batches in an epoch."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
-        batches = max(1, whole + (rest >= self.least * self.world_size))
-        if self.limit is None:
-            return batches
-        return min(batches, self.limit if isinstance(self.limit, int) else max(1, round(self.limit * batches)))
+        return limited(max(1, whole + (rest >= self.least * self.world_size)), self.limit)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, first = divmod(self.position(), len(self))
@@ -164,6 +161,13 @@ class WindowLoader:
             key: _take(tensor, every if key == ACTION else observed, device) for key, tensor in self.tensors.items()
         }
         return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), device)}
+
+
+def limited(batches: int, limit: int | float | None) -> int:
+    """Return how many batches a limit leaves of an epoch: a number, or a share, of at least one batch."""
+    if limit is None:
+        return batches
+    return min(batches, limit if isinstance(limit, int) else max(1, round(limit * batches)))
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.results import Latency, Sampled
 from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+from robodiff.policies.checkpoint import load_with_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 from robodiff.policies.runtime import draw_noise
@@ -26,10 +26,9 @@ BATCH, BATCH_OF_IMAGES = 64, 16
 
 def open_policy(path: str | Path, config: SamplingConfig) -> tuple[DiffusionPolicy, Sampled]:
     """Return the policy to measure, and what a result says of it."""
-    folder = find_policy(path)
-    policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    policy, fingerprint = load_with_hash(path, config.device, sampler=config.sampler, steps=config.steps)
     return policy, Sampled(
-        policy=policy_hash(folder),
+        policy=fingerprint,
         sampler=policy.config.noise_scheduler_type,
         steps=policy.config.inference_steps,
         device=f"{policy.device.type} ({describe_machine(str(policy.device))})",

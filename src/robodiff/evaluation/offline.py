@@ -16,9 +16,10 @@ import torch
 from rich.console import Console
 
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
+from robodiff.data.provenance import ACCEPT, digest, divide, numbers_of, read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.evaluation.chunks import (
     check_features,
     check_finite,
@@ -37,6 +38,7 @@ from robodiff.evaluation.results import (
     read_result,
     write_result,
 )
+from robodiff.evaluation.runs import run_of
 from robodiff.files import locked
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import bar
@@ -44,6 +46,8 @@ from robodiff.progress import bar
 HELD_OUT = "held out from its training"
 TRAINED_ON = "all of which it was trained on, for none were held out"
 OTHERS = "of another recording than its run's"
+KNOWN = "{seen} of which it was trained on".format
+NEVER_SEEN = "which it was never trained on; its recording has changed since"
 """What the episodes are to the policy."""
 SPREAD_WINDOWS = 256
 """Windows at which a second chunk is sampled."""
@@ -56,6 +60,7 @@ def evaluate_offline(
     config: OfflineConfig,
     own: bool,
     console: Console | None = None,
+    accept_changed_data: bool = False,
 ) -> OfflineResult:
     """Compare a policy's actions with recorded ones and write ``offline.json`` to ``out``.
 
@@ -69,6 +74,7 @@ def evaluate_offline(
         own: ``source`` is what the policy was trained on; the episodes that were held out are measured, or all of them
             where none were. Else it is another recording, all of whose episodes are measured.
         console: where progress is shown.
+        accept_changed_data: measure although ``source`` has changed since training, where it was never trained on.
 
     Returns:
         What was written to ``offline.json``.
@@ -85,6 +91,7 @@ def evaluate_offline(
             raise
         advice = "if it was moved, give its new path in the run's config.yaml; --data PATH measures on another one"
         raise RobodiffError(f"{error}\n{advice}") from None
+    trained_on, chosen, which = _choose(policy_path, source, episodes, own, accept_changed_data)
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
@@ -92,10 +99,6 @@ def evaluate_offline(
         earlier = read_result(out, OfflineResult).evaluated.data
         if earlier != episodes.source:
             raise UsageError(f"{out}: holds what was measured on {earlier}; give --out FOLDER for {episodes.source}")
-    trained_on, chosen = source.split(episodes)
-    which = HELD_OUT if own and len(chosen) else TRAINED_ON if own else OTHERS
-    if which != HELD_OUT:
-        trained_on = chosen = source.chosen(episodes)
     every = Windows(episodes.episode_ends, shape, chosen)
     count = min(config.windows, len(every))
     picks = np.arange(count) * len(every) // count
@@ -120,6 +123,36 @@ def evaluate_offline(
     return result
 
 
+def _choose(
+    policy_path: str | Path, source: DataConfig, episodes: Episodes, own: bool, accepted: bool
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the places of the episodes for the mean action and of those to measure, and what they are to the policy.
+
+    Raises:
+        RobodiffError: the run's recording has changed since, and that was not accepted.
+    """
+    run = run_of(Path(policy_path))
+    recorded = read_trained_on(run) if run is not None else None
+    if not own:
+        chosen, known = source.chosen(episodes), recorded.numbers_trained_on if recorded else set()
+        seen = sum(numbers_of(each) in known for each in digest(episodes, chosen.tolist()).values())
+        return chosen, chosen, KNOWN(seen=f"{seen:,}") if seen else OTHERS
+    if recorded is None:
+        notice(
+            f"{run or policy_path}: does not say which episodes it was trained on, as later versions do; taken to be "
+            "those that its configuration says"
+        )
+    division = divide(source, episodes, recorded)
+    if not accepted:
+        advice = f"give it back as it was, or measure on what it was never trained on: {ACCEPT}"
+        division.check(episodes.source, advice)
+    used = np.union1d(division.seen, division.unseen)
+    if not len(division.unseen):
+        return used, used, TRAINED_ON
+    mean_of = division.seen if len(division.seen) else used
+    return mean_of, division.unseen, NEVER_SEEN if division.changes else HELD_OUT
+
+
 def measure(
     policy: DiffusionPolicy,
     episodes: Episodes,
@@ -142,7 +175,7 @@ def measure(
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
     asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
-    with bar(console, "chunks", len(asked)) as advance:
+    with bar(console, "chunks", len(asked), "measuring how long a chunk takes") as advance:
         chunks = sample_chunks(policy, episodes, windows, asked, seed, advance=advance)
     check_finite(episodes, windows.now[asked[:, 0]], chunks)
     sampled, again = chunks[: len(picks)], chunks[len(picks) :]  # (W, n, Da), (S, n, Da)

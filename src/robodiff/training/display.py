@@ -60,6 +60,7 @@ class ProgressLine(Callback):
         self._task = TaskID(0)
         self._clock = 0.0  # when the last line was printed
         self._pace_shown = False
+        self._loss = ""  # the latest, in words
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the bar."""
@@ -77,8 +78,9 @@ class ProgressLine(Callback):
             return
         self._clock = now
         (seconds, rate), step, total = self.throughput.pace, trainer.global_step, pl_module.total_steps
-        loss = trainer.callback_metrics.get("train/loss")  # None until it is logged
-        text = f"epoch {trainer.current_epoch}  {'' if loss is None else f'loss {float(loss):.4f}  '}{rate}"
+        loss = trainer.callback_metrics.get("train/loss")  # None, or NaN in a new epoch, until it is logged
+        self._loss = self._loss if loss is None or loss.isnan() else f"loss {float(loss):.4f}  "
+        text = f"epoch {trainer.current_epoch}  {self._loss}{rate}"
         if self.bar is not None:
             self.bar.update(self._task, completed=step, total=total, description=text)
         elif total is None:

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from robodiff.data.cache import memory_free
-from robodiff.data.datamodule import WindowDataModule
+from robodiff.data.datamodule import WindowDataModule, limited
 from robodiff.data.episodes import ACTION
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
@@ -31,7 +31,7 @@ from robodiff.machine import describe_machine
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
-from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Rollouts, RunLength
+from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
@@ -83,15 +83,16 @@ def fit(
         _check_folder(run, resume)
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
-    shown = [RunLength(config.trainer, new_length), throughput, ProgressLine(console, throughput)]
-    last = Checkpoints(run, config.trainer, rollouts)  # which keeps what all others have done
-    trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])
+    length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
+    shown = length, throughput, ProgressLine(console, throughput)
+    trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])  # the last keeps what all have done
     seed_everything(config.seed_everything, verbose=False)
     checkpoint = run / CHECKPOINT if resume and os.path.lexists(run / CHECKPOINT) else None  # none: killed before it
     recorded = read_trained_on(run) if resume else None
     data = _data(config, recorded)
     _check_recording(run, data, recorded, accept_changed_data)
     module = _module(config, data, pretrained=checkpoint is None)
+    length.measuring = _measuring(config, data)
     with locked(run) if primary else nullcontext():
         step = 0 if checkpoint is None else _check_checkpoint(run, checkpoint, module, recorded, new_length)
         if primary:
@@ -154,6 +155,22 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     if trainer.compile:
         module.compile_networks()
     return module
+
+
+def _measuring(config: FitConfig, data: WindowDataModule) -> Measuring:
+    """Estimate what measuring costs: with its gradient a window takes as long as three that are only looked at."""
+    model, trainer, rollout = config.model, config.trainer, config.rollout
+    step = 3 * data.largest_batch * trainer.accumulate_grad_batches
+    batches = -(-len(data.val_windows) // config.data.val_batch_size)
+    windows = min(len(data.val_windows), limited(batches, trainer.limit_val_batches) * config.data.val_batch_size)
+    validation = windows * (1 + model.inference_steps) / step
+    rollouts = 0.0
+    if rollout.env is not None:
+        chunks = rollout.episodes * -(-(get_env_spec(rollout.env).max_steps or 0) // model.n_action_steps)
+        rollouts = chunks * model.inference_steps / step
+    epoch = limited(-(-len(data.train_windows) // data.largest_batch), trainer.limit_train_batches)
+    each_epoch = validation / trainer.check_val_every_n_epoch + rollouts / rollout.every_n_epochs
+    return Measuring(validation + rollouts, each_epoch * trainer.accumulate_grad_batches / epoch)
 
 
 def _check_size(outline: DiffusionPolicy) -> None:

@@ -84,6 +84,16 @@ class PolicyTraining(LightningModule):
         for network in self.policy.networks:
             network.compile()
 
+    def on_train_start(self) -> None:
+        """Go on without measuring, where the run had no time for it."""
+        if not self.measures:
+            self.trainer.limit_val_batches = 0
+
+    def stop_measuring(self) -> None:
+        """Neither validate nor roll out: the time allows none of it, and the last policy is kept."""
+        self.measures, self.trainer.limit_val_batches = False, 0
+        notice("in this time the policy cannot be measured, too: no validation, no rollouts; the last one is kept")
+
     def set_length(self, steps: int) -> None:
         """Tell how many optimizer steps the run has."""
         self.total_steps = steps

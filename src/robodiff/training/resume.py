@@ -44,10 +44,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
 
-    def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read what ``fit`` has checked already."""
-        return read_checkpoint(Path(path))
-
 
 def read_checkpoint(path: Path, sealed: bool = False) -> dict[str, Any]:
     """Return what a checkpoint holds; its tensors stay on disk until they are used, and nothing of it is executed.
