@@ -139,7 +139,7 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     """
     model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
     features, fps = data.episodes.features, data.episodes.fps
-    with torch.device("meta"):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # the weights depend on the seed alone
         _check_size(model.make_policy(features, fps))
     policy = model.make_policy(features, fps)
     policy.fit_normalizer(data.episodes, data.train_windows)
