@@ -142,7 +142,7 @@ class Draft:
 
     def _leave(self, part: str, options: Collection[str]) -> None:
         """Drop the choice of episodes where the options name another recording: it was made of the one before."""
-        own, given = self.values.get(part, {}), "data.episodes" in self.given
+        own, given = self.values.get(part, {}), "data.episodes" in self.given or "episodes" in options
         if part == "data" and PLACES & {*options} and not given and own.pop("episodes", None) is not None:
             notice("data.episodes of the configuration was for its own recording; all episodes of this one are used")
 
