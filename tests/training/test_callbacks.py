@@ -119,7 +119,7 @@ def test_a_step_of_several_batches_is_taken_whole(monkeypatch: pytest.MonkeyPatc
 def test_measuring_counts_in_a_time_budget(monkeypatch: pytest.MonkeyPatch, each: float, at_end: float) -> None:
     measures = each * at_end <= 75
     steps, took = steps_in(monkeypatch, 5, lambda _: each, measuring=Measuring(at_end, at_end / 1000))
-    assert STOPPED == ([] if measures else [True])
+    assert ([] if measures else [True]) == STOPPED
     if measures:
         whole = took * (1 + at_end / 1000) + each * at_end
         assert 298 - 2 * each <= whole <= 304 + each  # the steps that were timed had no share taken off

@@ -30,3 +30,6 @@ def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     trainer.callback_metrics["train/loss"] = torch.tensor(torch.nan)
     line.on_train_batch_end(trainer, module)
     assert out.getvalue().count("loss 0.5000") == 2  # the latest that is known
+    trainer.global_step = 123
+    line.on_train_batch_end(trainer, module)
+    assert "step 123, the last; now the policy is measured and saved\n" in out.getvalue()

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,7 +114,7 @@ def load_with_hash(
             policy = config.make_policy(described.features, described.fps)
     except UsageError as error:
         raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
-    weights = _weights(folder / WEIGHTS_FILE, stored.weights, policy, described.weights_sha256)
+    weights = _weights(folder / WEIGHTS_FILE, stored, policy, described.weights_sha256)
     policy.load_state_dict(weights, assign=True)
     asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
     changes = {key: value for key, value in asked.items() if value is not None}
@@ -161,10 +162,14 @@ class _Stored:
     def hash(self) -> str:
         return hashlib.sha256(self.config + self.weights).hexdigest()[:16]
 
+    @cached_property
+    def weights_sha256(self) -> str:
+        return hashlib.sha256(self.weights).hexdigest()
+
     @property
     def belong_together(self) -> bool:
         """Whether the configuration holds the hash of the weights; what is broken is told by those who read it."""
-        return hashlib.sha256(self.weights).hexdigest().encode() in self.config
+        return self.weights_sha256.encode() in self.config
 
 
 def _read(folder: Path) -> _Stored:
@@ -200,16 +205,16 @@ def _described(path: Path, content: bytes) -> tuple[PolicyFile, PolicyConfig]:
         raise UsageError(f"{str(error).rstrip('.')}; {origin.remedy}") from None
 
 
-def _weights(path: Path, content: bytes, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
+def _weights(path: Path, stored: _Stored, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
     """Return the weights in a file: whole, finite, saved with config.json, and stored as ``outline`` lays them out."""
     with reading(path, "a safetensors file"):
-        weights = load(content)
+        weights = load(stored.weights)
     outlines = outline.state_dict()
     if misfits := shape_misfits(weights, outlines):
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {misfits[0]}; {_REMEDY}")
     if (broken := _first_not_finite(weights)) is not None:
         raise RobodiffError(f"{path}: {broken} holds values that are not finite; train again or take an earlier policy")
-    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+    if sha256 not in (None, stored.weights_sha256):
         raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}: another sha256; {_REMEDY}")
     # A file keeps no memory format, and channels last convolve faster.
     return {

@@ -73,6 +73,8 @@ class ProgressLine(Callback):
         """Tell how far it is."""
         if len(self.throughput.recent) > self.throughput.warmup_batches:
             self._show_pace(trainer)
+        if trainer.global_step == pl_module.total_steps:
+            say(self.console, f"step {pl_module.total_steps}, the last; now the policy is measured and saved")
         now = time.monotonic()
         if now - self._clock < (0.5 if self.bar else SECONDS_BETWEEN_LINES):
             return
