@@ -290,6 +290,8 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
         ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
         ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
         ((run, "--data", data, "--data.agents", "0"), 2, "Did you mean"),
+        ((run, "--data", data, "--accept_changed_data"), 2, "--accept_changed_data is for the run's own recording"),
+        ((run, "--env", "pusht", "--accept_changed_data"), 2, "--accept_changed_data is for the run's own recording"),
         ((run, "--windows", 0), 2, "--windows: expected int >= 1 or null; found 0"),
         ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
         ((tmp_path / "state",), 2, "give --data PATH to compare with recorded actions, or --env ENV"),

@@ -92,6 +92,9 @@ class EvalOptions(Options):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for {kind}; {remedy} --env, or leave it out")
 
+        if self.accept_changed_data and (self.env is not None or self.data is not None):
+            raise UsageError("--accept_changed_data is for the run's own recording; leave it out, or --env and --data")
+
     @property
     def config(self) -> EvalConfig | OfflineConfig:
         """What of it says how to measure."""
