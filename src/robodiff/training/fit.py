@@ -28,14 +28,13 @@ from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
-from robodiff.networks.layers import shape_misfits
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
 from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
-from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv, read_checkpoint
+from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv, check_checkpoint
 
 LIGHTNING_OPTIONS = (
     *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "accumulate_grad_batches"),
@@ -94,7 +93,7 @@ def fit(
     module = _module(config, data, pretrained=checkpoint is None)
     length.measuring = _measuring(config, data)
     with locked(run) if primary else nullcontext():
-        step = 0 if checkpoint is None else _check_checkpoint(run, checkpoint, module, recorded, new_length)
+        step = 0 if checkpoint is None else check_checkpoint(run, checkpoint, module, recorded, new_length)
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
@@ -225,38 +224,6 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
     if resume and not (run / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
-
-
-def _check_checkpoint(
-    run: Path, checkpoint: Path, module: PolicyTraining, recorded: TrainedOn | None, new_length: bool
-) -> int:
-    """Return how many optimizer steps a checkpoint has done.
-
-    Raises:
-        UsageError: these are all, and no more are asked for.
-        RobodiffError: it cannot be read, is of another run, or does not fit the run's configuration.
-    """
-    content = read_checkpoint(checkpoint, sealed=recorded is not None)
-    try:
-        step, total = int(content["global_step"]), content["robodiff"]["total_steps"]
-        misfits = shape_misfits(content["state_dict"], module.state_dict())
-        owner = content["robodiff"].get("run", "")
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise RobodiffError(f"{checkpoint}: is not a checkpoint of robodiff\nbegin a new run") from None
-    if owner != (recorded.run if recorded else ""):
-        remedy = "put back its own; to go on with the other one, resume its folder"
-        raise RobodiffError(f"{checkpoint}: is of another run than {run}\n{remedy}")
-    if misfits:
-        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        remedy = f"put back {run / CONFIG_FILE} as it was, or begin a new run"
-        raise RobodiffError(f"{checkpoint}: does not fit the configuration: {misfits[0]}{more}\n{remedy}")
-    if recorded is None:
-        notice(
-            f"{run}: does not say what it was trained on, as later versions do; its recording may have changed since"
-        )
-    if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
-    return step
 
 
 def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger]:

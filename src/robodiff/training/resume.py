@@ -14,8 +14,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from robodiff.errors import RobodiffError, first_line
+from robodiff.data.provenance import TrainedOn
+from robodiff.errors import RobodiffError, UsageError, first_line, notice
+from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import naming, read_rows, reading, replacing
+from robodiff.networks.layers import shape_misfits
+from robodiff.training.module import PolicyTraining
 
 COLUMNS: list[str] = [
     *("epoch", "global_step"),
@@ -66,6 +70,38 @@ def read_checkpoint(path: Path, sealed: bool = False) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a broken archive raises many kinds
         raise RobodiffError(f"{path}: cannot be read: {first_line(error)[:200]}\n{remedy}") from None
+
+
+def check_checkpoint(
+    run: Path, checkpoint: Path, module: PolicyTraining, recorded: TrainedOn | None, new_length: bool
+) -> int:
+    """Return how many optimizer steps a checkpoint has done.
+
+    Raises:
+        UsageError: these are all, and no more are asked for.
+        RobodiffError: it cannot be read, is of another run, or does not fit the run's configuration.
+    """
+    content = read_checkpoint(checkpoint, sealed=recorded is not None)
+    try:
+        step, total = int(content["global_step"]), content["robodiff"]["total_steps"]
+        misfits = shape_misfits(content["state_dict"], module.state_dict())
+        owner = content["robodiff"].get("run", "")
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise RobodiffError(f"{checkpoint}: is not a checkpoint of robodiff\nbegin a new run") from None
+    if owner != (recorded.run if recorded else ""):
+        remedy = "put back its own; to go on with the other one, resume its folder"
+        raise RobodiffError(f"{checkpoint}: is of another run than {run}\n{remedy}")
+    if misfits:
+        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        remedy = f"put back {run / CONFIG_FILE} as it was, or begin a new run"
+        raise RobodiffError(f"{checkpoint}: does not fit the configuration: {misfits[0]}{more}\n{remedy}")
+    if recorded is None:
+        notice(
+            f"{run}: does not say what it was trained on, as later versions do; whether that has changed is not known"
+        )
+    if total is not None and step >= total and not new_length:
+        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
+    return step
 
 
 class MetricsCsv(Logger):
