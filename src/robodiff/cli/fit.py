@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
-from robodiff.documents import Above, AtMost, Between, FilePath
+from robodiff.documents import Above, AtMost, FilePath
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import config_file
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
@@ -44,7 +44,7 @@ class FitOptions(Options):
     data: str | None = None
     """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub. Or the
     class of the data, where --data.<option> says the rest."""
-    seed_everything: Annotated[int, Between(0, 2**32 - 1)] | None = None
+    seed_everything: int | None = None
     """Seed of everything random in training; the configuration's, or 42, when not given."""
     plugin: str | None = None
     """A Python file or module with models, data formats, environments or samplers of your own; may be repeated."""

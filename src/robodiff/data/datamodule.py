@@ -47,9 +47,10 @@ class WindowDataModule(LightningDataModule):
         self.limit, self.val_limit = limit_train_batches, limit_val_batches
         episodes = read_sound(config, observation_keys)
         self.division = divide(config, episodes, recorded)
+        self.train_episodes = self.division.to_train
         self.shape = config.window(shape, episodes.fps)
         self.episodes = with_past_action(episodes, observation_keys, self.shape.frame_stride)
-        self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_train)
+        self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_hold_out)
         if len(self.train_windows) == 0:
             raise UsageError(f"{self.episodes.source}: all episodes that are left were held out; begin a new run")

@@ -23,7 +23,7 @@ from robodiff.policies.diffusion import DiffusionPolicy
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-TRIES, SECONDS_BETWEEN_TRIES = 20, 0.05
+TRIES, SECONDS_BETWEEN_TRIES = 10, 0.05
 """A policy is replaced in the time of two renames; a broken one is known when it is the same twice."""
 _REMEDY = "copy the whole folder again from where it comes from"
 
@@ -175,19 +175,23 @@ class _Stored:
 def _read(folder: Path) -> _Stored:
     """Read a policy; one that is being replaced by the next, as a run's is, is read again."""
     stored: _Stored | None = None
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         last, place = stored, standing(folder)
         try:
-            stored = _Stored((place / CONFIG_FILE).read_bytes(), (place / WEIGHTS_FILE).read_bytes())
-        except FileNotFoundError:
+            stored = _Stored(*(_bytes(place / name) for name in (CONFIG_FILE, WEIGHTS_FILE)))
+            if stored.belong_together or stored == last:
+                return stored
+        except RobodiffError:
+            if attempt == TRIES - 1:
+                raise
             stored = None
-        if stored is not None and (stored.belong_together or stored == last):
-            return stored
         time.sleep(SECONDS_BETWEEN_TRIES)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):  # it says which is missing, or cannot be read
-        with reading(folder / name, "a file of a policy"):
-            (folder / name).read_bytes()
     raise RobodiffError(f"{folder}: is being written to; load it again when that has ended")
+
+
+def _bytes(path: Path) -> bytes:
+    with reading(path, "a file of a policy"):
+        return path.read_bytes()
 
 
 def _described(path: Path, content: bytes) -> tuple[PolicyFile, PolicyConfig]:

@@ -66,6 +66,7 @@ class RunLength(Callback):
     def __init__(self, config: TrainerConfig, new_length: bool = False, measuring: Measuring | None = None) -> None:
         self.config, self.new_length = config, new_length  # although the checkpoint brings one
         self.measuring = measuring or Measuring()
+        self._affords = True  # whether there is time to measure
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
 
@@ -90,18 +91,17 @@ class RunLength(Callback):
                 if pl_module.device.type == "cuda":
                     torch.cuda.synchronize()  # the step has been queued, not done
                 self._step_ends.append(time.monotonic())
-            if (measured := trainer.strategy.broadcast(self._measured())) is not None:
-                steps, measures = measured
-                if not measures:
+            steps, affords = trainer.strategy.broadcast((self._measured(), self._affords))
+            if steps is not None:
+                if not affords:
                     pl_module.stop_measuring()
                 pl_module.set_length(max(step, self._resumed + steps))
         if pl_module.total_steps is not None and step >= pl_module.total_steps:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1  # what the run ends with is validated, in whichever epoch that is
 
-    def _measured(self) -> tuple[int, bool] | None:
-        """Return the steps that the time budget allows, and whether it allows to measure what comes of them; None while
-        too few of them have been timed.
+    def _measured(self) -> int | None:
+        """Return the steps that the time budget allows; None while too few of them have been timed.
 
         Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute. Measuring
         at the end may take ``MEASURING`` of it; where it would take longer there is none.
@@ -113,9 +113,10 @@ class RunLength(Callback):
         durations = np.diff(ends[min(self.warmup_steps, len(ends) // 2) :])
         seconds = float(np.median(durations)) if len(durations) else spent
         at_end = seconds * self.measuring.at_end
-        if at_end > MEASURING * budget:
-            return len(ends) + max(0, int((budget - spent) / seconds)), False
-        return len(ends) + max(0, int((budget - spent - at_end) / (seconds * (1 + self.measuring.each_step)))), True
+        self._affords = at_end <= MEASURING * budget
+        if self._affords:
+            spent, seconds = spent + at_end, seconds * (1 + self.measuring.each_step)
+        return len(ends) + max(0, int((budget - spent) / seconds))
 
 
 class Rollouts(Callback):

@@ -185,7 +185,7 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     """Return what is trained on what, in a few lines."""
     pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
     observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
-    episodes, windows, held_out = map(len, (data.division.to_train, data.train_windows, data.val_windows))
+    episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
         f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
         f"policy: observes {', '.join(observed)}; {sum(p.numel() for p in policy.parameters()):,} parameters"
