@@ -21,3 +21,20 @@ def test_without_a_terminal_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch)
     with bar(Console(file=out), "episodes", 4) as show:
         show(2)
     assert out.getvalue().startswith("2/4 episodes  ")
+    assert out.getvalue().endswith(" min left\n")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_estimate_before_anything_is_known_and_no_silence_after_all(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr("robodiff.progress.SECONDS_BETWEEN_LINES", 0.0)
+    out = io.StringIO()
+    with bar(Console(file=out, force_terminal=terminal, width=120), "episodes", 4, "drawing videos") as show:
+        show(0)
+        assert "left" not in out.getvalue()
+        assert "0 episodes/s" not in out.getvalue()
+        show(3)
+        assert "drawing videos" not in out.getvalue()
+        show(4)
+    assert "drawing videos\n" in out.getvalue().replace("\r", "")

@@ -11,7 +11,7 @@ import codecs
 import functools
 import inspect
 import json
-import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ import msgspec
 import yaml
 
 from robodiff.errors import RobodiffError, UsageError, first_line, nearest
-from robodiff.files import reading, replacing
+from robodiff.files import check_file, replacing
 
 T = TypeVar("T")
 
@@ -64,9 +64,14 @@ def FromTo(least: float, end: float) -> msgspec.Meta:
     return msgspec.Meta(ge=least, lt=end)
 
 
-def NotEmpty() -> msgspec.Meta:
-    """Ask for at least one value."""
-    return msgspec.Meta(min_length=1)
+def NotEmpty(most: int | None = None) -> msgspec.Meta:
+    """Ask for at least one value, and at most so many."""
+    return msgspec.Meta(min_length=1, max_length=most)
+
+
+_PATH = msgspec.Meta(extra={"path": True})
+FilePath = Annotated[str, _PATH]
+"""The path of a file or folder: ``~`` in it is the home folder, however it is written and whatever reads it."""
 
 
 class FieldErrors(UsageError):
@@ -166,9 +171,9 @@ def convert(value: Any, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         _convert_values(value, kind)  # says in which key of a mapping it is
         raise ValueError(_reworded(str(error), value, kind)) from None
-    if isinstance(converted, float | int | tuple | list) and not _finite(converted):
+    if not _finite(converted):
         raise ValueError(f"expected {in_words(kind)}, finite and within 64 bits; found {brief(value)}")
-    return converted
+    return _expanded(converted) if _is_path(kind) else converted
 
 
 def _convert_values(value: Any, kind: Any) -> None:
@@ -201,10 +206,22 @@ def parse(text: str, kind: Any) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    """Tell whether numbers are finite, and whole ones such that 64 bits hold them."""
+    """Tell whether all numbers in a value are finite and, as whole ones, within 64 bits."""
+    if isinstance(value, dict):
+        value = [*value.values()]
     if isinstance(value, list | tuple):
         return all(map(_finite, value))
-    return abs(value) < 2**63 if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
+    return not isinstance(value, float | int) or abs(value) < 2**63
+
+
+def _is_path(kind: Any) -> bool:
+    """Tell whether an annotation is ``FilePath``, or has it among others."""
+    return _PATH in getattr(kind, "__metadata__", ()) or any(map(_is_path, get_args(kind)))
+
+
+def _expanded(value: Any) -> Any:
+    """Return a path, or each of several, with the home folder in place of ``~``."""
+    return [*map(_expanded, value)] if isinstance(value, list) else os.path.expanduser(value) if value else value
 
 
 @functools.cache
@@ -258,15 +275,25 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     Raises:
         RobodiffError: it cannot be read, or is not of that type; the message names the place and ends with ``advice``.
     """
+    check_file(path)
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+    return decode_json(path, content, kind, advice)
+
+
+def decode_json(path: Path, content: bytes, kind: type[T], advice: str) -> T:
+    """Return what a JSON file holds, as ``read_json`` does, where its bytes were read already."""
     value = None
     try:
-        with reading(path, "a JSON file"):
-            content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-        value = msgspec.json.decode(content)
+        value = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8))
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise RobodiffError(f"{path}: {_reworded(str(error), value)}; {advice}") from None
-    except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
+    except UsageError as error:
+        raise RobodiffError(f"{path}: {error}; {advice}") from None
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
 
 
@@ -282,6 +309,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UsageError: it cannot be read, is not YAML, or exceeds the limits; it says where.
     """
+    check_file(path)
     try:
         return load_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -413,6 +441,14 @@ def in_words(kind: Any) -> str:
 
 
 def _bounds(meta: Any) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of", "min_length": "of length >="}
+    signs = {
+        "ge": ">=",
+        "gt": ">",
+        "le": "<=",
+        "lt": "<",
+        "multiple_of": "a multiple of",
+        "min_length": "of length >=",
+        "max_length": "of length <=",
+    }
     given = [f"{sign} {getattr(meta, name)}" for name, sign in signs.items() if getattr(meta, name, None) is not None]
     return f" {' and '.join(given)}" if given else ""

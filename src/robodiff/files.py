@@ -79,10 +79,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
     Raises:
         RobodiffError: the file is missing, is not ``what``, or is damaged.
     """
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a device or a pipe has no end
-        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
+    check_file(path)
     try:
-        _refuse_pointer(path)
         yield
     except BlockingIOError:
         raise RobodiffError(f"{path}: another process is writing to it; wait until it has ended") from None
@@ -90,7 +88,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         for inner in path.rglob("*") if path.is_dir() else ():
-            _refuse_pointer(inner)
+            check_file(inner)
         text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         problem = (
             f"is not {what}, or a broken one: {text.splitlines()[0][:200]}" if os.path.exists(path) else "is missing"
@@ -142,16 +140,23 @@ def read_rows(path: Path, needed: str) -> list[dict[str, str]]:
     Raises:
         RobodiffError: its head has not the column that is needed.
     """
-    text = path.read_text(errors="replace") if path.exists() else ""
     with reading(path, "a CSV file"):
+        text = path.read_text(errors="replace") if path.exists() else ""
         rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
         if rows.fieldnames is not None and needed not in rows.fieldnames:
             raise RobodiffError(f"{path}: has no column {needed!r}; mend its first line, or move it elsewhere")
         return [row for row in rows if None not in row and None not in row.values()]
 
 
-def _refuse_pointer(path: Path) -> None:
-    if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_POINTER):
+def check_file(path: Path) -> None:
+    """Refuse what has no end, a device or a pipe, and what only stands for a file.
+
+    Raises:
+        RobodiffError: it is neither a file nor a folder, or a pointer of Git LFS.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
+    if os.path.isfile(path) and os.path.getsize(path) < 1024 and path.read_bytes().startswith(_POINTER):
         advice = "fetch what it stands for with git lfs pull, in its repository"
         raise RobodiffError(f"{path}: is a pointer of Git LFS, not the file itself; {advice}")
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,18 +24,34 @@ def per_second(number: float, unit: str) -> str:
 
 
 @contextmanager
-def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number done so far."""
+def bar(console: Console, unit: str, total: int, then: str = "") -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number done so far; what is not known before the first is not told.
+
+    Args:
+        console: where it is shown.
+        unit: what is counted.
+        total: how many there are.
+        then: what comes when all are done, and is said at that moment.
+    """
     start = last = time.monotonic()
 
     def rate(done: int) -> str:
-        return per_second(done / max(time.monotonic() - start, 1e-9), unit)
+        return per_second(done / max(time.monotonic() - start, 1e-9), unit) if done else ""
+
+    def show(update: Callable[[int], None], done: int) -> None:
+        update(done)
+        if done >= total and then:
+            say(console, then)
 
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(unit, total=total)
-            yield lambda done: progress.update(task, completed=done, description=f"{unit}  {rate(done)}")
+
+            def update(done: int) -> None:
+                progress.update(task, completed=done, description=f"{unit}  {rate(done)}")
+
+            yield partial(show, update)
         return
 
     def line(done: int) -> None:
@@ -42,7 +59,7 @@ def bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int], Non
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = (now - start) / max(done, 1) * (total - done) / 60
-            say(console, f"{done}/{total} {unit}  {rate(done)}  {left:.1f} min left")
+            left = f"  {rate(done)}  {(now - start) / done * (total - done) / 60:.1f} min left" if done else ""
+            say(console, f"{done}/{total} {unit}{left}")
 
-    yield line
+    yield partial(show, line)

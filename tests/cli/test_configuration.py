@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from robodiff.cli.configuration import Draft
 
@@ -144,3 +145,50 @@ def test_another_recording_takes_nothing_from_the_one_before() -> None:
     )
     draft.set_part("data", "lerobot/pusht")
     assert draft.values["data"] == {"repo_id": "lerobot/pusht", "val_split": 0}
+
+
+@pytest.mark.kind("a preset's choice of episodes applied to another recording")
+@pytest.mark.parametrize(
+    ("options", "episodes"),
+    [
+        ((), [0, 1, 2, 3, 4]),
+        (("--data", "RECORDING"), None),
+        (("--data.root", "RECORDING"), None),
+        (("--data.repo_id", "somebody/else"), None),
+        (("--data", "ZarrConfig", "--data.path", "RECORDING"), None),
+        (("--data", "{class_path: ZarrConfig, init_args: {path: RECORDING}}"), None),
+        (("--data", "{class_path: ZarrConfig, init_args: {path: RECORDING, episodes: [3]}}"), [3]),
+        (("--data.episodes", "[1]", "--data.root", "RECORDING"), [1]),
+        (("--data.root", "RECORDING", "--data.init_args.episodes", "[1]"), [1]),
+        (("--data", "RECORDING", "--data.episodes", "[2]"), [2]),
+    ],
+)
+def test_a_choice_of_episodes_belongs_to_its_own_recording(
+    robodiff: Run, recording: Path, options: tuple[str, ...], episodes: list[int] | None
+) -> None:
+    words = [word.replace("RECORDING", str(recording)) for word in options]
+    code, printed, err = robodiff("fit", "--config", "pusht_cpu", *words, "--print_config")
+    assert code == 0, err
+    assert yaml.safe_load(printed)["data"]["init_args"]["episodes"] == episodes
+
+
+@pytest.mark.kind("sizes that memory has no room for")
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ([8] * 14, "of length <= 13"),
+        ([8] * 5000, "of length <= 13"),
+        ([2**14] * 3, "parameters, which take"),
+        ([2**40], "<= 16384"),
+        ([], "of length >= 1"),
+    ],
+    ids=["14", "5000", "large", "huge", "none"],
+)
+def test_sizes_of_networks_are_bounded(
+    robodiff: Run, recording: Path, tmp_path: Path, dims: list[int], message: str
+) -> None:
+    code, _, err = robodiff("fit", "--config", "pusht_keypoints", "--data.path", recording, "--rollout.env", "null",
+                            "--run", tmp_path / "run", "--model.down_dims", dims)  # fmt: skip
+    assert (code, message in err, "Traceback" in err) == (2, True, False), err
+    assert len(err) < 1000
+    assert not (tmp_path / "run").exists()

@@ -36,6 +36,20 @@ def test_every_window_once_and_as_many_batches_on_every_rank() -> None:
         assert set(together[:-1]) <= {batch_size * world_size}
 
 
+@pytest.mark.kind("an epoch's rest that batch normalisation cannot learn from")
+@pytest.mark.parametrize("windows", range(1, 26))
+def test_a_rest_of_one_window_goes_with_the_batch_before(windows: int) -> None:
+    for world_size, batch_size in product((1, 2), (2, 4, 8)):
+        ranks = loaders(windows, batch_size, world_size)
+        for rank in ranks:
+            rank.least = 2
+        batches = [[len(batch[ACTION]) for batch in rank] for rank in ranks]
+        assert [*map(len, batches)] == [len(rank) for rank in ranks]
+        assert sum(map(sum, batches)) == windows
+        if windows >= 2 * world_size:
+            assert min(size for sizes in batches for size in sizes) >= 2
+
+
 def loader(limit: int | float | None, position: int = 0) -> WindowLoader:
     """Batches of 4 of the windows at the 38 frames of an episode, the epoch's number added to each."""
     windows = Windows(np.array([38]), WindowShape(1, 1, 1))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.conftest import use_env
 
+from robodiff.envs import pool as pool_module
 from robodiff.envs.pool import EnvPool, useful_workers
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.spec import get_env_spec
@@ -143,3 +144,19 @@ def test_actions_are_joined_in_the_order_of_the_ids_whatever_the_environment_has
     for name in ("two_agents", "turned"):
         get_env_spec(f"team:{name}").make([]).step(np.arange(4.0))
     assert taken == [[0, 1, 2, 3], [2, 3, 0, 1]]
+
+
+@pytest.mark.kind("a worker that is killed")
+def test_a_killed_worker_takes_its_sibling_along(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(pool_module, "SECONDS_TO_END", 1.0)
+    pool = EnvPool(get_env_spec("pusht"), KEYS[1:], range(60), workers=2)
+    pool.reset(dict.fromkeys(range(60), 1))
+    (first, _, _), (second, connection, share) = pool._workers
+    first.kill()
+    with pytest.raises(RobodiffError, match="a process that steps environments died"):
+        pool.step(dict.fromkeys(range(60), np.zeros(2)))
+    connection.send(("step", dict.fromkeys(share, np.zeros(2))))  # more images than a pipe takes: it is stuck
+    pool.close()
+    assert not first.is_alive()
+    assert not second.is_alive()
+    assert "Traceback" not in capfd.readouterr().err

@@ -20,6 +20,7 @@ from robodiff.data.episodes import ACTION, PAST_ACTION, Episodes, Feature
 from robodiff.data.formats import lerobot
 from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.data.formats.zarr import ZarrConfig
+from robodiff.data.provenance import TrainedOn, divide, write_trained_on
 from robodiff.data.windows import Windows
 from robodiff.documents import plain
 from robodiff.envs.pusht.spec import SPEC
@@ -194,7 +195,15 @@ def run(small_policy: Make, recording: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def record(run: Path) -> TrainedOn:
+    """Write what the run was trained on, as ``fit`` does."""
+    source = ZarrConfig(path=str(run.parent / "demos.zarr"), val_split=0.4)
+    write_trained_on(run, found := divide(source, source.read(), None).found)
+    return found
+
+
 def test_held_out_episodes_of_a_run(run: Path, robodiff: Run) -> None:
+    record(run)
     code, out, err = robodiff("eval", run)
     assert (code, err) == (0, "")
     found = json.loads((run / "eval" / "offline-seed100000-n2000" / "offline.json").read_text())
@@ -283,6 +292,8 @@ def test_refused(run: Path, robodiff: Run, small_policy: Make, tmp_path: Path) -
         ((run, "--layout", "pusht"), 2, "--layout says more of the recording that --data names; give --data"),
         ((run, "--data.agent", "0"), 2, "--data.agent says more of the recording that --data names"),
         ((run, "--data", data, "--data.agents", "0"), 2, "Did you mean"),
+        ((run, "--data", data, "--accept_changed_data"), 2, "--accept_changed_data is for the run's own recording"),
+        ((run, "--env", "pusht", "--accept_changed_data"), 2, "--accept_changed_data is for the run's own recording"),
         ((run, "--windows", 0), 2, "--windows: expected int >= 1 or null; found 0"),
         ((run, "--data", tmp_path / "absent.zarr"), 1, "absent.zarr: no such file or folder"),
         ((tmp_path / "state",), 2, "give --data PATH to compare with recorded actions, or --env ENV"),
@@ -344,3 +355,58 @@ def test_episodes_of_a_recording_have_a_folder_of_their_own(
         evaluated = json.loads((run / "eval" / f"offline-demos.zarr{folder}-seed100000-n4/offline.json").read_text())
         assert evaluated["evaluated"]["episodes"] == ([0, 3] if more else [0, 1, 2, 3, 4, 5])
         assert "of its run's own recording, on some of which it may have been trained" in out
+
+
+def measured(run: Path, robodiff: Run, *options: object) -> tuple[int, list[int], str]:
+    """The exit code, the episodes that were measured, and all that was printed."""
+    out = run.parent / "measured"
+    shutil.rmtree(out, ignore_errors=True)
+    code, printed, err = robodiff("eval", run, "--windows", 2, "--steps", 1, "--out", out, *options)
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 2, err
+    found = json.loads((out / "offline.json").read_text())["evaluated"]["episodes"] if code == 0 else []
+    return code, found, printed + err
+
+
+@pytest.mark.kind("trained episodes called held out")
+@pytest.mark.parametrize("episodes", [7, 12, 5])
+def test_a_recording_that_grew_holds_out_what_it_held_out(run: Path, robodiff: Run, episodes: int) -> None:
+    trained = {*map(int, record(run).training)}
+    shutil.rmtree(run.parent / "demos.zarr")
+    write_recording(run.parent / "demos.zarr", episodes=episodes)
+    code, _, text = measured(run, robodiff)
+    assert (code, f"{episodes} episodes in place of 6" in text, "--accept_changed_data" in text) == (1, True, True), (
+        text
+    )
+    code, found, text = measured(run, robodiff, "--accept_changed_data")
+    assert (code, found) == (0, sorted({*range(episodes)} - trained)), text
+    assert "which it was never trained on; its recording has changed since" in text
+
+
+@pytest.mark.kind("trained episodes called held out")
+def test_another_configuration_of_the_split_changes_nothing(run: Path, robodiff: Run) -> None:
+    held_out = sorted(map(int, record(run).held_out))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("val_split: 0.4", "val_split: 0.4\n    val_split_seed: 1"))
+    assert measured(run, robodiff)[:2] == (0, held_out)
+
+
+@pytest.mark.kind("trained episodes called held out")
+def test_training_data_given_as_another_recording_is_known(run: Path, robodiff: Run, tmp_path: Path) -> None:
+    trained = len(record(run).training)
+    copy, half = tmp_path / "copy.npz", write_recording(tmp_path / "half.zarr", episodes=2)
+    assert robodiff("data", "convert", run.parent / "demos.zarr", copy)[0] == 0
+    code, found, text = measured(run, robodiff, "--data", copy)
+    assert (code, len(found), f"{trained} of which it was trained on" in text) == (0, 6, True), text
+    seen = len({"0", "1"} & {*record(run).training})
+    assert f"{seen} of which it was trained on" in measured(run, robodiff, "--data", half)[2]
+    random = np.random.default_rng(5)
+    np.savez(tmp_path / "new.npz", fps=10.0, episode_ends=[30], **{
+        "observation.state": random.normal(size=(30, 2)), "action": random.normal(size=(30, 2)),
+        "observation.environment_state": random.normal(size=(30, 16))})  # fmt: skip
+    assert "of another recording than its run's" in measured(run, robodiff, "--data", tmp_path / "new.npz")[2]
+
+
+def test_a_run_of_an_earlier_version_is_measured_with_a_note(run: Path, robodiff: Run) -> None:
+    code, found, text = measured(run, robodiff)
+    assert (code, len(found), "does not say which episodes it was trained on" in text) == (0, 2, True), text

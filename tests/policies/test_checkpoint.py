@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.policies.test_diffusion import FLOW, batch_of
 import robodiff
 from robodiff import registry
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
+from robodiff.policies.checkpoint import find_policy, load_policy, load_with_hash, policy_hash, save_policy
 from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -293,3 +294,72 @@ def test_broken_weights(saved: Path) -> None:
     file.unlink()
     with pytest.raises(RobodiffError, match=r"model\.safetensors: is missing; copy"):
         load_policy(saved)
+
+
+@pytest.mark.kind("a policy that is replaced while it is read")
+def test_a_policy_that_is_being_replaced_is_read_whole(small_policy: Make, saved: Path) -> None:
+    policies = [small_policy(), small_policy()]
+    with torch.no_grad():
+        next(policies[1].parameters()).add_(1)
+    hashes = []
+    for policy in policies:
+        save_policy(policy, saved)
+        hashes.append(policy_hash(saved))
+    done = threading.Event()
+
+    def replace() -> None:
+        while not done.is_set():
+            for policy in policies:
+                save_policy(policy, saved)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(30):
+            policy, fingerprint = load_with_hash(saved)
+            own = policies[hashes.index(fingerprint)]
+            assert next(policy.parameters()).equal(next(own.parameters()))
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.kind("a policy that is replaced while it is read")
+def test_the_hash_is_that_of_the_bytes_that_were_loaded(
+    small_policy: Make, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, other = policy_hash(saved), small_policy(n_action_steps=4)
+    make = DiffusionConfig.make_policy
+
+    def replaced_meanwhile(*arguments: object) -> DiffusionPolicy:
+        save_policy(other, saved)
+        return make(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DiffusionConfig, "make_policy", replaced_meanwhile)
+    policy, fingerprint = load_with_hash(saved)
+    assert (policy.config.n_action_steps, fingerprint) == (8, before)
+    assert policy_hash(saved) != before
+
+
+@pytest.mark.kind("weights of a type that is not known")
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "C64", "I8", "U64", "X9"])
+def test_types_that_are_not_ours_are_named(saved: Path, dtype: str) -> None:
+    file = saved / "model.safetensors"
+    edit_config(saved, weights_sha256=None)
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    name = max(header, key=lambda key: header[key].get("data_offsets", [0, 0])[1])  # the last in the file
+    entry = header[name]
+    start, _ = entry["data_offsets"]
+    count = int(np.prod(entry["shape"]))
+    entry["dtype"], entry["data_offsets"] = dtype, [start, start + (taken := int(count * SIZES.get(dtype, 1)))]
+    packed = json.dumps(header).encode()
+    file.write_bytes(len(packed).to_bytes(8, "little") + packed + data[:start] + bytes(taken))
+    with pytest.raises(RobodiffError, match=r"model\.safetensors: .*(is not a safetensors file|does not fit)") as error:
+        load_policy(saved)
+    assert len(str(error.value).splitlines()) == 1
+
+
+SIZES = {"F4": 0.5, "F6_E2M3": 0.75, "C64": 8, "U64": 8}
+"""Bytes of one number."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robodiff.training import callbacks
-from robodiff.training.callbacks import AGREE_EVERY, Checkpoints, Interrupted, RunLength
+from robodiff.training.callbacks import AGREE_EVERY, Checkpoints, Interrupted, Measuring, RunLength
 from robodiff.training.config import TrainerConfig
 
 
@@ -71,15 +71,25 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.saved[-1] == 401
 
 
+STOPPED: list[bool] = []
+"""Whether the latest run of ``steps_in`` gave up measuring."""
+
+
 def steps_in(
-    monkeypatch: pytest.MonkeyPatch, minutes: int, seconds: Callable[[int], float], batches: int = 1
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: int,
+    seconds: Callable[[int], float],
+    batches: int = 1,
+    measuring: Measuring | None = None,
 ) -> tuple[int, float]:
     """Return how many steps, of so many batches, a budget of minutes allows, and how long they take, where a batch of
     step n takes ``seconds(n)``."""
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    length = RunLength(TrainerConfig(max_time=f"00:00:{minutes:02d}:00"))
+    STOPPED.clear()
+    length = RunLength(TrainerConfig(max_time=f"00:00:{minutes:02d}:00"), measuring=measuring)
     module: Any = SimpleNamespace(total_steps=None, device=torch.device("cpu"))
+    module.stop_measuring = lambda: STOPPED.append(True)
     module.set_length = lambda steps: setattr(module, "total_steps", steps)
     trainer: Any = SimpleNamespace(global_step=0, should_stop=False, strategy=SimpleNamespace(broadcast=lambda x: x))
     length.on_train_start(trainer, module)
@@ -103,7 +113,58 @@ def test_a_step_of_several_batches_is_taken_whole(monkeypatch: pytest.MonkeyPatc
     assert steps_in(monkeypatch, 1, lambda _: 40.0, batches=4) == (1, 160.0)
 
 
+@pytest.mark.kind("a time budget that does not hold")
+@pytest.mark.parametrize("at_end", [0.0, 3.0, 100.0, 3000.0, 5000.0])
+@pytest.mark.parametrize("each", [0.02, 20.0])
+def test_measuring_counts_in_a_time_budget(monkeypatch: pytest.MonkeyPatch, each: float, at_end: float) -> None:
+    measures = each * at_end <= 75
+    steps, took = steps_in(monkeypatch, 5, lambda _: each, measuring=Measuring(at_end, at_end / 1000))
+    assert ([] if measures else [True]) == STOPPED
+    if measures:
+        whole = took * (1 + at_end / 1000) + each * at_end
+        assert 298 - 2 * each <= whole <= 304 + each  # the steps that were timed had no share taken off
+    else:
+        assert steps == 300 / each
+
+
 def test_a_slow_start_does_not_count_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     steps, took = steps_in(monkeypatch, 5, lambda step: 40.0 if step == 0 else 0.1)  # it compiles
     assert steps == pytest.approx(2600, abs=2)
     assert took == pytest.approx(300, abs=1)
+
+
+@pytest.mark.kind("a second Ctrl-C")
+def test_a_second_signal_waits_until_all_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, 1.0, saving=0.0)
+    saved: list[Path] = []
+
+    def save(path: Path) -> None:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)  # while it is written
+        saved.append(path)
+
+    run.trainer.save_checkpoint = save
+    run.checkpoints.on_train_start(run.trainer, run.module)
+    try:
+        run.train(1)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted) as stop:
+            run.train(4)
+        assert (stop.value.number, stop.value.saved, len(saved)) == (signal.SIGINT, True, 1)
+        signal.raise_signal(signal.SIGINT)  # too late: it is on its way out
+    finally:
+        run.checkpoints.teardown(run.trainer, run.module, "fit")
+
+
+@pytest.mark.kind("a second Ctrl-C")
+def test_a_second_signal_within_a_step_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, 1.0, saving=0.0)
+    run.checkpoints.on_train_start(run.trainer, run.module)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted) as stop:
+            signal.raise_signal(signal.SIGTERM)
+        assert (stop.value.number, stop.value.saved, run.saved) == (signal.SIGTERM, False, [])
+    finally:
+        run.checkpoints.teardown(run.trainer, run.module, "fit")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

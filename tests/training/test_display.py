@@ -21,6 +21,15 @@ def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     module: Any = SimpleNamespace(total_steps=None)
     line.on_train_batch_end(trainer, module)
     assert out.getvalue() == "step 3  epoch 0  8 samples/s\n"
+    trainer.callback_metrics["train/loss"] = torch.tensor(torch.nan)  # an epoch has begun
+    line.on_train_batch_end(trainer, module)
+    assert "loss" not in out.getvalue()
     trainer.callback_metrics["train/loss"], module.total_steps = torch.tensor(0.5), 123
     line.on_train_batch_end(trainer, module)
     assert out.getvalue().endswith("step 3/123  epoch 0  loss 0.5000  8 samples/s  1.0 min left\n")
+    trainer.callback_metrics["train/loss"] = torch.tensor(torch.nan)
+    line.on_train_batch_end(trainer, module)
+    assert out.getvalue().count("loss 0.5000") == 2  # the latest that is known
+    trainer.global_step = 123
+    line.on_train_batch_end(trainer, module)
+    assert "step 123, the last; now the policy is measured and saved\n" in out.getvalue()

@@ -14,6 +14,7 @@ from torch import Tensor
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_curves
+from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
 from robodiff.training import module
@@ -149,3 +150,61 @@ def test_diverging_names_what_checks_the_data(robodiff: Run, tmp_path: Path) -> 
                             "--run", tmp_path / "run")  # fmt: skip
     assert (code, "training diverged" in err) == (1, True), err
     assert err.endswith(f"look for outliers with: robodiff data check '{root}'\n")
+
+
+@pytest.mark.kind("an epoch's rest that batch normalisation cannot learn from")
+def test_batch_normalisation_never_sees_one_window_alone(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)
+    monkeypatch.setenv("ROBODIFF_CACHE", str(tmp_path / "cache"))
+    random, root, run = np.random.default_rng(0), tmp_path / "set", tmp_path / "run"
+    writer = LeRobotWriter(root, fps=10, images="png")
+    walk = random.normal(size=(5, 2)).cumsum(axis=0)
+    writer.append({"observation.image": random.integers(0, 255, (5, 3, 32, 32), np.uint8), "action": walk}, task="walk")
+    writer.close()
+    sizes: list[int] = []
+    step = PolicyTraining.training_step
+    monkeypatch.setattr(
+        PolicyTraining, "training_step", lambda *args: sizes.append(len(args[1]["action"])) or step(*args)
+    )
+    # The last map of the backbone is one pixel, so that one window alone would be one number a channel.
+    command = ["fit", *SMALL, "--data", root, "--data.val_split", 0, "--model.observation_keys", "[observation.image]",
+               "--model.use_group_norm", "false", "--model.spatial_softmax_num_keypoints", "null",
+               "--model.n_obs_steps", 1, "--model.horizon", 2,
+               "--model.n_action_steps", 2, "--trainer.max_epochs", 2, "--data.train_batch_size"]  # fmt: skip
+    code, _, err = robodiff(*command, 2, "--run", run)
+    assert code == 0, err
+    assert sizes == [2, 3] * 2
+    code, _, err = robodiff(*command, 1, "--run", tmp_path / "another")
+    assert (code, "set data.train_batch_size 2 or more" in err) == (2, True), err
+
+
+@pytest.mark.kind("a batch that is larger than the recording")
+def test_a_batch_may_be_larger_than_the_recording(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)
+    weights = []
+    for number, size in enumerate((97, 10**6)):  # all of its windows, and far more
+        run = tmp_path / str(number)
+        code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_steps", 2,
+                                "--data.train_batch_size", size, "--data.val_batch_size", size)  # fmt: skip
+        assert code == 0, err
+        weights.append(load_policy(run / "policy-last").state_dict())
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+@pytest.mark.kind("a share that is less than one batch")
+@pytest.mark.parametrize(("share", "validations"), [(0.001, 2), (1.0, 2), (0.0, 0), (0, 0)])
+def test_a_share_of_the_batches_is_at_least_one(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, validations: int
+) -> None:
+    monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)
+    run = tmp_path / "run"
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_epochs", 2,
+                            "--trainer.limit_train_batches", 0.001, "--trainer.limit_val_batches", share)  # fmt: skip
+    assert code == 0, err
+    curves = read_curves(run / "metrics.csv")
+    assert curves["train/loss"][0] == [1, 2]
+    assert len(curves.get("val/loss", ([], []))[0]) == validations

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, read_options, split
-from robodiff.documents import AtLeast, Document, hints, plain
+from robodiff.documents import AtLeast, Document, FilePath, hints, plain
 from robodiff.errors import UsageError
 
 
@@ -28,7 +28,7 @@ class CollectOptions(Options):
     """The environment, such as pusht."""
     episodes: Annotated[int, AtLeast(1)]
     """Successful demonstrations to record."""
-    out: str
+    out: FilePath
     """A folder (.zarr), or a .zip that is made at the end."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of the first; the others follow."""

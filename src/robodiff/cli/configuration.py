@@ -4,6 +4,7 @@
 imported because a file names it: ``registry.find`` knows what there is.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from robodiff.cli.foreign import CLASSES, ELSEWHERE, check_origin, translate
 from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
-from robodiff.errors import UsageError, nearest
+from robodiff.errors import UsageError, nearest, notice
 from robodiff.evaluation.runs import config_file
 from robodiff.policies.config import PolicyConfig
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig
@@ -23,6 +24,8 @@ PARTS = {"model": PolicyConfig, "data": DataConfig, "trainer": TrainerConfig, "r
 KINDS = {"model": "models", "data": "data"}
 """The parts that are of a class, each with the kind of the registry that has it."""
 LENGTHS = ("max_epochs", "max_steps", "max_time")
+PLACES = {"path", "root", "repo_id"}
+"""Options that say where a recording is."""
 OF_A_RECORDING = (
     *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes"),
     *("filter_key", "val_filter_key", "shape_meta"),
@@ -88,6 +91,7 @@ class Draft:
         if not isinstance(value, dict) or not value.keys() <= hints(PartOptions).keys():
             raise UsageError(f"{part}: expected class_path and init_args; found {brief(value)}")
         given = typed(PartOptions, value, part)
+        self._leave(part, given.init_args or {})
         if name := given.class_path:
             self.foreign += [part] if name in CLASSES else []
             self.choose(part, CLASSES.get(name, name), path=False)
@@ -131,9 +135,16 @@ class Draft:
             inner = values.get(key)
             values[key] = dict(inner) if isinstance(inner, dict) else {}
             values = values[key]
+        self._leave(part, path[:1])
         annotation = hints(kind).get(path[0]) if len(path) == 1 else Any
         # An unknown option is told with all others that do not fit.
         values[path[-1]] = text if annotation is None else read_value(option, text, annotation)
+
+    def _leave(self, part: str, options: Collection[str]) -> None:
+        """Drop the choice of episodes where the options name another recording: it was made of the one before."""
+        own, given = self.values.get(part, {}), "data.episodes" in self.given or "episodes" in options
+        if part == "data" and PLACES & {*options} and not given and own.pop("episodes", None) is not None:
+            notice("data.episodes of the configuration was for its own recording; all episodes of this one are used")
 
     def clear_length(self) -> None:
         """Drop the length of the run: another comes in its place."""

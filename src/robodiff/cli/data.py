@@ -16,7 +16,7 @@ from robodiff.data.check import examine, findings_in
 from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
-from robodiff.documents import AtLeast, hints
+from robodiff.documents import AtLeast, FilePath, hints
 from robodiff.errors import UsageError, listed, nearest, notice, printable
 from robodiff.progress import bar, say
 
@@ -43,7 +43,7 @@ class InfoOptions(Options):
 
     positional: ClassVar[tuple[str, ...]] = ("path",)
 
-    path: str
+    path: FilePath
     """A recording, or a LeRobot data set of the Hugging Face hub, such as lerobot/pusht; builtin:pusht is the one
     inside the package."""
 
@@ -78,7 +78,7 @@ class ViewOptions(InfoOptions):
       robodiff data view demos.zarr.zip --layout pusht --out demos.html
     """
 
-    out: str = "data.html"
+    out: FilePath = "data.html"
     """The page."""
 
 
@@ -95,7 +95,7 @@ class ConvertOptions(InfoOptions):
 
     positional: ClassVar[tuple[str, ...]] = ("path", "out")
 
-    out: str
+    out: FilePath
     """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder."""
     images: Literal["av1", "h264", "png"] | None = None
     """How LeRobot's format stores images; av1 when not given. png loses nothing."""

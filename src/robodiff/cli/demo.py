@@ -7,7 +7,7 @@ from typing import Annotated
 from robodiff.cli import eval as evaluation
 from robodiff.cli import fit
 from robodiff.cli.options import Options, read_options
-from robodiff.documents import Above, AtLeast
+from robodiff.documents import Above, AtLeast, FilePath
 
 PRESET = "pusht_keypoints"
 
@@ -23,7 +23,7 @@ class DemoOptions(Options):
 
     minutes: Annotated[float, Above(0)] = 5.0
     """How long to train; measuring comes on top."""
-    run: str | None = None
+    run: FilePath | None = None
     """Folder of the run; runs/demo-<date>-<time> when not given."""
     episodes: Annotated[int, AtLeast(1)] = 100
     """Episodes to measure."""

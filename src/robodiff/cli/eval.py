@@ -14,7 +14,7 @@ from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
 from robodiff.data.recordings import DataConfig, open_path, resolve
-from robodiff.documents import AtLeast, parse
+from robodiff.documents import Above, AtLeast, Between, FilePath, parse
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
 from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
@@ -49,7 +49,7 @@ class EvalOptions(Options):
     positional = ("policy",)
     further = "data."
 
-    policy: str
+    policy: FilePath
     """A run, a policy's folder, or a repository of the Hugging Face hub."""
     env: str | None = None
     """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
@@ -62,13 +62,13 @@ class EvalOptions(Options):
     """With --env: episodes stepped together, with one policy call; 100 when not given."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
-    steps: int | None = None
+    steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps, in place of the policy's own number."""
     device: str = "cpu"
     """Where the policy runs: cpu, cuda, ..."""
     videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; 3 when not given."""
-    against: str | None = None
+    against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
     same seeds or, without --env, at the same windows of a recording."""
     data: str | None = None
@@ -78,13 +78,15 @@ class EvalOptions(Options):
     """What the recording's keys are, if it does not say it itself."""
     key_map: dict[str, str] | None = None
     """Key in the recording -> name here, in its place."""
-    fps: float | None = None
+    fps: Annotated[float, Above(0)] | None = None
     """Frames per second, if the recording does not say it itself."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     windows: Annotated[int, AtLeast(1)] | None = None
     """Without --env: how many windows, evenly spread, are measured; 2000 when not given."""
-    out: str | None = None
+    accept_changed_data: bool = False
+    """Without --env: measure although the run's recording has changed since, on episodes it was never trained on."""
+    out: FilePath | None = None
     """Folder to write to; inside the run when not given."""
 
     def __post_init__(self) -> None:
@@ -95,6 +97,9 @@ class EvalOptions(Options):
         for name in IN_ENV if self.env is None else OFFLINE:
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for {kind}; {remedy} --env, or leave it out")
+
+        if self.accept_changed_data and (self.env is not None or self.data is not None):
+            raise UsageError("--accept_changed_data is for the run's own recording; leave it out, or --env and --data")
 
     @property
     def config(self) -> EvalConfig | OfflineConfig:
@@ -107,7 +112,7 @@ class EvalOptions(Options):
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(arguments)
-    out = Path(options.out).expanduser() if options.out else default_folder(options.policy, options, recording)
+    out = Path(options.out) if options.out else default_folder(options.policy, options, recording)
     if (run := run_of(Path(options.policy))) is not None:
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     console = Console()
@@ -115,6 +120,7 @@ def run(arguments: list[str]) -> Path:
         _run_in_env(options, config, out, console)
     else:
         _run_offline(options, config, recording, out, console)
+    say(console, "writing the report")
     say(console, f"report: {report_evaluation(out)}")
     return out
 
@@ -179,7 +185,8 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
 def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
     from robodiff.evaluation.evaluate import evaluate  # needs torch
 
-    with bar(console, "episodes", config.episodes) as advance:
+    then = "measuring how long a chunk takes, and drawing videos"
+    with bar(console, "episodes", config.episodes, then) as advance:
         return evaluate(policy, out, config, advance, again)
 
 
@@ -232,7 +239,7 @@ def _run_offline(
     def prepared(policy: str) -> offline.Prepared:
         source = open_path(options.data, **recording) if options.data else _recording_of_run(policy)
         which = offline.OWN if options.data is None else OWN_AGAIN if _is_own(policy, source) else OTHERS
-        return offline.prepare(policy, source, config, which)
+        return offline.prepare(policy, source, config, which, options.accept_changed_data)
 
     first = prepared(options.policy)
     if (against := options.against) is None:

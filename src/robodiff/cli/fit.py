@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
-from robodiff.documents import Above, AtMost
+from robodiff.documents import Above, AtMost, FilePath
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import config_file
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
@@ -29,12 +29,14 @@ class FitOptions(Options):
       robodiff fit --resume runs/pusht_keypoints-20260131-120000
     """
 
-    config: str | None = None
+    config: FilePath | None = None
     """A preset, or a file."""
-    run: str | None = None
+    run: FilePath | None = None
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
-    resume: str | None = None
+    resume: FilePath | None = None
     """Go on with this run; only --trainer.max_* may be changed."""
+    accept_changed_data: bool = False
+    """With --resume: go on although the recording has changed since; what was held out stays so while it is there."""
     minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
     """Train for about so long; short for --trainer.max_time."""
     model: str | None = None
@@ -68,8 +70,11 @@ def run(arguments: list[str]) -> None:
     minutes = {} if own.minutes is None else {"trainer.max_time": max_time(own.minutes)}
     if any(f"trainer.{name}" in overrides for name in LENGTHS) or minutes:
         draft.clear_length()
+    draft.given |= {option.replace(".init_args", "") for option in overrides}
     for option, text in {**overrides, **minutes}.items():
         draft.override(option, text)
+    if own.accept_changed_data and own.resume is None:
+        raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
     if own.seed_everything is not None:
         draft.top["seed_everything"] = own.seed_everything
     config = draft.build()
@@ -77,12 +82,14 @@ def run(arguments: list[str]) -> None:
         print(to_yaml(config, own.print_config), end="")
         return
     begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(own.resume or own.run or f"runs/{begun}").expanduser()
+    folder = Path(own.resume or own.run or f"runs/{begun}")
     config = replace(config, plugins=registry.plugin_words(), distributions=registry.distributions())
-    train(config, folder, own.resume is not None, bool(overrides or minutes))
+    train(config, folder, own.resume is not None, bool(overrides or minutes), own.accept_changed_data)
 
 
-def train(config: FitConfig, folder: Path, resume: bool = False, new_length: bool = False) -> None:
+def train(
+    config: FitConfig, folder: Path, resume: bool = False, new_length: bool = False, accept_changed_data: bool = False
+) -> None:
     """Train; Ctrl-C ends the process with how to go on."""
     from rich.console import Console
 
@@ -93,12 +100,15 @@ def train(config: FitConfig, folder: Path, resume: bool = False, new_length: boo
 
     console = Console()
     try:
-        primary = fit(config, folder, to_yaml(config), resume, resume and new_length, console)
+        new_length &= resume
+        primary = fit(config, folder, to_yaml(config), resume, new_length, accept_changed_data, console)
     except Interrupted as stop:
-        say(console, f"stopped and saved; go on with: robodiff fit --resume {folder}")
+        stopped = "stopped and saved" if stop.saved else "stopped; what was saved before stays"
+        say(console, f"{stopped}; go on with: robodiff fit --resume {folder}")
         raise SystemExit(128 + stop.number) from None
     if primary:
-        say(console, f"policy: {folder / 'policy'}\nreport: {report(folder)}")
+        say(console, f"policy: {folder / 'policy'}\nwriting the report")
+        say(console, f"report: {report(folder)}")
 
 
 def _begun(own: FitOptions) -> Draft:
@@ -114,7 +124,7 @@ def _resumed(own: FitOptions, overrides: dict[str, str | None]) -> Draft:
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:
         raise UsageError(f"--resume repeats the run as it was; only --trainer.max_* may change, found --{changed[0]}")
-    return read_config(config_file(Path(str(own.resume)).expanduser()))
+    return read_config(config_file(Path(str(own.resume))))
 
 
 def _help() -> str:

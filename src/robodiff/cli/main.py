@@ -20,6 +20,14 @@ COMMANDS = {
 }
 """Each is a module of this package with ``run(arguments)``."""
 
+UNUSABLE = {
+    os.strerror(errno.ENAMETOOLONG): "a path is too long; choose a shorter one",
+    os.strerror(errno.ELOOP): "the links of a path lead in a circle; remove one of them",
+    "Symlink loop": "the links of a path lead in a circle; remove one of them",
+    "null byte": "a path holds a NUL character, which no path may; choose another one",
+}
+"""What Python says of a path that no system takes, and what is told of it."""
+
 UNWRITABLE = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free some of your quota on that disk",
@@ -64,8 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except (OSError, ValueError, RuntimeError) as error:
+        if (unusable := next((words for text, words in UNUSABLE.items() if text in str(error)), None)) is not None:
+            name = "" if getattr(error, "filename", None) is None else f"{str(error.filename)[:80]}: "  # pyright: ignore
+            _fail(f"robodiff {command}: error: {name}{unusable}", 2)
+        if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
             raise
         again = "robodiff fit --resume and the run's folder" if command in ("fit", "demo") else "the same command"
         failure = f"{error.filename or 'a file'}: {os.strerror(error.errno)}; what was finished before stays"

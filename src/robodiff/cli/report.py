@@ -5,6 +5,7 @@ from pathlib import Path
 
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
+from robodiff.documents import FilePath
 from robodiff.evaluation.runs import CONFIG_FILE
 
 
@@ -20,17 +21,17 @@ class ReportOptions(Options):
 
     positional = ("runs",)
 
-    runs: list[str]
+    runs: list[FilePath]
     """Folders of runs."""
-    out: str | None = None
+    out: FilePath | None = None
     """The page to write: report.html in the folder of one run, comparison.html for several, when not given."""
 
 
 def run(arguments: list[str]) -> None:
     """Parse, write, say where."""
     options = read_options(ReportOptions, "report", arguments)
-    folders = [Path(run).expanduser() for run in options.runs]
-    page = None if options.out is None else Path(options.out).expanduser()
+    folders = [Path(run) for run in options.runs]
+    page = None if options.out is None else Path(options.out)
     if len(folders) == 1:
         print(f"written: {report(folders[0], page)}")
         return

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from robodiff.data.check import read_sound
 from robodiff.data.episodes import ACTION, with_past_action
+from robodiff.data.provenance import TrainedOn, divide
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 from robodiff.errors import UsageError
@@ -25,6 +27,8 @@ class WindowDataModule(LightningDataModule):
         observation_keys: what to read; all when None.
         seed: of the order of the training windows.
         limit_train_batches: how many batches, or which share of all, make an epoch; all when None.
+        limit_val_batches: the same of a validation; 0 validates never.
+        recorded: what a run that goes on was trained on.
     """
 
     def __init__(
@@ -34,44 +38,59 @@ class WindowDataModule(LightningDataModule):
         observation_keys: list[str] | None,
         seed: int,
         limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        recorded: TrainedOn | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
-        self.limit = limit_train_batches
-        recorded = read_sound(config, observation_keys)
-        self.shape = config.window(shape, recorded.fps)
-        self.episodes = with_past_action(recorded, observation_keys, self.shape.frame_stride)
-        self.train_episodes, held_out = config.split(self.episodes)
+        self.limit, self.val_limit = limit_train_batches, limit_val_batches
+        episodes = read_sound(config, observation_keys)
+        self.division = divide(config, episodes, recorded)
+        self.train_episodes = self.division.to_train
+        self.shape = config.window(shape, episodes.fps)
+        self.episodes = with_past_action(episodes, observation_keys, self.shape.frame_stride)
         self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
-        self.val_windows = Windows(self.episodes.episode_ends, self.shape, held_out)
+        self.val_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_hold_out)
+        if len(self.train_windows) == 0:
+            raise UsageError(f"{self.episodes.source}: all episodes that are left were held out; begin a new run")
         self._tensors: dict[str, Tensor] | None = None
 
     def train_dataloader(self) -> "WindowLoader":
         """Give every training window once an epoch, in an order that (seed, epoch) decide."""
         trainer = self.trainer
         assert trainer is not None
+        module: Any = trainer.lightning_module
         if len(self.train_windows) < trainer.world_size:
             raise UsageError(f"{self.episodes.source}: has fewer windows to train on than there are devices; use fewer")
+        if self.config.train_batch_size < module.least_windows:
+            raise UsageError("batch normalisation learns nothing from one window; set data.train_batch_size 2 or more")
         return WindowLoader(
             self._resident(),
             self.train_windows,
             self.config.train_batch_size,
             order=lambda epoch: epoch_order(len(self.train_windows), self.seed, epoch),
-            position=lambda: trainer.lightning_module.micro_batches,  # pyright: ignore[reportArgumentType]
+            position=lambda: module.micro_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             limit=self.limit,
+            least=module.least_windows,
             device=self._device,
         )
 
     def val_dataloader(self) -> "WindowLoader | list":
         """Give every held-out window once, always in the same shuffled order: the first batches are a fair sample."""
-        if len(self.val_windows) == 0:
+        if len(self.val_windows) == 0 or self.val_limit == 0:
             return []
         order = epoch_order(len(self.val_windows), self.config.val_split_seed, 0)
         size, device = self.config.val_batch_size, self._device
-        return WindowLoader(self._resident(), self.val_windows, size, lambda _: order, lambda: 0, device=device)
+        epoch = (lambda _: order), (lambda: 0)
+        return WindowLoader(self._resident(), self.val_windows, size, *epoch, limit=self.val_limit, device=device)
+
+    @property
+    def largest_batch(self) -> int:
+        """Windows that a batch has at most, on each rank."""
+        return min(self.config.train_batch_size, len(self.train_windows))
 
     @property
     def _device(self) -> torch.device:
@@ -113,16 +132,15 @@ class WindowLoader:
     """How many processes share each epoch."""
     limit: int | float | None = None
     """How many batches, or which share of all, an epoch has; all when None."""
+    least: int = 1
+    """The fewest windows on a rank that make a batch; a smaller rest of the epoch goes with the batch before."""
     device: torch.device | None = None
     """Where batches go; that of ``tensors`` when None."""
 
     def __len__(self) -> int:
-        """Return the batches in an epoch; a rest of fewer windows than ranks goes with the batch before."""
+        """Return the batches in an epoch."""
         whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
-        batches = max(1, whole + (rest >= self.world_size))
-        if self.limit is None:
-            return batches
-        return min(batches, self.limit if isinstance(self.limit, int) else max(1, round(self.limit * batches)))
+        return limited(max(1, whole + (rest >= self.least * self.world_size)), self.limit)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, first = divmod(self.position(), len(self))
@@ -130,7 +148,7 @@ class WindowLoader:
         size = self.batch_size * self.world_size
         for batch in range(first, len(self)):
             end = (batch + 1) * size
-            end = end if len(order) - end >= self.world_size else len(order)
+            end = end if len(order) - end >= self.least * self.world_size else len(order)
             yield self.gather(order[batch * size : end][self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
@@ -144,6 +162,13 @@ class WindowLoader:
             key: _take(tensor, every if key == ACTION else observed, device) for key, tensor in self.tensors.items()
         }
         return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), device)}
+
+
+def limited(batches: int, limit: int | float | None) -> int:
+    """Return how many batches a limit leaves of an epoch: a number, or a share, of at least one batch."""
+    if limit is None:
+        return batches
+    return min(batches, limit if isinstance(limit, int) else max(1, round(limit * batches)))
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

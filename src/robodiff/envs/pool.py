@@ -14,6 +14,9 @@ from robodiff.envs.spec import EnvSpec, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError
 from robodiff.machine import cores
 
+SECONDS_TO_END = 5.0
+"""What a process may take for its last step when the pool is closed."""
+
 Observation = dict[str, np.ndarray]
 
 
@@ -79,8 +82,11 @@ class EnvPool:
         """Close the environments and end the processes."""
         if self._local is not None:
             self._local.close()
-        for process, connection, _ in self._workers:
+        for _, connection, _ in self._workers:
             connection.close()  # ends its loop
+        for process, _, _ in self._workers:
+            process.join(SECONDS_TO_END)
+            process.kill()  # one that is still within a step, after another has died
             process.join()
 
     def _call(self, method: str, values: Mapping[int, Any]) -> dict[int, Any]:
@@ -147,7 +153,7 @@ def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str
     while True:
         try:
             method, values = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             break
         try:
             if local is None:
@@ -157,6 +163,9 @@ def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str
             answer = getattr(local, method)(values)
         except (RobodiffError, ModuleNotFoundError) as error:
             answer = error
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # the main process has given up
+            break
     if local is not None:
         local.close()

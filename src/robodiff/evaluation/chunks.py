@@ -15,7 +15,7 @@ from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.results import Latency
 from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash
+from robodiff.policies.checkpoint import change_sampling, load_with_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 from robodiff.policies.runtime import draw_noise
@@ -27,14 +27,12 @@ BATCH, BATCH_OF_IMAGES = 64, 16
 
 def open_policy(path: str | Path, config: SamplingConfig) -> tuple[DiffusionPolicy, Sampled]:
     """Return the policy to measure, and what a result says of it."""
-    folder = find_policy(path)
-    policy = load_policy(folder, config.device)
+    policy, fingerprint = load_with_hash(path, config.device)
     own = sampling_of(policy)
-    if config.sampler is not None or config.steps is not None:
-        policy = load_policy(folder, config.device, sampler=config.sampler, steps=config.steps)
+    change_sampling(policy, config.sampler, config.steps)
     return policy, Sampled(
         **vars(sampling_of(policy)),
-        policy=policy_hash(folder),
+        policy=fingerprint,
         device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
         own=own,
     )

@@ -19,6 +19,9 @@ HELD_OUT = "held out from its training"
 TRAINED_ON = "all of which it was trained on, for none were held out"
 OTHERS = "of another recording than its run's"
 OWN_AGAIN = "of its run's own recording, on some of which it may have been trained"
+SEEN = "of which it was trained on"
+"""After how many of the episodes it was trained on."""
+NEVER_SEEN = "which it was never trained on; its recording has changed since"
 """What the episodes of a recording are to the policy that is measured on them."""
 ANOTHER = "one may have been trained on what the other holds out; --data PATH measures both on what is new to both"
 """What to do where two were measured on different episodes."""
@@ -133,12 +136,13 @@ class EvaluatedOffline(Sampled):
 
     def what_if(self) -> list[str]:  # noqa: D102
         noise = [] if self.seed == SEED else [f"noise of seed {self.seed}"]
-        return super().what_if() + noise + ([f"on {self.data}"] if self.which in (OTHERS, OWN_AGAIN) else [])
+        return super().what_if() + noise + ([f"on {self.data}"] if self.which not in (HELD_OUT, TRAINED_ON) else [])
 
     def conditions(self) -> list[Condition]:
         """Return what an evaluation that is compared with this one must have in common with it, sampling aside."""
         numbers = ", ".join(map(str, self.episodes[:8])) + (", ..." if len(self.episodes) > 8 else "")
-        mine = self.policy if self.which == OWN_AGAIN else ""  # who knows which of them another was trained on
+        is_mixed = self.which == OWN_AGAIN or self.which.endswith(SEEN)
+        mine = self.policy if is_mixed else ""  # another may have been trained on others of them
         recorded = None if self.actions is None else (self.actions, self.which, mine)
         return [
             Condition(recorded, f"on episodes {numbers} of {self.data} ({self.which})", ANOTHER),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from robodiff.documents import AtLeast, Document
+from robodiff.documents import AtLeast, Between, Document
 
 SEED = 100_000
 """Of the first episode, unless another is asked for; rollouts during training have others."""
@@ -16,7 +16,7 @@ class SamplingConfig(Document):
     seed: Annotated[int, AtLeast(0)] = SEED
     """Of the first episode, the others follow; on recorded episodes, of the noise."""
     sampler: str | None = None
-    steps: int | None = None
+    steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps."""
     device: str = "cpu"
 

@@ -18,9 +18,10 @@ import torch
 from rich.console import Console
 
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, with_past_action
+from robodiff.data.provenance import ACCEPT, digest, divide, numbers_of, read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.evaluation.chunks import (
     check_features,
     check_finite,
@@ -29,7 +30,7 @@ from robodiff.evaluation.chunks import (
     sample_chunks,
     window_shape,
 )
-from robodiff.evaluation.conditions import HELD_OUT, OTHERS, TRAINED_ON, EvaluatedOffline
+from robodiff.evaluation.conditions import HELD_OUT, NEVER_SEEN, OTHERS, SEEN, TRAINED_ON, EvaluatedOffline
 from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.results import (
     ActionErrors,
@@ -40,6 +41,7 @@ from robodiff.evaluation.results import (
     read_result,
     write_result,
 )
+from robodiff.evaluation.runs import run_of
 from robodiff.evaluation.window_errors import WindowErrors, write_windows
 from robodiff.files import locked
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -74,12 +76,16 @@ def evaluate_offline(
     config: OfflineConfig,
     own: bool,
     console: Console | None = None,
+    accept_changed_data: bool = False,
 ) -> OfflineResult:
     """Compare a policy's actions with recorded ones; arguments and errors are those of ``prepare`` and ``run``."""
-    return run(prepare(policy_path, source, config, OWN if own else OTHERS), out, console)
+    which = OWN if own else OTHERS
+    return run(prepare(policy_path, source, config, which, accept_changed_data), out, console)
 
 
-def prepare(policy_path: str | Path, source: DataConfig, config: OfflineConfig, which: str) -> Prepared:
+def prepare(
+    policy_path: str | Path, source: DataConfig, config: OfflineConfig, which: str, accept_changed_data: bool = False
+) -> Prepared:
     """Open a policy and a recording, and choose the windows.
 
     Args:
@@ -88,6 +94,7 @@ def prepare(policy_path: str | Path, source: DataConfig, config: OfflineConfig, 
         config: at how many windows, and how the policy samples.
         which: what the recording is to the policy. ``OWN``: what it was trained on; the episodes that were held out are
             measured, or all of them where none were. Else all of its episodes are, and the result says what they are.
+        accept_changed_data: measure although ``source`` has changed since training, where it was never trained on.
 
     Raises:
         UsageError: a recording whose features, units or rate are not the policy's.
@@ -101,14 +108,10 @@ def prepare(policy_path: str | Path, source: DataConfig, config: OfflineConfig, 
             raise
         advice = "if it was moved, give its new path in the run's config.yaml; --data PATH measures on another one"
         raise RobodiffError(f"{error}\n{advice}") from None
+    trained_on, chosen, which = _choose(policy_path, source, episodes, which, accept_changed_data)
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
-    trained_on, chosen = source.split(episodes)
-    if which == OWN:
-        which = HELD_OUT if len(chosen) else TRAINED_ON
-    if which != HELD_OUT:
-        trained_on = chosen = source.chosen(episodes)
     every = Windows(episodes.episode_ends, shape, chosen)
     count = min(config.windows, len(every))
     evaluated = EvaluatedOffline(
@@ -163,6 +166,39 @@ def run(prepared: Prepared, out: Path, console: Console | None = None, again: bo
     return result
 
 
+def _choose(
+    policy_path: str | Path, source: DataConfig, episodes: Episodes, which: str, accepted: bool
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the places of the episodes for the mean action and of those to measure, and what they are to the policy.
+
+    Raises:
+        RobodiffError: the run's recording has changed since, and that was not accepted.
+    """
+    run = run_of(Path(policy_path))
+    recorded = read_trained_on(run) if run is not None else None
+    if which != OWN:
+        chosen = source.chosen(episodes)
+        if recorded is None:
+            return chosen, chosen, which
+        digests = digest(episodes, chosen.tolist()).values()
+        seen = sum(numbers_of(each) in recorded.numbers_trained_on for each in digests)
+        return chosen, chosen, f"{seen:,} {SEEN}" if seen else OTHERS
+    if recorded is None:
+        notice(
+            f"{run or policy_path}: does not say which episodes it was trained on, as later versions do; taken to be "
+            "those that its configuration says"
+        )
+    division = divide(source, episodes, recorded)
+    if not accepted:
+        advice = f"give it back as it was, or measure on what it was never trained on: {ACCEPT}"
+        division.check(episodes.source, advice)
+    used = np.union1d(division.seen, division.unseen)
+    if not len(division.unseen):
+        return used, used, TRAINED_ON
+    mean_of = division.seen if len(division.seen) else used
+    return mean_of, division.unseen, NEVER_SEEN if division.changes else HELD_OUT
+
+
 def measure(
     policy: DiffusionPolicy,
     episodes: Episodes,
@@ -187,7 +223,7 @@ def measure(
     """
     twice = np.arange(0, len(picks), -(-len(picks) // SPREAD_WINDOWS))  # (S,) places in picks
     asked = np.array([(window, 0) for window in picks] + [(window, 1) for window in picks[twice]])
-    with bar(console, "chunks", len(asked)) as advance:
+    with bar(console, "chunks", len(asked), "measuring how long a chunk takes") as advance:
         chunks = sample_chunks(policy, episodes, windows, asked, seed, advance=advance)
     check_finite(episodes, windows.now[asked[:, 0]], chunks)
     sampled, again = chunks[: len(picks)], chunks[len(picks) :]  # (W, n, Da), (S, n, Da)

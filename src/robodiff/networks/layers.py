@@ -6,12 +6,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+PLAIN_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types of numbers that can be taken for each other; eight bits and fewer mean nothing without their scale."""
+
 
 def shape_misfits(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return in words, by name, which tensors are missing, unexpected or of another shape than expected."""
-    found, wanted = ({key: tuple(value.shape) for key, value in each.items()} for each in (tensors, expected))
+    """Return in words, by name, which tensors are missing, unexpected, or of another shape or type than expected."""
+    found, wanted = ({key: _form(value) for key, value in each.items()} for each in (tensors, expected))
     names = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     return [f"{key} should be {wanted.get(key, 'absent')}, is {found.get(key, 'absent')}" for key in names]
+
+
+def _form(tensor: Tensor) -> str:
+    dtype = "" if tensor.dtype in PLAIN_FLOATS else f" {tensor.dtype}".replace("torch.", "")
+    return f"{tuple(tensor.shape)}{dtype}"
 
 
 class SinusoidalEmbedding(nn.Module):

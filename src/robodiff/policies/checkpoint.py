@@ -1,7 +1,9 @@
 """A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from robodiff import registry
 from robodiff.data.episodes import Feature
-from robodiff.documents import Above, Document, plain, read_json, typed, write_json
+from robodiff.documents import Above, Document, decode_json, plain, typed, write_json
 from robodiff.errors import RobodiffError, UsageError, first_line
 from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
@@ -21,6 +23,8 @@ from robodiff.policies.diffusion import DiffusionPolicy
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+TRIES, SECONDS_BETWEEN_TRIES = 10, 0.05
+"""A policy is replaced in the time of two renames; a broken one is known when it is the same twice."""
 _REMEDY = "copy the whole folder again from where it comes from"
 
 
@@ -89,25 +93,51 @@ def load_policy(
         RobodiffError: no policy there, or one that is broken or of another format.
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
+    return load_with_hash(path, device, sampler=sampler, steps=steps, spacing=spacing, revision=revision)[0]
+
+
+def load_with_hash(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    spacing: str | None = None,
+    revision: str | None = None,
+) -> tuple[DiffusionPolicy, str]:
+    """Load a policy as ``load_policy`` does, and return with it the ``policy_hash`` of the very bytes it is made of."""
     folder = find_policy(path, revision)
+    stored = _read(folder)
     try:
-        described, config = _read_config(folder / CONFIG_FILE)
+        described, config = _described(folder / CONFIG_FILE, stored.config)
         with torch.device("meta"):  # weights take no memory, whatever sizes are asked for; constants are real
             policy = config.make_policy(described.features, described.fps)
     except UsageError as error:
         raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
-    policy.load_state_dict(_read_weights(folder / WEIGHTS_FILE, policy, described.weights_sha256), assign=True)
+    weights = _weights(folder / WEIGHTS_FILE, stored, policy, described.weights_sha256)
+    policy.load_state_dict(weights, assign=True)
+    change_sampling(policy, sampler, steps, spacing)
+    try:
+        torch.zeros((), device=device).item()  # fails on devices that are unknown or absent, and on meta
+        return policy.to(device).eval(), stored.hash
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!s}: {first_line(error)}") from None
+
+
+def change_sampling(
+    policy: DiffusionPolicy, sampler: str | None = None, steps: int | None = None, spacing: str | None = None
+) -> None:
+    """Make a policy sample as ``load_policy`` is asked to, in what is not None.
+
+    Raises:
+        UsageError: what does not fit the policy.
+    """
     asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
     changes = {key: value for key, value in asked.items() if value is not None}
     if changes and not hasattr(policy, "set_sampler"):
-        raise UsageError(f"{folder}: the policy has no sampler that could be changed")
+        raise UsageError("the policy has no sampler that could be changed")
     if changes:
-        policy.set_sampler(replace(config, **changes))
-    try:
-        torch.zeros((), device=device).item()  # fails on devices that are unknown or absent, and on meta
-        return policy.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!s}: {first_line(error)}") from None
+        policy.set_sampler(replace(policy.config, **changes))
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
@@ -129,12 +159,54 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
 
 def policy_hash(folder: Path) -> str:
     """Return a short fingerprint of a policy's weights and configuration."""
-    content = (folder / CONFIG_FILE).read_bytes() + (folder / WEIGHTS_FILE).read_bytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+    return _read(folder).hash
 
 
-def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
-    values = read_json(path, dict[str, Any], _REMEDY)
+@dataclass(frozen=True)
+class _Stored:
+    """The bytes of a policy, both of one time."""
+
+    config: bytes
+    weights: bytes
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.config + self.weights).hexdigest()[:16]
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return hashlib.sha256(self.weights).hexdigest()
+
+    @property
+    def belong_together(self) -> bool:
+        """Whether the configuration holds the hash of the weights; what is broken is told by those who read it."""
+        return self.weights_sha256.encode() in self.config
+
+
+def _read(folder: Path) -> _Stored:
+    """Read a policy; one that is being replaced by the next, as a run's is, is read again."""
+    stored: _Stored | None = None
+    for attempt in range(TRIES):
+        last, place = stored, standing(folder)
+        try:
+            stored = _Stored(*(_bytes(place / name) for name in (CONFIG_FILE, WEIGHTS_FILE)))
+            if stored.belong_together or stored == last:
+                return stored
+        except RobodiffError:
+            if attempt == TRIES - 1:
+                raise
+            stored = None
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    raise RobodiffError(f"{folder}: is being written to; load it again when that has ended")
+
+
+def _bytes(path: Path) -> bytes:
+    with reading(path, "a file of a policy"):
+        return path.read_bytes()
+
+
+def _described(path: Path, content: bytes) -> tuple[PolicyFile, PolicyConfig]:
+    values = decode_json(path, content, dict[str, Any], _REMEDY)
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; update it")
@@ -148,18 +220,17 @@ def _read_config(path: Path) -> tuple[PolicyFile, PolicyConfig]:
         raise UsageError(f"{str(error).rstrip('.')}; {origin.remedy}") from None
 
 
-def _read_weights(path: Path, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
+def _weights(path: Path, stored: _Stored, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:
     """Return the weights in a file: whole, finite, saved with config.json, and stored as ``outline`` lays them out."""
     with reading(path, "a safetensors file"):
-        content = path.read_bytes()
-        weights = load(content)
+        weights = load(stored.weights)
     outlines = outline.state_dict()
     weights = {key: value for key, value in outlines.items() if not value.is_meta} | weights  # of later versions
     if misfits := shape_misfits(weights, outlines):
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {misfits[0]}; {_REMEDY}")
     if (broken := _first_not_finite(weights)) is not None:
         raise RobodiffError(f"{path}: {broken} holds values that are not finite; train again or take an earlier policy")
-    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+    if sha256 not in (None, stored.weights_sha256):
         raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}: another sha256; {_REMEDY}")
     # A file keeps no memory format, and channels last convolve faster.
     return {

@@ -279,7 +279,7 @@ class DiffusionConfig(PolicyConfig):
     ``horizon``, or ``n_action_steps`` with ``pred_action_steps_only``, is divisible by 2^(levels - 1).
     """
 
-    down_dims: Annotated[tuple[Channels, ...], NotEmpty()] = (256, 512, 1024)
+    down_dims: Annotated[tuple[Channels, ...], NotEmpty(most=13)] = (256, 512, 1024)
     """Channels of each level of the U-Net; each divisible by n_groups."""
     kernel_size: Literal[3, 5] = 5
     """Kernel of the convolutions over time."""

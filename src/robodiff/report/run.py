@@ -13,6 +13,7 @@ import numpy as np
 
 from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes
+from robodiff.data.provenance import divide, read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.results import OfflineResult
@@ -56,7 +57,8 @@ def write_run_report(
     run, page = read_run(folder), page or folder / REPORT_FILE
     try:
         episodes = data.read(model.observation_keys)
-        trained_on, held_out = (places.tolist() for places in data.split(episodes))
+        division = divide(data, episodes, read_trained_on(folder))
+        trained_on, held_out = division.seen.tolist(), division.unseen.tolist()
     except RobodiffError as error:
         return _write(run, page, no_data=f"They cannot be read any more: {error}")
     predictions = Predictions()

@@ -3,8 +3,9 @@
 import math
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,20 +25,33 @@ action which is not finite stopped."""
 
 SHARE = 30
 """Training takes at least so many times as long as the checkpoints of it: those of large networks take seconds."""
+MEASURING = 0.25
+"""Share of a time budget that measuring the policy at the end may take."""
 AGREE_EVERY = 20
 """Optimizer steps after which processes that train together agree on saving and stopping: to ask takes time, too."""
 
 
-class Interrupted(Exception):
-    """Ctrl-C was pressed or the process told to end, and the run has been saved.
+class Interrupted(BaseException):
+    """Ctrl-C was pressed or the process told to end.
 
     Args:
         number: of the signal.
+        saved: whether the run was saved for it; at the second signal it is not.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, saved: bool) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
+        self.number, self.saved = number, saved
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What it costs to measure a policy, as a number of optimizer steps that take as long."""
+
+    at_end: float = 0.0
+    """When the run ends: a validation, and rollouts."""
+    each_step: float = 0.0
+    """Before that, as a share of each step."""
 
 
 class RunLength(Callback):
@@ -49,8 +63,10 @@ class RunLength(Callback):
 
     warmup_steps, timed_steps = 10, 40
 
-    def __init__(self, config: TrainerConfig, new_length: bool = False) -> None:
+    def __init__(self, config: TrainerConfig, new_length: bool = False, measuring: Measuring | None = None) -> None:
         self.config, self.new_length = config, new_length  # although the checkpoint brings one
+        self.measuring = measuring or Measuring()
+        self._affords = True  # whether there is time to measure
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
 
@@ -58,7 +74,7 @@ class RunLength(Callback):
         """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
         self._resumed, self._begun = trainer.global_step, time.monotonic()
         if self.new_length:
-            pl_module.total_steps = None
+            pl_module.total_steps, pl_module.measures = None, True
         if pl_module.total_steps is not None:
             return
         if self.config.max_steps is not None:
@@ -75,7 +91,10 @@ class RunLength(Callback):
                 if pl_module.device.type == "cuda":
                     torch.cuda.synchronize()  # the step has been queued, not done
                 self._step_ends.append(time.monotonic())
-            if (steps := trainer.strategy.broadcast(self._measured())) is not None:
+            steps, affords = trainer.strategy.broadcast((self._measured(), self._affords))
+            if steps is not None:
+                if not affords:
+                    pl_module.stop_measuring()
                 pl_module.set_length(max(step, self._resumed + steps))
         if pl_module.total_steps is not None and step >= pl_module.total_steps:
             trainer.should_stop = True
@@ -84,7 +103,8 @@ class RunLength(Callback):
     def _measured(self) -> int | None:
         """Return the steps that the time budget allows; None while too few of them have been timed.
 
-        Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute.
+        Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute. Measuring
+        at the end may take ``MEASURING`` of it; where it would take longer there is none.
         """
         ends, budget, spent = self._step_ends, self.config.seconds, time.monotonic() - self._begun
         long = (ends and spent > budget) or (len(ends) >= 3 and spent > budget / 10)  # one step is taken in any case
@@ -92,6 +112,10 @@ class RunLength(Callback):
             return None
         durations = np.diff(ends[min(self.warmup_steps, len(ends) // 2) :])
         seconds = float(np.median(durations)) if len(durations) else spent
+        at_end = seconds * self.measuring.at_end
+        self._affords = at_end <= MEASURING * budget
+        if self._affords:
+            spent, seconds = spent + at_end, seconds * (1 + self.measuring.each_step)
         return len(ends) + max(0, int((budget - spent) / seconds))
 
 
@@ -107,7 +131,7 @@ class Rollouts(Callback):
         """Roll out and log."""
         self.latest = None
         due = (trainer.current_epoch + 1) % self.config.every_n_epochs == 0 or trainer.should_stop
-        if not (due and pl_module.trained_span.is_last):  # before that nothing can act
+        if not (due and pl_module.measures and pl_module.trained_span.is_last):  # before that nothing can act
             return
         pl_module.average.eval()
         seeds = range(self.config.seed, self.config.seed + self.config.episodes)
@@ -135,6 +159,7 @@ class Checkpoints(Callback):
         self._pause = 60 * config.checkpoint_every_minutes  # seconds until the next checkpoint
         self._begun_at = 0  # batches of earlier processes
         self._signal: int | None = None  # SIGINT or SIGTERM, once it has come
+        self._saving = False
         self._previous_handlers: dict[int, Any] = {}
 
     @property
@@ -151,11 +176,12 @@ class Checkpoints(Callback):
         self.best, self.worse_in_a_row = state_dict["best"], state_dict["worse_in_a_row"]
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
-        """Honour Ctrl-C and SIGTERM between training steps from here on; the second time, at once."""
+        """Honour Ctrl-C and SIGTERM between training steps from here on; the second time at once, or when saved."""
 
         def interrupt(number: int, _: Any) -> None:
+            if self._signal is not None and not self._saving:
+                self._interrupt(number, saved=False)
             self._signal = number
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):  # SLURM, docker and systemd send the second
             self._previous_handlers[number] = signal.signal(number, interrupt)
@@ -178,7 +204,7 @@ class Checkpoints(Callback):
         if due or number is not None:
             self._checkpoint(trainer, pl_module)
         if number is not None:
-            raise Interrupted(number)
+            self._interrupt(number, saved=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Judge what this epoch measured, and keep what is worth it."""
@@ -204,6 +230,12 @@ class Checkpoints(Callback):
             signal.signal(number, handler)
         self._previous_handlers.clear()
 
+    def _interrupt(self, number: int, saved: bool) -> NoReturn:
+        """End the run; further signals come too late, until ``teardown`` gives them back."""
+        for each in self._previous_handlers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number, saved)
+
     def _score(self, trainer: Trainer, module: PolicyTraining) -> float | None:
         if self.rollouts is not None:
             latest = self.rollouts.latest
@@ -214,12 +246,15 @@ class Checkpoints(Callback):
 
     def _checkpoint(self, trainer: Trainer, module: PolicyTraining) -> None:
         """Save; the policies come first, for they refuse what is not finite, of which no checkpoint is made, either."""
-        begun = time.monotonic()
-        module.check_finite()
-        self._save_policy(trainer, module, "policy-last")
-        if self.best is None:
-            self._save_policy(trainer, module, "policy")
-        trainer.save_checkpoint(self.run / CHECKPOINT)
+        begun, self._saving = time.monotonic(), True
+        try:
+            module.check_finite()
+            self._save_policy(trainer, module, "policy-last")
+            if self.best is None:
+                self._save_policy(trainer, module, "policy")
+            trainer.save_checkpoint(self.run / CHECKPOINT)
+        finally:
+            self._saving = False
         self._saved_at = time.monotonic()
         if self._pause:  # 0 is to save after every step, whatever it costs
             self._pause = max(60 * self.config.checkpoint_every_minutes, SHARE * (self._saved_at - begun))

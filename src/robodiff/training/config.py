@@ -19,7 +19,8 @@ class TrainerConfig(Document):
     max_steps: Annotated[int, AtLeast(1)] | None = None
     """Stop after this many optimizer steps."""
     max_time: str | None = None
-    """Stop after about this time of training, DD:HH:MM:SS; it becomes a number of steps after the first ones."""
+    """Stop after about this time, DD:HH:MM:SS, with what measuring takes of it; it becomes a number of steps after the
+    first ones."""
     accelerator: str = "auto"
     """cpu, cuda, mps or auto."""
     devices: int | str = "auto"

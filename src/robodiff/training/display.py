@@ -60,6 +60,7 @@ class ProgressLine(Callback):
         self._task = TaskID(0)
         self._clock = 0.0  # when the last line was printed
         self._pace_shown = False
+        self._loss = ""  # the latest, in words
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Start the bar."""
@@ -72,13 +73,16 @@ class ProgressLine(Callback):
         """Tell how far it is."""
         if len(self.throughput.recent) > self.throughput.warmup_batches:
             self._show_pace(trainer)
+        if trainer.global_step == pl_module.total_steps:
+            say(self.console, f"step {pl_module.total_steps}, the last; now the policy is measured and saved")
         now = time.monotonic()
         if now - self._clock < (0.5 if self.bar else SECONDS_BETWEEN_LINES):
             return
         self._clock = now
         (seconds, rate), step, total = self.throughput.pace, trainer.global_step, pl_module.total_steps
-        loss = trainer.callback_metrics.get("train/loss")  # None until it is logged
-        text = f"epoch {trainer.current_epoch}  {'' if loss is None else f'loss {float(loss):.4f}  '}{rate}"
+        loss = trainer.callback_metrics.get("train/loss")  # None, or NaN in a new epoch, until it is logged
+        self._loss = self._loss if loss is None or loss.isnan() else f"loss {float(loss):.4f}  "
+        text = f"epoch {trainer.current_epoch}  {self._loss}{rate}"
         if self.bar is not None:
             self.bar.update(self._task, completed=step, total=total, description=text)
         elif total is None:

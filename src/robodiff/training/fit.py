@@ -17,10 +17,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from robodiff.data.datamodule import WindowDataModule
+from robodiff.data.cache import memory_free
+from robodiff.data.datamodule import WindowDataModule, limited
 from robodiff.data.episodes import ACTION
+from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
-from robodiff.errors import RobodiffError, UsageError, first_line
+from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
@@ -28,17 +30,19 @@ from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
-from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Rollouts, RunLength
+from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
-from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv
+from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv, check_checkpoint
 
 LIGHTNING_OPTIONS = (
     *("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm", "precision", "accumulate_grad_batches"),
-    *("check_val_every_n_epoch", "limit_val_batches", "log_every_n_steps"),
+    *("check_val_every_n_epoch", "log_every_n_steps"),
 )
 """Options of ``TrainerConfig`` that Lightning has by the same name."""
+COPIES = 5
+"""The weights, their average and gradient, and the two averages of Adam."""
 
 
 def fit(
@@ -47,6 +51,7 @@ def fit(
     config_yaml: str,
     resume: bool = False,
     new_length: bool = False,
+    accept_changed_data: bool = False,
     console: Console | None = None,
 ) -> bool:
     """Train, and fill the folder of the run.
@@ -57,6 +62,7 @@ def fit(
         config_yaml: ``config`` as text, kept in the run so that it repeats the run alone.
         resume: go on from the last checkpoint.
         new_length: a resumed run takes its length from ``config``, not from its checkpoint.
+        accept_changed_data: a resumed run goes on although its recording has changed; what was held out stays so.
         console: where progress is shown.
 
     Returns:
@@ -76,19 +82,23 @@ def fit(
         _check_folder(run, resume)
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
-    shown = [RunLength(config.trainer, new_length), throughput, ProgressLine(console, throughput)]
-    last = Checkpoints(run, config.trainer, rollouts)  # which keeps what all others have done
-    trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])
+    length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
+    shown = length, throughput, ProgressLine(console, throughput)
+    trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])  # the last keeps what all have done
     seed_everything(config.seed_everything, verbose=False)
-    model, limit = config.model, config.trainer.limit_train_batches
-    data = WindowDataModule(config.data, model.window, model.observation_keys, config.seed_everything, limit)
-    checkpoint = run / CHECKPOINT if resume and (run / CHECKPOINT).is_file() else None  # none: killed before it
+    checkpoint = run / CHECKPOINT if resume and os.path.lexists(run / CHECKPOINT) else None  # none: killed before it
+    recorded = read_trained_on(run) if resume else None
+    data = _data(config, recorded)
+    _check_recording(run, data, recorded, accept_changed_data)
     module = _module(config, data, pretrained=checkpoint is None)
+    length.measuring = _measuring(config, data)
     with locked(run) if primary else nullcontext():
-        step = _resumed_step(run, checkpoint, new_length)
+        step = 0 if checkpoint is None else check_checkpoint(run, checkpoint, module, recorded, new_length)
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
+            if checkpoint is None or recorded is not None:  # of a run that kept no record nobody knows it
+                write_trained_on(run, data.division.found)
         say(console, describe(module.policy, data))
         trainer.loggers = _loggers(config.trainer, run, step)
         with naming(run), _compiling():
@@ -96,6 +106,26 @@ def fit(
         if primary:
             _write_facts(run, trainer, module, throughput)
     return primary
+
+
+def _data(config: FitConfig, recorded: TrainedOn | None) -> WindowDataModule:
+    """Return the recording, divided as the run that goes on has recorded it."""
+    model, trainer = config.model, config.trainer
+    limits = trainer.limit_train_batches, trainer.limit_val_batches
+    how = model.window, model.observation_keys, config.seed_everything, *limits
+    return WindowDataModule(config.data, *how, recorded)
+
+
+def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
+    """Refuse to go on with a recording that is not what the run was trained on, unless that was accepted."""
+    source, division = data.episodes.source, data.division
+    before, now = (recorded or division.found).features, division.found.features
+    if {key: each.shape for key, each in before.items()} != {key: each.shape for key, each in now.items()}:
+        division.check(source, "give it back as it was, or begin a new run: a network keeps its sizes")
+    if not accepted:
+        division.check(source, f"give it back as it was, or train on with what it is now: fit --resume {run} {ACCEPT}")
+    elif division.changes:
+        notice(f"{source}: has changed since the run was trained on it: {division.summary}; trained on as it is now")
 
 
 def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> PolicyTraining:
@@ -107,19 +137,48 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         pretrained: the run begins, with the weights that ``pretrained_backbone_weights`` names.
     """
     model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
-    policy = model.make_policy(data.episodes.features, data.episodes.fps)
+    features, fps = data.episodes.features, data.episodes.fps
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # the weights depend on the seed alone
+        _check_size(model.make_policy(features, fps))
+    policy = model.make_policy(features, fps)
     policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained:
         policy.load_pretrained_backbones()
     if config.rollout.env is not None:
         check_fit(policy, get_env_spec(config.rollout.env))
     actions = torch.from_numpy(data.episodes.arrays[ACTION][data.train_windows.episode_frames]).double()
-    variance, batch_size = policy.representation.variance(actions), config.data.train_batch_size
+    variance, batch_size = policy.representation.variance(actions), data.largest_batch
     options = trainer.gradient_clip_val, batch_size, variance, trainer.sample_every_n_epochs
     module = PolicyTraining(policy, config.seed_everything, *options)
+    module.run = data.division.found.run
     if trainer.compile:
         module.compile_networks()
     return module
+
+
+def _measuring(config: FitConfig, data: WindowDataModule) -> Measuring:
+    """Estimate what measuring costs: with its gradient a window takes as long as three that are only looked at."""
+    model, trainer, rollout = config.model, config.trainer, config.rollout
+    step = 3 * data.largest_batch * trainer.accumulate_grad_batches
+    batches = -(-len(data.val_windows) // config.data.val_batch_size)
+    windows = min(len(data.val_windows), limited(batches, trainer.limit_val_batches) * config.data.val_batch_size)
+    validation = windows * (1 + model.inference_steps) / step
+    rollouts = 0.0
+    if rollout.env is not None:
+        chunks = rollout.episodes * -(-(get_env_spec(rollout.env).max_steps or 0) // model.n_action_steps)
+        rollouts = chunks * model.inference_steps / step
+    epoch = limited(-(-len(data.train_windows) // data.largest_batch), trainer.limit_train_batches)
+    each_epoch = validation / trainer.check_val_every_n_epoch + rollouts / rollout.every_n_epochs
+    return Measuring(validation + rollouts, each_epoch * trainer.accumulate_grad_batches / epoch)
+
+
+def _check_size(outline: DiffusionPolicy) -> None:
+    """Refuse a network that memory has no room for, before it is made; ``outline`` takes none."""
+    size = sum(tensor.nbytes for tensor in outline.state_dict().values())
+    needed, free = COPIES * size, memory_free()
+    if needed > free:
+        gigabytes = f"{needed / 1e9:.1f} GB to be trained, and {free / 1e9:.1f} GB of memory are free"
+        raise UsageError(f"the policy has {size // 4:,} parameters, which take {gigabytes}; choose a smaller one")
 
 
 def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
@@ -165,25 +224,6 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
     if resume and not (run / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
-
-
-def _resumed_step(run: Path, checkpoint: Path | None, new_length: bool) -> int:
-    """Return how many optimizer steps a checkpoint has done.
-
-    Raises:
-        UsageError: these are all, and no more are asked for.
-        RobodiffError: it cannot be read.
-    """
-    if checkpoint is None:
-        return 0
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        step, total = content["global_step"], content["robodiff"]["total_steps"]
-    except Exception as error:  # a broken archive raises many kinds
-        raise RobodiffError(f"{checkpoint}: cannot be read: {first_line(error)}; train anew (policies stay)") from None
-    if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
-    return step
 
 
 def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger]:

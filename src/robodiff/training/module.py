@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robodiff.data.check import words_of
 from robodiff.data.datamodule import send
@@ -67,13 +68,31 @@ class PolicyTraining(LightningModule):
         self.register_buffer("action_weights", weights.float(), persistent=False)
         self.micro_batches = 0  # batches seen in all epochs
         self.total_steps: int | None = None  # optimizer steps of the run, once it is known
+        self.measures = True  # whether there is time to validate and to roll out
+        self.run = ""  # as ``TrainedOn.run``
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
         self._earlier_seconds, self._begun = 0.0, time.monotonic()
+
+    @property
+    def least_windows(self) -> int:
+        """How many windows a rank needs in a batch: two for batch normalisation that is trained."""
+        normalising = [each for each in self.policy.modules() if isinstance(each, _BatchNorm)]
+        return 2 if any(parameter.requires_grad for each in normalising for parameter in each.parameters()) else 1
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile``; the average, which acts on batches of other sizes, stays as it is."""
         for network in self.policy.networks:
             network.compile()
+
+    def on_train_start(self) -> None:
+        """Go on without measuring, where the run had no time for it."""
+        if not self.measures:
+            self.trainer.limit_val_batches = 0
+
+    def stop_measuring(self) -> None:
+        """Neither validate nor roll out: the time allows none of it, and the last policy is kept."""
+        self.measures, self.trainer.limit_val_batches = False, 0
+        notice("in this time the policy cannot be measured, too: no validation, no rollouts; the last one is kept")
 
     def set_length(self, steps: int) -> None:
         """Tell how many optimizer steps the run has."""
@@ -207,14 +226,14 @@ class PolicyTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
-        names = ("micro_batches", "total_steps", "seconds")
+        names = ("micro_batches", "total_steps", "seconds", "measures", "run")
         checkpoint["robodiff"] = {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from where the run stood."""
         kept = checkpoint["robodiff"]
         self.micro_batches, self.total_steps = kept["micro_batches"], kept["total_steps"]
-        self._earlier_seconds = kept["seconds"]
+        self._earlier_seconds, self.measures = kept["seconds"], kept.get("measures", True)
 
     def _is_logged(self) -> bool:
         """Tell whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""

@@ -1,7 +1,9 @@
 """What makes a run survive being killed: whole checkpoints, and a metrics file that goes on where it stopped."""
 
 import csv
+import hashlib
 import io
+import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from robodiff.files import naming, read_rows, replacing
+from robodiff.data.provenance import TrainedOn
+from robodiff.errors import RobodiffError, UsageError, first_line, notice
+from robodiff.evaluation.runs import CONFIG_FILE
+from robodiff.files import naming, read_rows, reading, replacing
+from robodiff.networks.layers import shape_misfits
+from robodiff.training.module import PolicyTraining
 
 COLUMNS: list[str] = [
     *("epoch", "global_step"),
@@ -23,15 +30,78 @@ COLUMNS: list[str] = [
 """What is logged of every run, in the order of the columns of metrics.csv."""
 
 
+_SEAL = b"robodiff sha256 "
+_SEAL_LENGTH = len(_SEAL) + 2 * hashlib.sha256().digest_size
+"""The hash of a checkpoint is the comment of the zip archive that it is: so no kill comes between the two."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are either whole or not there."""
+    """Checkpoints that are either whole or not there, and say so themselves."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Write beside ``path``, sync, rename."""
         content = io.BytesIO()  # torch.save to a file that cannot be written raises no OSError
         torch.save(checkpoint, content)
+        content.seek(-2, io.SEEK_END)  # where a zip archive tells the length of its comment
+        content.write(_SEAL_LENGTH.to_bytes(2, "little"))
+        content.write(_SEAL + hashlib.sha256(content.getbuffer()).hexdigest().encode())
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+
+
+def read_checkpoint(path: Path, sealed: bool = False) -> dict[str, Any]:
+    """Return what a checkpoint holds; its tensors stay on disk until they are used, and nothing of it is executed.
+
+    Args:
+        path: of the file.
+        sealed: it must hold its own hash, which those of earlier versions do not.
+
+    Raises:
+        RobodiffError: it cannot be read, or is not as it was written.
+    """
+    remedy = "begin a new run; the policies of this one stay"
+    with reading(path, "a checkpoint"):  # refuses what is no file
+        pass
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            seal, sha256 = content[-_SEAL_LENGTH:], hashlib.sha256(memoryview(content)[:-_SEAL_LENGTH])
+        if seal != _SEAL + sha256.hexdigest().encode() and (sealed or seal.startswith(_SEAL)):
+            raise ValueError("it is not as it was written, by its sha256")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a broken archive raises many kinds
+        raise RobodiffError(f"{path}: cannot be read: {first_line(error)[:200]}\n{remedy}") from None
+
+
+def check_checkpoint(
+    run: Path, checkpoint: Path, module: PolicyTraining, recorded: TrainedOn | None, new_length: bool
+) -> int:
+    """Return how many optimizer steps a checkpoint has done.
+
+    Raises:
+        UsageError: these are all, and no more are asked for.
+        RobodiffError: it cannot be read, is of another run, or does not fit the run's configuration.
+    """
+    content = read_checkpoint(checkpoint, sealed=recorded is not None)
+    try:
+        step, total = int(content["global_step"]), content["robodiff"]["total_steps"]
+        misfits = shape_misfits(content["state_dict"], module.state_dict())
+        owner = content["robodiff"].get("run", "")
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise RobodiffError(f"{checkpoint}: is not a checkpoint of robodiff\nbegin a new run") from None
+    if owner != (recorded.run if recorded else ""):
+        remedy = "put back its own; to go on with the other one, resume its folder"
+        raise RobodiffError(f"{checkpoint}: is of another run than {run}\n{remedy}")
+    if misfits:
+        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        remedy = f"put back {run / CONFIG_FILE} as it was, or begin a new run"
+        raise RobodiffError(f"{checkpoint}: does not fit the configuration: {misfits[0]}{more}\n{remedy}")
+    if recorded is None:
+        notice(
+            f"{run}: does not say what it was trained on, as later versions do; whether that has changed is not known"
+        )
+    if total is not None and step >= total and not new_length:
+        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
+    return step
 
 
 class MetricsCsv(Logger):
