@@ -197,7 +197,7 @@ def test_evaluation_of_a_policy_without_its_run(run: Path, robodiff: Run, tmp_pa
                               "--videos", 0, "--out", tmp_path / "measured")  # fmt: skip
     assert code == 0, err
     assert f"report: {tmp_path / 'measured' / 'report.html'}" in out
-    assert "1 episodes of pusht" in (tmp_path / "measured" / "report.html").read_text()
+    assert "1 episode of pusht" in (tmp_path / "measured" / "report.html").read_text()
 
 
 def test_what_is_no_run(run: Path, robodiff: Run, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def evaluate(
         environment=config.env,
         environment_version=spec.version(),
         success_means=spec.success,
+        success_reward=spec.success_reward,
         first_seed=config.seed,
         num_envs=config.num_envs,
     )

@@ -23,11 +23,12 @@ from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
 from robodiff.report.pages import write_page
 from robodiff.report.predictions import Predictions, draw_predictions
-from robodiff.report.recording import describe, histograms
+from robodiff.report.recording import describe, movements
+from robodiff.text import counted
 
 REPORT_FILE = "report.html"
 SAMPLES = 8
-_MOST_HISTOGRAMS = 8  # of each key
+_MOST_DIMENSIONS = 9  # of each key, in panels of their own
 _MOST_ERRORS = 8  # lines in one panel
 _MOST_VIDEO_BYTES = 30_000_000
 
@@ -91,7 +92,7 @@ def _write(run: Run, **demonstrations: Any) -> Path:
         videos=_videos(answer, run.folder) if answer else [],
         others=len(run.evaluations) - len(measured),
         comparisons=_comparisons(measured),
-        curves=figures.curves({run.name: run.curves}),
+        curves=figures.curves({run.name: run.curves}, answer.result.evaluated.success_reward if answer else None),
         offline=_offline(run),
         samples=SAMPLES,
         evaluations=run.evaluations,
@@ -135,8 +136,8 @@ def _failing(evaluation: Evaluation) -> dict[str, Any]:
     failures = sorted((e for e in episodes if not e.success), key=lambda e: -e.max_reward)
     seeds = [episode.seed for episode in episodes]
     return {
-        "scores": figures.scores(episodes),
-        "seeds": f"{min(seeds)} to {max(seeds)}",
+        "scores": figures.scores(episodes, evaluation.result.evaluated.success_reward),
+        "seeds": f"seeds {min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}",
         "failures": failures,
         "median": float(np.median([e.max_reward for e in failures])) if failures else 0.0,
     }
@@ -149,7 +150,7 @@ def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
     for path in evaluation.videos:
         outcome, _, seed = path.stem.partition("-")
         episode = by_seed.get(int(seed))
-        about = f": maximum reward {episode.max_reward:.3f}, {episode.length} steps" if episode else ""
+        about = f": maximum reward {episode.max_reward:.3f}, {counted(episode.length, 'step')}" if episode else ""
         content = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode() if inside else None
         source = content or os.path.relpath(path, page)
         videos.append({"source": source, "success": outcome == "success", "seed": seed, "about": about})
@@ -162,7 +163,4 @@ def _comparisons(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _data(episodes: Episodes) -> dict[str, Any]:
-    panels = [figures.histogram(episodes.lengths, "Length of episodes", "frames")]
-    for key, feature in episodes.features.items():
-        panels += histograms(episodes, key, _MOST_HISTOGRAMS) if feature.kind == "vector" else []
-    return {**describe(episodes), "histograms": panels}
+    return {**describe(episodes), **movements(episodes, _MOST_DIMENSIONS)}

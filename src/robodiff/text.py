@@ -1,0 +1,28 @@
+"""Text for people: numbers with their noun, and names from data that may not act on a terminal or a page."""
+
+import re
+
+_ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor, changes colours or titles, turns the direction of writing, or cannot be encoded; lines and
+tabulators stay."""
+
+
+def printable(text: str) -> str:
+    r"""Return text with every character that would act instead of being shown written as its escape, ``\x1b``."""
+    return _ACTING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def counted(number: float, noun: str) -> str:
+    """Return how many there are, such as ``1 episode`` and ``2,000 episodes``."""
+    return f"{number:{',' if isinstance(number, int) else ',g'}} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return how long it takes, such as ``12.0 seconds`` and ``1.5 minutes``."""
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return text in at most so many characters, without its middle where it is longer: names differ at their ends."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
