@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from robodiff.text import printable
+
 
 class RobodiffError(Exception):
     """Work could not be done with what was found (a file, a value, an environment). The command line exits with 1."""
@@ -49,4 +51,4 @@ def notice(message: str) -> None:
     Of processes that train together only the first tells it.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(f"robodiff: note: {message}", file=sys.stderr)
+        print(printable(f"robodiff: note: {message}"), file=sys.stderr)

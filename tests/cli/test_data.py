@@ -96,7 +96,7 @@ def test_check_lists_the_worst_first_and_one_kind_once(robodiff: Run, recording:
         "    mend or drop it",
         "fatal: data/action is not finite at frame 10 of episode 1",
         "    mend or drop it",
-        "    and 3 more of this kind, episode 2, 3, 4",
+        "    and 3 more of this kind, episodes 2, 3, 4",
         "Training would fail or be harmed: mend what is fatal, then check again (more may show then).",
     ]
 

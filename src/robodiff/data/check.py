@@ -276,6 +276,20 @@ FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_
 CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
 
 
+def in_kinds(findings: list[Finding]) -> list[tuple[Finding, str]]:
+    """Return the first finding of each kind, and in words how many others of one kind, in one key, there are, where."""
+    kinds: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.check, finding.key), []).append(finding)
+    listed = []
+    for first, *others in kinds.values():
+        episodes = sorted({f.episode for f in others if f.episode is not None})
+        some = f"{', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
+        where = f", episode{'s' * (len(episodes) > 1)} {some}" if episodes else ""
+        listed.append((first, f"and {len(others)} more of this kind{where}" if others else ""))
+    return listed
+
+
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:
     return [(key, array) for key, array in episodes.arrays.items() if episodes.features[key].kind == "vector"]
 

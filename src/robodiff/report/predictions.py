@@ -19,7 +19,7 @@ from robodiff.report.recording import most_moving, move_within_episodes
 if TYPE_CHECKING:
     from robodiff.envs.spec import Scene
 
-_OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS = 6, 6, 6
+_OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS, _MOST_DENOISED = 6, 6, 6, 3
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Canvas:
     """Where chunks are drawn: over the scene or, without one, over time."""
 
     dimensions: Mapping[int, str]
-    """By their places, the names of the dimensions that are drawn over time."""
+    """By their places, the names of the dimensions that are drawn over time, from the one that moves most on."""
     scene: "Scene | None" = None
     note: str = ""
     """Why chunks are not drawn over the scene, where they could be."""
@@ -103,12 +103,12 @@ class _Canvas:
     def panels(
         self, episodes: Episodes, frame: int, recorded: np.ndarray | None, sampled: np.ndarray, title: str
     ) -> list[str]:
-        """Draw chunks that begin at a frame, (n, Da) and (S, n, Da)."""
+        """Draw chunks that begin at a frame, (n, Da) and (S, n, Da); fewer dimensions where nothing was recorded."""
         if not np.isfinite(sampled).all():  # what is not has no place in a figure
             return []
         if self.scene is not None and (image := self.scene.draw(_observation(episodes, frame))) is not None:
             return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
-        drawn = self.dimensions.items()
+        drawn = list(self.dimensions.items())[: _MOST_DIMENSIONS if recorded is not None else _MOST_DENOISED]
         return [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robodiff.data.check import in_kinds
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Feature, Finding
 from robodiff.report import figures
 from robodiff.report.pages import write_page
@@ -61,11 +62,11 @@ def write_view(episodes: Episodes, findings: list[Finding], out: Path) -> Path:
         "view.html",
         title=f"{Path(episodes.source).name or episodes.source}: {counted(len(episodes), 'episode')}",
         data=describe(episodes),
-        findings=findings[:_MOST_FINDINGS],
-        more=max(0, len(findings) - _MOST_FINDINGS),
+        findings=in_kinds(findings),
+        most=_MOST_FINDINGS,
         cameras=[(key, _thumbnails(episodes, key)) for key, _ in _of_kind(episodes, "image")],
         **movements(episodes, _MOST_DIMENSIONS),
-        lengths=lengths if len(episodes) > 1 else [],
+        lengths=lengths if len(set(episodes.lengths.tolist())) > 1 else [],
     )
 
 
@@ -111,8 +112,8 @@ def move_within_episodes(episodes: Episodes, key: str) -> np.ndarray:
 
 
 def most_moving(moves: np.ndarray, most: int) -> list[int]:
-    """Return up to ``most`` of the dimensions that move so far, (D,), those that move most, in their own order."""
-    return sorted(np.argsort(-moves, kind="stable")[:most].tolist())
+    """Return up to ``most`` of the dimensions that move so far, (D,), from the one that moves most on."""
+    return np.argsort(-moves, kind="stable")[:most].tolist()
 
 
 def movements(episodes: Episodes, most: int) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _part(episodes: Episodes, keys: tuple[str, ...], joints: list[Joint], most: 
     moves = {key: move_within_episodes(episodes, key) for key in keys}
     moved = np.array([max(moves[key][d] for key, d in joint.items()) for joint in joints])
     panels = []
-    for place in most_moving(np.where(rests, -1, moved), min(most, int((~rests).sum()))):
+    for place in sorted(most_moving(np.where(rests, -1, moved), min(most, int((~rests).sum())))):
         columns = [episodes.arrays[key][:, d].astype(np.float64) for key, d in joints[place].items()]
         drawn = [([column[episodes.slice(e)] for e in chosen], column[::some]) for column in columns]
         panels.append(figures.movement(drawn, names[place]))

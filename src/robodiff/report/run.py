@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.check import findings_in
+from robodiff.data.check import findings_in, in_kinds
 from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import DataConfig
 from robodiff.errors import RobodiffError
@@ -68,7 +68,7 @@ def write_run_report(folder: Path, model: PolicyConfig, data: DataConfig, env: s
         predictions=predictions,
         held_out=bool(held_out),
         data=_data(episodes),
-        findings=findings_in(episodes, model.window),
+        findings=in_kinds(findings_in(episodes, model.window)),
     )
 
 
