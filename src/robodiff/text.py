@@ -14,7 +14,8 @@ def printable(text: str) -> str:
 
 def counted(number: float, noun: str) -> str:
     """Return how many there are, such as ``1 episode`` and ``2,000 episodes``."""
-    return f"{number:{',' if isinstance(number, int) else ',g'}} {noun}{'' if number == 1 else 's'}"
+    text = f"{int(number):,}" if number % 1 == 0 else f"{number:,g}"
+    return f"{text} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from robodiff.evaluation.config import EvalConfig, OfflineConfig
 from robodiff.evaluation.results import EnvResult, OfflineResult, read_result, write_result
 from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation, config_file, run_of
 from robodiff.progress import bar, say
+from robodiff.text import counted
 
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that say of a recording what it does not say itself."""
@@ -159,8 +160,8 @@ def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Co
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     say(
         console,
-        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {config.episodes} episodes of "
-        f"{config.env} from seed {config.seed}\n"
+        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in "
+        f"{counted(config.episodes, 'episode')} of {config.env} from seed {config.seed}\n"
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
         f"{means}{_latency(result)}\n"
         f"written: {out / result.file}{videos}",
@@ -198,9 +199,10 @@ def _compare(
     success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
     say(
         console,
-        f"against {against}, over the same {paired.episodes} seeds:\n"
+        f"against {against}, over the same {counted(paired.episodes, 'seed')}:\n"
         f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
-        f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
+        f"{counted(paired.only_first, 'episode')} {'succeeds' if paired.only_first == 1 else 'succeed'} here alone, "
+        f"{paired.only_second} there alone "
         f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})\n"
         f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})\n"
         f"{paired.conclusion}",
@@ -220,8 +222,8 @@ def _run_offline(
     say(
         console,
         f"{_errors(result)}\n"
-        f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
-        f"of {evaluated.data}, {evaluated.which}\n"
+        f"measured at {evaluated.windows:,} of {counted(evaluated.of_windows, 'window')} in "
+        f"{counted(len(evaluated.episodes), 'episode')} of {evaluated.data}, {evaluated.which}\n"
         f"{_latency(result)}\n"
         f"written: {out / result.file}",
     )
@@ -254,7 +256,7 @@ def _errors(result: OfflineResult) -> str:
 def _latency(result: EnvResult | OfflineResult) -> str:
     latency, how = result.latency_ms, result.evaluated
     spread = f"{latency.p50:.1f} ms (p95 {latency.p95:.1f} ms)"
-    return f"one chunk takes {spread} on {how.device} with {how.sampler}, {how.steps} steps"
+    return f"one chunk takes {spread} on {how.device} with {how.sampler}, {counted(how.steps, 'step')}"
 
 
 def _say_stopped(out: Path, result: EnvResult, console: Console) -> None:

@@ -12,6 +12,7 @@ from robodiff.evaluation.statistics import (
     mcnemar_exact,
     paired_success_interval,
 )
+from robodiff.text import counted
 
 LEVEL = 0.05
 """A difference is called one when chance alone would show it less often than this."""
@@ -47,12 +48,13 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     elif (needed := episodes_to_decide(*discordant, len(seeds))) is None:
         conclusion = (
             f"No difference in success between {name} and {against}, and one larger than "
-            f"{max(-interval[0], interval[1]):.2f} is not compatible with these {len(seeds)} episodes."
+            f"{max(-interval[0], interval[1]):.2f} is not compatible with {counted(len(seeds), 'such episode')}."
         )
     else:
         conclusion = (
-            f"These {len(seeds)} episodes do not decide between {name} and {against} (p = {p:.2g}); if the difference "
-            f"is the one seen here, about {max(1, needed - len(seeds)):,} more would show it 4 times of 5."
+            f"{counted(len(seeds), 'episode')} do{'es' * (len(seeds) == 1)} not decide between {name} and {against} "
+            f"(p = {p:.2g}); if the difference is the one seen here, about {max(1, needed - len(seeds)):,} more would "
+            "show it 4 times of 5."
         )
     return Comparison(
         **counts,

@@ -12,6 +12,7 @@ from robodiff.evaluation.runs import Evaluation, Run, read_run
 from robodiff.report import figures
 from robodiff.report.pages import write_page
 from robodiff.report.run import is_current
+from robodiff.text import counted
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def _disagreements(second: _Row, first: _Row) -> str:
         seeds = sorted(
             seed for seed, success in outcomes[name].items() if success and outcomes[other].get(seed) is False
         )
-        sentences.append(f"{name} alone succeeds on {len(seeds)} seeds: {', '.join(map(str, seeds)) or 'none'}.")
+        sentences.append(
+            f"{name} alone succeeds on {counted(len(seeds), 'seed')}: {', '.join(map(str, seeds)) or 'none'}."
+        )
     return " ".join(sentences)
 
 

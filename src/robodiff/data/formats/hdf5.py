@@ -14,6 +14,7 @@ from robodiff.data.formats.pictures import decode_picture, is_picture, picture_s
 from robodiff.data.formats.pieces import Piece, check_room, steps
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+from robodiff.text import counted
 
 SUFFIXES = (".hdf5", ".h5")
 MOST_OBJECTS = 200_000
@@ -105,7 +106,7 @@ def storage_fault(dataset: Any) -> str:
     if dataset.size and dataset.chunks:
         expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         written = dataset.id.get_num_chunks()
-        return f"was not written in whole: {written} of {expected} chunks" if written < expected else ""
+        return f"was not written in whole: {written} of {counted(expected, 'chunk')}" if written < expected else ""
     return "was never written" if dataset.size and dataset.id.get_storage_size() == 0 else ""
 
 

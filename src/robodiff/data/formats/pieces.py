@@ -21,6 +21,7 @@ from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig, Recording, Stored
 from robodiff.errors import RobodiffError
+from robodiff.text import counted
 
 BLOCK = 2**25
 """Bytes of frames in memory at once, by each thread."""
@@ -151,7 +152,7 @@ def column_values(path: Path, name: str, column: Any) -> np.ndarray | None:
         lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
         if (bad := np.flatnonzero(lengths != lengths[:1])).size:
             row = int(bad[0]) * shape[0] // len(column)
-            counts = f"{lengths[bad[0]]:g} values in row {row}, and {lengths[0]:g} in row 0"
+            counts = f"{counted(lengths[bad[0]], 'value')} in row {row}, and {lengths[0]:g} in row 0"
             raise RobodiffError(f"{path}: {name} has {counts}")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         column = column.flatten()
@@ -259,7 +260,9 @@ class Gathered:
             elif (piece.shape, piece.kind) != (sample.shape, sample.kind):
                 yield fault("form", f"{key} of {label} is {piece}; expected {sample.dtype} {sample.shape} a frame")
             elif length and piece.frames != length:
-                yield fault("unequal", f"{key} of {label} has {piece.frames} frames, but {clock} says {length}")
+                yield fault(
+                    "unequal", f"{key} of {label} has {counted(piece.frames, 'frame')}, but {clock} says {length}"
+                )
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -281,7 +284,9 @@ def _decode(key: str, label: str, piece: Piece) -> Iterator[np.ndarray]:
         yield as_images(f"{piece.source} ({label})", key, block)
         frames += len(block)
     if frames != piece.frames:
-        raise RobodiffError(f"{piece.source}: only {frames} of {piece.frames} frames of {key} can be decoded")
+        raise RobodiffError(
+            f"{piece.source}: only {frames} of {counted(piece.frames, 'frame')} of {key} can be decoded"
+        )
 
 
 def episode_rows(

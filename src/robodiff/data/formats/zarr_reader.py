@@ -25,6 +25,7 @@ from robodiff.data.recordings import Recording, Stored
 from robodiff.documents import Above, convert
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+from robodiff.text import counted
 
 ATTRIBUTE = "robodiff"
 WHAT = "a zarr group (a folder or a .zip)"
@@ -148,7 +149,8 @@ def _column(meta: Any, path: Path, name: str, rows: int | None = None, most: int
     message = fault_of(meta[name])
     count = 0 if message else meta[name].shape[0]
     if not message and (count < (rows or 0) or (most is not None and count > most)):
-        message = f"has {count} rows, but there are {most} frames" if rows is None else f"has {count} rows of {rows}"
+        message = f"has {counted(count, 'row')}, but there are {counted(most or 0, 'frame')}"
+        message = message if rows is None else f"has {counted(count, 'row')} of {rows}"
     if message:
         fault = Finding("fatal", "form", f"meta/{name} {message}", "write it again", f"meta/{name}")
         raise RecordingError(str(path), [fault])

@@ -27,6 +27,7 @@ from robodiff.data.recordings import Recording, Stored
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.machine import cores
+from robodiff.text import counted
 
 FRAMES_PER_PART = 2000  # of a video: few seconds of work to lose, and far more than finding the first frame costs
 _CLOCK = ["episode_index", "frame_index", "timestamp"]
@@ -93,7 +94,7 @@ def _table(meta: Meta, key: str, episodes: list[Episode]) -> tuple[pa.Table, np.
     for episode in episodes:
         first, last = np.searchsorted(number, [episode.number, episode.number + 1], sorter=order)
         if last - first != episode.length:
-            frames = f"{last - first} frames of episode {episode.number}"
+            frames = f"{counted(int(last - first), 'frame')} of episode {episode.number}"
             raise RobodiffError(f"{path}: holds {frames}, but meta/ says it has {episode.length}")
         rows.append(order[first:last])
         steps = np.arange(episode.length)
