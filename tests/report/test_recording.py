@@ -92,9 +92,9 @@ def test_state_and_action_of_a_joint_share_a_panel(dimensions: int, named: bool)
         np.random.default_rng(1).permutation(dimensions) if named else np.arange(dimensions)
     )  # by name, not by place
     described = {"names": (names, tuple(names[d] for d in order))} if named else {}
-    parts = movements(made(values, values[:, order] + 0.01, **described), 32)["parts"]
+    parts = movements(made(values, values[:, order] + 0.01, **described), 8)["parts"]
     assert [joined(part) for part in parts] == [True]
-    assert len(parts[0].panels) == min(dimensions, 32)
+    assert len(parts[0].panels) == min(dimensions, 8)
     assert parts[0].moving == dimensions
     expected = names if named else [f"dimension {d}" for d in range(dimensions)]
     assert {title for panel in parts[0].panels for title in titles(panel)} <= set(expected)

@@ -41,6 +41,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "path.simplify_threshold": 0.4,
 }
 CHARACTER = 0.085
 """Inches across a wide character of a tick label."""
@@ -77,6 +78,7 @@ def panel(
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     # Names within a figure must not meet those of another on the same page.
     prefix = f"f{zlib.crc32(svg.encode(errors='replace')):08x}-"
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
@@ -232,7 +234,7 @@ def histogram(values: np.ndarray, title: str, label: str) -> str:
     """Draw how often which value occurs; ``values`` (N,)."""
 
     def draw(axes: Axes) -> None:
-        axes.hist(values, _edges(values), color=COLOURS[0])
+        axes.stairs(*np.histogram(values, _edges(values)), fill=True, color=COLOURS[0])
         axes.set_xlabel(label)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
@@ -273,7 +275,8 @@ def movement(keys: Sequence[tuple[Sequence[np.ndarray], np.ndarray]], title: str
         for (episodes, values), colour, style in zip(keys, COLOURS, STYLES, strict=False):
             for each in episodes:
                 axes.plot(each, style, color=colour, linewidth=1, marker="o" if len(each) < 2 else None, markersize=3)
-            beside.hist(values, edges, orientation="horizontal", color=colour, alpha=0.6)
+            counts, _ = np.histogram(values, edges)
+            beside.stairs(counts, edges, orientation="horizontal", fill=True, color=colour, alpha=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return panel(draw, title, (3.6, 1.9))
