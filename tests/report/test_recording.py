@@ -72,7 +72,7 @@ def walk(dimensions: int, frames: int = 40, seed: int = 0) -> np.ndarray:
 
 
 def titles(page: str) -> list[str]:
-    return re.findall(r'class="title" aria-hidden>([^<]*)<', page)
+    return re.findall(r'class="title" aria-hidden="true">([^<]*)<', page)
 
 
 def joined(part: Part) -> bool:

@@ -21,6 +21,7 @@ from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.runs import read_curves, read_run
 from robodiff.policies.checkpoint import load_policy, save_policy
+from robodiff.report import predictions
 from robodiff.report.comparison import write_comparison
 from robodiff.report.figures import MOST_PANELS, curves, histogram
 from robodiff.report.predictions import draw_predictions
@@ -143,6 +144,48 @@ def test_what_a_policy_and_an_environment_measure_themselves(bare: Path, robodif
     assert re.findall('aria-label="(kl|seconds)"', page) == ["kl", "seconds"]
     many = {f"train/part_{number}": ([1.0], [2.0]) for number in range(99)}
     assert len(curves({"run": {**many, "train/loss": ([1.0], [2.0])}})) == MOST_PANELS + 1
+
+
+PAGES = pytest.mark.kind("a page that hides, cuts or misnames what it shows")
+
+
+@PAGES
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_videos_come_before_the_seeds_that_failed(bare: Path, robodiff: Run, count: int) -> None:
+    file = next(bare.glob("eval/*/metrics.json"))
+    metrics = json.loads(file.read_text())
+    failed = {**metrics["episodes"][0], "success": False, "max_reward": 0.5}
+    episodes = [{**failed, "seed": 100000 + number} for number in range(count)]
+    assert metrics["evaluated"]["success_reward"] == 1
+    file.write_text(json.dumps({**metrics, "success_rate": 0, "success_rate_ci95": [0, 0.5], "episodes": episodes}))
+    assert robodiff("report", bare)[0] == 0
+    page = (bare / "report.html").read_text()
+    video = page.index("<video ")
+    assert all(page.index(f'<span class="bad">{episode["seed"]}</span>') > video for episode in episodes)
+    assert f"Seeds of the {count} failure{'' if count == 1 else 's'}, the best first" in page
+    assert f"0 of {count} episode{'' if count == 1 else 's'} of pusht" in page
+    assert f"on {'seed 100000' if count == 1 else f'seeds 100000 to {99999 + count}'}." in page
+    assert "reward of a success: 1" in page
+    assert not re.search(r"\b1 (episodes|steps|failures|seeds)\b", page)
+
+
+@PAGES
+@pytest.mark.parametrize("env", [None, "meet"])
+def test_chunks_of_the_dimensions_that_move_most(run: Path, monkeypatch: pytest.MonkeyPatch, env: str | None) -> None:
+    """With the names of the recording or, where it has none, of the environment."""
+    episodes = ZarrConfig(path=str(run.parent / "demos.zarr")).read()
+    action = episodes.arrays["action"].copy()
+    action[:, 0] = 256 + 1e-3 * action[:, 0]  # y moves most
+    features = {**episodes.features, "action": dataclasses.replace(episodes.features["action"], names=None)}
+    recorded = dataclasses.replace(episodes, arrays={**episodes.arrays, "action": action}, features=features)
+    monkeypatch.setattr(predictions, "_MOST_DIMENSIONS", 1)
+    monkeypatch.setattr(predictions, "_MOST_DENOISED", 1)
+    if env:
+        use_env(monkeypatch, dataclasses.replace(SPEC, name=env, scene=None))
+    drawn = draw_predictions(run / "policy", recorded, [0], env, samples=1)
+    name = "y" if env else "action 1"
+    assert len(drawn.chunks) == 6
+    assert all(f": {name} (px)</p>" in panel for panel in (*drawn.chunks, *drawn.denoising))
 
 
 def test_comparison(bare: Path, robodiff: Run, tmp_path: Path) -> None:

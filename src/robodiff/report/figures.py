@@ -85,7 +85,8 @@ def panel(
     head, _, body = svg.partition(">")
     box = re.search(r'viewBox="[^"]+"', head)
     text = escape(title)
-    return f'<svg {box[0] if box else ""} role="img" aria-label="{text}">{body}<p class="title" aria-hidden>{text}</p>'
+    caption = f'<p class="title" aria-hidden="true">{text}</p>'
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{text}">{body}{caption}'
 
 
 class FewestDigits(Formatter):
@@ -101,7 +102,7 @@ class FewestDigits(Formatter):
         steps = np.diff(ticks) if len(ticks) > 1 else ticks
         close = 0.01 * np.abs(steps).min(initial=np.inf, where=steps != 0)
         decimals, powers = (self._fewest(ticks, close, kind) for kind in "fe")
-        return decimals if max(map(len, decimals)) <= max(6, *map(len, powers)) else powers
+        return decimals if max(map(len, decimals), default=0) <= max([6, *map(len, powers)]) else powers
 
     def _fewest(self, ticks: np.ndarray, close: float, kind: str) -> list[str]:
         texts: list[str] = []
