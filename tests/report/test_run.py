@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.conftest import Tags, use_env
 
 from robodiff import registry
 from robodiff.cli.main import main
+from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
@@ -25,6 +27,7 @@ from robodiff.report import predictions
 from robodiff.report.comparison import write_comparison
 from robodiff.report.figures import MOST_PANELS, curves, histogram
 from robodiff.report.predictions import draw_predictions
+from robodiff.report.recording import write_view
 
 Run = Callable[..., tuple[int, str, str]]
 FIRST_VERSION = Path(__file__).parents[1] / "fixtures" / "run_0_1_0"
@@ -290,16 +293,47 @@ def test_half_a_line_of_metrics_is_left_out(tmp_path: Path) -> None:
     assert read_curves(path) == {"train/loss": ([1.0], [0.5]), "val/loss": ([2.0], [0.25])}
 
 
+CUT = """[...document.querySelectorAll("svg")].flatMap(svg => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect()).filter(text =>
+        text.left < box.left - 1 || text.right > box.right + 1 ||
+        text.top < box.top - 1 || text.bottom > box.bottom + 1);
+}).length + Number(document.documentElement.scrollWidth > innerWidth)"""
+"""In a browser: how many labels of figures are cut, and whether the page is wider than the window."""
+
+
+@PAGES
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
+def test_on_a_phone(tmp_path: Path) -> None:
+    """Also with names that have no place to break, and values that need many digits."""
+    names, random = tuple(f"{number}{'n' * 300}" for number in range(26)), np.random.default_rng(0)
+    values = (1e6 + np.cumsum(random.normal(size=(40, 26)), axis=0)).astype(np.float32)
+    arrays = {"observation.state": values, "action": values}
+    features = {key: Feature.of(array, "u" * 300, names) for key, array in arrays.items()}
+    episodes = Episodes("s" * 300, arrays, np.array([20, 40]), 10.0, features, {"task": ["t" * 300, "u" * 300]})
+    page = write_view(episodes, [Finding("note", "x", "m" * 300, "a" * 300)], tmp_path / "view.html").read_text()
+    script = f'<script>addEventListener("load", () => parent.document.title = "cut " + ({CUT}))</script></body>'
+    frame = '<!doctype html><title></title><iframe style="width:390px" srcdoc="{}"></iframe>'
+    (tmp_path / "phone.html").write_text(frame.format(escape(page.replace("</body>", script))))
+    done = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom",
+         (tmp_path / "phone.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>cut 0</title>" in done.stdout
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
 def test_in_a_browser(run: Path, tmp_path: Path) -> None:
-    """No error on the console, and every video plays."""
-    script = """<script>addEventListener("load", async () => {
+    """No error on the console, every video plays, and nothing is cut."""
+    script = f"""<script>addEventListener("load", async () => {{
         let played = 0;
-        for (const video of document.querySelectorAll("video")) {
-            try { await video.play(); played += video.videoWidth > 0; } catch (error) { console.error(String(error)); }
-        }
-        document.title = "played " + played;
-    })</script></body>"""
+        for (const video of document.querySelectorAll("video")) {{
+            try {{ await video.play(); played += video.videoWidth > 0; }}
+            catch (error) {{ console.error(String(error)); }}
+        }}
+        document.title = "played " + played + ", cut " + ({CUT});
+    }})</script></body>"""
     page = tmp_path / "page.html"
     page.write_text((run / "report.html").read_text().replace("</body>", script))
     done = subprocess.run(
@@ -307,5 +341,5 @@ def test_in_a_browser(run: Path, tmp_path: Path) -> None:
          "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert "<title>played 2</title>" in done.stdout
+    assert "<title>played 2, cut 0</title>" in done.stdout
     assert "CONSOLE" not in done.stderr
