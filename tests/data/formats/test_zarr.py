@@ -161,11 +161,11 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
 @pytest.mark.parametrize(
     ("array", "claims", "message"),
     [
-        ("data/action", {"shape": [2**40, 2]}, r"data/action has 1099511627776 frames, but the last episode ends at 7"),
+        ("data/action", {"shape": [2**40, 2]}, r"data/action has 1,099,511,627,776 frames, but the last episode ends at 7"),
         ("data/action", {"shape": [7, 2**19]}, r"data/action has the shape .*: 262144 chunks a frame"),
         ("data/action", {"shape": [7, 2**40]}, r"data/action is float32 of shape \(1099511627776,\), neither numbers"),
         ("data/action", {"shape": [7, 2**19], "chunks": [2**30, 2**19]}, r"data/action has .* in chunks .*, more"),
-        ("meta/episode_ends", {"shape": [2**40]}, r"episode_ends has 1099511627776 rows, but there are 7 frames"),
+        ("meta/episode_ends", {"shape": [2**40]}, r"episode_ends has 1,099,511,627,776 rows, but there are 7 frames"),
         ("data/action", {"compressor": {"id": "pickle"}, "filters": [{"id": "vlen-utf8"}], "dtype": "|O",
                          "fill_value": ""}, "data/action is pickled, and a pickle may run any code"),
     ],
