@@ -161,7 +161,7 @@ def test_files_that_are_no_recording(tmp_path: Path, arrays: dict[str, np.ndarra
 @pytest.mark.parametrize(
     ("array", "claims", "message"),
     [
-        ("data/action", {"shape": [2**40, 2]}, r"data/action has 1,099,511,627,776 frames, but the last episode ends at 7"),
+        ("data/action", {"shape": [2**40, 2]}, r"data/action has 1,099,511,627,776 frames, but the last"),
         ("data/action", {"shape": [7, 2**19]}, r"data/action has the shape .*: 262144 chunks a frame"),
         ("data/action", {"shape": [7, 2**40]}, r"data/action is float32 of shape \(1099511627776,\), neither numbers"),
         ("data/action", {"shape": [7, 2**19], "chunks": [2**30, 2**19]}, r"data/action has .* in chunks .*, more"),
@@ -183,7 +183,7 @@ def test_claims_are_refused_before_anything_is_decoded(
 def test_what_is_no_array_no_file_or_too_short(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     path = plain(tmp_path / "d.zarr", arrays)
     zarr.open_group(path).create_array("meta/seed", data=np.zeros(1))
-    with pytest.raises(RobodiffError, match="meta/seed has 1 rows of 2"):
+    with pytest.raises(RobodiffError, match="meta/seed has 1 of 2 rows"):
         read_zarr(path, "pusht", fps=10.0)
     del zarr.open_group(path)["meta/seed"]
     zarr.open_group(path).create_group("data/img", overwrite=True)

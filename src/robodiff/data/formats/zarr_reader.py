@@ -149,8 +149,8 @@ def _column(meta: Any, path: Path, name: str, rows: int | None = None, most: int
     message = fault_of(meta[name])
     count = 0 if message else meta[name].shape[0]
     if not message and (count < (rows or 0) or (most is not None and count > most)):
-        message = f"has {counted(count, 'row')}, but there are {counted(most or 0, 'frame')}"
-        message = message if rows is None else f"has {counted(count, 'row')} of {rows}"
+        whole = f"{counted(count, 'row')}, but there are {most} frames"
+        message = f"has {whole if rows is None else f'{count} of {rows} rows'}"
     if message:
         fault = Finding("fatal", "form", f"meta/{name} {message}", "write it again", f"meta/{name}")
         raise RecordingError(str(path), [fault])
