@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-LONGEST_LINE = 1000
+from robodiff.text import printable
 
 
 class RobodiffError(Exception):
@@ -25,24 +25,6 @@ class UsageError(RobodiffError):
 def first_line(error: BaseException) -> str:
     """Return what an error says in its first line, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def listed(names: Iterable[object], most: int = 12) -> str:
-    """Return names one after another, the first of them where there are many."""
-    every = [*names]
-    more = f", and {len(every) - most} more" if len(every) > most else ""
-    return f"{', '.join(map(str, every[:most]))}{more}"
-
-
-def printable(text: str) -> str:
-    """Return a text that a terminal shows and does not obey, in lines that a person reads.
-
-    Names come from files of others: an escape sequence in one may rewrite the screen, and there may be thousands. What
-    is no printable character is written as an escape, and of a line of more than ``LONGEST_LINE`` the rest is left out.
-    """
-    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    lines = shown.split("\n")
-    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in lines)
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -69,4 +51,4 @@ def notice(message: str) -> None:
     Of processes that train together only the first tells it.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(f"robodiff: note: {printable(message)}", file=sys.stderr)
+        print(printable(f"robodiff: note: {message}"), file=sys.stderr)

@@ -8,13 +8,14 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robodiff.errors import printable
+from robodiff.text import printable
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: names from data and paths may look like markup or emoji codes, and paths stay in a line."""
+    """Print text as it is, paths in one line: names from data may look like markup or emoji codes, or hold what acts on
+    a terminal."""
     console.print(printable(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

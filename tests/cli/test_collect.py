@@ -31,10 +31,10 @@ def read(path: Path) -> Episodes:
 def test_collects_goes_on_and_packs(robodiff: Run, tmp_path: Path) -> None:
     code, out, err = robodiff("collect", "pusht", "--episodes", 1, "--out", tmp_path / "d.zarr", "--seed", 3)
     assert (code, err) == (0, "")
-    assert "1 demonstrations" in out
+    assert "1 demonstration, " in out
     code, out, _ = robodiff("collect", "pusht", "--episodes", 2, "--out", tmp_path / "d.zarr", "--seed", 3)
     assert code == 0
-    assert "has 1 episodes already; going on" in out
+    assert "has 1 episode already; going on" in out
     code, out, _ = robodiff("collect", "pusht", "--episodes", 2, "--out", tmp_path / "whole.zarr.zip", "--seed", 3)
     assert code == 0
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["d.zarr", "whole.zarr.zip"]

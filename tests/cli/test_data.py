@@ -1,6 +1,7 @@
 """``robodiff data info`` and ``robodiff data check``."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,35 @@ def test_names_that_look_like_markup_are_printed_as_they_are(robodiff: Run, tmp_
     code, out, _ = robodiff("data", "convert", tmp_path / "set[a]", tmp_path / "out[old] [/b].zarr")
     assert code == 0
     assert f"written: {tmp_path}/out[old] [/b].zarr" in out
+
+
+@pytest.mark.kind("a name that acts instead of being shown")
+@pytest.mark.parametrize("acting", ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\u202e"])
+def test_names_do_not_act_on_the_terminal(robodiff: Run, tmp_path: Path, acting: str) -> None:
+    key, folder = f"observation.{acting}x", tmp_path / f"set{acting}"
+    features = {key: Feature("vector", (2,), "float32", unit=acting, names=(acting, "b"))}
+    writer = LeRobotWriter(folder, 10, features=features)
+    writer.append({key: np.zeros((5, 2)), "action": np.arange(10.0).reshape(5, 2)}, task=f"{acting}task")
+    writer.close()
+    for command in ("info", "check", "view", "nonsense"):
+        *_, out, err = robodiff("data", command, folder, *(["--out", tmp_path / "page"] if command == "view" else []))
+        assert acting[0] not in out + err
+    for arguments in (("data", "info", tmp_path / acting), ("data", "info", folder, f"--{acting}", 1), (acting,)):
+        assert acting[0] not in "".join(map(str, robodiff(*arguments)[1:]))
+    assert acting[0] not in (tmp_path / "page").read_text()
+
+
+@pytest.mark.kind("a count that does not agree with its noun")
+def test_one_episode_of_one_frame(robodiff: Run, tmp_path: Path) -> None:
+    writer = LeRobotWriter(tmp_path / "set", 10)
+    writer.append({"observation.state": np.zeros((1, 2)), "action": np.zeros((1, 2))}, task="wait")
+    writer.close()
+    out = "".join(robodiff("data", command, tmp_path / "set")[1] for command in ("info", "check"))
+    out += robodiff("data", "convert", tmp_path / "set", tmp_path / "out.zarr")[1]
+    assert "1 episode, 1 frame at 10 Hz (0.1 seconds)" in out
+    assert "episode 0 has 1 frame, fewer than the 8" in out
+    assert "1 episode, 1 frame\nwritten" in out
+    assert not re.search(r"(?<![.\d])1 (episodes|frames|minutes|seconds)\b", out)
 
 
 def test_info_of_the_human_demonstrations(robodiff: Run, recorded_data: Path) -> None:
@@ -96,7 +126,7 @@ def test_check_lists_the_worst_first_and_one_kind_once(robodiff: Run, recording:
         "    mend or drop it",
         "fatal: data/action is not finite at frame 10 of episode 1",
         "    mend or drop it",
-        "    and 3 more of this kind, episode 2, 3, 4",
+        "    and 3 more of this kind, episodes 2, 3, 4",
         "Training would fail or be harmed: mend what is fatal, then check again (more may show then).",
     ]
 

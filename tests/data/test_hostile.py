@@ -19,7 +19,8 @@ from robodiff.data.check import examine, read_sound
 from robodiff.data.formats.zarr_store import decoded_size
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
-from robodiff.errors import RobodiffError, notice, printable
+from robodiff.errors import RobodiffError, notice
+from robodiff.text import printable
 
 WINDOW = WindowShape(n_obs_steps=2, horizon=16, n_action_steps=8)
 bombs = pytest.mark.kind("files that decode to far more than they declare")

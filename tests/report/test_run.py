@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ from tests.conftest import Tags, use_env
 
 from robodiff import registry
 from robodiff.cli.main import main
+from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.runs import read_curves, read_run
 from robodiff.policies.checkpoint import load_policy, save_policy
+from robodiff.report import predictions
 from robodiff.report.comparison import write_comparison
 from robodiff.report.figures import MOST_PANELS, curves, histogram
 from robodiff.report.predictions import draw_predictions
+from robodiff.report.recording import write_view
 
 Run = Callable[..., tuple[int, str, str]]
 FIRST_VERSION = Path(__file__).parents[1] / "fixtures" / "run_0_1_0"
@@ -145,6 +149,48 @@ def test_what_a_policy_and_an_environment_measure_themselves(bare: Path, robodif
     assert len(curves({"run": {**many, "train/loss": ([1.0], [2.0])}})) == MOST_PANELS + 1
 
 
+PAGES = pytest.mark.kind("a page that hides, cuts or misnames what it shows")
+
+
+@PAGES
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_videos_come_before_the_seeds_that_failed(bare: Path, robodiff: Run, count: int) -> None:
+    file = next(bare.glob("eval/*/metrics.json"))
+    metrics = json.loads(file.read_text())
+    failed = {**metrics["episodes"][0], "success": False, "max_reward": 0.5}
+    episodes = [{**failed, "seed": 100000 + number} for number in range(count)]
+    assert metrics["evaluated"]["success_reward"] == 1
+    file.write_text(json.dumps({**metrics, "success_rate": 0, "success_rate_ci95": [0, 0.5], "episodes": episodes}))
+    assert robodiff("report", bare)[0] == 0
+    page = (bare / "report.html").read_text()
+    video = page.index("<video ")
+    assert all(page.index(f'<span class="bad">{episode["seed"]}</span>') > video for episode in episodes)
+    assert f"Seeds of the {count} failure{'' if count == 1 else 's'}, the best first" in page
+    assert f"0 of {count} episode{'' if count == 1 else 's'} of pusht" in page
+    assert f"on {'seed 100000' if count == 1 else f'seeds 100000 to {99999 + count}'}." in page
+    assert "reward of a success: 1" in page
+    assert not re.search(r"\b1 (episodes|steps|failures|seeds)\b", page)
+
+
+@PAGES
+@pytest.mark.parametrize("env", [None, "meet"])
+def test_chunks_of_the_dimensions_that_move_most(run: Path, monkeypatch: pytest.MonkeyPatch, env: str | None) -> None:
+    """With the names of the recording or, where it has none, of the environment."""
+    episodes = ZarrConfig(path=str(run.parent / "demos.zarr")).read()
+    action = episodes.arrays["action"].copy()
+    action[:, 0] = 256 + 1e-3 * action[:, 0]  # y moves most
+    features = {**episodes.features, "action": dataclasses.replace(episodes.features["action"], names=None)}
+    recorded = dataclasses.replace(episodes, arrays={**episodes.arrays, "action": action}, features=features)
+    monkeypatch.setattr(predictions, "_MOST_DIMENSIONS", 1)
+    monkeypatch.setattr(predictions, "_MOST_DENOISED", 1)
+    if env:
+        use_env(monkeypatch, dataclasses.replace(SPEC, name=env, scene=None))
+    drawn = draw_predictions(run / "policy", recorded, [0], env, samples=1)
+    name = "y" if env else "action 1"
+    assert len(drawn.chunks) == 6
+    assert all(f": {name} (px)</p>" in panel for panel in (*drawn.chunks, *drawn.denoising))
+
+
 def test_comparison(bare: Path, robodiff: Run, tmp_path: Path) -> None:
     run, second = bare, tmp_path / "second"
     shutil.copytree(run, second)
@@ -197,7 +243,7 @@ def test_evaluation_of_a_policy_without_its_run(run: Path, robodiff: Run, tmp_pa
                               "--videos", 0, "--out", tmp_path / "measured")  # fmt: skip
     assert code == 0, err
     assert f"report: {tmp_path / 'measured' / 'report.html'}" in out
-    assert "1 episodes of pusht" in (tmp_path / "measured" / "report.html").read_text()
+    assert "1 episode of pusht" in (tmp_path / "measured" / "report.html").read_text()
 
 
 def test_what_is_no_run(run: Path, robodiff: Run, tmp_path: Path) -> None:
@@ -247,16 +293,47 @@ def test_half_a_line_of_metrics_is_left_out(tmp_path: Path) -> None:
     assert read_curves(path) == {"train/loss": ([1.0], [0.5]), "val/loss": ([2.0], [0.25])}
 
 
+CUT = """[...document.querySelectorAll("svg")].flatMap(svg => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect()).filter(text =>
+        text.left < box.left - 1 || text.right > box.right + 1 ||
+        text.top < box.top - 1 || text.bottom > box.bottom + 1);
+}).length + Number(document.documentElement.scrollWidth > innerWidth)"""
+"""In a browser: how many labels of figures are cut, and whether the page is wider than the window."""
+
+
+@PAGES
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
+def test_on_a_phone(tmp_path: Path) -> None:
+    """Also with names that have no place to break, and values that need many digits."""
+    names, random = tuple(f"{number}{'n' * 300}" for number in range(26)), np.random.default_rng(0)
+    values = (1e6 + np.cumsum(random.normal(size=(40, 26)), axis=0)).astype(np.float32)
+    arrays = {"observation.state": values, "action": values}
+    features = {key: Feature.of(array, "u" * 300, names) for key, array in arrays.items()}
+    episodes = Episodes("s" * 300, arrays, np.array([20, 40]), 10.0, features, {"task": ["t" * 300, "u" * 300]})
+    page = write_view(episodes, [Finding("note", "x", "m" * 300, "a" * 300)], tmp_path / "view.html").read_text()
+    script = f'<script>addEventListener("load", () => parent.document.title = "cut " + ({CUT}))</script></body>'
+    frame = '<!doctype html><title></title><iframe style="width:390px" srcdoc="{}"></iframe>'
+    (tmp_path / "phone.html").write_text(frame.format(escape(page.replace("</body>", script))))
+    done = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--dump-dom",
+         (tmp_path / "phone.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "<title>cut 0</title>" in done.stdout
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
 def test_in_a_browser(run: Path, tmp_path: Path) -> None:
-    """No error on the console, and every video plays."""
-    script = """<script>addEventListener("load", async () => {
+    """No error on the console, every video plays, and nothing is cut."""
+    script = f"""<script>addEventListener("load", async () => {{
         let played = 0;
-        for (const video of document.querySelectorAll("video")) {
-            try { await video.play(); played += video.videoWidth > 0; } catch (error) { console.error(String(error)); }
-        }
-        document.title = "played " + played;
-    })</script></body>"""
+        for (const video of document.querySelectorAll("video")) {{
+            try {{ await video.play(); played += video.videoWidth > 0; }}
+            catch (error) {{ console.error(String(error)); }}
+        }}
+        document.title = "played " + played + ", cut " + ({CUT});
+    }})</script></body>"""
     page = tmp_path / "page.html"
     page.write_text((run / "report.html").read_text().replace("</body>", script))
     done = subprocess.run(
@@ -264,5 +341,5 @@ def test_in_a_browser(run: Path, tmp_path: Path) -> None:
          "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert "<title>played 2</title>" in done.stdout
+    assert "<title>played 2, cut 0</title>" in done.stdout
     assert "CONSOLE" not in done.stderr

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from robodiff.cli.options import Options, read_options, split
 from robodiff.documents import AtLeast, Document, FilePath, hints, plain
 from robodiff.errors import UsageError
+from robodiff.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,11 @@ def record(options: CollectOptions, out: Path, expert_options: dict[str, Any]) -
         spec = get_env_spec(options.env)
         writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=spec.features)
         if writer.episodes > options.episodes:
-            raise UsageError(f"{folder}: has {writer.episodes} episodes already, more than {options.episodes}")
+            raise UsageError(
+                f"{folder}: has {counted(writer.episodes, 'episode')} already, more than {options.episodes}"
+            )
         if writer.episodes:
-            say(console, f"{folder}: has {writer.episodes} episodes already; going on")
+            say(console, f"{folder}: has {counted(writer.episodes, 'episode')} already; going on")
         seed = int(writer.column("seed")[-1]) + 1 if writer.episodes else options.seed
         missing = options.episodes - writer.episodes
         with bar(console, "demonstrations", options.episodes) as advance:
@@ -88,6 +91,6 @@ def record(options: CollectOptions, out: Path, expert_options: dict[str, Any]) -
             pack_zip(folder, out)
     say(
         console,
-        f"{writer.episodes} demonstrations, {writer.frames:,} frames; the expert succeeded on "
-        f"{writer.episodes} of {attempts} seeds\nwritten: {out}",
+        f"{counted(writer.episodes, 'demonstration')}, {counted(writer.frames, 'frame')}; the expert succeeded on "
+        f"{writer.episodes} of {counted(attempts, 'seed')}\nwritten: {out}",
     )

@@ -12,13 +12,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from robodiff.cli.options import Options, read_options, read_value
-from robodiff.data.check import examine, findings_in
+from robodiff.data.check import examine, findings_in, in_kinds
 from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
 from robodiff.documents import AtLeast, FilePath, hints
-from robodiff.errors import UsageError, listed, nearest, notice, printable
+from robodiff.errors import UsageError, nearest, notice
 from robodiff.progress import bar, say
+from robodiff.text import counted, duration, listed, printable
 
 T = TypeVar("T", bound="InfoOptions")
 VERDICTS = {
@@ -167,7 +168,7 @@ def view(options: ViewOptions, source: DataConfig) -> None:
 
     episodes = source.read_chosen()
     window = WindowShape(CheckOptions.n_obs_steps, CheckOptions.horizon, CheckOptions.n_action_steps)
-    print(f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
+    say(Console(), f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
 
 
 def convert(options: ConvertOptions, source: DataConfig) -> None:
@@ -181,7 +182,7 @@ def convert(options: ConvertOptions, source: DataConfig) -> None:
         notice(f"{episodes.source} also holds {listed(episodes.unread)}; not read, and left out")
     if lost:
         notice(f"{out} has no place for {', '.join(lost)}; left out")
-    say(console, f"{len(episodes)} episodes, {episodes.lengths.sum():,} frames\nwritten: {out}")
+    say(console, f"{_size(episodes)}\nwritten: {out}")
 
 
 ACTIONS: dict[str, tuple[type[InfoOptions], Callable[[Any, DataConfig], None]]] = {
@@ -194,17 +195,11 @@ ACTIONS: dict[str, tuple[type[InfoOptions], Callable[[Any, DataConfig], None]]] 
 
 def print_findings(path: str, findings: list[Finding]) -> None:
     """Print findings, worst first, those of one kind in a key together, and a verdict."""
-    print(printable(path))
-    kinds: dict[tuple, list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.check, finding.key), []).append(finding)
-    for first, *others in kinds.values():
-        print(printable(f"{first.severity}: {first.message}\n    {first.advice}"))
-        if others:
-            episodes = sorted({f.episode for f in others if f.episode is not None})
-            where = f", episode {', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
-            print(f"    and {len(others)} more of this kind{where if episodes else ''}")
-    print(VERDICTS[findings[0].severity if findings else "note"])
+    console = Console()
+    say(console, path)
+    for finding, others in in_kinds(findings):
+        say(console, "\n    ".join(filter(None, (f"{finding.severity}: {finding.message}", finding.advice, others))))
+    say(console, VERDICTS[findings[0].severity if findings else "note"])
 
 
 def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) -> None:
@@ -213,9 +208,8 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
     say(
         console,
         f"{episodes.source}\n"
-        f"{title}: {len(episodes)} episodes, {lengths.sum():,} frames at {episodes.fps:g} Hz "
-        f"({lengths.sum() / episodes.fps / 60:.1f} minutes)\n"
-        f"lengths: {lengths.min()} to {lengths.max()} frames, median {int(np.median(lengths))}",
+        f"{title}: {_size(episodes)} at {episodes.fps:g} Hz ({duration(lengths.sum() / episodes.fps)})\n"
+        f"lengths: {lengths.min()} to {counted(lengths.max().item(), 'frame')}, median {int(np.median(lengths))}",
     )
     for name, values in episodes.table.items():
         say(console, f"{name}: {_summary(np.asarray(values))}")
@@ -231,6 +225,10 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
         say(console, f"not read: {unread}")
     for finding in {(each.severity, each.check, each.key): each for each in reversed(episodes.findings)}.values():
         say(console, f"{finding.severity}: {finding.message}")
+
+
+def _size(episodes: Episodes) -> str:
+    return f"{counted(len(episodes), 'episode')}, {counted(episodes.lengths.sum().item(), 'frame')}"
 
 
 def _summary(column: np.ndarray) -> str:

@@ -8,7 +8,8 @@ import time
 from typing import NoReturn
 
 from robodiff import __version__
-from robodiff.errors import RobodiffError, UsageError, nearest, printable
+from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.text import printable
 
 COMMANDS = {
     "demo": "Train and measure a Push-T policy on the demonstrations inside the package.",

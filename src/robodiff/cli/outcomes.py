@@ -4,6 +4,7 @@ from pathlib import Path
 
 from robodiff.evaluation.results import Comparison, EnvResult, OfflineComparison, OfflineResult
 from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation
+from robodiff.text import counted
 
 MOST_ROWS = 8
 """Dimensions in the table of a comparison."""
@@ -14,11 +15,11 @@ def in_env(out: Path, result: EnvResult) -> str:
     (low, high), count = result.success_rate_ci95, len(result.episodes)
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     means = f"means over the episodes: {extra}\n" if extra else ""
-    outside = f"{result.out_of_range} of {count} episodes observe what lies far outside of the range of training\n"
+    outside = f"{result.out_of_range} of {counted(count, 'episode')} observed what lies far outside of the range of training\n"
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     return (
-        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in {count} episodes of "
-        f"{result.evaluated.environment} from seed {result.evaluated.first_seed}\n"
+        f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in "
+        f"{counted(count, 'episode')} of {result.evaluated.environment} from seed {result.evaluated.first_seed}\n"
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
         f"{outside if result.out_of_range else ''}{means}{_latency(result)}\n"
         f"written: {out / result.file}{videos}"
@@ -29,9 +30,9 @@ def against_in_env(paired: Comparison) -> str:
     """Tell what differs between two evaluations over the same seeds, and what may be concluded from it."""
     success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
     return (
-        f"against {paired.against}, over the same {paired.episodes} seeds:\n"
+        f"against {paired.against}, over the same {counted(paired.episodes, 'seed')}:\n"
         f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
-        f"{paired.only_first} episodes succeed here alone, {paired.only_second} there alone "
+        f"{counted(paired.only_first, 'episode')} succeeded here alone, {paired.only_second} there alone "
         f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})\n"
         f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})\n"
         f"{paired.conclusion}"
@@ -43,8 +44,8 @@ def offline(out: Path, result: OfflineResult) -> str:
     evaluated = result.evaluated
     return (
         f"{_errors(result)}\n"
-        f"measured at {evaluated.windows:,} of {evaluated.of_windows:,} windows in {len(evaluated.episodes)} episodes "
-        f"of {evaluated.data}, {evaluated.which}\n"
+        f"measured at {evaluated.windows:,} of {counted(evaluated.of_windows, 'window')} in "
+        f"{counted(len(evaluated.episodes), 'episode')} of {evaluated.data}, {evaluated.which}\n"
         f"{_latency(result)}\n"
         f"written: {out / result.file}"
     )
@@ -65,8 +66,8 @@ def against_offline(paired: OfflineComparison) -> str:
     more = len(paired.dimensions) - len(most)
     place = f"\nand {more} more in {paired.file}" if more else ""
     return (
-        f"against {paired.against}, at the same {paired.windows:,} windows in {paired.episodes} episodes, over "
-        f"{paired.executed} executed steps;\n"
+        f"against {paired.against}, at the same {counted(paired.windows, 'window')} in {counted(paired.episodes, 'episode')}, "
+        f"over {counted(paired.executed, 'executed step')};\n"
         f"errors first as shares of that of holding the last action, differences with 95 % intervals:\n"
         f"{table}{place}\n{paired.conclusion}"
     )

@@ -17,7 +17,8 @@ from robodiff.data.measures import LAGS, blank_and_same, episode_digests, lag_of
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
 from robodiff.documents import plain
-from robodiff.errors import NotFetched, RobodiffError, UsageError, listed, notice
+from robodiff.errors import NotFetched, RobodiffError, UsageError, notice
+from robodiff.text import counted, listed
 
 STATE = "observation.state"
 SEVERITIES = ("fatal", "warning", "note")
@@ -208,15 +209,15 @@ def dead_images(episodes: Episodes) -> Iterator[Finding]:
         for episode in range(len(episodes)):
             frames = episodes.slice(episode)
             if blank[frames].any():
-                frame, count = frames.start + int(np.argmax(blank[frames])), blank[frames].sum()
-                message = f"{key} shows a single colour at {episodes.where(frame)}, in all {count} times"
+                frame, count = frames.start + int(np.argmax(blank[frames])), int(blank[frames].sum())
+                message = f"{key} shows a single colour at {episodes.where(frame)}, in all {counted(count, 'time')}"
                 advice = "cover off, light on, cable in? leave such frames out"
                 yield episodes.finding(frame, "warning", "blank", message, advice, key)
             for start, stop in runs(same[frames] & ~blank[frames]):
                 first, end = frames.start + max(0, start - 1), frames.start + stop
                 moved = any((np.ptp(array[first:end], axis=0) > least).any() for array, least in moves)
                 if moved and end - first > FROZEN:
-                    still = f"{key} stays the same for {end - first} frames from {episodes.where(first)}"
+                    still = f"{key} stays the same for {counted(end - first, 'frame')} from {episodes.where(first)}"
                     message, advice = f"{still}; the robot moves", "the camera hung; leave the episode out"
                     yield episodes.finding(first, "warning", "frozen", message, advice, key)
 
@@ -256,8 +257,8 @@ def outlying_lengths(episodes: Episodes) -> Iterator[Finding]:
     # three times as long is no surprise where only a few episodes, by chance alike, tell how much lengths differ
     least = max(OUTLYING * 1.4826 * float(np.median(far)), np.log(3))
     for episode in np.flatnonzero(far > least).tolist():
-        length, number = episodes.lengths[episode], episodes.number(episode)
-        message = f"episode {number} has {length} frames; the median is {np.exp(median):.0f}"
+        length, number = int(episodes.lengths[episode]), episodes.number(episode)
+        message = f"episode {number} has {counted(length, 'frame')}; the median is {np.exp(median):.0f}"
         advice = "look at it: was it stopped early, or not ended, or are two of them joined?"
         yield episodes.finding(episodes.slice(episode).start, "warning", "length", message, advice)
 
@@ -268,12 +269,14 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
     whole = (window.horizon - window.n_obs_steps) * window.frame_stride + 1
     starts = episodes.episode_ends - episodes.lengths
     for episode in np.flatnonzero(episodes.lengths < max(executed, whole)).tolist():
-        length, number = episodes.lengths[episode], episodes.number(episode)
+        length, number = int(episodes.lengths[episode]), episodes.number(episode)
         severity, advice = "note", "its last action fills up: lower horizon, or let it be"
-        message = f"episode {number} has {length} frames, fewer than the {whole} that one window predicts"
+        message = f"episode {number} has {counted(length, 'frame')}, fewer than the {whole} that one window predicts"
         if length < executed:
             severity, advice = "warning", "leave it out, or lower n_action_steps"
-            message = f"episode {number} has {length} frames, fewer than the {executed} that one chunk executes"
+            message = (
+                f"episode {number} has {counted(length, 'frame')}, fewer than the {executed} that one chunk executes"
+            )
         yield Finding(severity, "window", message, advice, None, number, int(starts[episode]))
 
 
@@ -285,6 +288,20 @@ CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images
 def _is_whole(episodes: Episodes) -> bool:
     """Tell whether all keys could be read; a key that is absent may else be one that is broken."""
     return not any(each.severity == "fatal" and each.check != "unwritten" for each in episodes.findings)
+
+
+def in_kinds(findings: list[Finding]) -> list[tuple[Finding, str]]:
+    """Return the first finding of each kind, and in words how many others of one kind, in one key, there are, where."""
+    kinds: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.check, finding.key), []).append(finding)
+    told = []
+    for first, *others in kinds.values():
+        episodes = sorted({f.episode for f in others if f.episode is not None})
+        some = f"{', '.join(map(str, episodes[:8]))}{', ...' if len(episodes) > 8 else ''}"
+        where = f", episode{'s' * (len(episodes) > 1)} {some}" if episodes else ""
+        told.append((first, f"and {len(others)} more of this kind{where}" if others else ""))
+    return told
 
 
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, SupportsIndex
 import numpy as np
 
 from robodiff.documents import Between, Document, brief
-from robodiff.errors import RobodiffError, UsageError, listed, nearest
+from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.machine import memory_free
+from robodiff.text import counted, listed
 
 ACTION = "action"
 PAST_ACTION = "observation.past_action"
@@ -62,7 +63,7 @@ class Feature(Document):
         if len(self.shape) != (dimensions := {"image": 3, "vector": 1}[self.kind]):
             raise UsageError(f"expected {dimensions} dimensions for kind {self.kind}; found {brief(self.shape)}")
         if self.kind == "vector" and self.names is not None and len(self.names) != self.shape[0]:
-            raise UsageError(f"expected a name for each of {self.shape[0]} dimensions; found {len(self.names)} names")
+            raise UsageError(f"expected as many names as dimensions, {self.shape[0]}; found {len(self.names)}")
 
     @classmethod
     def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
@@ -273,7 +274,7 @@ def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
     """Return what is wrong where an array of so many frames belongs to episodes that end at these."""
     if not len(episode_ends) or frames == episode_ends[-1]:
         return []
-    message = f"{key} has {frames} frames, but the last episode ends at {episode_ends[-1]}"
+    message = f"{key} has {counted(frames, 'frame')}, but the last episode ends at {episode_ends[-1]}"
     return [Finding("fatal", "unequal", message, "every array must be as long as the last episode_ends says", key)]
 
 

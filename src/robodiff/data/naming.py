@@ -33,6 +33,8 @@ class LayoutKey:
     """Of the numbers; what the file says when None."""
     optional: bool = False
     """Left out where the file lacks it."""
+    names: tuple[str, ...] = ()
+    """Of the dimensions; what the file says when empty."""
 
 
 Sources = dict[str, tuple[LayoutKey, ...]]

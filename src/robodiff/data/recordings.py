@@ -31,8 +31,9 @@ from robodiff.data.resample import CLOCK, at_one_rate, rate_of
 from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo
-from robodiff.errors import RobodiffError, UsageError, listed, nearest, notice
+from robodiff.errors import RobodiffError, UsageError, nearest, notice
 from robodiff.files import is_repository, reading
+from robodiff.text import listed
 
 USUAL_FPS = 10.0
 """Taken where neither a file nor an option says the rate."""

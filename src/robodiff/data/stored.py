@@ -173,7 +173,7 @@ class Reading:
 def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:
     """Return what an array holds; names and unit are those of its parts, where nothing was cut out of them."""
     units = {part.unit or (feature.unit if feature else None) for part, feature in parts}
-    names = [feature.names for part, feature in parts if feature is not None and part.convert is None]
-    whole = [name for each in names for name in each or ()]
+    names = [part.names or (feature and not part.convert and feature.names) or () for part, feature in parts]
+    whole = [name for each in names for name in each]
     fits = array.ndim == 2 and len(whole) == array.shape[1]
     return Feature.of(array, units.pop() if len(units) == 1 else None, tuple(whole) if fits else None)

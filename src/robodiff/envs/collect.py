@@ -18,6 +18,7 @@ from robodiff.data.episodes import ACTION
 from robodiff.documents import plain, typed
 from robodiff.envs.spec import EnvSpec, Expert, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.text import counted
 
 _MOST_FAILURES = 100
 """An expert that fails so many times in a row is broken: better an error than a search without end."""
@@ -74,7 +75,9 @@ def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[De
             if arrays is None:
                 failures += 1
                 if failures >= _MOST_FAILURES:
-                    raise RobodiffError(f"the scripted expert failed on {failures} seeds in a row, up to {seed}")
+                    raise RobodiffError(
+                        f"the scripted expert failed on {counted(failures, 'seed')} in a row, up to {seed}"
+                    )
                 continue
             if spec.agents:
                 action = arrays.pop(ACTION)

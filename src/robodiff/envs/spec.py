@@ -53,6 +53,8 @@ class EnvSpec:
     """Actions per second."""
     success: str
     """One sentence: what counts as success."""
+    success_reward: float | None = None
+    """The reward of a step that counts as success; None where success is not a matter of one reward."""
     version: Callable[[], str]
     """Which package, in which version, simulates it."""
     max_steps: int | None = None

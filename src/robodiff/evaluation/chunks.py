@@ -19,6 +19,7 @@ from robodiff.policies.checkpoint import change_sampling, load_with_hash
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner
 from robodiff.policies.runtime import draw_noise
+from robodiff.text import counted
 
 WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
 BATCH, BATCH_OF_IMAGES = 64, 16
@@ -52,7 +53,7 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
     rate = 1 / policy.timing.spacing
     stride = round(episodes.fps / rate)
     if stride < 1 or abs(episodes.fps / rate - stride) > 1e-3 * stride:
-        found = f"{episodes.source} has {episodes.fps:g} frames a second"
+        found = f"{episodes.source} has {counted(episodes.fps, 'frame')} a second"
         raise UsageError(f"the policy acts at {rate:g} Hz, and {found}, which is not a multiple of it")
     return replace(policy.config.window, frame_stride=stride)
 

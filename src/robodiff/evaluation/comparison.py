@@ -53,11 +53,12 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     elif (needed := episodes_to_decide(*discordant, len(seeds))) is None:
         conclusion = (
             f"No difference in success between {this} and {that}, and one larger than "
-            f"{max(-interval[0], interval[1]):.2f} is not compatible with these {len(seeds)} episodes."
+            f"{max(-interval[0], interval[1]):.2f} is not compatible with {counted(len(seeds), 'such episode')}."
         )
     else:
         conclusion = (
-            f"These {len(seeds)} episodes do not decide between {this} and {that} (p = {p:.2g}); if the difference "
+            f"{counted(len(seeds), 'episode')} do{'es' * (len(seeds) == 1)} not decide between {this} and {that} "
+            f"(p = {p:.2g}); if the difference "
             f"is the one seen here, about {max(1, needed - len(seeds)):,} more would show it 4 times of 5."
         )
     return Comparison(

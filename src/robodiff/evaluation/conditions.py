@@ -101,6 +101,8 @@ class Evaluated(Sampled):
     environment_version: str
     success_means: str
     """One sentence: what counts as success."""
+    success_reward: Number | None = None
+    """The reward of a step that counts as success, if there is one."""
     first_seed: Count | None = None
     num_envs: Count | None = None
 

@@ -81,6 +81,7 @@ def prepare(policy_path: str | Path, config: EvalConfig) -> tuple[DiffusionPolic
             environment=config.env,
             environment_version=spec.version(),
             success_means=spec.success,
+            success_reward=spec.success_reward,
             first_seed=config.seed,
             num_envs=config.num_envs,
         ),

@@ -11,6 +11,7 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
 from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, read_result
 from robodiff.files import read_rows
+from robodiff.text import counted
 
 CONFIG_FILE = "config.yaml"
 OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
@@ -43,7 +44,9 @@ class Evaluation:
         """In a sentence, how many episodes were stopped by an action that is not finite; empty where none was."""
         if (count := self.result.non_finite_actions) == 0:
             return ""
-        stopped = f"{count} of {len(self.result.episodes)} episodes {'was' if count == 1 else 'were'} stopped"
+        stopped = (
+            f"{count} of {counted(len(self.result.episodes), 'episode')} {'was' if count == 1 else 'were'} stopped"
+        )
         place = f"what the policy observed there is in {self.folder / NON_FINITE_FOLDER}"
         return f"{stopped} by an action that is not finite, before it was executed; {place}"
 

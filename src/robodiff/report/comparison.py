@@ -14,6 +14,7 @@ from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_ru
 from robodiff.report import figures
 from robodiff.report.answers import E, answer, command, current, measuring, size
 from robodiff.report.pages import write_page
+from robodiff.text import counted
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,9 @@ def _disagreements(rows: Sequence[_Row[Evaluation]]) -> str:
     sentences = []
     for (name, _), own, other in zip(pairs, outcomes, reversed(outcomes), strict=True):
         seeds = sorted(seed for seed, success in own.items() if success and other.get(seed) is False)
-        sentences.append(f"{name} alone succeeds on {len(seeds)} seeds: {', '.join(map(str, seeds)) or 'none'}.")
+        sentences.append(
+            f"{name} alone succeeds on {counted(len(seeds), 'seed')}: {', '.join(map(str, seeds)) or 'none'}."
+        )
     return " ".join(sentences)
 
 

@@ -15,14 +15,18 @@ import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from robodiff.evaluation.results import EpisodeResult
+from robodiff.text import shortened
 
 INK = "#123456"  # stands for the page's colour of text until the figure is done
 COLOURS = ("#3b82f6", "#f08c00", "#22a06b", "#e5484d", "#a855f7", "#06b6d4", "#d6409f", "#84a20d")
 GOOD, BAD = COLOURS[2], COLOURS[3]
+STYLES = ("-", "--")
+"""Of the curves of a state and of an action."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names of data may hold a dollar
@@ -37,41 +41,102 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "path.simplify_threshold": 0.4,
 }
+CHARACTER = 0.085
+"""Inches across a wide character of a tick label."""
+BESIDE = 0.2
+"""Share of the width that a histogram beside curves takes."""
 Curve = tuple[Sequence[float], Sequence[float]]
 Draw = Callable[[Axes], Any]
 Extent = tuple[float, float, float, float]
 
 
-def panel(draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.4), frame: bool = True) -> str:
-    """Draw one pair of axes and return it as SVG; ``title`` is also what a screen reader says.
+def panel(
+    draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.2), frame: bool = True, above: float = 0.1
+) -> str:
+    """Draw one pair of axes and return it as SVG, and its title as text, which the page can wrap.
 
     Args:
         draw: fills the axes.
-        title: above the panel.
+        title: of the panel, also what a screen reader says.
         size: width and height in inches.
         frame: leave room for ticks and labels.
+        above: room over the axes in inches.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=size)
-        # Fixed margins, in inches: to measure the labels first takes longer than to draw them.
-        width, height = size
-        left, bottom, top, right = (0.55, 0.42, 0.25, 0.08) if frame else (0.02, 0.02, 0.25, 0.02)
-        across, up = (width - left - right) / width, (height - bottom - top) / height
-        axes = figure.add_axes((left / width, bottom / height, across, up))
-        axes.set_title(title, loc="left")
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FewestDigits())
         draw(axes)
+        if frame:
+            _fit_labels(axes, *size, above)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=96)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     # Names within a figure must not meet those of another on the same page.
-    prefix = f"f{zlib.crc32(svg.encode()):08x}-"
+    prefix = f"f{zlib.crc32(svg.encode(errors='replace')):08x}-"
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     head, _, body = svg.partition(">")
     box = re.search(r'viewBox="[^"]+"', head)
-    return f'<svg {box[0] if box else ""} role="img" aria-label="{escape(title)}">{body}'
+    text = escape(title)
+    caption = f'<p class="title" aria-hidden="true">{text}</p>'
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{text}">{body}{caption}'
+
+
+class FewestDigits(Formatter):
+    """Write ticks with no more digits than they need, without an offset or a power that stands elsewhere."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """Return one tick."""
+        return self.format_ticks([value])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return all ticks of an axis, with the same number of decimals."""
+        ticks = np.asarray(values, np.float64)
+        steps = np.diff(ticks) if len(ticks) > 1 else ticks
+        close = 0.01 * np.abs(steps).min(initial=np.inf, where=steps != 0)
+        decimals, powers = (self._fewest(ticks, close, kind) for kind in "fe")
+        return decimals if max(map(len, decimals), default=0) <= max([6, *map(len, powers)]) else powers
+
+    def _fewest(self, ticks: np.ndarray, close: float, kind: str) -> list[str]:
+        texts: list[str] = []
+        for digits in range(17):
+            texts = [f"{tick:.{digits}{kind}}" for tick in ticks]
+            if all(abs(float(text) - tick) <= close for text, tick in zip(texts, ticks, strict=True)):
+                break
+        texts = ["0" if kind == "e" and float(text) == 0 else text for text in texts]
+        texts = [re.sub(r"^-(?=[0.]+$)", "", re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", text)) for text in texts]
+        return [text.replace("-", "\N{MINUS SIGN}") for text in texts]
+
+
+def _fit_labels(axes: Axes, width: float, height: float, above: float) -> None:
+    """Leave as much room around the axes as their labels need, in inches, and draw fewer ticks where they would meet.
+
+    Labels are measured by their characters: to lay them out first takes longer than to draw them.
+    """
+
+    def longest(axis: Axis) -> float:
+        return CHARACTER * max(
+            map(len, axis.get_major_formatter().format_ticks(axis.get_majorticklocs().tolist())), default=0
+        )
+
+    titles = [CHARACTER * 2.2 * bool(axis.get_label_text()) for axis in (axes.xaxis, axes.yaxis)]
+    left, right, bottom = longest(axes.yaxis) + 0.12 + titles[1], 0.06, 0.26 + titles[0]
+    for ticks in range(round(1.4 * width), 0, -1):
+        axes.locator_params("x", nbins=ticks)
+        label = longest(axes.xaxis)
+        left, right = max(left, label / 2), max(right, label / 2)
+        if (label + CHARACTER) * len(axes.get_xticks()) <= width - left:
+            break
+    beside = 1 - BESIDE if axes.child_axes else 1
+    across, up = (width - left - right) / width, (height - bottom - above) / height
+    axes.set_position((left / width, bottom / height, across * beside, up))
 
 
 _PANELS = (
@@ -88,13 +153,14 @@ MOST_PANELS = 12
 """Further panels, of quantities that a policy or an environment adds."""
 
 
-def curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[str]:
+def curves(runs: Mapping[str, Mapping[str, Curve]], success: float | None = None) -> list[str]:
     """Draw a panel for each logged quantity that any of the runs has; several runs are drawn over each other.
 
     Quantities without a panel of their own share one by the end of their names: ``train/kl`` and ``val/kl``.
 
     Args:
         runs: per name of a run its quantities, each as (steps, values).
+        success: the reward that counts as success, if there is one.
     """
     logged = list(dict.fromkeys(key for quantities in runs.values() for key in quantities))
     further: dict[str, list[str]] = {}
@@ -104,17 +170,19 @@ def curves(runs: Mapping[str, Mapping[str, Curve]]) -> list[str]:
     named = [(name.replace("_", " "), sorted(further[name]), False) for name in sorted(further)]
     for title, keys, log in [*_PANELS, *named[:MOST_PANELS]]:
         if keys := [key for key in keys if key in logged]:
-            panels.append(panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log), title))
+            panels.append(panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log, success), title))
     return panels
 
 
-def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str], log: bool) -> None:
+def _curve(
+    axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str], log: bool, success: float | None
+) -> None:
     for colour, (name, quantities) in zip(_colours(len(runs)), runs.items(), strict=True):
         for number, key in enumerate(keys):
             if key not in quantities:
                 continue
             steps, values = quantities[key]
-            label = " ".join([name] * (len(runs) > 1) + [key.partition("/")[0]] * (len(keys) > 1))
+            label = " ".join([_legend(name)] * (len(runs) > 1) + [key.partition("/")[0]] * (len(keys) > 1))
             own = colour if len(runs) > 1 else COLOURS[number % len(COLOURS)]
             marker = "o" if len(steps) < 15 else None
             style = "--" if number and len(runs) > 1 else "-"
@@ -123,59 +191,96 @@ def _curve(axes: Axes, runs: Mapping[str, Mapping[str, Curve]], keys: list[str],
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter("{x:g}")
-    if keys[0] == "rollout/success_rate":
-        axes.set_ylim(0, 1.03)
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif keys[0] in ("rollout/success_rate", "rollout/mean_max_reward"):
+        values = [value for quantities in runs.values() for value in quantities.get(keys[0], ((), ()))[1]]
+        _zero_to_one(axes, values, success if keys[0] == "rollout/mean_max_reward" else None)
     axes.set_xlabel("optimizer steps")
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)
 
 
-def scores(episodes: Sequence[EpisodeResult]) -> str:
-    """Draw the maximum reward of every episode, by seed, successes and failures told apart by colour and by height."""
+def scores(episodes: Sequence[EpisodeResult], success: float | None = None) -> str:
+    """Draw the maximum reward of every episode, by seed, successes and failures told apart by colour and by height.
+
+    Args:
+        episodes: in any order.
+        success: the reward that counts as success, if there is one.
+    """
 
     def draw(axes: Axes) -> None:
-        for success, colour, label in ((True, GOOD, "success"), (False, BAD, "failure")):
-            chosen = [e for e in episodes if e.success is success]
+        for succeeded, colour, label in ((True, GOOD, "success"), (False, BAD, "failure")):
+            chosen = [e for e in episodes if e.success is succeeded]
             if chosen:
                 axes.bar([e.seed for e in chosen], [e.max_reward for e in chosen], color=colour, label=label)
         axes.set_xlabel("seed")
         axes.set_ylabel("maximum reward")
-        axes.ticklabel_format(axis="x", useOffset=False)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_ylim(bottom=min(0.0, *(e.max_reward for e in episodes)))
-        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _zero_to_one(axes, [e.max_reward for e in episodes], success)
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.1)
 
-    return panel(draw, "Maximum reward of each episode", (7.4, 2.4))
+    return panel(draw, "Maximum reward of each episode", (7.4, 2.3), above=0.25)
+
+
+def _zero_to_one(axes: Axes, values: Sequence[float], success: float | None) -> None:
+    """Show all of 0 to 1, and what is beyond, with a line at the reward that counts as success."""
+    low, high = min(0.0, *values), max(1.0, success or 0.0, *values)
+    axes.set_ylim(low, high + 0.03 * (high - low))
+    if success is not None:
+        axes.axhline(success, color=GOOD, linestyle="--", linewidth=1, label=f"reward of a success: {success:g}")
 
 
 def histogram(values: np.ndarray, title: str, label: str) -> str:
     """Draw how often which value occurs; ``values`` (N,)."""
 
     def draw(axes: Axes) -> None:
-        low, high = float(values.min()), float(values.max())
-        room = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(high) else 0.0  # a constant needs some
-        bins = min(40, max(5, len(np.unique(values[:1000]))))
-        axes.hist(values, bins, range=(low - room, high + room), color=COLOURS[0])
+        axes.stairs(*np.histogram(values, _edges(values)), fill=True, color=COLOURS[0])
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
     return panel(draw, title)
 
 
-def lines(curves: Sequence[np.ndarray], title: str, label: str) -> str:
-    """Draw curves (N,) over their index, each in a colour of its own."""
+def _edges(values: np.ndarray) -> list[float]:
+    """Return the edges of a histogram's bars."""
+    low, high = float(values.min()), float(values.max())
+    room = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(high) else 0.0  # a constant needs some
+    return np.linspace(low - room, high + room, 1 + min(40, max(5, len(np.unique(values[:1000]))))).tolist()
+
+
+def curve(values: np.ndarray, title: str, label: str) -> str:
+    """Draw values (N,) over their index."""
 
     def draw(axes: Axes) -> None:
-        for values in curves:
-            axes.plot(values, linewidth=1)
+        axes.plot(values, linewidth=1, marker="o" if len(values) < 15 else None, markersize=3)
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return panel(draw, title)
+
+
+def movement(keys: Sequence[tuple[Sequence[np.ndarray], np.ndarray]], title: str) -> str:
+    """Draw how one dimension moves in some episodes and, beside that, how often which value occurs.
+
+    Args:
+        keys: of each key that has the dimension, the state before the action, its values in some episodes, each (L,),
+            and many of all its values (N,).
+        title: above the panel.
+    """
+
+    def draw(axes: Axes) -> None:
+        beside = axes.inset_axes((1.02, 0, BESIDE / (1 - BESIDE), 1), sharey=axes)
+        beside.set_axis_off()
+        edges = _edges(np.concatenate([values for _, values in keys]))
+        for (episodes, values), colour, style in zip(keys, COLOURS, STYLES, strict=False):
+            for each in episodes:
+                axes.plot(each, style, color=colour, linewidth=1, marker="o" if len(each) < 2 else None, markersize=3)
+            counts, _ = np.histogram(values, edges)
+            beside.stairs(counts, edges, orientation="horizontal", fill=True, color=colour, alpha=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return panel(draw, title, (3.6, 1.9))
 
 
 def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[float], executed: int) -> str:
@@ -189,7 +294,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
 
     def draw(axes: Axes) -> None:
         for colour, (name, values) in zip(_colours(len(errors)), errors.items(), strict=True):
-            axes.plot(values, color=colour, label=name, linewidth=1.3, marker="o" if len(values) < 2 else None)
+            axes.plot(values, color=colour, label=_legend(name), linewidth=1.3, marker="o" if len(values) < 2 else None)
         axes.plot(holding, "--", color=INK, label="holding the last action", linewidth=1.3)
         axes.axvspan(-0.5, executed - 0.5, color=INK, alpha=0.06, linewidth=0)
         axes.set_xlim(-0.5, len(holding) - 0.5)
@@ -197,7 +302,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
         axes.set_ylim(0, axes.get_ylim()[1] * (1 + 0.15 * rows_of_legend))
         axes.set_xlabel("step of the chunk, from now on")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=7, ncols=3, loc="upper left")
 
     return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8))
@@ -229,9 +334,11 @@ def chunk_over_scene(
         if recorded is not None:
             _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
         axes.set_axis_off()
-        axes.legend(fontsize=7, labelcolor="#222222", loc="upper right")
+        axes.legend(
+            fontsize=7, labelcolor="#222222", loc="upper right", frameon=True, facecolor="white", framealpha=0.8
+        )
 
-    return panel(draw, title, (3.0, 3.2), frame=False)
+    return panel(draw, title, (3.0, 3.0), frame=False)
 
 
 def camera_view(image: np.ndarray, keypoints: np.ndarray | None, title: str) -> str:
@@ -243,7 +350,7 @@ def camera_view(image: np.ndarray, keypoints: np.ndarray | None, title: str) -> 
             axes.scatter(*keypoints.T, s=9, c=COLOURS[1], edgecolors="#222222", linewidths=0.4)
         axes.set_axis_off()
 
-    return panel(draw, title, (3.0, 3.2), frame=False)
+    return panel(draw, title, (3.0, 3.0), frame=False)
 
 
 def _zoom(axes: Axes, places: np.ndarray) -> None:
@@ -268,7 +375,7 @@ def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension:
         if recorded is not None:
             axes.plot(recorded[:, dimension], "--", color=COLOURS[1], linewidth=2.0, label="recorded")
         axes.set_xlabel("step of the chunk")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=7)
 
     return panel(draw, title)
@@ -276,3 +383,8 @@ def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension:
 
 def _colours(count: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _legend(name: str) -> str:
+    """Return a name as a legend can show it: matplotlib leaves names out that begin with an underscore."""
+    return f"\u2060{shortened(name, 28)}"

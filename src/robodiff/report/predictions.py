@@ -10,15 +10,16 @@ import torch
 
 from robodiff.data.episodes import ACTION, Episodes, with_past_action
 from robodiff.data.windows import Windows
+from robodiff.errors import first_line
 from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.report import figures
+from robodiff.report.recording import most_moving, move_within_episodes
 
 if TYPE_CHECKING:
     from robodiff.envs.spec import Scene
 
-_OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS = 6, 6, 6
+_OBSERVATIONS, _STEPS_SHOWN, _MOST_DIMENSIONS, _MOST_DENOISED = 6, 6, 6, 3
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ def draw_predictions(
 ) -> Predictions:
     """Draw sampled chunks beside the recorded ones, how the first of them come about, and what the cameras see.
 
-    Over the scene where the environment can draw it, else as curves over time, one a dimension.
+    Over the scene where the environment can draw it, else as curves over time, one for each of the dimensions that move
+    most.
 
     Args:
         policy_folder: of the policy.
         episodes: the recording.
         chosen: the episodes whose observations are taken.
-        env: the environment that draws scenes; None draws curves.
+        env: the environment that draws scenes and names actions; None draws curves.
         samples: chunks sampled for each observation.
     """
     policy = load_policy(policy_folder)
@@ -58,10 +60,10 @@ def draw_predictions(
     sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)
     recorded = episodes.arrays[ACTION][windows.frames(picks)[0][:, now:]]  # (W, n, Da)
     frames = windows.now[picks]
-    scene, note = _find_scene(env, _observation(episodes, frames[0]))
+    canvas = _find_canvas(env, episodes, int(frames[0]))
     titles = [episodes.where(frame).capitalize() for frame in frames]
     drawn = zip(frames, recorded, np.split(sampled, len(picks)), titles, strict=True)
-    chunks = [panel for each in drawn for panel in _panels(policy, episodes, scene, *each)]
+    chunks = [panel for each in drawn for panel in canvas.panels(episodes, *each)]
 
     watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 
@@ -72,7 +74,7 @@ def draw_predictions(
     denoising = []
     for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
         title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        denoising += _panels(policy, episodes, scene, frames[0], None, watched[row], title)
+        denoising += canvas.panels(episodes, frames[0], None, watched[row], title)
 
     observed = observed_at(policy, episodes, windows, picks)
     views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
@@ -85,43 +87,53 @@ def draw_predictions(
         for camera, view in views.items()
         for place, title in enumerate(titles)
     ]
-    return Predictions(chunks, denoising, cameras, note)
+    return Predictions(chunks, denoising, cameras, canvas.note)
 
 
-def _find_scene(env: str | None, observation: Mapping[str, np.ndarray]) -> tuple["Scene | None", str]:
-    """Return what draws the scene of an environment, or None and why it cannot be drawn here."""
-    if env is None:
-        return None, ""
-    try:
-        from robodiff.envs.spec import get_env_spec  # needs gymnasium, which a report does without
+@dataclass(frozen=True)
+class _Canvas:
+    """Where chunks are drawn: over the scene or, without one, over time."""
 
-        scene = get_env_spec(env).scene
-        if scene is not None:
-            scene.draw(observation)
-    except Exception as error:  # a simulator that is absent, a plugin that is not loaded, whatever its code raises
-        return None, f"They are not drawn over the scene, for {env} cannot be used here: {str(error).splitlines()[0]}."
-    return scene, ""
+    dimensions: Mapping[int, str]
+    """By their places, the names of the dimensions that are drawn over time, from the one that moves most on."""
+    scene: "Scene | None" = None
+    note: str = ""
+    """Why chunks are not drawn over the scene, where they could be."""
+
+    def panels(
+        self, episodes: Episodes, frame: int, recorded: np.ndarray | None, sampled: np.ndarray, title: str
+    ) -> list[str]:
+        """Draw chunks that begin at a frame, (n, Da) and (S, n, Da); fewer dimensions where nothing was recorded."""
+        if not np.isfinite(sampled).all():  # what is not has no place in a figure
+            return []
+        if self.scene is not None and (image := self.scene.draw(_observation(episodes, frame))) is not None:
+            return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
+        drawn = list(self.dimensions.items())[: _MOST_DIMENSIONS if recorded is not None else _MOST_DENOISED]
+        return [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
+
+
+def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
+    """Return what an environment draws on, with its names of the action's dimensions where the recording has none."""
+    action, scene, note = episodes.features[ACTION], None, ""
+    names = action.names
+    if env is not None:
+        try:
+            from robodiff.envs.spec import get_env_spec  # needs gymnasium, which a report does without
+
+            spec = get_env_spec(env)
+            if spec.features[ACTION].shape == action.shape:
+                names = names or spec.features[ACTION].names
+            if (scene := spec.scene) is not None:
+                scene.draw(_observation(episodes, frame))
+        except Exception as error:  # a simulator that is absent, a plugin that is not loaded, what its code raises
+            scene, note = (
+                None,
+                f"They are not drawn over the scene, for {env} cannot be used here: {first_line(error)}.",
+            )
+    moving = most_moving(move_within_episodes(episodes, ACTION), _MOST_DIMENSIONS)
+    named = {d: f"{names[d] if names else f'action {d}'}{f' ({action.unit})' * bool(action.unit)}" for d in moving}
+    return _Canvas(named, scene, note)
 
 
 def _observation(episodes: Episodes, frame: int) -> dict[str, np.ndarray]:
     return {key: array[frame] for key, array in episodes.arrays.items() if key != ACTION}
-
-
-def _panels(
-    policy: DiffusionPolicy,
-    episodes: Episodes,
-    scene: "Scene | None",
-    frame: int,
-    recorded: np.ndarray | None,
-    sampled: np.ndarray,
-    title: str,
-) -> list[str]:
-    if not np.isfinite(sampled).all():  # what is not has no place in a figure
-        return []
-    if scene is not None and (image := scene.draw(_observation(episodes, frame))) is not None:
-        return [figures.chunk_over_scene(image, scene.extent, recorded, sampled, title)]
-    names = policy.features[ACTION].names
-    return [
-        figures.chunk_over_time(recorded, sampled, d, f"{title}: {names[d] if names else f'action {d}'}")
-        for d in range(min(sampled.shape[2], _MOST_DIMENSIONS))
-    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.check import findings_in
+from robodiff.data.check import findings_in, in_kinds
 from robodiff.data.episodes import Episodes
 from robodiff.data.provenance import divide, read_trained_on
 from robodiff.data.recordings import DataConfig
@@ -23,11 +23,12 @@ from robodiff.report import figures
 from robodiff.report.answers import answer, command, conclusion, current, is_current, what_ifs
 from robodiff.report.pages import write_page
 from robodiff.report.predictions import Predictions, draw_predictions
-from robodiff.report.recording import describe, histograms
+from robodiff.report.recording import describe, movements
+from robodiff.text import counted
 
 REPORT_FILE = "report.html"
 SAMPLES = 8
-_MOST_HISTOGRAMS = 8  # of each key
+_MOST_DIMENSIONS = 9  # of each key, in panels of their own
 _MOST_ERRORS = 8  # lines in one panel
 _MOST_VIDEO_BYTES = 30_000_000
 
@@ -72,7 +73,7 @@ def write_run_report(
         predictions=predictions,
         held_out=bool(held_out),
         data=_data(episodes),
-        findings=findings_in(episodes, model.window),
+        findings=in_kinds(findings_in(episodes, model.window)),
     )
 
 
@@ -101,7 +102,7 @@ def _write(run: Run, page: Path, **demonstrations: Any) -> Path:
         command=command(run, readable=bool(demonstrations.get("data"))),
         what_ifs=what_ifs(run),
         conditions=[] if measured is None else run.what_if(measured.result.evaluated),
-        curves=figures.curves({run.name: run.curves}),
+        curves=figures.curves({run.name: run.curves}, measured.result.evaluated.success_reward if measured else None),
         offline=None if shown is None else _offline(shown.result, run, is_answer=shown is offline),
         samples=SAMPLES,
         evaluations=[each for each in current(run, run.evaluations) if not run.what_if(each.result.evaluated)],
@@ -138,8 +139,8 @@ def _failing(evaluation: Evaluation) -> dict[str, Any]:
     failures = sorted((e for e in episodes if not e.success), key=lambda e: -e.max_reward)
     seeds = [episode.seed for episode in episodes]
     return {
-        "scores": figures.scores(episodes),
-        "seeds": f"{min(seeds)} to {max(seeds)}",
+        "scores": figures.scores(episodes, evaluation.result.evaluated.success_reward),
+        "seeds": f"seeds {min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}",
         "failures": failures,
         "median": float(np.median([e.max_reward for e in failures])) if failures else 0.0,
     }
@@ -152,7 +153,7 @@ def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
     for path in evaluation.videos:
         outcome, _, seed = path.stem.partition("-")
         episode = by_seed.get(int(seed))
-        about = f": maximum reward {episode.max_reward:.3f}, {episode.length} steps" if episode else ""
+        about = f": maximum reward {episode.max_reward:.3f}, {counted(episode.length, 'step')}" if episode else ""
         content = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode() if inside else None
         source = content or os.path.relpath(path, page)
         videos.append({"source": source, "success": outcome == "success", "seed": seed, "about": about})
@@ -160,7 +161,4 @@ def _videos(evaluation: Evaluation, page: Path) -> list[dict[str, Any]]:
 
 
 def _data(episodes: Episodes) -> dict[str, Any]:
-    panels = [figures.histogram(episodes.lengths, "Length of episodes", "frames")]
-    for key, feature in episodes.features.items():
-        panels += histograms(episodes, key, _MOST_HISTOGRAMS) if feature.kind == "vector" else []
-    return {**describe(episodes), "histograms": panels}
+    return {**describe(episodes), **movements(episodes, _MOST_DIMENSIONS)}

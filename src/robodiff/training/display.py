@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from robodiff.data.episodes import ACTION
 from robodiff.progress import SECONDS_BETWEEN_LINES, per_second, say
+from robodiff.text import counted
 from robodiff.training.callbacks import ROLLED, Rollouts
 from robodiff.training.module import PolicyTraining
 
@@ -97,8 +98,8 @@ class ProgressLine(Callback):
         if rollouts is None or rollouts.latest is None:
             return
         success, reward, stopped = (rollouts.latest[f"rollout/{name}"] for name in ROLLED)
-        text = f"step {trainer.global_step}  rollouts of {rollouts.config.episodes} episodes: success {success:.2f}, "
-        text += f"mean maximum reward {reward:.3f}"
+        text = f"step {trainer.global_step}  rollouts of {counted(rollouts.config.episodes, 'episode')}: "
+        text += f"success {success:.2f}, mean maximum reward {reward:.3f}"
         if stopped:
             text += f", {stopped:.0f} stopped by an action that is not finite"
         if "val/action_mse" in trainer.callback_metrics and pl_module.samples_chunks:

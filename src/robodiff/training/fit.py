@@ -30,6 +30,7 @@ from robodiff.files import locked, naming, replacing
 from robodiff.machine import describe_machine
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
+from robodiff.text import counted
 from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
@@ -187,8 +188,9 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
     return (
-        f"{data.episodes.source}: {episodes} episodes, {windows:,} windows to train on, {held_out:,} held out\n"
-        f"policy: observes {', '.join(observed)}; {sum(p.numel() for p in policy.parameters()):,} parameters"
+        f"{data.episodes.source}: {counted(episodes, 'episode')}, {counted(windows, 'window')} to train on, "
+        f"{held_out:,} held out\n"
+        f"policy: observes {', '.join(observed)}; {counted(sum(p.numel() for p in policy.parameters()), 'parameter')}"
     )
 
 

@@ -19,6 +19,7 @@ from robodiff.errors import RobodiffError, notice
 from robodiff.policies.config import Stage
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runtime import Chunk
+from robodiff.text import counted
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
 from robodiff.training.stages import Span, check_stages, span_at, spans
@@ -99,7 +100,7 @@ class PolicyTraining(LightningModule):
         self.total_steps = steps
         for span in spans(self.stages, steps):
             if span.steps == 0:
-                notice(f"in {steps} steps the run does not come to the stage {span.stage.name}")
+                notice(f"in {counted(steps, 'step')} the run does not come to the stage {span.stage.name}")
 
     @property
     def span(self) -> Span:

@@ -79,7 +79,7 @@ def _cut(path: Path) -> None:
     ("make", "words"),
     [
         (_pickled, ["action"]),
-        (_bomb, ["action", "10000000000000 frames"]),
+        (_bomb, ["action", "10,000,000,000,000 frames"]),
         (_unequal, ["action", "5 frames"]),
         (_ends, ["episode_ends"]),
         (_not_finite, ["action", "finite"]),

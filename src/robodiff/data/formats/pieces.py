@@ -31,7 +31,8 @@ from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig
 from robodiff.data.stored import Recording, Stored
-from robodiff.errors import RobodiffError, listed
+from robodiff.errors import RobodiffError
+from robodiff.text import counted, listed
 
 BLOCK = 2**25
 """Bytes of frames in memory at once, by each thread."""
@@ -164,7 +165,7 @@ def column_values(path: Path, name: str, column: Any) -> np.ndarray | None:
         lengths = pc.call_function("list_value_length", [column]).to_numpy(zero_copy_only=False)
         if (bad := np.flatnonzero(lengths != lengths[:1])).size:
             row = int(bad[0]) * shape[0] // len(column)
-            counts = f"{lengths[bad[0]]:g} values in row {row}, and {lengths[0]:g} in row 0"
+            counts = f"{counted(lengths[bad[0]], 'value')} in row {row}, and {lengths[0]:g} in row 0"
             raise RobodiffError(f"{path}: {name} has {counts}")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         column = column.flatten()
@@ -285,7 +286,9 @@ class Gathered:
             elif (piece.shape, piece.kind) != (sample.shape, sample.kind):
                 yield fault("form", f"{key} of {label} is {piece}; expected {sample.dtype} {sample.shape} a frame")
             elif length and piece.frames != length:
-                yield fault("unequal", f"{key} of {label} has {piece.frames} frames, but {clock} says {length}")
+                yield fault(
+                    "unequal", f"{key} of {label} has {counted(piece.frames, 'frame')}, but {clock} says {length}"
+                )
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -316,7 +319,8 @@ def _decode(key: str, episode: int, piece: Piece) -> Iterator[np.ndarray]:
     except RobodiffError as error:
         raise RecordingError(str(piece.source), [fault(f"{error} ({key} of episode {episode})", advice)]) from None
     if frames != piece.frames:
-        message = f"{piece.source}: only {frames} of {piece.frames} frames of {key} of episode {episode} can be decoded"
+        count = f"{frames} of {counted(piece.frames, 'frame')}"
+        message = f"{piece.source}: only {count} of {key} of episode {episode} can be decoded"
         raise RecordingError(str(piece.source), [fault(message, advice)])
 
 

@@ -15,6 +15,7 @@ from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, check
 from robodiff.data.formats.robomimic import RobomimicConfig
 from robodiff.data.stored import Recording
 from robodiff.errors import RobodiffError, UsageError, nearest
+from robodiff.text import counted
 
 _NO_COLUMNS = ("num_samples", "model_file", "ep_meta")
 """Attributes of a demonstration that do not go into the table: its length, and what the simulator is made of."""
@@ -62,7 +63,9 @@ def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:
     episode = hdf5.pieces(path, demo)
     actions, samples = episode.get("actions"), demo.attrs.get("num_samples")
     if actions and samples is not None and int(samples) != actions.frames:
-        episode["actions"] = replace(actions, fault=f"has {actions.frames} frames, but num_samples is {samples}")
+        episode["actions"] = replace(
+            actions, fault=f"has {counted(actions.frames, 'frame')}, but num_samples is {samples}"
+        )
     return episode
 
 

@@ -23,6 +23,7 @@ from robodiff.data.stored import Recording, Stored
 from robodiff.documents import Above, convert
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+from robodiff.text import counted
 
 ATTRIBUTE = "robodiff"
 
@@ -191,7 +192,8 @@ def _column(
     array, message = meta[name], fault_of(store, meta[name])
     count = 0 if message else array.shape[0]
     if not message and (count < (rows or 0) or (most is not None and count > most)):
-        message = f"has {count} rows, but there are {most} frames" if rows is None else f"has {count} rows of {rows}"
+        whole = f"{counted(count, 'row')}, but there are {most} frames"
+        message = f"has {whole if rows is None else f'{count} of {rows} rows'}"
     if not message:
         gaps, message = gaps_in(store, array)
         message = f"was never written from row {gaps[0]} on" if gaps.size else message

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robodiff.data.episodes import ACTION, Feature
-from robodiff.envs.pusht.geometry import corners_from_pose, pose_from_corners
+from robodiff.envs.pusht.geometry import CORNERS, XY, corners_from_pose, pose_from_corners
 from robodiff.envs.spec import box, select_keys
 from robodiff.errors import RobodiffError, UsageError
 
@@ -36,14 +36,12 @@ RENDER_SIZE = 384
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGE = "observation.image"
-_XY = ("x", "y")
-_CORNERS = tuple(f"{axis}{corner}" for corner in range(8) for axis in _XY)
 OBSERVATIONS = {
-    STATE: Feature("vector", (2,), "float32", names=_XY, unit="px"),
-    ENVIRONMENT_STATE: Feature("vector", (16,), "float32", names=_CORNERS, unit="px"),
+    STATE: Feature("vector", (2,), "float32", names=XY, unit="px"),
+    ENVIRONMENT_STATE: Feature("vector", (16,), "float32", names=CORNERS, unit="px"),
     IMAGE: Feature("image", (3, IMAGE_SIZE, IMAGE_SIZE), "uint8"),
 }
-FEATURES = {**OBSERVATIONS, ACTION: Feature("vector", (2,), "float32", names=_XY, unit="px")}
+FEATURES = {**OBSERVATIONS, ACTION: Feature("vector", (2,), "float32", names=XY, unit="px")}
 
 
 class PushTEnv(gymnasium.Env[Any, Any]):

@@ -7,6 +7,9 @@ BODY_CORNERS = np.array(
     [[-60, 0], [60, 0], [60, 30], [-60, 30], [-15, 30], [15, 30], [15, 120], [-15, 120]],
     dtype=np.float64,
 )
+XY = ("x", "y")
+CORNERS = tuple(f"{axis}{corner}" for corner in range(len(BODY_CORNERS)) for axis in XY)
+"""Names of the numbers of a position, and of those of all corners."""
 
 
 def corners_from_pose(pose: np.ndarray) -> np.ndarray:

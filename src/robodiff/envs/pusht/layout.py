@@ -7,7 +7,7 @@ import numpy as np
 
 from robodiff.data.episodes import RecordingError, as_vectors, wrong_form
 from robodiff.data.naming import LayoutKey
-from robodiff.envs.pusht.geometry import corners_from_pose
+from robodiff.envs.pusht.geometry import CORNERS, XY, corners_from_pose
 
 DEMONSTRATIONS = Path(__file__).with_name("demonstrations.zarr.zip")
 
@@ -27,8 +27,8 @@ def _of_width(width: int, source: str, key: str, array: np.ndarray) -> np.ndarra
 
 
 LAYOUT = {
-    "observation.state": LayoutKey("state", _position, "px"),
-    "observation.environment_state": LayoutKey("state", _corners, "px"),
+    "observation.state": LayoutKey("state", _position, "px", names=XY),
+    "observation.environment_state": LayoutKey("state", _corners, "px", names=CORNERS),
     "observation.image": LayoutKey("img", optional=True),
-    "action": LayoutKey("action", partial(_of_width, 2), "px"),
+    "action": LayoutKey("action", partial(_of_width, 2), "px", names=XY),
 }

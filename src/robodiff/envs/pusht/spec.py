@@ -24,6 +24,7 @@ SPEC = EnvSpec(
     features=FEATURES,
     fps=FPS,
     success=f"The block covers more than {SUCCESS_COVERAGE:.0%} of the goal within {MAX_STEPS} steps.",
+    success_reward=1.0,
     version=lambda: f"gym-pusht {metadata.version('gym-pusht')}",
     expert=PushTExpert,
     expert_options=PushTExpertOptions,

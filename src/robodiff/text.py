@@ -1,0 +1,44 @@
+"""Text for people: numbers with their noun, and names from data that may not act on a terminal or a page."""
+
+import re
+from collections.abc import Iterable
+
+LONGEST_LINE = 1000
+_ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor, changes colours or titles, turns the direction of writing, or cannot be encoded; lines and
+tabulators stay."""
+
+
+def printable(text: str) -> str:
+    r"""Return text with every character that would act instead of being shown written as its escape, ``\x1b``.
+
+    Of a line of more than ``LONGEST_LINE`` characters the rest is left out: there may be thousands of names.
+    """
+    shown = _ACTING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    if len(shown) <= LONGEST_LINE:
+        return shown
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in shown.split("\n"))
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Return names one after another, the first of them where there are many."""
+    every = [*names]
+    more = f", and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(map(str, every[:most]))}{more}"
+
+
+def counted(number: float, noun: str) -> str:
+    """Return how many there are, such as ``1 episode`` and ``2,000 episodes``."""
+    text = f"{int(number):,}" if number % 1 == 0 else f"{number:,g}"
+    return f"{text} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return how long it takes, such as ``12.0 seconds`` and ``1.5 minutes``."""
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return text in at most so many characters, without its middle where it is longer: names differ at their ends."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
