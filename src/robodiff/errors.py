@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from robodiff.text import printable
+from robodiff.text import for_terminal
 
 
 class RobodiffError(Exception):
@@ -51,4 +51,4 @@ def notice(message: str) -> None:
     Of processes that train together only the first tells it.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(printable(f"robodiff: note: {message}"), file=sys.stderr)
+        print(for_terminal(f"robodiff: note: {message}"), file=sys.stderr)

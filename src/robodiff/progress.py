@@ -8,7 +8,7 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robodiff.text import printable
+from robodiff.text import for_terminal
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 15.0
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print text as it is, paths in one line: names from data may look like markup or emoji codes, or hold what acts on
     a terminal."""
-    console.print(printable(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(for_terminal(text), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def per_second(number: float, unit: str) -> str:

@@ -10,14 +10,14 @@ tabulators stay."""
 
 
 def printable(text: str) -> str:
-    r"""Return text with every character that would act instead of being shown written as its escape, ``\x1b``.
+    r"""Return text with every character that would act instead of being shown written as its escape, ``\x1b``."""
+    return _ACTING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
-    Of a line of more than ``LONGEST_LINE`` characters the rest is left out: there may be thousands of names.
-    """
-    shown = _ACTING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-    if len(shown) <= LONGEST_LINE:
-        return shown
-    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in shown.split("\n"))
+
+def for_terminal(text: str) -> str:
+    """Return printable text whose lines have an end: of one of more than ``LONGEST_LINE`` the rest is left out."""
+    lines = printable(text).split("\n")
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in lines)
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:

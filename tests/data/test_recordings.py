@@ -98,7 +98,10 @@ def test_other_steps_are_refused(deltas: dict[str, list[float]]) -> None:
         ({"root": "x", "resize_shape": (0, 5)}, "resize_shape: .*expected"),
         ({"root": "x", "resize_shape": 0}, "resize_shape must be at least 1"),
         ({"root": "x", "image_transforms": {"class_path": "Resize"}}, "image_transforms: expected null"),
-        ({"root": "x", "delta_timestamps": {"action": [float("nan")] * 2}}, "delta_timestamps.action must be finite"),
+        (
+            {"root": "x", "delta_timestamps": {"action": [float("nan")] * 2}},
+            "delta_timestamps: .* finite and",
+        ),
         ({"root": "x", "val_split": 1.0}, "val_split: expected float >= 0 and < 1.*found 1.0"),
         ({"root": "x", "train_batch_size": 0}, "train_batch_size: expected int >= 1.*found 0"),
     ],

@@ -85,7 +85,7 @@ def test_what_lies_far_outside_of_the_range_of_training_is_counted(
     far = sum(share > 0.25 for share in farthest)
     assert 0 < far < 4, farthest
     assert read_result(tmp_path / "out", EnvResult).out_of_range == far
-    assert f"\n{far} of 4 episodes observe what lies far outside of the range of training\n" in out
+    assert f"\n{far} of 4 episodes observed what lies far out of range of training\n" in out
 
 
 @pytest.mark.usefixtures("quick")

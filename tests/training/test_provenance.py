@@ -89,7 +89,8 @@ def test_a_recording_that_changed_is_refused_unless_accepted(robodiff: Run, fold
 def test_other_sizes_are_refused_even_if_accepted(robodiff: Run, folder: Path) -> None:
     path = folder / "run" / "recording.json"
     record = json.loads(path.read_text())
-    record["features"]["action"]["shape"], record["fingerprint"] = [3], "another"
+    record["features"]["action"] |= {"shape": [3], "names": None}
+    record["fingerprint"] = "another"
     path.write_text(json.dumps(record))
     for options in ((), ("--accept_changed_data",)):
         code, _, err = resume(robodiff, folder, *options)

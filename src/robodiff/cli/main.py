@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from robodiff import __version__
 from robodiff.errors import RobodiffError, UsageError, nearest
-from robodiff.text import printable
+from robodiff.text import for_terminal
 
 COMMANDS = {
     "demo": "Train and measure a Push-T policy on the demonstrations inside the package.",
@@ -106,7 +106,7 @@ def _fail(message: str, code: int = 1) -> NoReturn:
             time.sleep(0.1)
         message = message if os.getppid() == parent else ""
     if message:
-        print(printable(message), file=sys.stderr)
+        print(for_terminal(message), file=sys.stderr)
     sys.exit(code)
 
 

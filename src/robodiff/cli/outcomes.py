@@ -15,7 +15,7 @@ def in_env(out: Path, result: EnvResult) -> str:
     (low, high), count = result.success_rate_ci95, len(result.episodes)
     extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
     means = f"means over the episodes: {extra}\n" if extra else ""
-    outside = f"{result.out_of_range} of {counted(count, 'episode')} observed what lies far outside of the range of training\n"
+    outside = f"{result.out_of_range} of {counted(count, 'episode')} observed what lies far out of range of training\n"
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     return (
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in "
@@ -66,8 +66,8 @@ def against_offline(paired: OfflineComparison) -> str:
     more = len(paired.dimensions) - len(most)
     place = f"\nand {more} more in {paired.file}" if more else ""
     return (
-        f"against {paired.against}, at the same {counted(paired.windows, 'window')} in {counted(paired.episodes, 'episode')}, "
-        f"over {counted(paired.executed, 'executed step')};\n"
+        f"against {paired.against}, at the same {counted(paired.windows, 'window')} in "
+        f"{counted(paired.episodes, 'episode')}, over {counted(paired.executed, 'executed step')};\n"
         f"errors first as shares of that of holding the last action, differences with 95 % intervals:\n"
         f"{table}{place}\n{paired.conclusion}"
     )

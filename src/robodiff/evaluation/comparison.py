@@ -14,6 +14,7 @@ from robodiff.evaluation.statistics import (
     mcnemar_exact,
     paired_success_interval,
 )
+from robodiff.text import counted
 
 E = TypeVar("E", Evaluated, EvaluatedOffline)
 

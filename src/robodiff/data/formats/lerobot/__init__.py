@@ -36,9 +36,6 @@ class LeRobotConfig(DataConfig):
         super().__post_init__()
         if self.repo_id is None and self.root is None:
             raise UsageError("nothing says where the demonstrations are; set data.root (a folder) or data.repo_id")
-        for key, seconds in (self.delta_timestamps or {}).items():
-            if not all(map(math.isfinite, seconds)):
-                raise UsageError(f"data.delta_timestamps.{key} must be finite numbers of seconds; found {seconds}")
 
     @classmethod
     def at(cls, path: str, **options: Any) -> "LeRobotConfig":
