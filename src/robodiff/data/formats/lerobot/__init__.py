@@ -1,6 +1,5 @@
 """LeRobot data sets, formats v2.1 and v3.0, in a folder or on the Hugging Face hub."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
