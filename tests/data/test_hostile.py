@@ -12,10 +12,13 @@ from pathlib import Path
 import h5py
 import numcodecs
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
 from robodiff.data.check import examine, read_sound
+from robodiff.data.formats.parquet import read_parquet
 from robodiff.data.formats.zarr_store import decoded_size
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
@@ -82,8 +85,6 @@ def test_codecs_one_within_another(tmp_path: Path) -> None:
 
 @bombs
 def test_frames_of_zstandard_that_do_not_say_their_size() -> None:
-    import pyarrow as pa
-
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         stream.write(zeros(10**6))
@@ -172,3 +173,27 @@ def test_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path, capsys: pyt
     assert not any(c in output.out + output.err for c in "\x1b\x07\x9b")
     assert r"a\x1b]0;owned\x07\x9b2J" in output.out
     assert printable("\u202ename \ud800 1\n\t2") == "\\u202ename \\ud800 1\n\t2"
+
+
+@bombs
+@pytest.mark.parametrize("kind", ["numbers", "lists", "texts"])
+def test_parquet_that_repeats_a_value(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run lengths hold it in a few bytes, however many rows there are."""
+    rows = 20_000
+    column = {"numbers": pa.array(np.ones(50 * rows)), "texts": pa.array(["x" * 1000] * rows),
+              "lists": pa.FixedSizeListArray.from_arrays(pa.array(np.ones(50 * rows)), 50)}[kind]  # fmt: skip
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table({"state": column, "action": np.arange(len(column)) % 7}), path)
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr("robodiff.data.formats.pieces.memory_free", lambda: 3 * 4_000_000)
+    with pytest.raises(RobodiffError, match=r"d\.parquet takes 0\.0 GB, more than memory has room for"):
+        read_parquet(path)
+    if kind != "numbers":
+        assert read_parquet(path, {"action"}.__contains__).num_rows == rows
+
+
+def test_parquet_is_read_as_it_is(tmp_path: Path) -> None:
+    table = pa.table({"a": [1.5, None, 2.0], "b": [b"x", None, b"z"], "c": [[1, 2], [3, 4], None]})
+    pq.write_table(table, tmp_path / "d.parquet", row_group_size=2)
+    assert read_parquet(tmp_path / "d.parquet").equals(table)
+    assert read_parquet(tmp_path / "d.parquet", {"c", "b"}.__contains__).equals(table.select(["b", "c"]))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from robodiff.data.episodes import episode_numbers, kind_of
+from robodiff.data.formats.parquet import read_parquet
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
 from robodiff.data.formats.pictures import cells_piece, files_piece
 from robodiff.data.formats.pieces import (
@@ -82,18 +83,13 @@ def read_table(path: Path) -> Any:
         RobodiffError: no table there, a broken one, or one that takes more than memory has room for.
     """
     import pyarrow.csv
-    import pyarrow.parquet as pq
 
     with reading(path, WHAT):
         if path.suffix.lower() == ".csv":
             check_room(str(path), (4 * path.stat().st_size,))
             table = pyarrow.csv.read_csv(path)
         else:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                head = file.metadata
-                groups = sum(head.row_group(group).total_byte_size for group in range(head.num_row_groups))
-                check_room(str(path), (max(groups, 8 * head.num_rows * head.num_columns),))
-                table = file.read()
+            table = read_parquet(path)
         if len({*table.column_names}) != len(table.column_names) or not len(table):
             raise RobodiffError(f"{path}: has no rows, or two columns of one name; expected a row for each frame")
         return table

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from robodiff.data.episodes import episode_numbers
 from robodiff.data.formats.lerobot.info import Count, FeatureInfo, Info, Some, entry, read_info
-from robodiff.data.formats.lerobot.parquet import read_columns
+from robodiff.data.formats.parquet import read_parquet
 from robodiff.documents import AtLeast
 from robodiff.errors import NotFetched, RobodiffError
 from robodiff.files import reading
@@ -126,7 +126,7 @@ def _rows_v21(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _rows_v30(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
         with reading(path, "a parquet file"):
-            for row in read_columns(path, lambda name: not name.startswith("stats/")).to_pylist():
+            for row in read_parquet(path, lambda name: not name.startswith("stats/")).to_pylist():
                 yield path, row
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,6 @@ from robodiff.files import reading
 FULL = 100_000_000  # bytes of rows in a file, as LeRobot has them
 CHUNK = 1000  # files in a folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
-
-
-def read_columns(path: Path, wanted: Callable[[str], bool]) -> pa.Table:
-    """Return the columns that a function picks; pages are compared with their checksums.
-
-    Raises:
-        RobodiffError: no such file, or a broken one.
-    """
-    with (
-        reading(path, "a parquet file"),
-        pq.ParquetFile(path, page_checksum_verification=True) as file,
-    ):
-        return file.read(columns=[*filter(wanted, file.schema_arrow.names)])
 
 
 def column_names(path: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from robodiff.data.episodes import Finding, raise_faults
 from robodiff.data.formats.lerobot.meta import Episode, Meta
-from robodiff.data.formats.lerobot.parquet import read_columns
 from robodiff.data.formats.lerobot.video import TOLERANCE
+from robodiff.data.formats.parquet import read_parquet
 from robodiff.data.formats.pieces import column_values
 from robodiff.data.resample import Rate, rate_of
 from robodiff.errors import RobodiffError
@@ -44,7 +44,7 @@ def values_of(meta: Meta, key: str, files: list[list[Episode]]) -> np.ndarray:
 def episode_table(meta: Meta, key: str, episodes: list[Episode]) -> tuple[pa.Table, np.ndarray]:
     """Return a file's table with a key, and the rows that episodes have in it, which are all there and in order."""
     path = meta.root / episodes[0].data
-    table = read_columns(path, {*_PLACE, key}.__contains__)
+    table = read_parquet(path, {*_PLACE, key}.__contains__)
     number, frame = (table[name].to_numpy().astype(np.float64) for name in _PLACE)
     order, rows, faults = np.argsort(number, kind="stable"), [], []
     for episode in episodes:
