@@ -200,3 +200,12 @@ def test_it_is_recognised_by_content(tmp_path: Path) -> None:
     (tmp_path / "other/episode_0.hdf5").write_text("no HDF5")
     assert not FORMAT.recognise(tmp_path / "other")
     assert not FORMAT.recognise(tmp_path)
+
+
+def test_hdf5_of_any_name(tmp_path: Path) -> None:
+    folder = write_aloha(tmp_path / "demos")
+    expected = open_path(str(folder)).read()
+    for file in [*folder.iterdir()]:
+        file.rename(file.with_suffix(".HDF" if file.stem == "episode_0" else ""))
+    (folder / "notes.txt").write_text("of Monday")
+    np.testing.assert_array_equal(open_path(str(folder)).read().arrays["action"], expected.arrays["action"])

@@ -28,7 +28,7 @@ class AlohaConfig(DataConfig):
     images to OpenCV's imencode; false where the pictures show true colours."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        numbers, files = episode_files(self, hdf5.SUFFIXES)
+        numbers, files = episode_files(self, hdf5.SUFFIXES, hdf5.is_hdf5)
         episodes = [hdf5.file_pieces(path, self.swap_channels) for path in files]
         every = {key: piece for episode in episodes for key, piece in episode.items()}
         if self.swap_channels and any(piece.recipe for piece in every.values()):
@@ -53,7 +53,7 @@ def _name(key: str) -> str | None:
 
 
 def _recognise(path: Path) -> bool:
-    files = files_of(path, hdf5.SUFFIXES)
+    files = files_of(path, hdf5.SUFFIXES, hdf5.is_hdf5)
     if not files or not hdf5.is_hdf5(files[0]):
         return False
     with hdf5.opened(files[0]) as file:

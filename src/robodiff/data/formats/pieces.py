@@ -124,22 +124,24 @@ def control_frequency(environment: Any) -> float | None:
     return None
 
 
-def files_of(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return a file itself, or the files of a folder whose names end so, by their numbers."""
+def files_of(root: Path, suffixes: tuple[str, ...], is_one: Callable[[Path], bool] = lambda path: False) -> list[Path]:
+    """Return a file itself, or the files of a folder whose names end so, or which are by their content, by number."""
     if not root.is_dir():
         return [root]
-    files = (path for path in root.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    files = (path for path in root.iterdir() if path.is_file() and (path.suffix.lower() in suffixes or is_one(path)))
     return sorted(files, key=lambda path: by_number(path.name))
 
 
-def episode_files(config: DataConfig, suffixes: tuple[str, ...]) -> tuple[list[int], list[Path]]:
+def episode_files(
+    config: DataConfig, suffixes: tuple[str, ...], is_one: Callable[[Path], bool] = lambda path: False
+) -> tuple[list[int], list[Path]]:
     """Return the chosen episodes, one in each file of a folder or in the one file that is given.
 
     Raises:
         RobodiffError: no such files, or they lead out of the folder.
     """
     root = Path(config.source).expanduser()
-    files = files_of(root, suffixes)
+    files = files_of(root, suffixes, is_one)
     if not files:
         raise RobodiffError(f"{root}: no {' or '.join(suffixes)} files found; expected one for each episode")
     numbers = episode_numbers(config.source, config.episodes, len(files))
