@@ -156,7 +156,13 @@ def check_file(path: Path) -> None:
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
-    if os.path.isfile(path) and os.path.getsize(path) < 1024 and path.read_bytes().startswith(_POINTER):
+    if os.path.isfile(path) and os.path.getsize(path) < 1024:
+        check_pointer(path, path.read_bytes())
+
+
+def check_pointer(path: Path, content: bytes) -> None:
+    """Refuse a file that is a pointer of Git LFS, by how it begins."""
+    if content.startswith(_POINTER):
         advice = "fetch what it stands for with git lfs pull, in its repository"
         raise RobodiffError(f"{path}: is a pointer of Git LFS, not the file itself; {advice}")
 

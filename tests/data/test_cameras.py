@@ -11,6 +11,7 @@ from tests.recordings import encoded
 
 from robodiff.data.check import examine
 from robodiff.data.episodes import Feature
+from robodiff.data.formats.convert import convert
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
@@ -88,6 +89,41 @@ def test_a_picture_that_cannot_be_decoded_or_is_of_another_size(tmp_path: Path, 
         row[: len(file)] = np.frombuffer(file, np.uint8)
     with pytest.raises(RobodiffError, match="front at frame 7 cannot be decoded: it is 48x64"):
         write(tmp_path, {**numbers, "front": rows}).read()
+
+
+@FORMATS
+def test_pictures_of_depth_are_left_out(tmp_path: Path, numbers: Arrays, write: Write) -> None:
+    files = [encoded(np.full(SIZE, 40_000, np.uint16), "PNG") for _ in range(FRAMES)]
+    rows = np.stack([np.frombuffer(file, np.uint8) for file in files])
+    rows = np.pad(rows, ((0, 0), (0, 600)))
+    source = write(tmp_path, {**numbers, "range": rows})
+    assert {*source.read().arrays} == {"observation.state", "action"}
+    assert source.overview()[1] == {}
+    assert [f.check for f in examine(source, WindowShape(2, 8, 4)) if "range" in f.message] == ["unread"]
+
+
+@FORMATS
+def test_grey_pictures_have_one_channel(tmp_path: Path, numbers: Arrays, write: Write) -> None:
+    files = [encoded(np.full(SIZE, frame, np.uint8), "PNG") for frame in range(FRAMES)]
+    rows = np.stack([np.frombuffer(file.ljust(700, b"\0"), np.uint8) for file in files])
+    source = write(tmp_path, {**numbers, "front": rows})
+    images = source.read().arrays["observation.images.front"]
+    assert images.shape == (FRAMES, 1, *SIZE)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(FRAMES))
+
+
+def test_rotation_matrices_are_no_images(tmp_path: Path, numbers: Arrays) -> None:
+    source = as_zarr(tmp_path, {**numbers, "rotations": np.tile(np.eye(3), (FRAMES, 2, 1, 1))})
+    assert {*source.read().arrays} == {"observation.state", "action"}
+
+
+@pytest.mark.parametrize("images", ["png", "h264"])
+def test_grey_cameras_go_to_lerobot_and_back(tmp_path: Path, numbers: Arrays, images: str) -> None:
+    grey = np.broadcast_to(np.arange(0, 200, 10, dtype=np.uint8)[:, None, None], (FRAMES, 64, 64))
+    convert(as_zarr(tmp_path, {**numbers, "front": grey}).read(), tmp_path / "set", images=images)
+    again = open_path(str(tmp_path / "set")).read().arrays["observation.images.front"]
+    assert again.shape == (FRAMES, 1, 64, 64)
+    np.testing.assert_allclose(again[:, 0], grey, atol=0 if images == "png" else 3)
 
 
 @FORMATS

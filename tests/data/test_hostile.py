@@ -79,7 +79,7 @@ def test_chunks_of_zarr_3(tmp_path: Path, place: str) -> None:
 @bombs
 def test_codecs_one_within_another(tmp_path: Path) -> None:
     path = recording(tmp_path / "d.zarr", 2, BLOSC, filters=[numcodecs.Zstd()])
-    with pytest.raises(RobodiffError, match="cannot tell how much blosc makes of data/action"):
+    with pytest.raises(RobodiffError, match="data/action is encoded by blosc, of which it is not known how much"):
         open_path(str(path), fps=10.0).read()
 
 
@@ -104,6 +104,48 @@ def test_chunks_of_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         RobodiffError, match="chunk at frame 0 of /data/demo_1/actions inflates to more than the 320 by"
     ):
         open_path(str(path)).read()
+
+
+@bombs
+def test_hdf5_that_is_compressed_twice(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "d.hdf5")
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_1/actions"]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((40, 2))
+        for _ in range(2):
+            properties.set_deflate(9)
+        space = h5py.h5s.create_simple((40, 2))
+        dataset = h5py.h5d.create(file.id, b"data/demo_1/actions", h5py.h5t.NATIVE_FLOAT, space, properties)
+        dataset.write_direct_chunk((0, 0), zlib.compress(zlib.compress(zeros(2**20))))
+    with pytest.raises(RobodiffError, match="/data/demo_1/actions is compressed twice"):
+        open_path(str(path)).read()
+
+
+@pytest.mark.kind("links that lead out of a recording, or stand for what is not there")
+def test_folders_that_are_links(tmp_path: Path) -> None:
+    path = recording(tmp_path / "d.zarr", 3, None)
+    expected = open_path(str(path), fps=10.0).read().arrays["action"]
+    (path / "data/action/c").rename(path / "kept")
+    (path / "data/action/c").symlink_to(path / "kept")
+    np.testing.assert_array_equal(open_path(str(path), fps=10.0).read().arrays["action"], expected)
+    (path / "kept/again").symlink_to(path / "data")  # in a circle
+    np.testing.assert_array_equal(open_path(str(path), fps=10.0).read().arrays["action"], expected)
+    (path / "kept/again").unlink()
+    (path / "kept").rename(tmp_path / "elsewhere")
+    (path / "data/action/c").unlink()
+    (path / "data/action/c").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RobodiffError, match="data/action/c: leads out of the recording"):
+        open_path(str(path), fps=10.0).read()
+
+
+@pytest.mark.kind("links that lead out of a recording, or stand for what is not there")
+@pytest.mark.parametrize("codec", [None, ZSTD])
+def test_chunks_that_are_pointers_of_git_lfs(tmp_path: Path, codec: object) -> None:
+    path = recording(tmp_path / "d.zarr", 2, codec)
+    (path / "data/action/1.0").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(RobodiffError, match=r"data/action/1.0: is a pointer of Git LFS.*git lfs pull"):
+        open_path(str(path), fps=10.0).read()
 
 
 def hdf5(path: Path) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from robodiff.data.episodes import Episodes, Feature, RecordingError
 from robodiff.data.recordings import open_path
 from robodiff.data.resample import at_one_rate, rate_of
+from robodiff.errors import UsageError
 
 CLOCK = pytest.mark.kind("a clock that is not even")
 
@@ -29,6 +30,30 @@ CLOCK = pytest.mark.kind("a clock that is not even")
 def test_a_clock_tells_the_rate(times: np.ndarray, fps: float | None) -> None:
     rate = rate_of([times])
     assert (rate.fps if rate else None) == (pytest.approx(fps) if fps else None)
+
+
+@CLOCK
+@pytest.mark.parametrize(
+    ("name", "step", "fps"),
+    [
+        ("time_ms", 1, 1000),
+        ("time_us", 1000, 1000),
+        ("time_s", 2.0, 0.5),
+        ("t", 1, None),
+        ("t", 0.5, 2),
+        ("time", 20, 50),
+    ],
+)
+def test_the_name_of_a_clock_may_say_its_unit(name: str, step: float, fps: float | None) -> None:
+    """And what counts frames is no clock."""
+    rate = rate_of([np.arange(50) * step], name)
+    assert (rate.fps if rate else None) == fps
+
+
+@CLOCK
+def test_a_rate_at_which_frames_would_be_taken_many_times() -> None:
+    with pytest.raises(UsageError, match="1e\\+09 frames a second cannot be taken; ask for at most 10 times"):
+        at_one_rate(counted(50), np.arange(50) / 10, 1e9)
 
 
 def counted(*lengths: int, fps: float = 10.0) -> Episodes:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from robodiff.data.check import examine, read_sound
 from robodiff.data.episodes import Finding
@@ -75,6 +76,25 @@ def in_a_shard(path: Path) -> DataConfig:
     return source
 
 
+def in_a_shard_without_checksum(path: Path, location: str = "end", endian: str = "little") -> DataConfig:
+    """Whose index is as other writers may have it."""
+    source = zarr_file(path, 3)
+    kept = np.asarray(zarr.open_group(path)["data/action"])
+    shutil.rmtree(path / "data/action")
+    codec = ShardingCodec(
+        chunk_shape=(20, 2), codecs=[BytesCodec(), ZstdCodec()], index_codecs=[BytesCodec(endian=endian)],  # type: ignore[arg-type]
+        index_location=location)  # fmt: skip
+    store = str(path / "data/action")
+    array = zarr.create(store=store, shape=(200, 2), dtype="f4", chunks=(100, 2), codecs=[codec], zarr_format=3)
+    for rows in (slice(0, 60), slice(80, 200)):
+        array[rows] = kept[rows]
+    return source
+
+
+def in_a_shard_that_starts_with_its_index(path: Path) -> DataConfig:
+    return in_a_shard_without_checksum(path, "start", "big")
+
+
 def chunked_hdf5(path: Path) -> DataConfig:
     """Episodes of 50 frames; the second misses the frames from 10 to 29 of its actions."""
     path = path.with_suffix(".hdf5")
@@ -89,7 +109,12 @@ def chunked_hdf5(path: Path) -> DataConfig:
     return open_path(str(path))
 
 
-@pytest.mark.parametrize("make", [v2, v3, in_a_zip, in_a_shard, chunked_hdf5])
+MAKERS = [
+    v2, v3, in_a_zip, in_a_shard, in_a_shard_without_checksum, in_a_shard_that_starts_with_its_index, chunked_hdf5,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_key_episode_and_frames_are_named(tmp_path: Path, make: Callable[[Path], DataConfig]) -> None:
     source = make(tmp_path / "d.zarr")
     gaps = [f for f in examine(source, WINDOW) if f.check == "unwritten"]
@@ -150,3 +175,42 @@ def test_a_group_that_a_zip_holds_in_a_folder(tmp_path: Path) -> None:
     zarr_file(tmp_path / "d.zarr", 3)
     source = zip_of(tmp_path / "d.zarr", "demos/")
     np.testing.assert_array_equal(source.read().arrays["action"], walk(200, 2, 2))
+
+
+def test_a_shard_that_is_compressed_as_a_whole_is_refused(tmp_path: Path) -> None:
+    """What was written of it, and how large it becomes, cannot be told before it is decoded."""
+    source = zarr_file(tmp_path / "d.zarr", 3)
+    shutil.rmtree(tmp_path / "d.zarr/data/action")
+    codecs = [ShardingCodec(chunk_shape=(20, 2)), GzipCodec()]
+    store = str(tmp_path / "d.zarr/data/action")
+    zarr.create(store=store, shape=(200, 2), dtype="f4", chunks=(100, 2), codecs=codecs, zarr_format=3)[:] = 1
+    with pytest.raises(RobodiffError, match="data/action is encoded by gzip, of which it is not known"):
+        source.read()
+
+
+@pytest.mark.parametrize("rows", [400_000_000, 10**12])
+def test_a_gap_of_any_size_takes_no_memory(tmp_path: Path, rows: int) -> None:
+    source = chunked_hdf5(tmp_path / "d.zarr")
+    with h5py.File(tmp_path / "d.hdf5", "r+") as file:
+        for number in range(4):
+            file.create_dataset(f"data/demo_{number}/obs/wide", (rows, 2), "u1", chunks=(1000, 2))
+    messages = [f.message for f in examine(source, WINDOW) if f.severity == "fatal"]
+    assert f"obs/wide of demo_0 has {rows:,} frames, but actions says 50" in messages
+
+
+def test_what_divides_a_recording_must_be_written_whole(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for key in ("state", "action"):
+        group.create_array(key, data=walk(60, 2))
+    numbers = group.create_array("number", shape=(60,), chunks=(20,), dtype="i4")
+    numbers[40:] = 2
+    (tmp_path / "recording.yaml").write_text(
+        "episode_numbers: d.zarr:number\nfps: 10\narrays: {observation.state: d.zarr:state, action: d.zarr:action}\n"
+    )
+    with pytest.raises(RobodiffError, match="episode_numbers: was never written from row 0 on"):
+        open_path(str(tmp_path)).read()
+    group.create_array("number", data=np.repeat([1, 2, 1], 20), overwrite=True)
+    with pytest.raises(RobodiffError, match="frames of one episode do not follow one another"):
+        open_path(str(tmp_path)).read()
+    group.create_array("number", data=np.repeat([1, 2, 0], 20), overwrite=True)
+    assert open_path(str(tmp_path)).read().episode_ends.tolist() == [20, 40, 60]

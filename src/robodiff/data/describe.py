@@ -163,7 +163,7 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], float | None]:
             roles[name] = "camera" if piece.dtype == "uint8" else "depth or mask"
         elif piece.kind is None or piece.fault:
             roles[name] = "text" if re.match(r"<U|\|S|object|.*string", piece.dtype) else "not read"
-        elif CLOCK.fullmatch(last[name]) and not piece.shape and (rate := rate_of(_values(episodes, name))):
+        elif CLOCK.fullmatch(last[name]) and not piece.shape and (rate := rate_of(_values(episodes, name), last[name])):
             roles[name], fps = f"clock, {rate[0]:g} frames a second", fps or rate[0]
         elif any(pattern.fullmatch(last[name]) for pattern in (_NO_OBSERVATION, table.EPISODE, CLOCK)):
             roles[name] = "no observation"

@@ -278,29 +278,36 @@ def unequal(key: str, frames: int, episode_ends: np.ndarray) -> list[Finding]:
     return [Finding("fatal", "unequal", message, "every array must be as long as the last episode_ends says", key)]
 
 
+Gap = tuple[int, int]
+"""Frames that were never written: the first, and the one after the last."""
+
+
 def unwritten(
-    key: str, frames: np.ndarray, episode_ends: np.ndarray, numbers: Sequence[int] = (), names: Sequence[str] = ()
+    key: str, gaps: Iterable[Gap], episode_ends: np.ndarray, numbers: Sequence[int] = (), names: Sequence[str] = ()
 ) -> list[Finding]:
     """Return in which episodes an array lacks frames.
 
     Args:
         key: the array.
-        frames: (n,) of all episodes those that were never written, rising.
+        gaps: of all episodes, rising.
         episode_ends: (E,) the frame after each episode's last.
         numbers: of each episode in its source; their places when empty.
         names: what the file calls each episode, if it does.
     """
-    findings = []
-    places = np.searchsorted(episode_ends, frames, side="right")
-    starts = np.concatenate([[0], episode_ends])
+    starts = np.concatenate([[0], episode_ends]).tolist()
+    missing: dict[int, Gap] = {}
+    for first, end in gaps:
+        places = np.searchsorted(episode_ends, [first, end - 1], side="right").tolist()
+        for place in range(places[0], min(places[1] + 1, len(episode_ends))):
+            own = max(first, starts[place]), min(end, starts[place + 1])
+            missing[place] = (missing.get(place, own)[0], own[1])
     advice = "copy or record it again, or leave the episode out; if zeros are right there: data.accept_unwritten true"
-    for place in np.unique(places[places < len(episode_ends)]).tolist():
-        missing = frames[places == place]
-        first, last = (missing[[0, -1]] - starts[place]).tolist()
-        number = numbers[place] if len(numbers) else place
-        which = f"frame {first}" if first == last else f"frames {first} to {last}"
-        message = f"{key} was never written at {which} of {names[place] if names else f'episode {number}'}"
-        findings.append(Finding("fatal", "unwritten", message, advice, key, number, int(missing[0])))
+    findings = []
+    for place, (first, end) in missing.items():
+        number, start = numbers[place] if len(numbers) else place, starts[place]
+        frames = f"frame {first - start}" if end == first + 1 else f"frames {first - start} to {end - 1 - start}"
+        message = f"{key} was never written at {frames} of {names[place] if names else f'episode {number}'}"
+        findings.append(Finding("fatal", "unwritten", message, advice, key, number, first))
     return findings
 
 
@@ -356,7 +363,8 @@ def kind_of(shape: Sequence[int], dtype: np.dtype) -> Literal["image", "vector"]
     if len(shape) == 2 and dtype == np.uint8 and min(shape) > LARGEST_MATRIX // 2:
         return "image"
     if len(shape) == 3 and (shape[0] in CHANNELS or shape[2] in CHANNELS) and min(shape[1], max(shape[::2])) > 1:
-        return "image" if dtype == np.uint8 or 3 in (shape[0], shape[2]) else None
+        is_colour = 3 in (shape[0], shape[2]) and sorted(shape)[1] > 4  # else poses, such as two rotations
+        return "image" if dtype == np.uint8 or is_colour else None
     if dtype == np.uint8 and (len(shape) > 1 or math.prod(shape) > LONGEST_ROW):
         return None
     if len(shape) == 2 and max(shape) > LARGEST_MATRIX:
@@ -381,19 +389,21 @@ def rounded(key: str, array: np.ndarray, converted: np.ndarray) -> list[Finding]
     small beside the numbers, as those of a clock that counts from 1970 are."""
     if array.dtype.kind not in "iuf" or array.dtype.itemsize < 4 or array.dtype == np.float32:
         return []
-    exact, is_whole = array.reshape(len(array), -1), array.dtype.kind in "iu"
-    for dimension in range(exact.shape[1]):
-        values, kept = exact[:, dimension], converted[:, dimension]
-        if is_whole:
+    exact = array.reshape(len(array), -1)
+    for start in range(0, exact.shape[1], 64):
+        values, kept = exact[:, start : start + 64], converted[:, start : start + 64]
+        if array.dtype.kind in "iu":
             with np.errstate(invalid="ignore"):  # 2^64 - 1 becomes a float that no integer holds
                 off = kept.astype(array.dtype) != values
         else:
-            off = np.abs(kept - values) > ROUNDED * (np.ptp(values) if np.ptp(values) >= SMALLEST_RANGE else np.inf)
+            moves = np.ptp(values, axis=0) if len(values) else np.zeros(values.shape[1])
+            off = np.abs(kept - values) > ROUNDED * np.where(moves >= SMALLEST_RANGE, moves, np.inf)
         if off.any():
-            frame = int(off.argmax())
+            frame, dimension = np.argwhere(off)[0].tolist()
             message = (
-                f"{key}[{dimension}] is {values[frame]} at frame {frame}, which float32 rounds to {kept[frame]:.17g}"
+                f"{key}[{start + dimension}] is {values[frame, dimension]} at frame {frame}, which float32 rounds to"
             )
+            message += f" {kept[frame, dimension]:.17g}"
             return [Finding("warning", "rounded", message, "subtract what is constant from it, or leave it out", key)]
     return []
 

@@ -79,6 +79,8 @@ class DataConfig(Document, ABC):
         names = list((self.key_map or {}).values())
         if isinstance(self.resize_shape, int) and self.resize_shape < 1:  # msgspec crashes on a bound beside a tuple
             raise UsageError(f"resize_shape must be at least 1; found {self.resize_shape}")
+        if "" in names:
+            raise UsageError("key_map gives a key of the file no name; write FILE_KEY: NAME")
         if twins := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"key_map gives the name {twins[0]!r} to several keys of the file")
 
@@ -339,9 +341,10 @@ def _clock(recording: Recording, ends: np.ndarray) -> tuple[np.ndarray | None, f
     """Return the seconds (N,) at which frames were recorded, and the rate that they tell; None where no array does."""
     for key, stored in recording.arrays.items():
         is_number = not stored.faults and not stored.is_image and math.prod(stored.shape) == 1
-        if stored.read and is_number and CLOCK.fullmatch(re.split(r"[/.]", key)[-1]):
+        name = re.split(r"[/.]", key)[-1]
+        if stored.read and is_number and CLOCK.fullmatch(name):
             values = stored.read().reshape(-1)[: ends[-1]]
-            if rate := rate_of(np.split(values, ends[:-1])):
+            if rate := rate_of(np.split(values, ends[:-1]), name):
                 return values / rate.unit, rate.fps
     return None, None
 
@@ -361,7 +364,8 @@ def _left_out(key: str, stored: Stored) -> list[Finding]:
     """Return what is to be told of an array that is not read: where it is broken, or may be what a policy observes."""
     if broken := [fault for fault in stored.faults if fault.check == "form"]:
         return [replace(fault, severity="warning", advice=f"left out; {fault.advice}") for fault in broken]
-    if not stored.shape or not (stored.is_unreadable or stored.is_image):
+    is_bytes = bool(re.match(r"(large_)?binary|\|S|object|bytes", stored.dtype))
+    if not (stored.shape or is_bytes) or not (stored.is_unreadable or stored.is_image):
         return []
     advice = "a key map can name it" if stored.is_image else "it is neither numbers nor images that can be read"
     return [Finding("note", "unread", f"{key}, {stored.dtype} of shape {stored.shape}, is left out", advice, key)]

@@ -15,10 +15,14 @@ import numpy as np
 
 from robodiff.data.cache import Part, assembled
 from robodiff.data.episodes import Episodes, Finding, blocks, raise_faults
-from robodiff.errors import notice
+from robodiff.errors import UsageError, notice
 
 CLOCK = re.compile(r"(time|t|stamp|timestamp)([_ ]?(s|ms|us|ns|sec|seconds))?", re.IGNORECASE)
 """What the clock of a recording is called."""
+UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9, "sec": 1.0, "seconds": 1.0}
+"""How many make a second."""
+MOST_TIMES = 10
+"""How often a frame may be taken, at most, at a rate that is asked for."""
 UNEVEN = 0.25
 """How far a frame may be off the usual spacing, as a share of it, before it is told."""
 LONGEST = 1.0
@@ -39,20 +43,28 @@ class Rate(NamedTuple):
     """How many of the clocks' units make a second."""
 
 
-def rate_of(times: Sequence[np.ndarray]) -> Rate | None:
-    """Return the rate that clocks of episodes tell; None where they stand still or run back.
+def rate_of(times: Sequence[np.ndarray], name: str = "") -> Rate | None:
+    """Return the rate that clocks of episodes tell; None where they stand still, run back, or only count frames.
 
-    Seconds, milliseconds, microseconds or nanoseconds: the unit that gives 1 to 1000 frames a second.
+    Args:
+        times: of each episode.
+        name: of the clock, which may end on its unit, such as ``time_ms``. Else the unit is the one of seconds,
+            milliseconds, microseconds and nanoseconds that gives 1 to 1000 frames a second.
     """
     spacings = [np.diff(values.astype(np.float64)) for values in times]
     usual = float(np.median(np.concatenate([*spacings, [0.0]] if not any(map(len, spacings)) else spacings)))
-    unit = next((unit for unit in (1.0, 1e3, 1e6, 1e9) if 1 <= unit / max(usual, 1e-12) <= 1000), None)
+    named = CLOCK.fullmatch(name)
+    unit = UNITS.get(named[3].lower()) if named and named[3] else None
+    if unit is None and all((spacing == 1).all() for spacing in spacings):  # it counts frames
+        return None
+    unit = unit or next((unit for unit in UNITS.values() if 1 <= unit / max(usual, 1e-12) <= 1000), None)
     if usual <= 0 or unit is None:
         return None
     off = [float(np.abs(spacing / usual - 1).max()) if len(spacing) else 0.0 for spacing in spacings]
     mean = np.mean([spacing.mean() for spacing in spacings if len(spacing)]) if max(off) < UNEVEN else usual
     fps = float(unit / mean)
-    return Rate(round(fps) if abs(fps / round(fps) - 1) < 0.005 else fps, max(off), int(np.argmax(off)), unit)
+    whole = round(fps)
+    return Rate(whole if whole and abs(fps / whole - 1) < 0.005 else fps, max(off), int(np.argmax(off)), unit)
 
 
 def at_one_rate(episodes: Episodes, times: np.ndarray, wanted: float | None, cache: Path | None = None) -> Episodes:
@@ -67,12 +79,16 @@ def at_one_rate(episodes: Episodes, times: np.ndarray, wanted: float | None, cac
 
     Raises:
         RecordingError: the clock is not finite, or runs back, in an episode.
+        UsageError: so many frames a second that each would be taken many times.
     """
     clocks = [times[frames] - times[frames.start] for frames in map(episodes.slice, range(len(episodes)))]
     if wanted is None:
         _tell_uneven(episodes, clocks)
         return episodes
     raise_faults(episodes.source, _broken(episodes, clocks, max(LONGEST, 10 / episodes.fps)))
+    if wanted > MOST_TIMES * episodes.lengths.sum() / max(sum(clock[-1] for clock in clocks), 1e-9):
+        most = f"at most {MOST_TIMES} times the rate at which it was recorded"
+        raise UsageError(f"{episodes.source}: {wanted:g} frames a second cannot be taken; ask for {most} (data.fps)")
     chosen = [_nearest(clock, wanted) for clock in clocks]
     starts = [episodes.slice(episode).start for episode in range(len(episodes))]
     frames = np.concatenate([start + each for start, each in zip(starts, chosen, strict=True)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.formats.pictures import decode_picture, is_picture, picture_size
+from robodiff.data.formats.pictures import decode_picture, is_picture, picture_shape
 from robodiff.data.formats.pieces import Piece
 from robodiff.data.images import resized
 
@@ -20,9 +20,10 @@ def may_be_encoded(shape: tuple[int, ...], dtype: Any) -> bool:
     return (shape == () and dtype.kind in "SO") or (len(shape) == 1 and dtype == np.uint8)
 
 
-def encoded_size(rows: Iterable[Any]) -> tuple[int, int] | None:
-    """Return height and width of the first row that is a picture; None where none is."""
-    return next((picture_size(row) for row in map(_bytes, rows) if is_picture(row)), None)
+def encoded_shape(rows: Iterable[Any]) -> tuple[int, int, int] | None:
+    """Return (H, W, C) of the first row that is a picture, no channels where it is depth; None where none is one."""
+    picture = next((row for row in map(_bytes, rows) if is_picture(row)), None)
+    return None if picture is None else picture_shape(picture) or (1, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Decoder:
 
     where: str
     """What messages call the array."""
-    size: tuple[int, int]
-    """Height and width, which all must have."""
+    shape: tuple[int, int, int]
+    """Height, width and channels, which all must have."""
     swap_channels: bool = False
     """Whether red and blue are swapped in the files."""
     resize: tuple[int, int] | None = None
@@ -44,9 +45,9 @@ class Decoder:
         return f"pictures {self.swap_channels} {self.resize}"
 
     def __call__(self, rows: Iterable[Any], first: int = 0) -> np.ndarray:
-        """Return (n, 3, H, W) uint8 of rows from frame ``first`` on."""
+        """Return (n, C, H, W) uint8 of rows from frame ``first`` on."""
         images = [
-            decode_picture(f"{self.where} at frame {first + place}", _bytes(row), self.size)
+            decode_picture(f"{self.where} at frame {first + place}", _bytes(row), self.shape)
             for place, row in enumerate(rows)
         ]
         stack = np.stack(images).transpose(0, 3, 1, 2)
@@ -57,9 +58,11 @@ def pictures_of(piece: Piece, swap_channels: bool = False) -> Piece:
     """Return the pictures that the rows of an array are; the array as it is where they are none."""
     if piece.fault or not piece.frames or not may_be_encoded(piece.shape, piece.dtype):
         return piece
-    if (size := encoded_size(piece.until(min(LOOKED_AT, piece.frames)).read())) is None:
+    if (shape := encoded_shape(piece.until(min(LOOKED_AT, piece.frames)).read())) is None:
         return piece
-    decode = Decoder(f"{piece.source}: {piece.place}", size, swap_channels)
+    if not shape[2]:
+        return replace(piece, shape=(*piece.shape, 1), dtype="pictures of more than 8 bits", kind=None)
+    decode = Decoder(f"{piece.source}: {piece.place}", shape, swap_channels)
 
     def blocks() -> Iterator[np.ndarray]:
         frame = 0
@@ -69,7 +72,7 @@ def pictures_of(piece: Piece, swap_channels: bool = False) -> Piece:
                 frame += 1
 
     return replace(
-        piece, shape=(*size, 3), dtype="uint8", kind="image", blocks=blocks, recipe=f"{piece.recipe}{decode.recipe}"
+        piece, shape=shape, dtype="uint8", kind="image", blocks=blocks, recipe=f"{piece.recipe}{decode.recipe}"
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import kind_of
-from robodiff.data.formats.encoded import pictures_of
+from robodiff.data.episodes import Gap, kind_of
+from robodiff.data.formats.encoded import LOOKED_AT, pictures_of
 from robodiff.data.formats.pieces import Piece, check_room, steps
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -23,6 +23,10 @@ LARGEST_INFLATED = 2**28
 """Bytes to which a chunk may grow, whatever its dataset declares."""
 _INFLATES = 1032
 """A byte of DEFLATE holds at most so many (https://zlib.net/zlib_tech.html)."""
+MOST_ROWS = 10_000
+"""Rows of chunks for each chunk that was written; where there are more, next to nothing was."""
+_DEFLATE, _NO_COMPRESSORS = 1, (2, 3, 5, 6)
+"""HDF5's filters (H5Zpublic.h): shuffle, checksum, n-bit and scale-offset do not compress without limit."""
 _SOFT_LINK = 1
 """Links of higher types leave the file (H5Lpublic.h)."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -91,7 +95,10 @@ def pieces(path: Path, group: Any, skip: tuple[str, ...] = (), swap_channels: bo
         if depth > DEEPEST:  # such as one that is linked to within itself
             raise RobodiffError(f"{path}: holds groups {DEEPEST} deep, at {printed(parent.name)}")
         for name in (name for name in parent if prefix or name not in skip):
-            child = parent.get(name)
+            try:
+                child = parent.get(name)
+            except (KeyError, OSError, RuntimeError):  # links in a circle
+                child = None
             if child is None:
                 listed[f"{prefix}{name}"] = _broken(path, f"{parent.name}/{name}", "is a link to nothing in this file")
             elif isinstance(child, h5py.Group):
@@ -126,7 +133,7 @@ def _piece(path: Path, dataset: Any, swap_channels: bool) -> Piece:
     if fault := elsewhere(dataset):
         return _broken(path, place, fault)
     frames, shape, dtype = len(dataset), dataset.shape[1:], dataset.dtype
-    blocks, gaps = partial(_blocks, path, place), unwritten_frames(dataset)
+    blocks, gaps = partial(_blocks, path, place), gaps_in(dataset)
     piece = Piece(path, place, frames, shape, str(dtype), kind_of(shape, dtype), blocks, unwritten=gaps)
     return pictures_of(piece, swap_channels)
 
@@ -135,19 +142,23 @@ def _broken(path: Path, place: str, fault: str) -> Piece:
     return Piece(path, place, 0, (), "no array", "vector", lambda: iter(()), fault=fault)
 
 
-def unwritten_frames(dataset: Any) -> np.ndarray:
-    """Return the frames (n,) of an array that were never written in whole and read as its fill value."""
-    missing = np.zeros(len(dataset), bool)
-    if dataset.size and not dataset.chunks:
-        missing[:] = dataset.id.get_storage_size() == 0 and dataset.dtype.itemsize > 0
-    elif dataset.size:
-        grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
-        if dataset.id.get_num_chunks() < math.prod(grid):
-            rows = np.zeros(grid[0], np.int64)  # written chunks in each row of them
-            for first, _ in _chunks(dataset):
-                rows[first[0] // dataset.chunks[0]] += 1
-            missing = np.repeat(rows < math.prod(grid[1:]), dataset.chunks[0])[: len(dataset)]
-    return np.flatnonzero(missing)
+def gaps_in(dataset: Any) -> list[Gap]:
+    """Return the frames of an array that were never written in whole and read as its fill value."""
+    whole = [(0, len(dataset))] if dataset.size else []
+    if not dataset.chunks:
+        return whole if dataset.id.get_storage_size() == 0 and dataset.dtype.itemsize else []
+    grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    if not dataset.size or (written := dataset.id.get_num_chunks()) == math.prod(grid):
+        return []
+    if grid[0] > MOST_ROWS * (written + 1):
+        return whole  # nearly
+    rows = np.zeros(grid[0] + 2, np.int64)  # written chunks in each row of them, and none beside the rows
+    for first, _ in _chunks(dataset):
+        rows[first[0] // dataset.chunks[0] + 1] += 1
+    is_gap = rows < math.prod(grid[1:])
+    is_gap[[0, -1]] = False
+    edges = np.flatnonzero(np.diff(is_gap.astype(np.int8))).reshape(-1, 2) * dataset.chunks[0]
+    return [(first, min(end, len(dataset))) for first, end in edges.tolist()]
 
 
 def _chunks(dataset: Any) -> list[tuple[tuple[int, ...], int]]:
@@ -159,13 +170,14 @@ def _chunks(dataset: Any) -> list[tuple[tuple[int, ...], int]]:
 
 def _check_inflated(path: Path, dataset: Any) -> None:
     """Refuse chunks that inflate to more than the dataset declares: HDF5 takes what memory they ask for."""
-    import h5py
-
     filters = dataset.id.get_create_plist()
-    if not any(filters.get_filter(n)[0] == h5py.h5z.FILTER_DEFLATE for n in range(filters.get_nfilters())):
-        return
+    compressors = [
+        code for n in range(filters.get_nfilters()) if (code := filters.get_filter(n)[0]) not in _NO_COMPRESSORS
+    ]
+    if len(compressors) > 1:
+        raise RobodiffError(f"{path}: {printed(dataset.name)} is compressed twice; write it again with one filter")
     declared = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    for first, stored in _chunks(dataset):
+    for first, stored in _chunks(dataset) if _DEFLATE in compressors else ():
         if stored * _INFLATES > max(LARGEST_INFLATED, declared):
             inflater, data = zlib.decompressobj(), dataset.id.read_direct_chunk(first)[1]
             if len(inflater.decompress(data, declared + 1)) > declared:
@@ -180,5 +192,7 @@ def _blocks(path: Path, place: str) -> Iterator[np.ndarray]:
         check_room(f"{path}: a chunk of {printed(place)}", chunk, dataset.dtype)
         if dataset.chunks:
             _check_inflated(path, dataset)
-        for frames in steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk[0]):
+        is_fixed = dataset.dtype.kind != "O"  # else rows are of any length
+        every = steps(len(dataset), dataset.shape[1:], dataset.dtype, chunk[0])
+        for frames in every if is_fixed else (slice(n, n + LOOKED_AT) for n in range(0, len(dataset), LOOKED_AT)):
             yield dataset[frames]

@@ -85,7 +85,11 @@ class MappedConfig(DataConfig):
         for divided in ("episode_ends", "episode_numbers"):
             if source := getattr(description, divided):
                 piece = reader.piece(f"{file}: {divided}", every[0], ArraySource(source=source))
-                ends = check_ends(f"{file}: {divided}", _ends(piece.read().reshape(-1), divided == "episode_numbers"))
+                if piece.unwritten:
+                    raise RobodiffError(f"{file}: {divided}: was never written from row {piece.unwritten[0][0]} on")
+                values = piece.read().reshape(-1)
+                ends = _ends(f"{file}: {divided}", values) if divided == "episode_numbers" else values
+                ends = check_ends(f"{file}: {divided}", ends)
         numbers = episode_numbers(self.path, self.episodes if ends is None else None, len(every))
         episodes = [
             {
@@ -105,9 +109,12 @@ class MappedConfig(DataConfig):
         ).recording(self)
 
 
-def _ends(values: np.ndarray, are_numbers: bool) -> np.ndarray:
-    """Return the frame after each episode's last, which values say, or in which episode each frame is."""
-    return np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values)) if are_numbers else values
+def _ends(what: str, numbers: np.ndarray) -> np.ndarray:
+    """Return the frame after each episode's last, of which numbers say for each frame in which episode it is."""
+    starts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+    if len(np.unique(numbers)) <= len(starts):
+        raise RobodiffError(f"{what}: frames of one episode do not follow one another; sort them")
+    return np.append(starts, len(numbers))
 
 
 @dataclass(frozen=True)

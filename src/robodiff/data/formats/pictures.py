@@ -185,5 +185,7 @@ def _opened(picture: Cell) -> Iterator[Any]:
             opened = Image.open(source, formats=("PNG", "JPEG"))
         except Image.DecompressionBombError as error:
             raise ValueError(error) from None
+        except Image.UnidentifiedImageError:
+            raise ValueError("it is no JPEG or PNG file, or a broken one") from None
     with opened as image:
         yield image

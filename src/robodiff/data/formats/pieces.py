@@ -22,6 +22,7 @@ from robodiff.data.episodes import (
     Episodes,
     Feature,
     Finding,
+    Gap,
     RecordingError,
     as_images,
     episode_numbers,
@@ -62,8 +63,8 @@ class Piece:
     """What else its pictures depend on, beside the file."""
     fault: str = ""
     """Why it cannot be read, as far as it is known before it is."""
-    unwritten: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(n,) frames that were never written and read as what the file fills gaps with."""
+    unwritten: Sequence[Gap] = ()
+    """Frames that were never written and read as what the file fills gaps with."""
 
     def until(self, frames: int) -> "Piece":
         """Return the first frames alone."""
@@ -76,7 +77,8 @@ class Piece:
                 if left <= 0:
                     return
 
-        return replace(self, frames=frames, blocks=blocks, unwritten=self.unwritten[self.unwritten < frames])
+        gaps = [(first, min(end, frames)) for first, end in self.unwritten if first < frames]
+        return replace(self, frames=frames, blocks=blocks, unwritten=gaps)
 
     def read(self) -> np.ndarray:
         """Return all frames (L, ...).
@@ -241,9 +243,9 @@ class Gathered:
         row = [episode.get(key) for episode in self.episodes]
         sample = next(filter(None, row))
         what, name, kind = f"{self.source}: {key}", self.names.get(key), sample.kind
-        if kind is None:
-            return Stored(sample.shape, sample.dtype, None, name)
         faults = [*self._faults(key, row, sample, clock, lengths)]
+        if kind is None:
+            return Stored(sample.shape, sample.dtype, None, name, faults=faults if sample.fault else ())
         gaps = self._unwritten(key, row, lengths)
         labelled = [(label, piece) for label, piece in zip(self.labels, row, strict=True) if piece]
         if kind == "vector":
@@ -265,11 +267,11 @@ class Gathered:
     def _unwritten(self, key: str, row: list[Piece | None], lengths: list[int]) -> list[Finding]:
         """Return where frames of an array were never written."""
         starts = np.cumsum([0, *lengths])
-        pairs = zip(starts, row, strict=False)
-        frames = np.concatenate([start + piece.unwritten for start, piece in pairs if piece] or [np.zeros(0, np.int64)])
+        pairs = zip(starts.tolist(), row, strict=False)
+        gaps = [(start + first, start + end) for start, piece in pairs if piece for first, end in piece.unwritten]
         ends = starts[1:] if self.ends is None else self.ends
         names = self.labels if self.ends is None else ()
-        return unwritten(key, frames, ends, self.table.get("episode_index", ()), names) if len(frames) else []
+        return unwritten(key, gaps, ends, self.table.get("episode_index", ()), names) if gaps else []
 
     def _faults(
         self, key: str, row: list[Piece | None], sample: Piece, clock: str, lengths: list[int]

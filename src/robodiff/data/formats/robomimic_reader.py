@@ -62,7 +62,7 @@ def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:
     """Return the arrays of a demonstration; the actions must be as many as it says."""
     episode = hdf5.pieces(path, demo)
     actions, samples = episode.get("actions"), demo.attrs.get("num_samples")
-    if actions and samples is not None and int(samples) != actions.frames:
+    if actions and not actions.fault and samples is not None and int(samples) != actions.frames:
         episode["actions"] = replace(
             actions, fault=f"has {counted(actions.frames, 'frame')}, but num_samples is {samples}"
         )

@@ -79,14 +79,14 @@ def _zarr(path: Path) -> dict[str, Piece]:
 
 
 def _zarr_piece(store: "BoundedStore", name: str, array: Any) -> Piece:
-    from robodiff.data.formats.zarr_reader import decode, fault_of
-    from robodiff.data.formats.zarr_store import unwritten_frames
+    from robodiff.data.formats.zarr_reader import decode, fault_of, find_gaps
 
     def blocks() -> Iterator[np.ndarray]:
         yield decode(store.path, name, array, array.shape[0])
 
-    frame, dtype, fault = array.shape[1:], array.dtype, fault_of(store, array)
-    gaps = np.zeros(0, np.int64) if fault else unwritten_frames(store, array)
+    frame, dtype, gaps = array.shape[1:], array.dtype, []
+    if not (fault := fault_of(store, array)):
+        gaps, fault = find_gaps(store, array)
     kind = kind_of(frame, dtype)
     piece = Piece(store.path, name, array.shape[0], frame, str(dtype), kind, blocks, fault=fault, unwritten=gaps)
     return pictures_of(piece)

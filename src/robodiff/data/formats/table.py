@@ -201,7 +201,7 @@ def _clock(source: str, episodes: Sequence[Mapping[str, Piece]]) -> tuple[list[n
     for key, sample in episodes[0].items():
         if CLOCK.fullmatch(key) and sample.kind == "vector" and not sample.shape and all(key in e for e in episodes):
             times = [episode[key].read().astype(np.float64) for episode in episodes]
-            if rate := rate_of(times):
+            if rate := rate_of(times, key):
                 return times, rate
             notice(f"{source}: {key} is no clock: it stands still, runs back, or lacks values; not used")
     return [], None

@@ -12,11 +12,11 @@ import numpy as np
 import zarr
 
 from robodiff.data.cache import MOST_CHUNKS_PER_FRAME, decoded, folder_of
-from robodiff.data.episodes import WHERE, Feature, Finding, RecordingError, check_ends, kind_of, unequal, unwritten
-from robodiff.data.formats.encoded import LOOKED_AT, Decoder, encoded_size, may_be_encoded
+from robodiff.data.episodes import WHERE, Feature, Finding, Gap, RecordingError, check_ends, kind_of, unequal, unwritten
+from robodiff.data.formats.encoded import LOOKED_AT, Decoder, encoded_shape, may_be_encoded
 from robodiff.data.formats.pieces import hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
-from robodiff.data.formats.zarr_store import WHAT, BoundedStore, opening, unwritten_frames
+from robodiff.data.formats.zarr_store import WHAT, BoundedStore, gaps_in, opening
 from robodiff.data.images import Resized, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.stored import Recording, Stored
@@ -106,15 +106,17 @@ def written_ends(ends: np.ndarray) -> np.ndarray:
 def _kind(path: Path, key: str, array: Any) -> str | None:
     if not isinstance(array, zarr.Array) or not array.ndim:
         return None
-    return "image" if _picture_size(path, key, array) else kind_of(array.shape[1:], array.dtype)
+    if shape := _picture_shape(path, key, array):
+        return "image" if shape[2] else None
+    return kind_of(array.shape[1:], array.dtype)
 
 
-def _picture_size(path: Path, key: str, array: Any) -> tuple[int, int] | None:
-    """Return height and width of the pictures that the rows of an array are; None where they are none."""
+def _picture_shape(path: Path, key: str, array: Any) -> tuple[int, int, int] | None:
+    """Return (H, W, C) of the pictures that the rows of an array are; None where they are none."""
     is_empty = 0 in array.shape or 0 in array.chunks
     if is_empty or not may_be_encoded(array.shape[1:], array.dtype):
         return None
-    return encoded_size(decode(path, key, array, min(LOOKED_AT, array.shape[0])))
+    return encoded_shape(decode(path, key, array, min(LOOKED_AT, array.shape[0])))
 
 
 def _stored(
@@ -135,12 +137,12 @@ def _stored(
     is_longer = not own.complete and array.shape[0] > ends[-1]
     faults = [] if is_longer else unequal(key, array.shape[0], ends)
     frame, kind, make, feature = array.shape[1:], _kind(path, key, array), None, None
-    gaps, fault = gaps_in(store, array) if kind and not faults else (np.zeros(0), "")
+    gaps, fault = find_gaps(store, array) if kind and not faults else ([], "")
     faults = [Finding("fatal", "form", f"{key} {fault}", "write it again", key)] if fault else faults
-    if pixels := _picture_size(path, key, array):
-        size = target_size(config.resize_shape, *pixels)
+    if kind == "image" and (pixels := _picture_shape(path, key, array)):
+        size = target_size(config.resize_shape, *pixels[:2])
         make = Decoder(f"{path}: {key}", pixels, resize=size)
-        feature = Feature("image", (3, *(size or pixels)), "uint8")
+        feature = Feature("image", (pixels[2], *(size or pixels[:2])), "uint8")
     elif kind == "vector":
         feature = Feature("vector", (math.prod(frame),), "float32", *_names_and_unit(array))
     elif kind == "image":
@@ -178,11 +180,13 @@ def fault_of(store: BoundedStore, array: Any) -> str:
     return ""
 
 
-def gaps_in(store: BoundedStore, array: Any) -> tuple[np.ndarray, str]:
-    """Return the frames (n,) of an array that were never written, or that it claims far more than there is."""
+def find_gaps(store: BoundedStore, array: Any) -> tuple[list[Gap], str]:
+    """Return the frames of an array that were never written, or why that cannot be told."""
     if array.nchunks > 10 * (len(store.names) + MOST_CHUNKS_PER_FRAME):
-        return np.zeros(0, np.int64), f"has {array.nchunks:,} chunks, of which most were never written"
-    return unwritten_frames(store, array), ""
+        return [], f"has {array.nchunks:,} chunks, of which most were never written"
+    if codec := store.chunks[array.path].unknown:
+        return [], f"is encoded by {codec}, of which it is not known how much it makes of a chunk"
+    return gaps_in(store, array), ""
 
 
 def _column(
@@ -195,8 +199,8 @@ def _column(
         whole = f"{counted(count, 'row')}, but there are {most} frames"
         message = f"has {whole if rows is None else f'{count} of {rows} rows'}"
     if not message:
-        gaps, message = gaps_in(store, array)
-        message = f"was never written from row {gaps[0]} on" if gaps.size else message
+        gaps, message = find_gaps(store, array)
+        message = f"was never written from row {gaps[0][0]} on" if gaps else message
     if message:
         fault = Finding("fatal", "form", f"meta/{name} {message}", "write it again", f"meta/{name}")
         raise RecordingError(str(store.path), [fault])

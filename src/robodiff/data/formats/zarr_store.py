@@ -21,9 +21,10 @@ import numpy as np
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
-from robodiff.data.formats.pieces import check_room
+from robodiff.data.episodes import Gap
+from robodiff.data.formats.pieces import check_room, inside
 from robodiff.errors import RobodiffError
-from robodiff.files import reading
+from robodiff.files import check_pointer, reading
 
 WHAT = "a zarr group (a folder or a .zip)"
 _COMPRESSORS = ("blosc", "lz4", "zstd", "zlib", "gzip", "bz2", "lzma")
@@ -47,6 +48,10 @@ class Chunks:
     shard: tuple[int, ...]
     """Chunks in a shard along each dimension; empty where there are no shards."""
     index_at_end: bool
+    index_end: int
+    """Bytes of a checksum after the index."""
+    index_type: str
+    """Of its numbers."""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> "Chunks | None":
@@ -59,24 +64,31 @@ class Chunks:
         else:
             shape, dtype = metadata["chunk_grid"]["configuration"]["chunk_shape"], metadata["data_type"]
             codecs = metadata["codecs"]
-        shard, index = (), "end"
+        shard, index, others = (), {}, []
         for sharding in [codec["configuration"] for codec in codecs if codec.get("name") == "sharding_indexed"]:
+            index, others = sharding, [codec["name"] for codec in codecs if codec["name"] != "sharding_indexed"]
             shard = tuple(outer // inner for outer, inner in zip(shape, sharding["chunk_shape"], strict=True))
-            shape, codecs, index = sharding["chunk_shape"], sharding["codecs"], sharding.get("index_location", "end")
+            shape, codecs = sharding["chunk_shape"], sharding["codecs"]
+        encoding = {codec["name"]: codec.get("configuration") or {} for codec in index.get("index_codecs", ())}
+        others += [name for name in encoding if name not in ("bytes", "crc32c")]
         names = [str(codec.get("id") or codec.get("name")).removeprefix("numcodecs.") for codec in codecs]
         compressors = [name for name in names if name in _COMPRESSORS]
-        unknown = [name for name in names if name not in (*_COMPRESSORS, *_OTHERS, *_WIDENING)] + compressors[1:]
+        unknown = [name for name in names if name not in (*_COMPRESSORS, *_OTHERS, *_WIDENING)]
+        unknown += [*others, *compressors[1:]]
         try:
             itemsize = np.dtype(dtype).itemsize * (8 if {*names} & {*_WIDENING} else 1)
         except TypeError:  # texts of zarr 3
             itemsize = 2**10
         size, first = math.prod(shape) * itemsize, next(iter(compressors), None)
-        return cls(size, first, next(iter(unknown), ""), shard, index == "end")
+        at_end = index.get("index_location", "end") == "end"
+        order = ">" if encoding.get("bytes", {}).get("endian") == "big" else "<"
+        return cls(size, first, next(iter(unknown), ""), shard, at_end, 4 * ("crc32c" in encoding), f"{order}u8")
 
     def places(self, shard: bytes) -> np.ndarray:
         """Return the first byte and the length of each chunk in a shard, (chunks, 2) uint64, as its index says."""
         size = 16 * math.prod(self.shard)
-        return np.frombuffer(shard[-size - 4 : -4] if self.index_at_end else shard[:size], "<u8").reshape(-1, 2)
+        start = len(shard) - size - self.index_end if self.index_at_end else 0
+        return np.frombuffer(shard[start : start + size], self.index_type).reshape(-1, 2)
 
 
 class BoundedStore(WrapperStore[Any]):
@@ -108,6 +120,7 @@ class BoundedStore(WrapperStore[Any]):
         return next((path for path in self.chunks if key.startswith(f"{path}/" if path else "")), None)
 
     def _check(self, key: str, chunks: Chunks, value: Any, byte_range: Any) -> None:
+        check_pointer(self.path / key, value[:100].to_bytes())
         if chunks.unknown:
             codec = f"cannot tell how much {chunks.unknown} makes of {key}"
             raise RobodiffError(f"{self.path}: {codec}; write it again with one of {', '.join(_COMPRESSORS)}")
@@ -180,34 +193,53 @@ def opening(path: Path) -> Iterator[BoundedStore]:
                 for member in archive.infolist():
                     check_room(f"{path}: {member.filename}", (member.file_size,))
                     names.add(member.filename)
-        for folder, _, files in os.walk(path):
-            inner = os.path.relpath(folder, path).replace(os.sep, "/")
-            for name in files:  # not Path: there may be a million chunks
-                file = os.path.join(folder, name)
-                if not os.path.isfile(file) and os.path.lexists(file):  # a writer's temporaries come and go
-                    raise RobodiffError(f"{file}: is neither a file nor a folder; remove it")
-                names.add(name if inner == "." else f"{inner}/{name}")
+        names |= {*_files_in(path)} if path.is_dir() else set()
         store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
         yield BoundedStore(store, path, names)
 
 
-def unwritten_frames(store: BoundedStore, array: Any) -> np.ndarray:
-    """Return the frames (n,) of an array of which some chunk is absent and which therefore read as its fill value."""
-    missing = np.zeros(array.shape[0], bool)
+def _files_in(root: Path) -> Iterator[str]:
+    """Yield the names of the files in a folder, and those in its folders; links may not lead out of it."""
+    folders = [("", (os.path.realpath(root),))]
+    while folders:
+        prefix, above = folders.pop()
+        with os.scandir(root / prefix) as entries:  # not Path: there may be a million chunks
+            for entry in entries:
+                if entry.is_symlink() and (entry.is_dir() or entry.is_file()):
+                    inside(root, Path(entry.path))
+                if entry.is_dir():
+                    place = os.path.realpath(entry.path)
+                    folders += [(f"{prefix}{entry.name}/", (*above, place))] if place not in above else []
+                elif entry.is_file():
+                    yield f"{prefix}{entry.name}"
+                elif os.path.lexists(entry.path):  # a writer's temporaries come and go
+                    raise RobodiffError(f"{entry.path}: is neither a file nor a folder; remove it")
+
+
+def gaps_in(store: BoundedStore, array: Any) -> list[Gap]:
+    """Return the frames of an array of which some chunk is absent and which therefore read as its fill value."""
     outer = array.shards or array.chunks
+    rows: dict[int, int] = {}  # of a chunk, or of one in a shard: where it ends, by where it starts
     for place in product(*(range(-(-length // size)) for length, size in zip(array.shape, outer, strict=True))):
         key = "/".join(filter(None, (array.path, array.metadata.encode_chunk_key(place))))
         first = place[0] * outer[0]
         if key not in store.names:
-            missing[first : first + outer[0]] = True
+            rows[first] = first + outer[0]
         elif array.shards:
             chunks = store.chunks[array.path]
             absent = chunks.places(_file(store.path, key))[:, 0].reshape(chunks.shard) == _ABSENT
             for inner in np.argwhere(absent):
-                start = np.multiply(place, outer) + inner * array.chunks
-                if (start < array.shape).all():  # what lies beyond the array is never written
-                    missing[start[0] : start[0] + array.chunks[0]] = True
-    return np.flatnonzero(missing)
+                start = (np.multiply(place, outer) + inner * array.chunks).tolist()
+                if all(at < length for at, length in zip(start, array.shape, strict=True)):  # others are never written
+                    rows.setdefault(start[0], start[0] + array.chunks[0])
+    gaps: list[Gap] = []
+    for first, end in sorted(rows.items()):
+        end = min(end, array.shape[0])
+        if gaps and first <= gaps[-1][1]:
+            gaps[-1] = (gaps[-1][0], max(end, gaps[-1][1]))
+        else:
+            gaps.append((first, end))
+    return gaps
 
 
 def _file(path: Path, key: str) -> bytes:

@@ -170,7 +170,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
             {},
             "an even height and width .*; store it as png",
         ),
-        ({"observation.image": np.zeros((5, 64, 64, 1), np.uint8)}, {}, "must be colour images; found 1 channels"),
+        ({"observation.image": np.zeros((5, 64, 64, 2), np.uint8)}, {}, "images of 1, 3 or 4 channels"),
     ):
         with pytest.raises(RobodiffError, match=message):
             writer.append({**vectors(1), **changes}, **{"seed": 2, **row})

@@ -74,12 +74,13 @@ def column(values: np.ndarray) -> pa.Array:
 
 
 def pngs(images: np.ndarray) -> pa.Array:
-    """Return (L, 3, H, W) uint8 as embedded PNG files."""
+    """Return (L, C, H, W) uint8 as embedded PNG files."""
     from PIL import Image
 
     def png(image: np.ndarray) -> bytes:
         file = io.BytesIO()
-        Image.fromarray(image.transpose(1, 2, 0)).save(file, "PNG")
+        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        Image.fromarray(pixels).save(file, "PNG")
         return file.getvalue()
 
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -19,11 +19,13 @@ def vector_stats(values: np.ndarray) -> Stats:
 
 
 def image_stats(images: np.ndarray) -> Stats:
-    """Return of images (L, 3, H, W) uint8, some of them, thinned out, arrays (3, 1, 1), and ``count`` (1,)."""
+    """Return of images (L, C, H, W) uint8, some of them, thinned out, arrays (C, 1, 1), and ``count`` (1,)."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _SAMPLED)).astype(int))
     thin = max(1, max(images.shape[2:]) // _SIDE)
     sample = images[chosen, :, ::thin, ::thin]
-    counts = np.stack([np.bincount(sample[:, channel].ravel(), minlength=256) for channel in range(3)])  # (3, 256)
+    counts = np.stack(
+        [np.bincount(sample[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
+    )  # (C, 256)
     shares = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256) / 255
     mean = shares @ levels

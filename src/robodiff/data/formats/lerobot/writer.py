@@ -165,9 +165,9 @@ class LeRobotWriter:
 
     def _image_feature(self, key: str, images: np.ndarray) -> dict[str, Any]:
         _, channels, height, width = images.shape
-        if channels != 3:
-            raise RobodiffError(f"{self.path}: {key} must be colour images; found {channels} channels")
-        shape = {"shape": [height, width, 3], "names": ["height", "width", "channels"]}
+        if channels not in (1, 3):
+            raise RobodiffError(f"{self.path}: {key} must be grey or colour images; found {channels} channels")
+        shape = {"shape": [height, width, channels], "names": ["height", "width", "channels"]}
         if self._codec is None:
             return {"dtype": "image", **shape}
         return {"dtype": "video", **shape, "info": describe_video(height, width, self.fps, self._codec)}
@@ -183,7 +183,7 @@ class LeRobotWriter:
         place = {"chunk_index": number // CHUNK, "file_index": number % CHUNK}
         video = self.path / _VIDEO.format(video_key=key, **place)
         video.parent.mkdir(parents=True, exist_ok=True)
-        encode_video(video, images, self.fps, codec)
+        encode_video(video, np.broadcast_to(images, (len(images), 3, *images.shape[2:])), self.fps, codec)
         row = {**place, "from_timestamp": 0.0, "to_timestamp": len(images) / self.fps}
         return {f"videos/{key}/{name}": value for name, value in row.items()}
 
