@@ -153,7 +153,7 @@ def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     assert code == 0, err
     assert (run / "policy" / "config.json").is_file()
     page = (run / "report.html").read_text()
-    assert "action 5" in page if arms else "After step 2 of 2" in page
+    assert re.search(r"action \d+", page) if arms else "After step 2 of 2" in page
     assert ("wrist: Frame" in page) is arms
     assert "What the policy sees" in page
 

@@ -18,6 +18,7 @@ from robodiff.documents import write_json
 from robodiff.errors import RobodiffError
 from robodiff.files import read_rows, standing
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
+from robodiff.text import counted
 
 
 @fault("kill -9 after the first demonstrations",
@@ -28,7 +29,7 @@ def killed_while_collecting(place: Place) -> Seen:
     collecting.wait_for(lambda: recorded(place.out) > 0)
     seen = collecting.kill().killed()
     first = read_zarr(place.out)
-    assert f"has {len(first)} episodes already; going on" in run(*place.collect(len(first) + 1)).done().out
+    assert f"has {counted(len(first), 'episode')} already; going on" in run(*place.collect(len(first) + 1)).done().out
     no_traces(place.out)
     assert not list(place.out.rglob("*.partial"))
     np.testing.assert_array_equal(read_zarr(place.out).arrays["action"][read_zarr(place.out).slice(0)],
