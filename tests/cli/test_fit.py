@@ -1,6 +1,7 @@
 """``robodiff fit``: what a run leaves behind, overrides, and every mistake a user can make."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
