@@ -3,8 +3,8 @@
 On NumPy alone: what the policy computes with is its own matter.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.history import History
+from robodiff.policies.history import Gap, History
 from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range
 
 Observation = Mapping[str, Any]
@@ -113,7 +113,7 @@ class PolicyRunner:
         self.seeds = np.arange(n)
         self._lock = RLock()
         self.last = Report()
-        """Of the last call of ``act``; one that was refused changes nothing."""
+        """Of the last call of ``act`` that was not refused."""
         self._history = History.empty(self.timing, n)
         actions, past = np.zeros((n, steps, dim), np.float32), np.zeros((n, dim), np.float32)
         self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past)
@@ -155,18 +155,37 @@ class PolicyRunner:
 
         Raises:
             RobodiffError: the observation lacks a key or has another shape or type than the policy was trained on, or
-                its time is not finite, does not advance, or comes too late after the one before. The runner is then as
-                it was before the call.
+                its time is not finite or does not advance. The runner is then as it was before the call.
+            Gap: a chunk is due, and nothing was observed within half a spacing of one of the steps that the policy
+                sees, for an observation came late or the robot paused. This observation is remembered, so that the
+                runner goes on by itself once ``n_obs_steps`` of them are a spacing apart. A pause of more than 100
+                spacings is refused at every call, for the clock may count something else than seconds; its first
+                observation is left out, and the next one within that time goes on from there.
             NonFiniteActions: the policy's chunk or what it was made from is not finite; so it is at every call until a
                 row's next chunk is due, or it is reset.
         """
         with self._lock:
-            action = self._take(self._prepare(_by_key(observation), timestamp))
+            history = self._observed(_by_key(observation), timestamp)
+            try:
+                step = self._prepare(history)
+            except Gap:
+                self._history = history
+                raise
+            action = self._take(step)
             return action[0] if self.single else action
 
-    def _prepare(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> _Step:
-        """Return what ``act`` would do, and change nothing."""
-        history, queue = self._history.after(self._checked(observation), timestamp), self._queue
+    def _observed(self, observation: Observation, timestamp: float | np.ndarray | None) -> History:
+        """Return the history after one more observation, and change nothing."""
+        return self._history.after(self._checked(observation), timestamp)
+
+    def _prepare(self, history: History) -> _Step:
+        """Return what ``act`` would do with a history, and change nothing.
+
+        Raises:
+            Gap: see ``act``.
+        """
+        history.check_pause()
+        queue = self._queue
         due = queue.next >= self.timing.n_action_steps
         if due.any():
             queue = self._planned(history.window(), due)
@@ -191,18 +210,16 @@ class PolicyRunner:
     def _checked(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return what the policy observes of an observation, per key (rows, ...)."""
         rows = () if self.single else (len(self.seeds),)
-        if PAST_ACTION in self.policy.features:
-            observation = {PAST_ACTION: self._queue.past.reshape(*rows, -1), **observation}
+        own = {PAST_ACTION: self._queue.past.reshape(*rows, -1)}
         checked = {}
         for key, feature in self.policy.features.items():
             if key == ACTION:
                 continue
-            if key not in observation:
-                raise RobodiffError(
-                    f"the policy observes {key!r}; the observation has {', '.join(map(str, observation))}"
-                )
-            # A copy: callers may write their next observation into the same array.
-            value = as_recorded(key, observation[key], feature, rows)
+            if key not in observation and key not in own:
+                given = f"has {', '.join(map(str, observation))}" if observation else "is empty"
+                raise RobodiffError(f"the policy observes {key!r}; the observation {given}")
+            value = observation[key] if key in observation else own[key]
+            value = as_recorded(key, value, feature, rows)  # a copy: callers may write into the same array again
             checked[key] = value[None] if self.single else value
         return checked
 
@@ -262,10 +279,11 @@ class Team:
 
         Raises:
             RobodiffError: as ``PolicyRunner.act``; the message names the agent, and all are as before the call.
+            Gap: as ``PolicyRunner.act``; the message names the agent, and all remember what they observed.
             NonFiniteActions: some agents' chunks are not finite; the others have acted.
         """
         with self._locked():
-            steps = {agent: self._prepared(agent, _by_key(observation), timestamp) for agent in self.runners}
+            steps = self._prepared(_by_key(observation), timestamp)
             parts, chunks, outside = {}, {}, {}
             for agent, step in steps.items():
                 try:
@@ -281,11 +299,21 @@ class Team:
             raise NonFiniteActions(actions, chunks)
         return actions[0] if self.single else actions
 
-    def _prepared(self, agent: str, observation: Observation, timestamp: float | np.ndarray | None) -> _Step:
+    def _prepared(self, observation: Observation, timestamp: float | np.ndarray | None) -> dict[str, _Step]:
+        """Return what each agent would do; where one lacks observations, all remember this one."""
+        histories, steps = {}, {}
+        for agent, runner in self.runners.items():
+            with _naming(agent):
+                histories[agent] = runner._observed(observation_of(agent, observation), timestamp)
         try:
-            return self.runners[agent]._prepare(observation_of(agent, observation), timestamp)
-        except RobodiffError as error:
-            raise RobodiffError(f"agent {agent}: {error}") from None
+            for agent, runner in self.runners.items():
+                with _naming(agent):
+                    steps[agent] = runner._prepare(histories[agent])
+        except Gap:
+            for agent, runner in self.runners.items():
+                runner._history = histories[agent]
+            raise
+        return steps
 
     def _locked(self) -> ExitStack:
         """Return the locks of all runners, held."""
@@ -293,6 +321,16 @@ class Team:
         for runner in self.runners.values():
             locks.enter_context(runner._lock)
         return locks
+
+
+@contextmanager
+def _naming(agent: str) -> Iterator[None]:
+    """Name an agent in what is said of its failure."""
+    try:
+        yield
+    except RobodiffError as error:
+        kind = Gap if isinstance(error, Gap) else RobodiffError
+        raise kind(f"agent {agent}: {error}") from None
 
 
 def _by_key(observation: Any) -> Observation:

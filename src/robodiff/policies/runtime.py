@@ -89,6 +89,8 @@ def _array(name: str, value: Any, expected: str, is_right: Callable[[np.dtype], 
         array = np.asarray(value)
     except Exception:  # ragged lists, tensors of a GPU, and whatever else __array__ raises
         raise RobodiffError(f"{name}: expected {expected}; found a {type(value).__name__} that is no array") from None
+    if isinstance(value, np.ma.MaskedArray):  # its array holds numbers where it says that there are none
+        raise RobodiffError(f"{name}: expected {expected}; found a masked array; fill what is masked")
     if not is_right(array.dtype):
         found = "text" if array.dtype.kind in "SU" else array.dtype
         raise RobodiffError(f"{name}: expected {expected}; found {found}")
