@@ -415,6 +415,52 @@ def test_a_team_that_is_refused_is_as_before(spy: Spy) -> None:
     assert team.act(team_sees(0.3), timestamp=0.3).shape == (4,)
 
 
+NUMBERS = pytest.mark.kind("a number that is not finite, negative or absurd")
+
+
+@NUMBERS
+@pytest.mark.parametrize("rows", [0, -1, 1.5, True, "2", [2], 2**70, np.nan])
+def test_rows_are_counted_from_1(spy: Spy, rows: Any) -> None:
+    with pytest.raises(UsageError, match=r"^rows: expected whole numbers from 1 to \d+; found .*$"):
+        PolicyRunner(spy, rows=rows)
+
+
+NO_SEEDS = [[-1, 2], [1.7, 2], [1.0, 2.0], [1], [1, 2, 3], [2**70, 1], [2**63, 1], [np.nan, 1], ["1", "2"], "12", 5, [],
+            [True, False], [[1, 2]], np.zeros((2, 2), int), [[1], [1, 2]], [None, 1], {1, 2}]  # fmt: skip
+NO_ROWS = [[3], [2], [-1], 1, "1", [0.0], [True, False], [[0]], [0, None], [2**70]]
+
+
+@NUMBERS
+@pytest.mark.parametrize(("rows", "seeds"), [*((None, each) for each in NO_SEEDS), *((each, None) for each in NO_ROWS),
+                         ([1], [1, 2]), ([], [1])])  # fmt: skip
+def test_a_reset_that_is_refused_changes_nothing(spy: Spy, rows: Any, seeds: Any) -> None:
+    runner = PolicyRunner(spy, rows=2, seeds=[5, 6])
+    runner.act(seen(0, 2))
+    before, numbers = memory(runner), runner.seeds.copy()
+    words = r"^(rows|seeds): expected (\d )?whole numbers from 0 to \d+; found .*$"
+    with pytest.raises(UsageError, match=words) as caught:
+        runner.reset(rows, seeds)
+    assert "\n" not in str(caught.value)
+    assert same(memory(runner), before)
+    assert runner.seeds.tolist() == numbers.tolist()
+    if rows is None:
+        with pytest.raises(UsageError, match=words):
+            PolicyRunner(spy, rows=2, seeds=seeds)
+
+
+def test_resetting_no_row_does_nothing(small_policy: Make) -> None:
+    runner = PolicyRunner(small_policy(num_inference_steps=1), rows=2)
+    runner.act(seen(0, 2))
+    before = memory(runner)
+    for rows in ([], np.array([], int), ()):
+        runner.reset(rows)
+        runner.reset(rows, seeds=[])
+    assert same(memory(runner), before)
+    runner.reset(rows=np.array([1], np.uint8), seeds=(2**63 - 1,))
+    assert (runner.seeds.tolist(), runner.last.out_of_range) == ([0, 2**63 - 1], {})
+    runner.act(seen(1, 2))
+
+
 TYPES = pytest.mark.kind("an observation of another type than was recorded")
 
 
@@ -580,6 +626,39 @@ def test_a_team_acts_as_one(spy: Spy) -> None:
         team.act({key: value for key, value in team_sees(8).items() if "agents.1" not in key})
     with pytest.raises(UsageError, match="agents 1, and policies for 1, 2"):
         Team(team.runners, {"1": slice(0, 2)})
+
+
+@pytest.mark.parametrize(
+    ("agents", "words"),
+    [
+        (
+            {"1": slice(0, 2), "2": slice(3, 5)},
+            r"agent 2: .* expected slice\(2, 4, None\) .* found slice\(3, 5, None\)",
+        ),
+        ({"1": slice(0, 2), "2": slice(1, 3)}, "agent 2: .* size 2"),
+        ({"1": slice(0, 2), "2": slice(0, 2)}, "agent 2: "),
+        ({"1": slice(0, 2), "2": slice(2, 5)}, "agent 2: "),
+        ({"1": slice(1, 3), "2": slice(3, 5)}, "agent 1: "),
+        ({"1": slice(0, 4, 2), "2": slice(1, 4, 2)}, "agent 1: "),
+        ({"1": slice(2), "2": slice(2, 4)}, r"agent 1: expected its part .* found slice\(None, 2, None\)"),
+        ({"1": slice(0, 2), "2": slice(2.0, 4.0)}, "agent 2: expected its part"),
+        ({"1": [0, 1], "2": slice(2, 4)}, "agent 1: expected its part"),
+    ],
+)
+def test_the_parts_of_a_team_are_the_whole_action(spy: Spy, agents: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        Team({"1": PolicyRunner(spy), "2": PolicyRunner(spy)}, agents)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_team_has_a_runner_for_each_agent_and_the_same_rows(spy: Spy) -> None:
+    agents, runner = {"1": slice(0, 2), "2": slice(2, 4)}, PolicyRunner(spy)
+    with pytest.raises(UsageError, match="agents 1 and 2 have one runner; each needs its own"):
+        Team({"1": runner, "2": runner}, agents)
+    with pytest.raises(UsageError, match="the same rows; agent 1 has none, agent 2 1"):
+        Team({"1": runner, "2": PolicyRunner(spy, rows=1)}, agents)
+    with pytest.raises(UsageError, match="needs an agent"):
+        Team({}, {})
 
 
 def test_a_team_of_many_rows_names_the_agent_that_fails(spy: Spy) -> None:

@@ -102,7 +102,9 @@ class History:
         distances = np.abs(times - wanted[:, None])  # (To, history, rows)
         if len(unseen := np.argwhere(distances.min(1) > spacing / 2 + 1e-6)):
             step, row = unseen[0]
-            message = f"nothing was observed at {_seconds(wanted[step, row])} s; observe every {spacing:g} s, or reset"
+            message = (
+                f"nothing was observed at {_seconds(float(wanted[step, row]))} s; observe every {spacing:g} s, or reset"
+            )
             raise Gap(self._name(row) + message)
         picks, rows = distances.argmin(1), np.arange(len(self.fresh))  # (To, rows)
         window = {}

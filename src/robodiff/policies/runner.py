@@ -14,9 +14,11 @@ import numpy as np
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.history import Gap, History
-from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range
+from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range, whole_numbers
 
 Observation = Mapping[str, Any]
+LARGEST = 2**63 - 1
+"""Of the whole numbers that NumPy counts with."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class PolicyRunner:
         rows: how many robots act together; None for one robot, whose arrays then have no row dimension.
         seeds: (rows,) seeds of the noise; 0, 1, ... when None. ``reset`` can give others.
         timing: of observations and actions; the policy's own when None.
+
+    Raises:
+        UsageError: rows that are no number from 1 on, or seeds that are not as many whole numbers from 0 on.
     """
 
     def __init__(
@@ -109,7 +114,8 @@ class PolicyRunner:
         self.policy = policy
         self.timing: Timing = timing or policy.timing  # pyright: ignore[reportAttributeAccessIssue]
         self.single = rows is None
-        n, steps, (dim,) = rows or 1, self.timing.n_action_steps, policy.features[ACTION].shape
+        n = 1 if rows is None else int(whole_numbers("rows", [rows], 1, LARGEST)[0])
+        steps, (dim,) = self.timing.n_action_steps, policy.features[ACTION].shape
         self.seeds = np.arange(n)
         self._lock = RLock()
         self.last = Report()
@@ -125,13 +131,18 @@ class PolicyRunner:
         Args:
             rows: which robots; all when None.
             seeds: a seed for each of these; kept when None. The noise starts over.
+
+        Raises:
+            UsageError: there is no such row, or seeds that are not as many whole numbers from 0 on. Nothing is reset.
         """
         with self._lock:
             every, queue = np.arange(len(self.seeds)), self._queue
-            chosen = every if rows is None else every[np.asarray(rows)]
+            chosen = every if rows is None else whole_numbers("rows", rows, 0, len(every) - 1)
             if seeds is not None:
-                self.seeds[chosen] = seeds
-            begins = np.isin(every, chosen)
+                self.seeds[chosen] = whole_numbers("seeds", seeds, 0, LARGEST, count=len(chosen))
+            if not len(chosen):
+                return
+            begins, self.last = np.isin(every, chosen), Report()
             self._history = self._history.restarted(chosen)
             self._queue = replace(
                 queue,
@@ -257,12 +268,15 @@ class Team:
         agents: by agent, which part of the team's action is its own; the parts make up the whole.
 
     Raises:
-        UsageError: an agent without a runner, or a runner without an agent.
+        UsageError: an agent without a runner, a runner without an agent or of two, runners of other rows, or parts that
+            are not the runners' actions, end to end.
     """
 
     def __init__(self, runners: Mapping[str, PolicyRunner], agents: Mapping[str, slice]) -> None:
         if runners.keys() != agents.keys():
             raise UsageError(f"the team has agents {', '.join(agents)}, and policies for {', '.join(runners)}")
+        _check_runners(runners)
+        _check_parts(runners, agents)
         self.runners, self.agents = dict(runners), dict(agents)
         self.single = all(runner.single for runner in runners.values())
         self.last = Report()
@@ -273,6 +287,7 @@ class Team:
         with self._locked():
             for runner in self.runners.values():
                 runner.reset(rows, seeds)
+            self.last = Report() if rows is None or len(rows) else self.last
 
     def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
         """Return the action of all agents to execute now, each agent's in its part: (rows, Da) or (Da,).
@@ -321,6 +336,34 @@ class Team:
         for runner in self.runners.values():
             locks.enter_context(runner._lock)
         return locks
+
+
+def _check_runners(runners: Mapping[str, PolicyRunner]) -> None:
+    """Check that each agent of a team has a runner of its own, and all the same rows."""
+    agents = {id(runner): agent for agent, runner in reversed([*runners.items()])}
+    if not runners:
+        raise UsageError("a team needs an agent")
+    rows = {agent: "none" if runner.single else len(runner.seeds) for agent, runner in runners.items()}
+    first = next(iter(rows))
+    for agent, runner in runners.items():
+        if (other := agents[id(runner)]) != agent:
+            raise UsageError(f"agents {other} and {agent} have one runner; each needs its own")
+        if rows[agent] != rows[first]:
+            raise UsageError(f"agents need the same rows; agent {first} has {rows[first]}, agent {agent} {rows[agent]}")
+
+
+def _check_parts(runners: Mapping[str, PolicyRunner], agents: Mapping[str, slice]) -> None:
+    """Check that the agents' parts of a team's action are their policies' actions, end to end."""
+    for agent, part in agents.items():
+        if not isinstance(part, slice) or type(part.start) is not int or type(part.stop) is not int:
+            raise UsageError(f"agent {agent}: expected its part of the action as slice(first, end); found {part!r}")
+    end = 0
+    for agent in sorted(agents, key=lambda agent: agents[agent].start):
+        size = runners[agent].policy.features[ACTION].shape[0]
+        if agents[agent] != (expected := slice(end, end + size)):
+            found = f"expected {expected} of the team's action, found {agents[agent]}"
+            raise UsageError(f"agent {agent}: its policy's action has size {size}; {found}")
+        end += size
 
 
 @contextmanager
