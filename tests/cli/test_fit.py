@@ -300,7 +300,7 @@ def test_a_run_may_be_named_like_a_value(
     assert "--resume needs a value" in robodiff("fit", "--trainer.max_steps", 3, "--resume")[2]
 
 
-def test_printed_configurations(robodiff: Run, tmp_path: Path) -> None:
+def test_printed_configurations(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     code, whole, _ = robodiff("fit", "--config", "pusht_keypoints", "--model.horizon", 32, "--print_config")
     assert (code, yaml.safe_load(whole)["model"]["init_args"]["horizon"]) == (0, 32)
     code, short, _ = robodiff("fit", "--config", "pusht_keypoints", "--print_config=skip_null")
@@ -309,6 +309,8 @@ def test_printed_configurations(robodiff: Run, tmp_path: Path) -> None:
     assert robodiff("fit", "--config", tmp_path / "printed.yaml", "--print_config") == (0, whole, "")
     commented = robodiff("fit", "--config", tmp_path / "printed.yaml", "--print_config=comments")[1]
     assert yaml.safe_load(commented) == yaml.safe_load(whole)
+    code, generic, err = robodiff("fit", "--config", "generic", "--data", recording, "--print_config=comments")
+    assert (code, yaml.safe_load(generic)["data"]["init_args"]["path"]) == (0, str(recording)), err
     for help_text in ("    # Time steps of a window", "\n  # Stop after this many", "\n# Seed of everything"):
         assert help_text in commented
 

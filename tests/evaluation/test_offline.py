@@ -28,7 +28,8 @@ from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
 from robodiff.evaluation.config import OfflineConfig
-from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure
+from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure, relative
+from robodiff.evaluation.results import DimensionErrors
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -115,7 +116,26 @@ def test_errors_are_those_of_a_plain_loop(changes: dict) -> None:
     ours, holding, average = executed.mean(0)
     assert found["relative_to_mean"] == pytest.approx((ours / average).mean(), rel=1e-4)
     assert found["relative_to_hold"] == pytest.approx((ours / average).sum() / (holding / average).sum(), rel=1e-4)
-    assert found["worst_dimension"] == (ours / average).argmax()
+    assert found["worst_dimension"] == (ours / holding).argmax()
+
+
+@pytest.mark.parametrize(
+    ("holding", "moves", "worst"),
+    [
+        ([0.2, 0.01], [True, True], 1),  # 0.5 and 5 times holding's error, 0.1 and 0.05 of the mean action's
+        ([0.2, 0.0], [True, True], 0),  # 0.5 times holding's error, 0.05 of the mean action's
+        ([0.2, 0.01], [True, False], 0),
+        ([0.2, 0.01], [False, False], None),
+    ],
+)
+def test_the_worst_dimension_has_the_largest_share_that_is_told(
+    holding: list[float], moves: list[bool], worst: int | None
+) -> None:
+    dimensions = [
+        DimensionErrors(name=name, unit=None, moves=move, mae=mae, rmse=mae, hold=hold, mean=1.0, spread=0.0)
+        for name, move, mae, hold in zip("ab", moves, (0.1, 0.05), holding, strict=True)
+    ]
+    assert relative(dimensions, []).worst_dimension == worst
 
 
 def _turn(angle: float) -> float:

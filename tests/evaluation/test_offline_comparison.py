@@ -1,5 +1,7 @@
 """Two policies at the same windows of a recording: what differs, how certain it is, and what is refused."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,12 @@ def test_two_runs_without_a_simulator(
     page = write_comparison([a, b], tmp_path / "page.html").read_text()
     assert "do not decide between b and a" in page
     assert "not evaluated" not in page
+    assert re.search(r"\bEpisodes \d, \d of ", page)
+    offline = json.loads((ours / "offline.json").read_text())
+    alone = {**offline, "evaluated": {**offline["evaluated"], "episodes": [3]}}
+    (ours / "offline.json").write_text(json.dumps(alone))
+    assert re.search(r"\bEpisode 3 of ", write_comparison([a, c], tmp_path / "page.html").read_text())
+    (ours / "offline.json").write_text(json.dumps(offline))
 
     written = theirs.joinpath("offline.json").stat().st_mtime_ns
     code, out, err = robodiff("eval", a, "--against", theirs, "--windows", 9)

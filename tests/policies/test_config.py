@@ -75,6 +75,8 @@ def test_refused(changes: dict, message: str) -> None:
         ({"conditioning": "inpaint", "pred_action_steps_only": True}, "denoises the whole window"),
         ({"time_as_cond": False}, "time_as_cond false .* set conditioning: inpaint$"),
         ({"time_as_cond": False, "conditioning": "inpaint", "n_cond_layers": 2}, "time_as_cond false has no condition"),
+        ({"mask_first_step": 16}, "mask_first_step must be within horizon 16, from 0 on; found 16$"),
+        ({"mask_first_step": 0, "causal_attn": False}, "causal_attn false masks nothing; leave mask_first_step out"),
         ({"n_emb": 30}, "divisible by n_head 4; found 30"),
         ({"n_layer": 0}, "n_layer: .*>= 1"),
         ({"n_cond_layers": -1}, "n_cond_layers: .*>= 0"),
@@ -90,7 +92,7 @@ def test_refused_of_a_transformer(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        (DiffusionTransformerConfig, {"horizon": 10}),
+        (DiffusionTransformerConfig, {"horizon": 10, "mask_first_step": 9}),
         (DiffusionTransformerConfig, {"pred_action_steps_only": True, "n_action_steps": 7}),
         (DiffusionTransformerConfig, {"conditioning": "inpaint"}),
         (DiffusionTransformerConfig, {"conditioning": "inpaint", "time_as_cond": False}),

@@ -15,6 +15,7 @@ from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, with_past_act
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.history import Gap
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
 from robodiff.policies.runtime import Chunk, Timing, draw_noise, out_of_range
 
@@ -231,6 +232,8 @@ def test_wrong_observations_are_refused(spy: Spy) -> None:
     runner = PolicyRunner(spy)
     with pytest.raises(RobodiffError, match=r"observes 'observation\.environment_state'; the observation has"):
         runner.act({"observation.state": np.zeros(2)})
+    with pytest.raises(RobodiffError, match=r"observes 'observation\.state'; the observation is empty$"):
+        runner.act({})
     with pytest.raises(RobodiffError, match=r"observation\.state: expected shape \(2,\), found \(3,\)"):
         runner.act({**seen(0), "observation.state": np.zeros(3)})
     for nothing in (np.zeros(2), None, [seen(0)]):
@@ -261,13 +264,11 @@ NO_TIMES = [
     (0.3, "timestamps must advance; found 0.300 s again: does the clock stand still"),
     (0.2, r"must not go back; found 0\.200 s after 0\.300 s; reset"),
     (-5, "must not go back"),
-    (400.0, r"timestamps are seconds, about 0\.1 apart; found 400\.000 after 0\.300; reset after a pause"),
-    (400, "timestamps are seconds"),
-    (1_753_000_000_000_000_000, "timestamps are seconds"),
-    (0.5, r"nothing was observed at 0\.400 s; observe every 0\.1 s, or reset"),
+    (-1e300, r"must not go back; found -1e\+300 s after 0\.300 s"),
     ("0.4", "timestamp: expected seconds, a real number; found text"),
     (b"0.4", "found text"),
     (True, "found bool"),
+    (np.ma.masked_array(0.4, mask=True), "found a masked array"),
     (0.4 + 0j, "found complex128"),
     (np.datetime64("2026-01-01"), r"found datetime64\[D\]"),
     (np.timedelta64(400, "ms"), r"found timedelta64\[ms\]"),
@@ -301,18 +302,83 @@ def test_a_timestamp_that_is_refused_changes_nothing(spy: Spy, time: object, wor
 
 
 @CLOCK
+@pytest.mark.parametrize("time", [400.0, 400, 1_753_000_000_000_000_000, 1e300])
+def test_one_time_that_counts_no_seconds_is_forgotten(spy: Spy, time: float) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    runner, other = PolicyRunner(spy), PolicyRunner(spy)
+    for t in (0.1, 0.2, 0.3):
+        runner.act(seen(t), timestamp=t)
+        other.act(seen(t), timestamp=t)
+    for _ in range(3):
+        with pytest.raises(Gap, match=r"seconds, about 0\.1 apart; found .* after 0\.300; after a pause") as caught:
+            runner.act(seen(9), timestamp=time)
+        assert len(str(caught.value)) < 150
+    for t in (0.4, 0.5):
+        np.testing.assert_array_equal(runner.act(seen(t), timestamp=t), other.act(seen(t), timestamp=t))
+    assert same(memory(runner), memory(other))
+
+
+def refused(act: Callable[[float], object], times: np.ndarray) -> list[bool]:
+    """Return at which times an action was refused for want of observations."""
+    found = []
+    for t in times.tolist():
+        try:
+            act(t)
+        except Gap:
+            found.append(True)
+        else:
+            found.append(False)
+    return found
+
+
+@CLOCK
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("gap", [0.17, 0.5, 5.0, 60.0])
+def test_a_late_observation_or_a_pause_is_made_up_for(spy: Spy, steps: int, gap: float, rows: int | None) -> None:
+    spy.config = replace(spy.config, n_obs_steps=steps, n_action_steps=1)
+    runner = PolicyRunner(spy, rows=rows)
+    times = np.concatenate([0.1 * np.arange(6), 0.5 + gap + 0.1 * np.arange(10)])
+    found = refused(lambda t: runner.act(seen(t, rows), timestamp=t), times)
+    needed = steps - 1 + (gap > 10)  # after so long the first one is doubted
+    assert found == [False] * 6 + [True] * needed + [False] * (10 - needed)
+    np.testing.assert_allclose(spy.asked[-1]["observation.state"][0, :, 0], times[-steps:], rtol=1e-6)
+    assert len(runner._history) < 10
+
+
+@CLOCK
+def test_a_team_makes_up_for_a_pause(spy: Spy) -> None:
+    spy.config = replace(spy.config, n_action_steps=1)
+    team = Team({"1": PolicyRunner(spy), "2": PolicyRunner(spy)}, {"1": slice(0, 2), "2": slice(2, 4)})
+    for pause in (0.17, 30.0):
+        team.reset()
+        times = np.array([0, 0.1, 0.2, *(0.2 + pause + 0.1 * np.arange(4))])
+        found = refused(lambda t: team.act(team_sees(t), timestamp=t), times)
+        assert found == [False] * 3 + [True] * (1 + (pause > 10)) + [False] * (3 - (pause > 10))
+    team.runners["1"].reset()  # it alone lacks nothing
+    with pytest.raises(Gap, match=r"^agent 2: nothing was observed at 30\.900 s"):
+        team.act(team_sees(31), timestamp=31.0)
+    assert team.act(team_sees(31.1), timestamp=31.1).shape == (4,)
+
+
+@CLOCK
+def test_a_gap_within_a_chunk_is_no_matter(spy: Spy) -> None:
+    runner = PolicyRunner(spy)
+    assert not any(refused(lambda t: runner.act(seen(t), timestamp=t), np.array([0, 0.1, 0.5, 0.6, 3.0])))
+
+
+@CLOCK
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("executed", [1, 8])
 def test_milliseconds_are_no_seconds(small_policy: Make, steps: int, executed: int) -> None:
     runner = PolicyRunner(small_policy(n_obs_steps=steps, n_action_steps=executed, num_inference_steps=1))
     runner.act(seen(0), timestamp=0)
-    with pytest.raises(RobodiffError, match=r"timestamps are seconds, about 0\.1 apart"):
-        runner.act(seen(1), timestamp=100)
+    assert all(refused(lambda t: runner.act(seen(1), timestamp=t), np.arange(100, 2000, 100)))
 
 
 @CLOCK
 @pytest.mark.parametrize(("second", "words"), [(0.2, r"row 1: timestamps must advance"), (np.nan, "row 1: .* finite"),
-                         (0.1, "row 1: .* go back"), (1e6, "row 1: .* are seconds")])  # fmt: skip
+                         (0.1, "row 1: .* go back"), (-1e6, "row 1: .* go back")])  # fmt: skip
 def test_one_row_that_no_clock_gives_stops_none(spy: Spy, second: float, words: str) -> None:
     spy.config = replace(spy.config, n_action_steps=1)
     runner = PolicyRunner(spy, rows=2)
@@ -326,8 +392,10 @@ def test_one_row_that_no_clock_gives_stops_none(spy: Spy, second: float, words: 
     first = np.nan_to_num(second)
     for t in (0.3, 0.4):
         assert runner.act(seen(t, 2), timestamp=np.array([t, first + t])).shape == (2, 2)
-    with pytest.raises(RobodiffError, match=r"^row 0: nothing was observed at 0\.900 s"):
+    with pytest.raises(Gap, match=r"^row 0: nothing was observed at 0\.900 s"):
         runner.act(seen(1, 2), timestamp=np.array([1, first + 0.5]))
+    with pytest.raises(Gap, match=r"^row 1: timestamps are seconds"):
+        runner.act(seen(1, 2), timestamp=np.array([1.1, first + 1e6]))
 
 
 @CLOCK
@@ -345,6 +413,52 @@ def test_a_team_that_is_refused_is_as_before(spy: Spy) -> None:
         assert all(map(same, [memory(runner) for runner in team.runners.values()], before))
     assert team.last is last
     assert team.act(team_sees(0.3), timestamp=0.3).shape == (4,)
+
+
+NUMBERS = pytest.mark.kind("a number that is not finite, negative or absurd")
+
+
+@NUMBERS
+@pytest.mark.parametrize("rows", [0, -1, 1.5, True, "2", [2], 2**70, np.nan])
+def test_rows_are_counted_from_1(spy: Spy, rows: Any) -> None:
+    with pytest.raises(UsageError, match=r"^rows: expected whole numbers from 1 to \d+; found .*$"):
+        PolicyRunner(spy, rows=rows)
+
+
+NO_SEEDS = [[-1, 2], [1.7, 2], [1.0, 2.0], [1], [1, 2, 3], [2**70, 1], [2**63, 1], [np.nan, 1], ["1", "2"], "12", 5, [],
+            [True, False], [[1, 2]], np.zeros((2, 2), int), [[1], [1, 2]], [None, 1], {1, 2}]  # fmt: skip
+NO_ROWS = [[3], [2], [-1], 1, "1", [0.0], [True, False], [[0]], [0, None], [2**70]]
+
+
+@NUMBERS
+@pytest.mark.parametrize(("rows", "seeds"), [*((None, each) for each in NO_SEEDS), *((each, None) for each in NO_ROWS),
+                         ([1], [1, 2]), ([], [1])])  # fmt: skip
+def test_a_reset_that_is_refused_changes_nothing(spy: Spy, rows: Any, seeds: Any) -> None:
+    runner = PolicyRunner(spy, rows=2, seeds=[5, 6])
+    runner.act(seen(0, 2))
+    before, numbers = memory(runner), runner.seeds.copy()
+    words = r"^(rows|seeds): expected (\d )?whole numbers from 0 to \d+; found .*$"
+    with pytest.raises(UsageError, match=words) as caught:
+        runner.reset(rows, seeds)
+    assert "\n" not in str(caught.value)
+    assert same(memory(runner), before)
+    assert runner.seeds.tolist() == numbers.tolist()
+    if rows is None:
+        with pytest.raises(UsageError, match=words):
+            PolicyRunner(spy, rows=2, seeds=seeds)
+
+
+def test_resetting_no_row_does_nothing(small_policy: Make) -> None:
+    runner = PolicyRunner(small_policy(num_inference_steps=1), rows=2)
+    runner.act(seen(0, 2))
+    before = memory(runner)
+    for rows in ([], np.array([], int), ()):
+        runner.reset(rows)
+        runner.reset(rows, seeds=[])
+    assert same(memory(runner), before)
+    runner.reset(rows=np.array([1], np.uint8), seeds=(2**63 - 1,))
+    assert (runner.seeds.tolist(), runner.last.out_of_range) == ([0, 2**63 - 1], {})
+    runner.act(seen(1, 2))
 
 
 TYPES = pytest.mark.kind("an observation of another type than was recorded")
@@ -365,6 +479,7 @@ TYPES = pytest.mark.kind("an observation of another type than was recorded")
         (np.array(["2026-01-01"] * 2, "datetime64[D]"), r"found datetime64\[D\]"),
         (np.zeros(2, [("x", "f4")]), "real numbers; found"),
         (1.0, r"expected shape \(2,\), found \(\)"),
+        (np.ma.masked_array([1.0, 2.0], mask=[False, True]), "expected real numbers; found a masked array"),
     ],
 )
 def test_vectors_are_real_numbers(spy: Spy, value: object, words: str) -> None:
@@ -511,6 +626,39 @@ def test_a_team_acts_as_one(spy: Spy) -> None:
         team.act({key: value for key, value in team_sees(8).items() if "agents.1" not in key})
     with pytest.raises(UsageError, match="agents 1, and policies for 1, 2"):
         Team(team.runners, {"1": slice(0, 2)})
+
+
+@pytest.mark.parametrize(
+    ("agents", "words"),
+    [
+        (
+            {"1": slice(0, 2), "2": slice(3, 5)},
+            r"agent 2: .* expected slice\(2, 4, None\) .* found slice\(3, 5, None\)",
+        ),
+        ({"1": slice(0, 2), "2": slice(1, 3)}, "agent 2: .* size 2"),
+        ({"1": slice(0, 2), "2": slice(0, 2)}, "agent 2: "),
+        ({"1": slice(0, 2), "2": slice(2, 5)}, "agent 2: "),
+        ({"1": slice(1, 3), "2": slice(3, 5)}, "agent 1: "),
+        ({"1": slice(0, 4, 2), "2": slice(1, 4, 2)}, "agent 1: "),
+        ({"1": slice(2), "2": slice(2, 4)}, r"agent 1: expected its part .* found slice\(None, 2, None\)"),
+        ({"1": slice(0, 2), "2": slice(2.0, 4.0)}, "agent 2: expected its part"),
+        ({"1": [0, 1], "2": slice(2, 4)}, "agent 1: expected its part"),
+    ],
+)
+def test_the_parts_of_a_team_are_the_whole_action(spy: Spy, agents: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        Team({"1": PolicyRunner(spy), "2": PolicyRunner(spy)}, agents)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_team_has_a_runner_for_each_agent_and_the_same_rows(spy: Spy) -> None:
+    agents, runner = {"1": slice(0, 2), "2": slice(2, 4)}, PolicyRunner(spy)
+    with pytest.raises(UsageError, match="agents 1 and 2 have one runner; each needs its own"):
+        Team({"1": runner, "2": runner}, agents)
+    with pytest.raises(UsageError, match="the same rows; agent 1 has none, agent 2 1"):
+        Team({"1": runner, "2": PolicyRunner(spy, rows=1)}, agents)
+    with pytest.raises(UsageError, match="needs an agent"):
+        Team({}, {})
 
 
 def test_a_team_of_many_rows_names_the_agent_that_fails(spy: Spy) -> None:

@@ -83,6 +83,14 @@ def test_rewards_are_drawn_from_0_to_1(rewards: list[float]) -> None:
 
 
 @PAGES
+@pytest.mark.parametrize("values", [[0.0121, 0.0139], [0.11, 0.12], [1.0, 1.0], [0.3, 0.4], [3.0], [0.101, 0.1010001],
+                                    [1e-9, 1e9], [1e-30, 1e30], [0.0, 0.3], [0.01, 0.3, 0.02]])  # fmt: skip
+def test_a_logarithmic_axis_has_two_ticks(values: list[float]) -> None:
+    svg = curves({"run": {"train/loss": ([*map(float, range(len(values)))], values)}})[0]
+    assert 2 <= len(set(ticks(svg))) == len(ticks(svg)) <= 8
+
+
+@PAGES
 def test_rewards_beyond_0_to_1_are_not_cut() -> None:
     assert min(ticks(scores([result(0, -300.0), result(1, 250.0)]))) <= -200
     assert max(ticks(scores([result(0, 0.5)], success=200.0))) == 200

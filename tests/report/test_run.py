@@ -198,12 +198,14 @@ def test_comparison(bare: Path, robodiff: Run, tmp_path: Path) -> None:
     (second / "config.yaml").write_text(config.replace("n_action_steps: 8", "n_action_steps: 4"))
     shutil.copytree(run, tmp_path / "third")
     shutil.rmtree(tmp_path / "third" / "eval")
+    (run / "metrics.csv").write_text("epoch,global_step,rollout/mean_max_reward\n0,1,0.5\n")
     code, out, err = robodiff("report", run, second, tmp_path / "third", "--out", tmp_path / "page.html")
     assert (code, out.strip()) == (0, f"written: {tmp_path / 'page.html'}"), err
     page = (tmp_path / "page.html").read_text()
     assert Tags(page).open == []
     assert "No difference in success between second and first" in page
     assert "+0.00 (" in page
+    assert page.count("reward of a success: 1") == 3  # in the rewards of both, and in their curves
     assert f"not evaluated: robodiff eval {tmp_path / 'third'}" in page
     assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
     code, _, err = robodiff("report", run, second, "--out", tmp_path)

@@ -128,7 +128,7 @@ class Draft:
             self.choose(part, read_value(option, text, str), path=False)
             return
         if (kind := self.classes.get(part)) is None:
-            raise UsageError(f"--{option}: nothing says what {part} is; give --{part} or a --config")
+            raise UsageError(f"--{option}: {self._missing(part)}")
         values = self.values.setdefault(part, {})
         self.given.add(f"{part}.{path[0]}")
         for key in path[:-1]:  # --model.normalization.action X: a key of a mapping
@@ -157,10 +157,9 @@ class Draft:
         Raises:
             UsageError: a part is missing, or options that are unknown, do not fit, or do not go together.
         """
-        remedies = {"model": f"give a --config: {', '.join(presets())}, or a file", "data": "give --data PATH"}
-        for part, remedy in remedies.items():
+        for part in KINDS:
             if part not in self.classes:
-                raise UsageError(self._located(f"nothing says what {part} is; {remedy}"))
+                raise UsageError(self._located(self._missing(part)))
         parts = {part: self._typed(kind, self.values.get(part, {}), part) for part, kind in self.classes.items()}
         return self._typed(FitConfig, {**self.top, **parts}, "")
 
@@ -173,6 +172,13 @@ class Draft:
         except UsageError as error:
             message, own = str(error), bool(self.given)
         raise UsageError((message if own else self._located(message)) + registry.absent_origin())
+
+    def _missing(self, part: str) -> str:
+        """Say that a part has no class, and what gives it one."""
+        remedy = "give --data PATH"
+        if part == "model":
+            remedy = "give --model CLASS" if self.source else f"give a --config: {', '.join(presets())}, or a file"
+        return f"nothing says what {part} is; {remedy}"
 
     def _located(self, message: str) -> str:
         return f"{self.source}: {message}" if self.source else message

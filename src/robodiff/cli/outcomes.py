@@ -81,7 +81,7 @@ def _errors(result: OfflineResult) -> str:
     worst = result.dimensions[place]
     held = "" if hold is None else f"{100 * hold:.0f} % of that of holding the last action, "
     unit = f" {worst.unit}" if worst.unit else ""
-    share = f"{100 * worst.mae / worst.hold:.0f} % of holding's, " if worst.hold else ""
+    share = f"{100 * worst.mae / worst.scale:.0f} % of {'holding' if worst.hold else 'the mean action'}'s, "
     executed = [step.mae[place] for step in result.steps if step.executed]
     return (
         f"error of the executed actions: {held}{100 * mean:.0f} % of that of the mean action\n"

@@ -272,8 +272,9 @@ def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> ActionErrors:
     """Add one number for all dimensions that move, and which of them is the worst.
 
-    Each counts in units of the mean action's error in it, so that metres and radians can be added up. What cannot be
-    said is None: everything if nothing moves, ``relative_to_hold`` if what was recorded rests.
+    Each counts in units of the mean action's error in it, so that metres and radians can be added up; the worst is the
+    one with the largest share of holding's error. What cannot be said is None: everything if nothing moves,
+    ``relative_to_hold`` if what was recorded rests.
     """
     moving = [place for place, each in enumerate(dimensions) if each.moves]
     errors = [dimensions[place].mae / dimensions[place].mean for place in moving]
@@ -281,7 +282,7 @@ def relative(dimensions: list[DimensionErrors], steps: list[StepErrors]) -> Acti
     return ActionErrors(
         relative_to_hold=sum(errors) / sum(holding) if any(holding) else None,
         relative_to_mean=sum(errors) / len(moving) if moving else None,
-        worst_dimension=moving[int(np.argmax(errors))] if moving else None,
+        worst_dimension=max(moving, key=lambda place: dimensions[place].mae / dimensions[place].scale, default=None),
         dimensions=dimensions,
         steps=steps,
     )

@@ -107,6 +107,11 @@ class DimensionErrors:
     spread: Number
     """Mean absolute difference between two samples."""
 
+    @property
+    def scale(self) -> float:
+        """The error that its own is a share of: that of holding, or of the mean action where holding makes none."""
+        return self.hold or self.mean
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepErrors:
@@ -131,7 +136,7 @@ class ActionErrors:
     relative_to_mean: Number | None
     """Share of the error of the mean action."""
     worst_dimension: Count | None
-    """Place in ``dimensions``."""
+    """Place in ``dimensions`` of the moving one whose error is the largest share of its ``scale``."""
     dimensions: Annotated[list[DimensionErrors], NotEmpty()]
     steps: Annotated[list[StepErrors], NotEmpty()]
 

@@ -356,6 +356,10 @@ class DiffusionTransformerConfig(PolicyConfig):
             yield f"time_as_cond false has no condition to encode; set n_cond_layers: 0, found {self.n_cond_layers}"
         if not self.time_as_cond and self.conditioning != "inpaint":
             yield "time_as_cond false has no place for conditioning global; set conditioning: inpaint"
+        if self.mask_first_step is not None and not self.causal_attn:
+            yield f"causal_attn false masks nothing; leave mask_first_step out, found {self.mask_first_step}"
+        elif self.mask_first_step is not None and self.mask_first_step >= self.horizon:
+            yield f"mask_first_step must be within horizon {self.horizon}, from 0 on; found {self.mask_first_step}"
 
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
         from robodiff.networks.transformer import ConditionalTransformer

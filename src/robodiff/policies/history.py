@@ -12,7 +12,11 @@ from robodiff.policies.runtime import Timing, real_numbers
 DENSEST = 8
 """Observations that are kept of each ``Timing.spacing``, about; those in between are forgotten."""
 LONGEST_PAUSE = 100
-"""Spacings from one observation to the next beyond which the clock counts something else than seconds."""
+"""Spacings from one observation to the next beyond which the clock may count something else than seconds."""
+
+
+class Gap(RobodiffError):
+    """Too little was observed of late. The next observations can make up for it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class History:
     """Oldest first, each key (rows, ...)."""
     times: tuple[np.ndarray, ...] = ()
     """(rows,) seconds, beside the observations."""
+    doubted: np.ndarray | None = None
+    """(rows,) the newest times, where some came after more than ``LONGEST_PAUSE``: none of that call is among the
+    observations. The next call confirms them if it follows within that time."""
 
     @classmethod
     def empty(cls, timing: Timing, rows: int) -> "History":
@@ -51,9 +58,11 @@ class History:
             timestamp: seconds, one number or (rows,); None is one spacing after the last.
 
         Raises:
-            RobodiffError: the time is no finite number, does not advance, or comes much too late.
+            RobodiffError: the time is no finite number, or does not advance.
         """
         now, fresh = self._time(timestamp), self.fresh
+        if self._is_doubtful(now):
+            return replace(self, doubted=now)
         observations, times = [observation], [now]
         if not fresh.all():  # a fresh row has seen this and nothing before it
             observations = [
@@ -65,15 +74,26 @@ class History:
             times = [np.where(fresh, now, time) for time in self.times] + times
         self._forget(observations, times)
         begun = np.where(fresh, now, self.begun)
-        return replace(
-            self, fresh=np.zeros_like(fresh), begun=begun, observations=tuple(observations), times=tuple(times)
-        )
+        return History(self.timing, np.zeros_like(fresh), begun, tuple(observations), tuple(times))
+
+    def check_pause(self) -> None:
+        """Check that the last observation came soon enough after the one before.
+
+        Raises:
+            Gap: it came so late that its time may be in other units.
+        """
+        if self.doubted is None:
+            return
+        row = int((self._late(self.doubted) & ~self.fresh).argmax())
+        now, last = _seconds(self.doubted[row]), _seconds(self.times[-1][row])
+        pace = f"timestamps are seconds, about {self.timing.spacing:g} apart"
+        raise Gap(f"{self._name(row)}{pace}; found {now} after {last}; after a pause go on at that pace, or reset")
 
     def window(self) -> dict[str, np.ndarray]:
         """Return what each row observes now: per key (rows, To, ...), oldest first.
 
         Raises:
-            RobodiffError: nothing was observed within half a spacing of one of the steps.
+            Gap: nothing was observed within half a spacing of one of the steps.
         """
         steps, spacing = self.timing.n_obs_steps, self.timing.spacing
         times = np.stack(self.times)  # (history, rows)
@@ -82,8 +102,10 @@ class History:
         distances = np.abs(times - wanted[:, None])  # (To, history, rows)
         if len(unseen := np.argwhere(distances.min(1) > spacing / 2 + 1e-6)):
             step, row = unseen[0]
-            message = f"nothing was observed at {wanted[step, row]:.3f} s; observe every {spacing:g} s, or reset"
-            raise RobodiffError(self._name(row) + message)
+            message = (
+                f"nothing was observed at {_seconds(float(wanted[step, row]))} s; observe every {spacing:g} s, or reset"
+            )
+            raise Gap(self._name(row) + message)
         picks, rows = distances.argmin(1), np.arange(len(self.fresh))  # (To, rows)
         window = {}
         for key in self.observations[-1]:
@@ -103,16 +125,28 @@ class History:
         now = np.broadcast_to(given.astype(np.float64), last.shape)
         for wrong, message in (
             (~np.isfinite(now), "timestamps must be finite and count seconds; found {now}"),
-            (now < last, "timestamps must not go back; found {now:.3f} s after {last:.3f} s; reset to begin anew"),
-            (now == last, "timestamps must advance; found {now:.3f} s again: does the clock stand still?"),
-            (now > last + LONGEST_PAUSE * spacing, "timestamps are seconds, about {spacing:g} apart; found {now:.3f} "
-             "after {last:.3f}; reset after a pause"),
-        ):  # fmt: skip
-            wrong = wrong & (~self.fresh | ~np.isfinite(now))
+            (
+                (now < last) & ~self.fresh,
+                "timestamps must not go back; found {now} s after {last} s; reset to begin anew",
+            ),
+            ((now == last) & ~self.fresh, "timestamps must advance; found {now} s again: does the clock stand still?"),
+        ):
             if wrong.any():
                 row = int(wrong.argmax())
-                raise RobodiffError(self._name(row) + message.format(now=now[row], last=last[row], spacing=spacing))
+                raise RobodiffError(self._name(row) + message.format(now=_seconds(now[row]), last=_seconds(last[row])))
         return now
+
+    def _late(self, now: np.ndarray) -> np.ndarray:
+        """Return (rows,) whether the last observation was more than ``LONGEST_PAUSE`` ago."""
+        return now > self.times[-1] + LONGEST_PAUSE * self.timing.spacing if self.times else np.zeros(len(now), bool)
+
+    def _is_doubtful(self, now: np.ndarray) -> bool:
+        """Return whether a time comes so late that it may be in other units, unless the call before confirms it."""
+        late = self._late(now) & ~self.fresh
+        if self.doubted is not None:
+            since = now - self.doubted
+            late &= ~((since > 0) & (since <= LONGEST_PAUSE * self.timing.spacing))
+        return bool(late.any())
 
     def _name(self, row: int) -> str:
         return f"row {row}: " if len(self.fresh) > 1 else ""
@@ -127,6 +161,11 @@ class History:
             del observations[-2], times[-2]
         if len(times) > 4 * DENSEST * steps:  # rows whose times drift apart
             del observations[0], times[0]
+
+
+def _seconds(time: float) -> str:
+    """Return a time as text: to a millisecond, and one that no clock of seconds gives in short."""
+    return f"{time:.3f}" if abs(time) < 1e12 else f"{time:.6g}"
 
 
 def _rows(mask: np.ndarray, value: np.ndarray) -> np.ndarray:

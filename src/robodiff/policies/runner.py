@@ -3,8 +3,8 @@
 On NumPy alone: what the policy computes with is its own matter.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.history import History
-from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range
+from robodiff.policies.history import Gap, History
+from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range, whole_numbers
 
 Observation = Mapping[str, Any]
+LARGEST = 2**63 - 1
+"""Of the whole numbers that NumPy counts with."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class PolicyRunner:
         rows: how many robots act together; None for one robot, whose arrays then have no row dimension.
         seeds: (rows,) seeds of the noise; 0, 1, ... when None. ``reset`` can give others.
         timing: of observations and actions; the policy's own when None.
+
+    Raises:
+        UsageError: rows that are no number from 1 on, or seeds that are not as many whole numbers from 0 on.
     """
 
     def __init__(
@@ -109,11 +114,12 @@ class PolicyRunner:
         self.policy = policy
         self.timing: Timing = timing or policy.timing  # pyright: ignore[reportAttributeAccessIssue]
         self.single = rows is None
-        n, steps, (dim,) = rows or 1, self.timing.n_action_steps, policy.features[ACTION].shape
+        n = 1 if rows is None else int(whole_numbers("rows", [rows], 1, LARGEST)[0])
+        steps, (dim,) = self.timing.n_action_steps, policy.features[ACTION].shape
         self.seeds = np.arange(n)
         self._lock = RLock()
         self.last = Report()
-        """Of the last call of ``act``; one that was refused changes nothing."""
+        """Of the last call of ``act`` that was not refused."""
         self._history = History.empty(self.timing, n)
         actions, past = np.zeros((n, steps, dim), np.float32), np.zeros((n, dim), np.float32)
         self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past)
@@ -125,13 +131,18 @@ class PolicyRunner:
         Args:
             rows: which robots; all when None.
             seeds: a seed for each of these; kept when None. The noise starts over.
+
+        Raises:
+            UsageError: there is no such row, or seeds that are not as many whole numbers from 0 on. Nothing is reset.
         """
         with self._lock:
             every, queue = np.arange(len(self.seeds)), self._queue
-            chosen = every if rows is None else every[np.asarray(rows)]
+            chosen = every if rows is None else whole_numbers("rows", rows, 0, len(every) - 1)
             if seeds is not None:
-                self.seeds[chosen] = seeds
-            begins = np.isin(every, chosen)
+                self.seeds[chosen] = whole_numbers("seeds", seeds, 0, LARGEST, count=len(chosen))
+            if not len(chosen):
+                return
+            begins, self.last = np.isin(every, chosen), Report()
             self._history = self._history.restarted(chosen)
             self._queue = replace(
                 queue,
@@ -155,18 +166,37 @@ class PolicyRunner:
 
         Raises:
             RobodiffError: the observation lacks a key or has another shape or type than the policy was trained on, or
-                its time is not finite, does not advance, or comes too late after the one before. The runner is then as
-                it was before the call.
+                its time is not finite or does not advance. The runner is then as it was before the call.
+            Gap: a chunk is due, and nothing was observed within half a spacing of one of the steps that the policy
+                sees, for an observation came late or the robot paused. This observation is remembered, so that the
+                runner goes on by itself once ``n_obs_steps`` of them are a spacing apart. A pause of more than 100
+                spacings is refused at every call, for the clock may count something else than seconds; its first
+                observation is left out, and the next one within that time goes on from there.
             NonFiniteActions: the policy's chunk or what it was made from is not finite; so it is at every call until a
                 row's next chunk is due, or it is reset.
         """
         with self._lock:
-            action = self._take(self._prepare(_by_key(observation), timestamp))
+            history = self._observed(_by_key(observation), timestamp)
+            try:
+                step = self._prepare(history)
+            except Gap:
+                self._history = history
+                raise
+            action = self._take(step)
             return action[0] if self.single else action
 
-    def _prepare(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> _Step:
-        """Return what ``act`` would do, and change nothing."""
-        history, queue = self._history.after(self._checked(observation), timestamp), self._queue
+    def _observed(self, observation: Observation, timestamp: float | np.ndarray | None) -> History:
+        """Return the history after one more observation, and change nothing."""
+        return self._history.after(self._checked(observation), timestamp)
+
+    def _prepare(self, history: History) -> _Step:
+        """Return what ``act`` would do with a history, and change nothing.
+
+        Raises:
+            Gap: see ``act``.
+        """
+        history.check_pause()
+        queue = self._queue
         due = queue.next >= self.timing.n_action_steps
         if due.any():
             queue = self._planned(history.window(), due)
@@ -191,18 +221,16 @@ class PolicyRunner:
     def _checked(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return what the policy observes of an observation, per key (rows, ...)."""
         rows = () if self.single else (len(self.seeds),)
-        if PAST_ACTION in self.policy.features:
-            observation = {PAST_ACTION: self._queue.past.reshape(*rows, -1), **observation}
+        own = {PAST_ACTION: self._queue.past.reshape(*rows, -1)}
         checked = {}
         for key, feature in self.policy.features.items():
             if key == ACTION:
                 continue
-            if key not in observation:
-                raise RobodiffError(
-                    f"the policy observes {key!r}; the observation has {', '.join(map(str, observation))}"
-                )
-            # A copy: callers may write their next observation into the same array.
-            value = as_recorded(key, observation[key], feature, rows)
+            if key not in observation and key not in own:
+                given = f"has {', '.join(map(str, observation))}" if observation else "is empty"
+                raise RobodiffError(f"the policy observes {key!r}; the observation {given}")
+            value = observation[key] if key in observation else own[key]
+            value = as_recorded(key, value, feature, rows)  # a copy: callers may write into the same array again
             checked[key] = value[None] if self.single else value
         return checked
 
@@ -240,12 +268,15 @@ class Team:
         agents: by agent, which part of the team's action is its own; the parts make up the whole.
 
     Raises:
-        UsageError: an agent without a runner, or a runner without an agent.
+        UsageError: an agent without a runner, a runner without an agent or of two, runners of other rows, or parts that
+            are not the runners' actions, end to end.
     """
 
     def __init__(self, runners: Mapping[str, PolicyRunner], agents: Mapping[str, slice]) -> None:
         if runners.keys() != agents.keys():
             raise UsageError(f"the team has agents {', '.join(agents)}, and policies for {', '.join(runners)}")
+        _check_runners(runners)
+        _check_parts(runners, agents)
         self.runners, self.agents = dict(runners), dict(agents)
         self.single = all(runner.single for runner in runners.values())
         self.last = Report()
@@ -256,16 +287,18 @@ class Team:
         with self._locked():
             for runner in self.runners.values():
                 runner.reset(rows, seeds)
+            self.last = Report() if rows is None or len(rows) else self.last
 
     def act(self, observation: Observation, timestamp: float | np.ndarray | None = None) -> np.ndarray:
         """Return the action of all agents to execute now, each agent's in its part: (rows, Da) or (Da,).
 
         Raises:
             RobodiffError: as ``PolicyRunner.act``; the message names the agent, and all are as before the call.
+            Gap: as ``PolicyRunner.act``; the message names the agent, and all remember what they observed.
             NonFiniteActions: some agents' chunks are not finite; the others have acted.
         """
         with self._locked():
-            steps = {agent: self._prepared(agent, _by_key(observation), timestamp) for agent in self.runners}
+            steps = self._prepared(_by_key(observation), timestamp)
             parts, chunks, outside = {}, {}, {}
             for agent, step in steps.items():
                 try:
@@ -281,11 +314,21 @@ class Team:
             raise NonFiniteActions(actions, chunks)
         return actions[0] if self.single else actions
 
-    def _prepared(self, agent: str, observation: Observation, timestamp: float | np.ndarray | None) -> _Step:
+    def _prepared(self, observation: Observation, timestamp: float | np.ndarray | None) -> dict[str, _Step]:
+        """Return what each agent would do; where one lacks observations, all remember this one."""
+        histories, steps = {}, {}
+        for agent, runner in self.runners.items():
+            with _naming(agent):
+                histories[agent] = runner._observed(observation_of(agent, observation), timestamp)
         try:
-            return self.runners[agent]._prepare(observation_of(agent, observation), timestamp)
-        except RobodiffError as error:
-            raise RobodiffError(f"agent {agent}: {error}") from None
+            for agent, runner in self.runners.items():
+                with _naming(agent):
+                    steps[agent] = runner._prepare(histories[agent])
+        except Gap:
+            for agent, runner in self.runners.items():
+                runner._history = histories[agent]
+            raise
+        return steps
 
     def _locked(self) -> ExitStack:
         """Return the locks of all runners, held."""
@@ -293,6 +336,44 @@ class Team:
         for runner in self.runners.values():
             locks.enter_context(runner._lock)
         return locks
+
+
+def _check_runners(runners: Mapping[str, PolicyRunner]) -> None:
+    """Check that each agent of a team has a runner of its own, and all the same rows."""
+    agents = {id(runner): agent for agent, runner in reversed([*runners.items()])}
+    if not runners:
+        raise UsageError("a team needs an agent")
+    rows = {agent: "none" if runner.single else len(runner.seeds) for agent, runner in runners.items()}
+    first = next(iter(rows))
+    for agent, runner in runners.items():
+        if (other := agents[id(runner)]) != agent:
+            raise UsageError(f"agents {other} and {agent} have one runner; each needs its own")
+        if rows[agent] != rows[first]:
+            raise UsageError(f"agents need the same rows; agent {first} has {rows[first]}, agent {agent} {rows[agent]}")
+
+
+def _check_parts(runners: Mapping[str, PolicyRunner], agents: Mapping[str, slice]) -> None:
+    """Check that the agents' parts of a team's action are their policies' actions, end to end."""
+    for agent, part in agents.items():
+        if not isinstance(part, slice) or type(part.start) is not int or type(part.stop) is not int:
+            raise UsageError(f"agent {agent}: expected its part of the action as slice(first, end); found {part!r}")
+    end = 0
+    for agent in sorted(agents, key=lambda agent: agents[agent].start):
+        size = runners[agent].policy.features[ACTION].shape[0]
+        if agents[agent] != (expected := slice(end, end + size)):
+            found = f"expected {expected} of the team's action, found {agents[agent]}"
+            raise UsageError(f"agent {agent}: its policy's action has size {size}; {found}")
+        end += size
+
+
+@contextmanager
+def _naming(agent: str) -> Iterator[None]:
+    """Name an agent in what is said of its failure."""
+    try:
+        yield
+    except RobodiffError as error:
+        kind = Gap if isinstance(error, Gap) else RobodiffError
+        raise kind(f"agent {agent}: {error}") from None
 
 
 def _by_key(observation: Any) -> Observation:

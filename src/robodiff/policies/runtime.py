@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from robodiff.data.episodes import SMALLEST_RANGE, Feature
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.text import shortened
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,39 @@ def real_numbers(name: str, value: Any, expected: str = "real numbers") -> np.nd
     return _array(name, value, expected, lambda dtype: dtype.kind in "iuf")
 
 
+def whole_numbers(name: str, values: Any, least: int, most: int, count: int | None = None) -> np.ndarray:
+    """Return whole numbers from ``least`` to ``most`` as an array (N,), int64.
+
+    Args:
+        name: of the values in messages.
+        values: a list or an array.
+        least: none is below.
+        most: none is above.
+        count: how many there are to be; any number when None.
+
+    Raises:
+        UsageError: they are others, or not so many.
+    """
+    expected = f"{'' if count is None else f'{count} '}whole numbers from {least} to {most}"
+    try:
+        array = np.asarray(values)
+        array = array.astype(np.int64) if array.size == 0 else array  # [] is of floats
+    except (ValueError, TypeError, RuntimeError):
+        array = np.array(None)
+    if array.dtype.kind not in "iu" or array.ndim != 1 or ((array < least) | (array > most)).any():
+        raise UsageError(f"{name}: expected {expected}; found {shortened(' '.join(repr(values).split()), 60)}")
+    if count is not None and len(array) != count:
+        raise UsageError(f"{name}: expected {expected}; found {len(array)} of them")
+    return array.astype(np.int64)
+
+
 def _array(name: str, value: Any, expected: str, is_right: Callable[[np.dtype], bool]) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception:  # ragged lists, tensors of a GPU, and whatever else __array__ raises
         raise RobodiffError(f"{name}: expected {expected}; found a {type(value).__name__} that is no array") from None
+    if isinstance(value, np.ma.MaskedArray):  # its array holds numbers where it says that there are none
+        raise RobodiffError(f"{name}: expected {expected}; found a masked array; fill what is masked")
     if not is_right(array.dtype):
         found = "text" if array.dtype.kind in "SU" else array.dtype
         raise RobodiffError(f"{name}: expected {expected}; found {found}")

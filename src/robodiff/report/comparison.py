@@ -66,9 +66,9 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         offline=offline,
         why_not=why_not,
         commands={name: command(run, env) for name, run in runs.items()},
-        scores={row.name: figures.scores(row.evaluation.result.episodes) for row in in_env if row.evaluation},
+        scores={row.name: _scores(row.evaluation) for row in in_env if row.evaluation},
         steps={row.name: _by_step(row.paired, row.name, names[0]) for row in offline if row.paired},
-        curves=figures.curves({name: run.curves for name, run in runs.items()}),
+        curves=figures.curves({name: run.curves for name, run in runs.items()}, _success(in_env)),
         disagreements=_disagreements(in_env),
         differences=_differences([run.options for run in runs.values()]),
     )
@@ -98,6 +98,16 @@ def _compared(rows: Sequence[_Row[E]]) -> list[_Row[E]]:
 
 def _environment(evaluation: Evaluation | OfflineEvaluation | None) -> str | None:
     return evaluation.result.evaluated.environment if isinstance(evaluation, Evaluation) else None
+
+
+def _scores(evaluation: Evaluation) -> str:
+    """Return the figure of an evaluation's episodes."""
+    return figures.scores(evaluation.result.episodes, evaluation.result.evaluated.success_reward)
+
+
+def _success(rows: Sequence[_Row[Evaluation]]) -> float | None:
+    """Return the reward that counts as success in the first evaluation."""
+    return next((row.evaluation.result.evaluated.success_reward for row in rows if row.evaluation), None)
 
 
 def _standing_first(row: _Row[E]) -> list[E]:

@@ -189,9 +189,7 @@ def _curve(
             axes.plot(steps, values, style, color=own, label=label, marker=marker, markersize=3, linewidth=1.3)
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter("{x:g}")
+        _logarithmic_ticks(axes)
     elif keys[0] in ("rollout/success_rate", "rollout/mean_max_reward"):
         values = [value for quantities in runs.values() for value in quantities.get(keys[0], ((), ()))[1]]
         _zero_to_one(axes, values, success if keys[0] == "rollout/mean_max_reward" else None)
@@ -199,6 +197,20 @@ def _curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)
+
+
+def _logarithmic_ticks(axes: Axes) -> None:
+    """Set the ticks of a logarithmic axis so that two at least are told apart, however wide or narrow its range."""
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    for locator in (LogLocator(subs=(1, 2, 5), numticks=7), LogLocator(numticks=7)):
+        axes.yaxis.set_major_locator(locator)
+        texts = [f"{tick:g}" for tick in axes.get_yticks() if low <= tick <= high]
+        if len(set(texts)) == len(texts) > 1:
+            return
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FewestDigits())
 
 
 def scores(episodes: Sequence[EpisodeResult], success: float | None = None) -> str:

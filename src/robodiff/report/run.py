@@ -124,7 +124,7 @@ def _offline(result: OfflineResult, run: Run, is_answer: bool) -> dict[str, Any]
 
 def _errors_by_step(result: OfflineResult) -> str:
     dimensions, steps = result.dimensions, result.steps
-    scale = {place: each.hold or each.mean for place, each in enumerate(dimensions) if each.moves}
+    scale = {place: each.scale for place, each in enumerate(dimensions) if each.moves}
     if not scale:
         return ""
     worst = sorted(scale, key=lambda place: -dimensions[place].mae / scale[place])[:_MOST_ERRORS]
