@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,10 +155,15 @@ def check_file(path: Path) -> None:
     Raises:
         RobodiffError: it is neither a file nor a folder, or a pointer of Git LFS.
     """
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+    try:
+        status = path.stat()  # once: what is read may be replaced meanwhile
+        is_small_file = stat.S_ISREG(status.st_mode) and status.st_size < 1024
+        content = path.read_bytes() if is_small_file else b""
+    except (OSError, ValueError):  # which those who read it tell
+        return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise RobodiffError(f"{path}: is neither a file nor a folder; remove it")
-    if os.path.isfile(path) and os.path.getsize(path) < 1024:
-        check_pointer(path, path.read_bytes())
+    check_pointer(path, content)
 
 
 def check_pointer(path: Path, content: bytes) -> None:
