@@ -19,7 +19,7 @@ from rich.console import Console
 
 from robodiff.data.cache import memory_free
 from robodiff.data.datamodule import WindowDataModule, limited
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, NotRecorded
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
@@ -116,7 +116,13 @@ def _data(config: FitConfig, recorded: TrainedOn | None) -> WindowDataModule:
     model, trainer = config.model, config.trainer
     limits = trainer.limit_train_batches, trainer.limit_val_batches
     how = model.window, model.observation_keys, config.seed_everything, *limits
-    return WindowDataModule(config.data, *how, recorded)
+    try:
+        return WindowDataModule(config.data, *how, recorded)
+    except NotRecorded as error:
+        if error.key not in (model.observation_keys or ()):
+            raise
+        remedy = "name what to observe with --model.observation_keys, or observe all of it with --config generic"
+        raise RobodiffError(f"{error}\n{remedy}") from None
 
 
 def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
