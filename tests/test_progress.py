@@ -24,6 +24,17 @@ def test_without_a_terminal_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch)
     assert out.getvalue().endswith(" min left\n")
 
 
+def test_what_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robodiff.progress.SECONDS_BETWEEN_LINES", 0.0)
+    out = io.StringIO()
+    with bar(Console(file=out), "episodes", 4) as show:
+        show(0, "step 120 of 300")
+        show(4, "step 300 of 300")
+    first, last = out.getvalue().splitlines()
+    assert first == "0/4 episodes  step 120 of 300"
+    assert "step" not in last
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_no_estimate_before_anything_is_known_and_no_silence_after_all(
     monkeypatch: pytest.MonkeyPatch, terminal: bool

@@ -11,7 +11,6 @@ import codecs
 import functools
 import inspect
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ import msgspec
 import yaml
 
 from robodiff.errors import RobodiffError, UsageError, first_line, nearest
-from robodiff.files import check_file, replacing
+from robodiff.files import check_file, replacing, with_home
 
 T = TypeVar("T")
 
@@ -221,7 +220,7 @@ def _is_path(kind: Any) -> bool:
 
 def _expanded(value: Any) -> Any:
     """Return a path, or each of several, with the home folder in place of ``~``."""
-    return [*map(_expanded, value)] if isinstance(value, list) else os.path.expanduser(value) if value else value
+    return [*map(_expanded, value)] if isinstance(value, list) else with_home(value) if value else value
 
 
 @functools.cache

@@ -97,6 +97,18 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise RobodiffError(f"{path}: {problem}; copy or download it again") from None
 
 
+def with_home(path: str) -> str:
+    """Return a path with the home folder in place of ``~`` or ``~user``.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UsageError(f"{path}: there is no such user; write ./{path} if the name begins with ~")
+    return expanded
+
+
 def is_repository(path: str) -> bool:
     """Tell whether a path names a repository of the Hugging Face hub: written owner/name, and nothing is there."""
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robodiff.text import for_terminal
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+class Advance(Protocol):
+    """What ``bar`` yields."""
+
+    def __call__(self, done: int, doing: str = "") -> None:
+        """Tell the number done so far and, where each takes long, how far those are that are being done."""
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -25,7 +33,7 @@ def per_second(number: float, unit: str) -> str:
 
 
 @contextmanager
-def bar(console: Console, unit: str, total: int, then: str = "") -> Iterator[Callable[[int], None]]:
+def bar(console: Console, unit: str, total: int, then: str = "") -> Iterator[Advance]:
     """Yield a function to call with the number done so far; what is not known before the first is not told.
 
     Args:
@@ -39,8 +47,8 @@ def bar(console: Console, unit: str, total: int, then: str = "") -> Iterator[Cal
     def rate(done: int) -> str:
         return per_second(done / max(time.monotonic() - start, 1e-9), unit) if done else ""
 
-    def show(update: Callable[[int], None], done: int) -> None:
-        update(done)
+    def show(update: Callable[[int, str], None], done: int, doing: str = "") -> None:
+        update(done, f"  {doing}" if doing and done < total else "")
         if done >= total and then:
             say(console, then)
 
@@ -49,18 +57,18 @@ def bar(console: Console, unit: str, total: int, then: str = "") -> Iterator[Cal
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(unit, total=total)
 
-            def update(done: int) -> None:
-                progress.update(task, completed=done, description=f"{unit}  {rate(done)}")
+            def update(done: int, doing: str) -> None:
+                progress.update(task, completed=done, description=f"{unit}  {rate(done)}{doing}")
 
             yield partial(show, update)
         return
 
-    def line(done: int) -> None:
+    def line(done: int, doing: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             left = f"  {rate(done)}  {(now - start) / done * (total - done) / 60:.1f} min left" if done else ""
-            say(console, f"{done}/{total} {unit}{left}")
+            say(console, f"{done}/{total} {unit}{doing}{left}")
 
     yield partial(show, line)

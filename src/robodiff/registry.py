@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from robodiff.documents import Document, brief, check_fields
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
+from robodiff.files import with_home
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -190,7 +191,7 @@ def load_plugin(word: str) -> None:
     """
     if not word or word.startswith("--"):
         raise UsageError("--plugin needs a value: a Python file, or a module")
-    file = Path(word).expanduser()
+    file = Path(with_home(word))
     is_file = file.suffix == ".py" or file.is_file()
     key = str(file.resolve()) if is_file else word
     if key in _TABLE.plugins:

@@ -183,6 +183,11 @@ MISTAKES = [
     (["--data.path", "builtin:push"], 2, "Did you mean 'pusht'?"),
     (["--data.layout", "robofactory"], 1, "head_camera is missing. It holds data/action, data/state"),
     (["--model.observation_keys", "[observation.depth]"], 1, "has no 'observation.depth'; it has"),
+    (
+        ["--model.observation_keys", "[observation.depth]"],
+        1,
+        "--model.observation_keys, or observe all of it with --con",
+    ),
     (["--data.episodes", "[0, 99]"], 2, "data.episodes must be different numbers from 0 to 5"),
     (["--data.val_split", "1.5"], 2, "data.val_split: expected float >= 0 and < 1; found 1.5"),
     (["--rollout.env", "pushy"], 2, "unknown environment 'pushy'"),

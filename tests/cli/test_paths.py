@@ -74,7 +74,7 @@ def test_paths_that_no_system_takes(
         (CheckOptions, ["~/x.zarr"], "path", "HOME/x.zarr"),
         (ViewOptions, ["~/x.zarr", "--out=~/x.html"], "out", "HOME/x.html"),
         (ConvertOptions, ["builtin:pusht", "~/x.zarr"], "out", "HOME/x.zarr"),
-        (ConvertOptions, ["~~/x", "~nobody-of-this-name/x"], "out", "~nobody-of-this-name/x"),
+        (ConvertOptions, ["~/x", "./~nobody-of-this-name/x"], "out", "./~nobody-of-this-name/x"),
     ],
 )
 def test_the_home_folder_is_meant_everywhere(
@@ -94,3 +94,19 @@ def test_what_is_written_to_the_home_folder_is_there(
     assert (tmp_path / "home" / "x.zarr").is_dir()
     assert not (tmp_path / "~").exists()
     assert robodiff("data", "info", "~/x.zarr")[0] == 0
+
+
+@pytest.mark.kind("a path in the home folder")
+@pytest.mark.parametrize(
+    "words", [["data", "info", "~no-such-user/x.zarr"], ["data", "convert", "RECORDING", "~no-such-user/x.zarr"]]
+)
+def test_the_home_of_nobody_is_refused(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = robodiff(*(recording if word == "RECORDING" else word for word in words))
+    assert (code, "~no-such-user/x.zarr: there is no such user; write ./~no-such-user/x.zarr if" in err) == (2, True), (
+        err
+    )
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "~no-such-user").exists()

@@ -51,6 +51,12 @@ def test_they_are_trained_on_whatever_the_format(recording: Path, tmp_path: Path
     again = open_path(str(tmp_path / name))
     with pytest.raises(RobodiffError, match=r"has no 'observation\.depth'; it has "):
         again.read(["observation.depth", PAST_ACTION])
+    state, near = "observation.state", "observation.states"
+    with pytest.raises(RobodiffError, match=rf"Did you mean '{state}'"):
+        again.read([near])
+    with pytest.raises(RobodiffError, match=rf"has no '{near}'") as error:
+        again.read([state, near])
+    assert f"Did you mean '{state}'" not in str(error.value)  # it is observed already
     data = WindowDataModule(again, WindowShape(2, 16, 8, frame_stride=3), KEYS, seed=0)
     assert set(data.episodes.arrays) == {*KEYS, "action"}
     expected = with_past_action(source.read(), KEYS, 3).arrays[PAST_ACTION]

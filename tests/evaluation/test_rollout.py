@@ -47,11 +47,13 @@ def test_an_episode_depends_on_its_seed_alone(small_policy: Make) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_more_episodes_than_rows_run_in_waves(small_policy: Make) -> None:
-    seen: list[int] = []
-    records = rollout(small_policy(**FLOW), get_env_spec("pusht"), range(5), 2, seen.append)
+    told: list[tuple[int, str]] = []
+    records = rollout(small_policy(**FLOW), get_env_spec("pusht"), range(5), 2, lambda *words: told.append(words))
     assert [r.seed for r in records] == [0, 1, 2, 3, 4]
+    seen = [finished for finished, _ in told]
     assert (seen[0], seen[-1]) == (0, 5)
     assert seen == sorted(seen)
+    assert told[1] == (0, "step 2")
 
 
 @pytest.mark.usefixtures("quick")

@@ -90,7 +90,9 @@ def test_grey_becomes_three_equal_channels() -> None:
 def test_sizes_that_do_not_go_together_are_refused() -> None:
     assert Preparation(crop=(84, 80)).size("camera", (3, 96, 96)) == (84, 80)
     assert Preparation(resize=(60, 80)).size("camera", (1, 480, 640)) == (60, 80)
-    with pytest.raises(UsageError, match=r"crop_shape 84x100 is larger than the image: camera is 96x96"):
+    with pytest.raises(
+        UsageError, match=r"crop_shape 84x100 is larger than the image: camera is 96x96; set --model.crop_shape null"
+    ):
         Preparation(crop=(84, 100)).size("camera", (3, 96, 96))
     with pytest.raises(UsageError, match="crop_shape 84x84 is larger than the image: camera is 60x90"):
         Preparation(resize=(60, 90), crop=(84, 84)).size("camera", (3, 480, 640))

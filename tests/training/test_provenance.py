@@ -15,6 +15,7 @@ from tests.faults.catalogue import SMALL
 
 from robodiff.data.provenance import read_trained_on
 from robodiff.errors import RobodiffError
+from robodiff.training.callbacks import UNSAVED
 from robodiff.training.resume import read_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
@@ -184,6 +185,45 @@ def test_a_damaged_checkpoint_is_never_taken_for_none(robodiff: Run, folder: Pat
     DAMAGES[damage](folder / "run" / CHECKPOINT)
     code, _, err = resume(robodiff, folder)
     assert (code, "last.ckpt" in err) == (1, True), err
+
+
+@pytest.mark.kind("a checkpoint that is damaged")
+@pytest.mark.parametrize("left", ["policy-last", "policy", "run.json"])
+def test_a_checkpoint_that_was_removed_is_asked_for(robodiff: Run, folder: Path, left: str) -> None:
+    run = folder / "run"
+    (run / CHECKPOINT).unlink()
+    for other in {"policy-last", "policy", "run.json"} - {left}:
+        (run / other).rename(folder / other)
+    metrics = (run / "metrics.csv").read_bytes()
+    code, _, err = resume(robodiff, folder)
+    assert (code, f"{run / CHECKPOINT}: is missing\nput it back, or begin a new run" in err) == (1, True), err
+    assert (run / "metrics.csv").read_bytes() == metrics
+
+
+@pytest.mark.kind("a checkpoint that is damaged")
+def test_a_file_in_place_of_the_checkpoints_is_refused(robodiff: Run, folder: Path) -> None:
+    shutil.rmtree(folder / "run" / "checkpoints")
+    (folder / "run" / "checkpoints").touch()
+    code, _, err = resume(robodiff, folder)
+    assert (code, "checkpoints: is not a folder\nput back the run's own" in err) == (1, True), err
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(robodiff: Run, folder: Path) -> None:
+    run = folder / "run"
+    shutil.rmtree(run / "checkpoints")
+    (run / "run.json").unlink()
+    (run / UNSAVED).touch()  # killed after its first policies were written
+    code, _, err = resume(robodiff, folder)
+    assert (code, "was stopped before its first checkpoint, and begins anew" in err) == (0, True), err
+    assert (run / CHECKPOINT).is_file()
+    assert not (run / UNSAVED).exists()
+
+
+@pytest.mark.kind("a checkpoint that is not the run's own")
+def test_a_record_that_was_removed_is_asked_for(robodiff: Run, folder: Path) -> None:
+    (folder / "run" / "recording.json").unlink()
+    code, _, err = resume(robodiff, folder)
+    assert (code, "recording.json: is missing\ntake it from a copy of the run" in err) == (1, True), err
 
 
 def test_a_run_without_a_record_says_so_and_goes_on(robodiff: Run, folder: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from robodiff.data.episodes import RecordingError
 from robodiff.errors import RobodiffError
-from robodiff.files import replacing
+from robodiff.files import replacing, with_home
 from robodiff.machine import cores, memory_free
 
 
@@ -51,7 +51,7 @@ def cache_folder() -> Path:
 
 def folder_of(cache_dir: str | None) -> Path | None:
     """Return the folder that ``DataConfig.cache_dir`` names."""
-    return None if cache_dir is None else Path(cache_dir).expanduser()
+    return None if cache_dir is None else Path(with_home(cache_dir))
 
 
 def decoded(

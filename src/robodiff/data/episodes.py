@@ -199,6 +199,14 @@ class RecordingError(RobodiffError):
         self.source, self.findings = source, findings
 
 
+class NotRecorded(RobodiffError):
+    """A key that was asked for is not in a recording."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def raise_faults(source: str, faults: Iterable[Finding]) -> None:
     """Raise a ``RecordingError`` if there are any."""
     if findings := list(faults):
@@ -247,10 +255,12 @@ def recorded_keys(source: str, keys: Sequence[str], known: Collection[str]) -> l
     """Return those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
 
     Raises:
-        RobodiffError: another key is not there.
+        NotRecorded: another key is not there.
     """
     if missing := [key for key in keys if key not in known and key != PAST_ACTION]:
-        raise RobodiffError(f"{source}: has no {missing[0]!r}; it has {listed(known)}.{nearest(missing[0], known)}")
+        others = [key for key in known if key not in keys]
+        message = f"{source}: has no {missing[0]!r}; it has {listed(known)}.{nearest(missing[0], others)}"
+        raise NotRecorded(message, missing[0])
     return [key for key in keys if key in known]
 
 

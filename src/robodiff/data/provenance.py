@@ -7,7 +7,7 @@ its images compressed anew, is still the one that was trained on.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ FRAMES_DIGESTED = 5
 """Images of each camera in an episode, evenly spread, its first and its last among them."""
 ACCEPT = "--accept_changed_data"
 _MOST_NAMED = 5
-_REMEDY = "take it from a copy of the run; without it nothing tells which episodes were held out"
+REMEDY = "take it from a copy of the run; without it nothing tells which episodes were held out"
 
 Digests = dict[str, str]
 """By the number that the recording gives an episode, ``<digest of its numbers>[-<digest of its images>]``."""
@@ -102,14 +102,15 @@ def divide(config: DataConfig, episodes: Episodes, recorded: TrainedOn | None) -
         held_out = _where(digests, lambda place: str(episodes.number(place)) in recorded.held_out)
         training = np.setdiff1d(used, held_out)
         return Division(training, held_out, training, held_out, recorded)
-    before, kept = recorded.numbers_trained_on, {*recorded.held_out.values()}
+    before, kept = recorded.numbers_trained_on, {*map(numbers_of, recorded.held_out.values())}
     seen = _where(digests, lambda place: numbers_of(digests[place]) in before)
     unseen = np.setdiff1d(used, seen)
-    still = _where(digests, lambda place: numbers_of(digests[place]) not in before and digests[place] in kept)
+    still = _where(digests, lambda place: numbers_of(digests[place]) in kept - before)
     held_out = still if len(still) else np.intersect1d(held_out, unseen)  # where none of them is left
     found = _describe(recorded.run, episodes, digests, held_out)
     found = replace(found, earlier=sorted(before - found.numbers_trained_on))
-    return Division(np.setdiff1d(used, held_out), held_out, seen, unseen, found, [*_changes(recorded, found)])
+    changes = [*_changes(recorded, found)] or ["its episodes are in another order"]
+    return Division(np.setdiff1d(used, held_out), held_out, seen, unseen, found, changes)
 
 
 def read_trained_on(run: Path) -> TrainedOn | None:
@@ -118,7 +119,7 @@ def read_trained_on(run: Path) -> TrainedOn | None:
     Raises:
         RobodiffError: the record is broken.
     """
-    return read_json(run / FILE, TrainedOn, _REMEDY) if (run / FILE).exists() else None
+    return read_json(run / FILE, TrainedOn, REMEDY) if (run / FILE).exists() else None
 
 
 def write_trained_on(run: Path, trained_on: TrainedOn) -> None:
@@ -179,9 +180,17 @@ def _changes(before: TrainedOn, now: TrainedOn) -> Iterator[str]:
             yield f"{key}: {name} is {brief(values[name][0])} in place of {brief(values[name][1])}"
     if before.fps != now.fps:
         yield f"{now.fps:g} frames a second in place of {before.fps:g}"
-    if len(before.episodes) != len(now.episodes):
+    gone, new = before.episodes.keys() - now.episodes.keys(), now.episodes.keys() - before.episodes.keys()
+    if len(gone) != len(new):
         yield f"{len(now.episodes)} episodes in place of {len(before.episodes)}"
+    elif gone:
+        yield f"other episodes: without {_named(gone)}, with {_named(new)}"
     other = [number for number, each in before.episodes.items() if now.episodes.get(number, each) != each]
     if other:
-        named = ", ".join(sorted(other, key=int)[:_MOST_NAMED]) + (", ..." if len(other) > _MOST_NAMED else "")
-        yield f"other values in {len(other)} of its {len(before.episodes)} episodes ({named})"
+        yield f"other values in {len(other)} of its {len(before.episodes)} episodes ({_named(other)})"
+
+
+def _named(numbers: Collection[str]) -> str:
+    """Return the first few of the numbers of episodes, in a line."""
+    ordered = sorted(numbers, key=lambda number: (len(number), number))
+    return ", ".join(ordered[:_MOST_NAMED]) + (", ..." if len(numbers) > _MOST_NAMED else "")

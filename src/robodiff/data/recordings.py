@@ -32,7 +32,7 @@ from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
 from robodiff.documents import Above, AtLeast, Between, Document, FromTo
 from robodiff.errors import RobodiffError, UsageError, nearest, notice
-from robodiff.files import is_repository, reading
+from robodiff.files import is_repository, reading, with_home
 from robodiff.text import listed
 
 USUAL_FPS = 10.0
@@ -322,7 +322,7 @@ def resolve(path: str) -> Path:
     """Return the file or folder that a path names; ``builtin:<name>`` is a recording inside the package."""
     if path.startswith("builtin:"):
         return registry.find("recordings", path.removeprefix("builtin:"))
-    return Path(path).expanduser()
+    return Path(with_home(path))
 
 
 def _default_layout(recording: Recording) -> dict[str, LayoutKey]:

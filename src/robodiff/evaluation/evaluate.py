@@ -25,7 +25,7 @@ def evaluate(
     policy_path: str | Path,
     out: Path,
     config: EvalConfig,
-    advance: Callable[[int], None] = lambda finished: None,
+    advance: Callable[[int, str], None] = lambda finished, step: None,
     again: bool = True,
 ) -> EnvResult:
     """Run episodes of a policy; write ``metrics.json``, videos, and what made actions that are not finite to ``out``.
@@ -37,7 +37,7 @@ def evaluate(
         policy_path: a policy, a run, or a repository of the hub.
         out: folder to write to.
         config: where, how many episodes, and how the policy samples.
-        advance: called with the number of episodes that have ended.
+        advance: called with the number of episodes that have ended, and in words with the step of those that run.
         again: False takes over what an earlier evaluation of just this left in ``out``.
 
     Returns:

@@ -64,7 +64,7 @@ def rollout(
     spec: EnvSpec,
     seeds: Sequence[int],
     num_envs: int,
-    advance: Callable[[int], None] = lambda finished: None,
+    advance: Callable[[int, str], None] = lambda finished, step: None,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -79,7 +79,7 @@ def rollout(
         spec: the environment.
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
-        advance: called after every step with the number of episodes that have ended.
+        advance: called after every step with the number of episodes that have ended, and in words which step it was.
 
     Returns:
         One record a seed, in their order.
@@ -97,8 +97,8 @@ def rollout(
     with closing(EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
             finished += len(wave)
-            for running in _episodes(runner, num_envs, environments, wave):
-                advance(finished - running)
+            for step, running in enumerate(_episodes(runner, num_envs, environments, wave), start=1):
+                advance(finished - running, f"step {step} of {spec.max_steps}" if spec.max_steps else f"step {step}")
     return records
 
 

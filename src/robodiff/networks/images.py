@@ -53,7 +53,8 @@ class Preparation:
         height, width = self.resize or recorded
         crop = self.crop or (height, width)
         if crop[0] > height or crop[1] > width:
-            raise UsageError(f"crop_shape {in_words(crop)} is larger than the image: {camera} is {height}x{width}")
+            message = f"crop_shape {in_words(crop)} is larger than the image: {camera} is {height}x{width}"
+            raise UsageError(f"{message}; set --model.crop_shape null, or a smaller one")
         return crop
 
 

@@ -4,6 +4,7 @@ Images are resized, cropped, normalised, run through a torchvision ResNet withou
 softmax (Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al., 2023), or by the global average.
 """
 
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -267,7 +268,7 @@ def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
         RobodiffError: a file that cannot be opened, or a download that failed.
     """
     if name.endswith((".pth", ".pt", ".safetensors")):
-        return _read_file(Path(name).expanduser())
+        return _read_file(Path(os.path.expanduser(name)))
     from torchvision.models import get_model_weights
 
     known = get_model_weights(backbone)

@@ -19,6 +19,8 @@ from robodiff.training.config import RolloutConfig, TrainerConfig
 from robodiff.training.module import PolicyTraining
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+UNSAVED = ".unsaved"
+"""In a run until its first checkpoint is whole: policies are written before that, and so tell nothing of it."""
 ROLLED = ("success_rate", "mean_max_reward", "non_finite_actions")
 """What is logged of rollouts, beside what the environment measures itself; the last is the number of episodes that an
 action which is not finite stopped."""
@@ -253,6 +255,8 @@ class Checkpoints(Callback):
             if self.best is None:
                 self._save_policy(trainer, module, "policy")
             trainer.save_checkpoint(self.run / CHECKPOINT)
+            if trainer.is_global_zero:
+                (self.run / UNSAVED).unlink(missing_ok=True)
         finally:
             self._saving = False
         self._saved_at = time.monotonic()

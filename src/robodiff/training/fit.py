@@ -19,19 +19,19 @@ from rich.console import Console
 
 from robodiff.data.cache import memory_free
 from robodiff.data.datamodule import WindowDataModule, limited
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, NotRecorded
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.evaluation.actor import check_fit
 from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
-from robodiff.files import locked, naming, replacing
+from robodiff.files import locked, naming, replacing, standing
 from robodiff.machine import describe_machine
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
 from robodiff.text import counted
-from robodiff.training.callbacks import CHECKPOINT, Checkpoints, Measuring, Rollouts, RunLength
+from robodiff.training.callbacks import CHECKPOINT, UNSAVED, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
 from robodiff.training.module import PolicyTraining
@@ -87,7 +87,7 @@ def fit(
     shown = length, throughput, ProgressLine(console, throughput)
     trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])  # the last keeps what all have done
     seed_everything(config.seed_everything, verbose=False)
-    checkpoint = run / CHECKPOINT if resume and os.path.lexists(run / CHECKPOINT) else None  # none: killed before it
+    checkpoint = _checkpoint(run) if resume else None
     recorded = read_trained_on(run) if resume else None
     data = _data(config, recorded)
     _check_recording(run, data, recorded, accept_changed_data)
@@ -98,6 +98,8 @@ def fit(
         if primary:
             with replacing(run / CONFIG_FILE) as temporary:
                 temporary.write_text(config_yaml)
+            if checkpoint is None:
+                (run / UNSAVED).touch()
             if checkpoint is None or recorded is not None:  # of a run that kept no record nobody knows it
                 write_trained_on(run, data.division.found)
         say(console, describe(module.policy, data))
@@ -114,7 +116,13 @@ def _data(config: FitConfig, recorded: TrainedOn | None) -> WindowDataModule:
     model, trainer = config.model, config.trainer
     limits = trainer.limit_train_batches, trainer.limit_val_batches
     how = model.window, model.observation_keys, config.seed_everything, *limits
-    return WindowDataModule(config.data, *how, recorded)
+    try:
+        return WindowDataModule(config.data, *how, recorded)
+    except NotRecorded as error:
+        if error.key not in (model.observation_keys or ()):
+            raise
+        remedy = "name what to observe with --model.observation_keys, or observe all of it with --config generic"
+        raise RobodiffError(f"{error}\n{remedy}") from None
 
 
 def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
@@ -226,6 +234,24 @@ def _check_folder(run: Path, resume: bool) -> None:
         raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
     if resume and not (run / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
+
+
+def _checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint to go on from; None of a run that was killed before its first.
+
+    Raises:
+        RobodiffError: it was removed.
+    """
+    checkpoint = run / CHECKPOINT
+    if os.path.lexists(checkpoint.parent) and not checkpoint.parent.is_dir():
+        raise RobodiffError(f"{checkpoint.parent}: is not a folder\nput back the run's own, or begin a new run")
+    if os.path.lexists(checkpoint):
+        return checkpoint
+    saved = any(standing(run / name).exists() for name in ("policy-last", "policy", RunFacts.file))
+    if saved and not (run / UNSAVED).exists():
+        raise RobodiffError(f"{checkpoint}: is missing\nput it back, or begin a new run")
+    notice(f"{run}: was stopped before its first checkpoint, and begins anew")
+    return None
 
 
 def _loggers(config: TrainerConfig, run: Path, resumed_step: int) -> list[Logger]:

@@ -14,7 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from robodiff.data.provenance import TrainedOn
+from robodiff.data.provenance import FILE, REMEDY, TrainedOn
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import naming, read_rows, reading, replacing
@@ -88,6 +88,8 @@ def check_checkpoint(
         owner = content["robodiff"].get("run", "")
     except (LookupError, TypeError, ValueError, AttributeError):
         raise RobodiffError(f"{checkpoint}: is not a checkpoint of robodiff\nbegin a new run") from None
+    if owner and recorded is None:
+        raise RobodiffError(f"{run / FILE}: is missing\n{REMEDY}")
     if owner != (recorded.run if recorded else ""):
         remedy = "put back its own; to go on with the other one, resume its folder"
         raise RobodiffError(f"{checkpoint}: is of another run than {run}\n{remedy}")

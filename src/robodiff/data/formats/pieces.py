@@ -33,6 +33,7 @@ from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig
 from robodiff.data.stored import Recording, Stored
 from robodiff.errors import RobodiffError
+from robodiff.files import with_home
 from robodiff.text import counted, listed
 
 BLOCK = 2**25
@@ -142,7 +143,7 @@ def episode_files(
     Raises:
         RobodiffError: no such files, or they lead out of the folder.
     """
-    root = Path(config.source).expanduser()
+    root = Path(with_home(config.source))
     files = files_of(root, suffixes, is_one)
     if not files:
         raise RobodiffError(f"{root}: no {' or '.join(suffixes)} files found; expected one for each episode")

@@ -11,6 +11,7 @@ from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.recordings import DataConfig, Format, Recording, resolve
 from robodiff.data.windows import WindowShape
 from robodiff.errors import UsageError, nearest, notice
+from robodiff.files import with_home
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class LeRobotConfig(DataConfig):
         if self.num_workers is not None:
             notice("data.num_workers has no effect: batches are gathered from memory, no worker decodes")
         if self.root is not None:
-            meta = read_meta(Path(self.root).expanduser())
+            meta = read_meta(Path(with_home(self.root)))
         else:
             meta = read_meta(fetch(self.source, self.revision, ["meta/*"]))
         if unknown := sorted((self.delta_timestamps or {}).keys() - meta.features.keys()):
