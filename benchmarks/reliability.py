@@ -26,7 +26,8 @@ How it is done: files are written beside their target, synced and renamed; folde
 whole one even where a process was killed between two renames. What killed processes left is cleared up by the next that
 writes the same file. A run, an evaluation's folder and a recording are held by one process at a time, with a lock that
 the kernel gives back. Weights that are not finite are never saved. `config.json` holds the hash of the weights that
-were saved with it.
+were saved with it, a checkpoint its own hash as the comment of the zip archive that it is: so there is no moment at
+which a file and its hash could differ.
 """
 KINDS = """## Silently wrong, elsewhere or once
 

@@ -359,7 +359,7 @@ def test_what_float32_rounds_is_told(tmp_path: Path, column: np.ndarray, is_roun
     assert [f for f in source.read().findings if f.check == "rounded"] == told
 
 
-@pytest.mark.kind("what info does not read")
+@pytest.mark.kind("what is read, and what is not, without a word")
 def test_all_that_is_not_read_is_named(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "d.zarr", mode="w")
     for key in ("data/state", "data/action", "data/reward", "notes/x"):

@@ -199,7 +199,7 @@ def test_hdf5_that_leads_out_of_itself(tmp_path: Path, lead_out: Callable[[h5py.
     assert "fatal" in {finding.severity for finding in examine(open_path(str(path)), WINDOW)}
 
 
-@pytest.mark.kind("names that would write to the terminal")
+@pytest.mark.kind("a name that acts instead of being shown")
 def test_names_do_not_reach_the_terminal_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from robodiff.cli.main import main
 

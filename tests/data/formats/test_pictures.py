@@ -15,7 +15,7 @@ from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
 
-CHANNELS = pytest.mark.kind("encoded images, grey images and depth are not vectors")
+CHANNELS = pytest.mark.kind("images that are taken for numbers, or dropped")
 SIZE = pytest.mark.kind("a picture whose size changes")
 
 

@@ -15,7 +15,7 @@ from robodiff.data.recordings import open_path
 from robodiff.errors import RobodiffError
 
 FRONT = "observation.images.front"
-IMAGES = pytest.mark.kind("encoded images, grey images and depth are not vectors")
+IMAGES = pytest.mark.kind("images that are taken for numbers, or dropped")
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_lists_of_unequal_lengths_are_no_reason_not_to_read_the_others(tmp_path:
         open_path(path).read()
 
 
-@pytest.mark.kind("whole numbers above 2^24")
+@pytest.mark.kind("numbers that float32 does not hold")
 def test_whole_numbers_among_floats_that_float32_rounds_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,8 +21,8 @@ from robodiff.data.windows import WindowShape
 from robodiff.errors import RobodiffError
 
 GOOD = pytest.mark.kind("good files that were refused")
-IMAGES = pytest.mark.kind("encoded images, grey images and depth are not vectors")
-NAMED = pytest.mark.kind("what is not read is named")
+IMAGES = pytest.mark.kind("images that are taken for numbers, or dropped")
+NAMED = pytest.mark.kind("what is read, and what is not, without a word")
 CLOCK = pytest.mark.kind("a clock that is not even")
 WINDOW = WindowShape(2, 16, 8)
 
