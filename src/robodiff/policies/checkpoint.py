@@ -143,9 +143,10 @@ def change_sampling(
 def find_policy(path: str | Path, revision: str | None = None) -> Path:
     """Return the folder of the policy that ``path`` names: itself, a run's best policy, or a download from the hub."""
     folder = Path(path)
-    for candidate in (standing(folder), standing(folder / "policy")):
-        if (candidate / CONFIG_FILE).is_file():
+    for candidate in (folder, folder / "policy") * 3:  # one that is being replaced is there again at once
+        if (standing(candidate) / CONFIG_FILE).is_file():
             return candidate
+        time.sleep(SECONDS_BETWEEN_TRIES / 10)
     expected = f"no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
     if not is_repository(str(path)):
         raise RobodiffError(f"{path}: {expected if folder.exists() else 'no such folder'}")
