@@ -362,13 +362,15 @@ def test_what_float32_rounds_is_told(tmp_path: Path, column: np.ndarray, is_roun
 @pytest.mark.kind("what is read, and what is not, without a word")
 def test_all_that_is_not_read_is_named(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "d.zarr", mode="w")
-    for key in ("data/state", "data/action", "data/reward", "notes/x"):
+    for key in ("data/state", "data/action", "data/reward", "notes/x", "data2/x", "metadata/x"):
         group.create_array(key, data=np.random.default_rng(0).normal(size=(300, 2)))
     group.create_array("data/clouds", data=np.ones((300, 20, 6)))
     group.create_array("meta/episode_ends", data=np.array([100, 200, 300]))
     episodes, _ = ZarrConfig(path=str(tmp_path / "d.zarr"), fps=10.0).overview()
     assert episodes.unread == {
-        "data/reward": "float64 (2,)", "data/clouds": "float64 (20, 6)", "notes": "not looked into"}  # fmt: skip
+        "data/reward": "float64 (2,)", "data/clouds": "float64 (20, 6)",
+        **dict.fromkeys(("data2", "metadata", "notes"), "not looked into")}  # fmt: skip
+    assert [*episodes.table] == []
 
 
 @pytest.mark.kind("recordings that are broken in part")

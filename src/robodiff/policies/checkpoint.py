@@ -93,17 +93,13 @@ def load_policy(
         RobodiffError: no policy there, or one that is broken or of another format.
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
-    return load_with_hash(path, device, sampler=sampler, steps=steps, spacing=spacing, revision=revision)[0]
+    policy, _ = load_with_hash(path, device, revision)
+    change_sampling(policy, sampler, steps, spacing)
+    return policy
 
 
 def load_with_hash(
-    path: str | Path,
-    device: str | torch.device = "cpu",
-    *,
-    sampler: str | None = None,
-    steps: int | None = None,
-    spacing: str | None = None,
-    revision: str | None = None,
+    path: str | Path, device: str | torch.device = "cpu", revision: str | None = None
 ) -> tuple[DiffusionPolicy, str]:
     """Load a policy as ``load_policy`` does, and return with it the ``policy_hash`` of the very bytes it is made of."""
     folder = find_policy(path, revision)
@@ -116,7 +112,6 @@ def load_with_hash(
         raise RobodiffError(f"{folder / CONFIG_FILE}: does not describe a policy: {error}") from None
     weights = _weights(folder / WEIGHTS_FILE, stored, policy, described.weights_sha256)
     policy.load_state_dict(weights, assign=True)
-    change_sampling(policy, sampler, steps, spacing)
     try:
         torch.zeros((), device=device).item()  # fails on devices that are unknown or absent, and on meta
         return policy.to(device).eval(), stored.hash

@@ -137,11 +137,11 @@ class History:
         return now
 
     def _late(self, now: np.ndarray) -> np.ndarray:
-        """Return (rows,) whether the last observation was more than ``LONGEST_PAUSE`` ago."""
+        """Tell of each row, (rows,), whether the last observation was more than ``LONGEST_PAUSE`` ago."""
         return now > self.times[-1] + LONGEST_PAUSE * self.timing.spacing if self.times else np.zeros(len(now), bool)
 
     def _is_doubtful(self, now: np.ndarray) -> bool:
-        """Return whether a time comes so late that it may be in other units, unless the call before confirms it."""
+        """Tell whether a time comes so late that it may be in other units, unless the call before confirms it."""
         late = self._late(now) & ~self.fresh
         if self.doubted is not None:
             since = now - self.doubted

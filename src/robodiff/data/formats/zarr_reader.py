@@ -93,8 +93,8 @@ def _members(store: BoundedStore, group: Any) -> dict[str, Any]:
 
 def _names(store: BoundedStore, folder: str) -> list[str]:
     """Return the folders in one of a store, in each of which is an array or a group."""
-    start = len(folder) + 1 if folder else 0
-    inner = (name[start:] for name in store.names if name.startswith(folder))
+    prefix = f"{folder}/" if folder else ""
+    inner = (name.removeprefix(prefix) for name in store.names if name.startswith(prefix))
     return sorted({name.partition("/")[0] for name in inner if "/" in name})
 
 
