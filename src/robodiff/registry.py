@@ -52,6 +52,14 @@ BUILTIN: dict[str, dict[str, str]] = {
     "recordings": {"pusht": "robodiff.envs.pusht.layout:DEMONSTRATIONS"},
 }
 """By kind and name, where an object is."""
+BUILTIN["envs"] |= {
+    task: f"robodiff.envs.mujoco.spec:{task}"
+    for task in (
+        *("lift_cube", "stack_cube", "stack_cube_mycobot", "pick_meat", "strike_cube", "lift_barrier"),
+        *("two_robots_stack_cube", "pass_shoe", "place_food", "three_robots_stack_cube", "camera_alignment"),
+        *("take_photo", "long_pipeline_delivery"),
+    )
+}
 KINDS = {
     "models": "model",
     "data": "data format",

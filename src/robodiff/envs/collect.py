@@ -22,7 +22,8 @@ from robodiff.text import counted
 
 _MOST_FAILURES = 100
 """An expert that fails so many times in a row is broken: better an error than a search without end."""
-_Attempts = Generator[tuple[int, dict[str, np.ndarray] | None], None, None]
+_Attempt = dict[str, np.ndarray] | str | None
+_Attempts = Generator[tuple[int, _Attempt], None, None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[De
     failures = 0
     try:
         for seed, arrays in attempts:
-            if arrays is None:
+            if not isinstance(arrays, dict):
                 failures += 1
                 if failures >= _MOST_FAILURES:
                     raise RobodiffError(
@@ -105,8 +106,8 @@ class _Work:
         self._plugins = registry.plugins()
         self._expert: Expert | None = None
 
-    def demonstrate(self, seed: int) -> dict[str, np.ndarray] | None:
-        """Return the demonstration of a seed, None where the expert failed."""
+    def demonstrate(self, seed: int) -> _Attempt:
+        """Return the demonstration of a seed, why where the expert failed."""
         with raise_for_env(f"the expert of {self.env} failed at seed {seed}"):
             if self._expert is None:
                 for plugin in self._plugins:
@@ -119,7 +120,7 @@ _in_worker: _Work | None = None
 
 
 def _attempts(work: _Work, seed: int, workers: int) -> _Attempts:
-    """Yield every seed with its demonstration, or None where the expert failed, without end."""
+    """Yield every seed with its demonstration, or why where the expert failed, without end."""
     if workers == 1:
         while True:
             yield seed, work.demonstrate(seed)
@@ -127,7 +128,7 @@ def _attempts(work: _Work, seed: int, workers: int) -> _Attempts:
     # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(work,))
-    pending: deque[tuple[int, Future[dict[str, np.ndarray] | None]]] = deque()
+    pending: deque[tuple[int, Future[_Attempt]]] = deque()
     try:
         while True:
             while len(pending) < 4 * workers:  # enough that a slow seed does not leave the others idle
@@ -159,6 +160,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _demonstrate(seed: int) -> dict[str, np.ndarray] | None:
+def _demonstrate(seed: int) -> _Attempt:
     assert _in_worker is not None
     return _in_worker.demonstrate(seed)

@@ -1,8 +1,9 @@
 """What an environment is: how it is made, what it observes, how fast it acts, and who can demonstrate on it."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from robodiff import registry
 from robodiff.data.episodes import Feature
-from robodiff.documents import Document
+from robodiff.documents import Document, FieldErrors, hints, parse, plain, typed
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 
 AnyEnv = gymnasium.Env[Any, Any]
@@ -20,8 +21,11 @@ AnyEnv = gymnasium.Env[Any, Any]
 class Expert(Protocol):
     """Demonstrates on one environment; the same seed gives the same demonstration."""
 
-    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, NDArray[Any]] | None:
-        """Return the observations of ``keys`` and ``action``, each (L, ...), of a demonstration; None if it failed."""
+    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, NDArray[Any]] | str | None:
+        """Return the observations of ``keys`` and ``action``, each (L, ...), of a demonstration.
+
+        Of one that failed return why, in a word that is counted, such as ``collision``; or None.
+        """
         ...
 
 
@@ -62,6 +66,10 @@ class EnvSpec:
     agents: Mapping[str, slice] = field(default_factory=dict)
     """Which slice of the action is whose, by id; empty for one agent. What one observes is
     ``agents.<id>.observation.*``."""
+    options: type[Document] = Document
+    """Options of the environment: of its name, ``NAME?option=value&option=value``, and of ``robodiff collect``."""
+    configure: Callable[[Any], "EnvSpec"] | None = None
+    """From these options to the environment that has them."""
     expert: Callable[..., Expert] | None = None
     """Make the expert, from the fields of ``expert_options`` as keywords; None where nobody demonstrates."""
     expert_options: type[Document] = Document
@@ -87,20 +95,60 @@ class EnvSpec:
     @property
     def is_portable(self) -> bool:
         """Whether other processes can make it: not what was only registered in Python."""
-        return not self.local and registry.origin("envs", self.name) != registry.Origin()
+        return not self.local and registry.origin("envs", self.name.partition("?")[0]) != registry.Origin()
 
 
 def get_env_spec(name: str) -> EnvSpec:
-    """Return the environment of a name, ``<name>`` or ``<family>:<name>``, such as ``gymnasium:CartPole-v1``.
+    """Return the environment of a name, ``NAME?option=value`` or ``FAMILY:NAME``, such as ``gymnasium:CartPole-v1``.
+
+    The names of RoboFactory's tasks, such as ``LiftBarrier-rf``, are understood, too.
 
     Raises:
-        UsageError: an unknown name; the message lists the known ones.
+        UsageError: an unknown name or option; the message lists the known ones.
     """
     family, colon, rest = name.partition(":")
-    spec = registry.find("envs", family)  # of a family a function that makes it
-    if isinstance(spec, EnvSpec) == bool(colon):
-        raise UsageError(f"environment {name!r}: expected {family}" + ("" if colon else ":NAME"))
-    return spec(rest) if colon else spec
+    if colon:
+        make = registry.find("envs", family)
+        if isinstance(make, EnvSpec):
+            raise UsageError(f"environment {name!r}: expected {family}")
+        return make(rest)
+    base, _, query = name.partition("?")
+    known, snake = registry.names("envs"), re.sub(r"(?<!^)(?=[A-Z])", "_", base.removesuffix("-rf")).lower()
+    spec = registry.find("envs", snake if snake in known and base not in known else base)
+    if not isinstance(spec, EnvSpec):
+        raise UsageError(f"environment {name!r}: expected {family}:NAME")
+    return with_options(spec, query) if query else spec
+
+
+def with_options(spec: EnvSpec, query: str) -> EnvSpec:
+    """Return an environment with the options ``option=value&option=value``; its name then holds them.
+
+    Raises:
+        UsageError: an unknown option, or a value that does not fit.
+    """
+    annotations, given = hints(spec.options), {}
+    for word in query.split("&"):
+        option, sign, text = word.partition("=")
+        if option not in annotations or not sign:
+            has = f"it has {', '.join(annotations)}" if annotations else "it has no options"
+            raise UsageError(f"environment {spec.name}: {word!r} is no option=value of it; {has}")
+        try:
+            given[option] = parse(text, annotations[option])
+        except ValueError as error:
+            raise UsageError(f"environment {spec.name}: {option}: {error}") from None
+    try:
+        return configured(spec, typed(spec.options, given))
+    except FieldErrors as error:
+        raise UsageError(f"environment {spec.name}: {error}") from None
+
+
+def configured(spec: EnvSpec, options: Any) -> EnvSpec:
+    """Return an environment with its options, whose name holds those that are not the usual ones."""
+    usual = plain(spec.options())
+    query = "&".join(f"{name}={value}" for name, value in plain(options).items() if value != usual[name])
+    if spec.configure is None or not query:
+        return spec
+    return replace(spec.configure(options), name=f"{spec.name}?{query}")
 
 
 def select_keys(name: str, keys: Collection[str], observed: Collection[str]) -> list[str]:
