@@ -116,7 +116,7 @@ class TableEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Lay the objects out: by ``seed`` alone if it is given, else by the generator as the last reset left it."""
         super().reset(seed=seed, options=options)
-        self.world.reset(self.task.places(np.random.default_rng(seed) if seed is not None else self.np_random))
+        self.world.reset(self.task.places(self.np_random))
         self._steps, self._collided = 0, False
         return self.observe(), {"is_success": False}
 

@@ -9,12 +9,18 @@ from typing import Any
 
 from robodiff.errors import RobodiffError, in_one_line
 
-mujoco: Any = importlib.import_module("mujoco")
-"""Any, for its stubs do not name what it takes over from its core."""
-
 DEVICE_PLATFORM = 0x313F
 """EGL_PLATFORM_DEVICE_EXT."""
 REMEDY = "apt install libegl1 libgl1-mesa-dri (Debian's packages), or libosmesa6"
+CHOSEN = os.environ.get("MUJOCO_GL")
+if CHOSEN:
+    REMEDY = f"unset MUJOCO_GL, which is {CHOSEN}, and {REMEDY}"
+
+try:
+    mujoco: Any = importlib.import_module("mujoco")
+    """Any, for its stubs do not name what it takes over from its core."""
+except (AttributeError, RuntimeError) as error:  # what MUJOCO_GL names is unknown, or not there
+    raise RobodiffError(f"MuJoCo cannot be imported ({in_one_line(error)}): {REMEDY}") from None
 
 
 @cache
@@ -27,7 +33,7 @@ def prepare_drawing() -> None:
     Raises:
         RobodiffError: this machine can draw by neither; it says what to install.
     """
-    if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
+    if CHOSEN or sys.platform != "linux":
         return
     name = "egl" if _has_egl() else "osmesa"
     try:
