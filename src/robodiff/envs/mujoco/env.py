@@ -134,7 +134,7 @@ class TableEnv(gymnasium.Env[Any, Any]):
 
     def decode(self, action: Array) -> Array:
         """Return the command of an action."""
-        parts = np.split(action.clip(self._low, self._high), len(self.world.arms))
+        parts = action.clip(self._low, self._high).reshape(len(self.world.arms), -1)
         return np.concatenate([self._space.decode(arm, part) for arm, part in zip(self.world.arms, parts, strict=True)])
 
     def encode(self, command: Array) -> Array:

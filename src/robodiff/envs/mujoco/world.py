@@ -102,6 +102,7 @@ class World:
         self.scene, self.fps, self.model = scene, fps, _model(scene)
         self.data = mujoco.MjData(self.model)
         self.arms = [Arm(self, index, mount) for index, mount in enumerate(scene.mounts)]
+        self._actuators = np.stack([arm.actuators for arm in self.arms])  # (arms, n + 1): all are of one kind
         self._substeps = round(1 / fps / TIMESTEP)
         owner = self.model.geom_bodyid
         names = [self.model.body(body).name for body in range(self.model.nbody)]
@@ -138,9 +139,9 @@ class World:
         mujoco.mj_kinematics(self.model, self.data)  # poses of the state that was reached, not of the one before
 
     def _set_targets(self, command: Array) -> None:
-        for arm in self.arms:
-            own = command[arm.slice]
-            self.data.ctrl[arm.actuators] = [*own[:-1], np.clip(own[-1], 0, 1) * arm.model.opening]
+        targets = np.array(command).reshape(len(self.arms), -1)
+        targets[:, -1] = targets[:, -1].clip(0, 1) * self.arms[0].model.opening
+        self.data.ctrl[self._actuators] = targets
 
     @property
     def state(self) -> Array:
@@ -203,7 +204,7 @@ class Arm:
         self.home = np.array(mount.arm.home)
         self.joints = n = len(self.home)
         self.slice = slice(index * (n + 1), (index + 1) * (n + 1))
-        """Its part of a command; all arms of a table are of one kind."""
+        """Its part of a command."""
         self.actuators = np.array([i for i in range(model.nu) if model.actuator(i).name.startswith(prefix)])  # (n + 1,)
         joints = model.actuator_trnid[self.actuators[:n], 0]
         self.qpos, self.range = model.jnt_qposadr[joints], model.jnt_range[joints]
