@@ -137,7 +137,8 @@ def speed_of_pusht() -> dict[str, Any]:
     envs[1].reset(seed=0)
     draw: Any = getattr(envs[1], "get_obs")  # noqa: B009 - which only PushT has
     row = {"environment": "gym-pusht", "simulated by": PUSHT.version(), "steps": rate(play), "to gym-pusht's": "1.00"}
-    return row | dict.fromkeys((f"images of {size}" for size in CAMERAS), [rate(lambda: len([draw()]))])
+    images = rate(lambda: len([draw()]))
+    return row | {f"images of {size}": [images] for size in CAMERAS}
 
 
 def rate(run: Callable[[], int], seconds: float = 0.25) -> float:

@@ -1,5 +1,6 @@
 """A table that moves: its state, its arms with their inverse kinematics, and what its cameras see."""
 
+import atexit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -284,4 +285,5 @@ def _renderer(scene: Scene, size: tuple[int, int]) -> Any:
     renderer = make_renderer(_model(scene), size)
     for flag in ("REFLECTION", "HAZE"):
         renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
+    atexit.register(_renderer.cache_clear)  # before EGL itself ends, or MuJoCo 3.8 complains; so only now
     return renderer
