@@ -95,6 +95,11 @@ def test_poses_of_the_tool_say_the_same_thing_thrice() -> None:
     for quat, nine in zip(seen[QUAT][::7], seen[POSE][::7], strict=True):
         matrix = Pose(np.zeros(3), np.roll(quat, 1).astype(float)).matrix
         np.testing.assert_allclose(matrix[:, :2].T.ravel(), nine[3:], atol=1e-5)
+    objects, seen_from_tool = seen["observation.environment_state"], seen["observation.objects_from_tool"]
+    tool, cube = seen[POSE][40], seen_from_tool[40]
+    matrix = np.stack([tool[3:6], tool[6:9], np.cross(tool[3:6], tool[6:9])], axis=1)
+    np.testing.assert_allclose(matrix @ cube[:3] + tool[:3], objects[40, :3], atol=1e-5)
+    np.testing.assert_allclose(matrix @ cube[3:6], objects[40, 3:6], atol=1e-5)
     opening = seen[STATE][:, -1] * 0.04
     np.testing.assert_allclose(seen["observation.robot0_gripper_qpos"].mean(axis=1), 0, atol=2e-3)
     np.testing.assert_allclose(np.diff(seen["observation.robot0_gripper_qpos"])[:, 0], -2 * opening, atol=1e-6)

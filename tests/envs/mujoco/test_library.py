@@ -21,10 +21,10 @@ except RobodiffError as error:
 """
 
 
-def drawn(tmp_path: Path, **environment: str) -> list[str]:
+def drawn(tmp_path: Path, program: str = PROGRAM, **environment: str) -> list[str]:
     clean = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=tmp_path, env={**clean, **environment}
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env={**clean, **environment}
     )
     assert (done.returncode, done.stderr) == (0, "")  # nor is anything said at the end
     return done.stdout.splitlines()
@@ -52,9 +52,13 @@ def test_a_choice_that_cannot_be_had_is_told(without_libraries: Path, choice: st
     assert f"unset MUJOCO_GL, which is {choice}, and apt install" in error
 
 
-def test_a_choice_that_can_be_had_counts(tmp_path: Path, drawing: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if library._has_egl():
-        assert drawn(tmp_path, MUJOCO_GL="egl") == drawn(tmp_path)
+def test_a_choice_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "CHOSEN", "egl")
     monkeypatch.setattr(library, "_has_egl", lambda: pytest.fail("it is chosen already"))
     library.prepare_drawing.__wrapped__()
+
+
+def test_torchs_compiler_can_be_loaded_after_a_picture(tmp_path: Path, drawing: None) -> None:
+    pytest.importorskip("triton")
+    choice = {"MUJOCO_GL": "egl"} if library._has_egl() else {}
+    assert drawn(tmp_path, f"{PROGRAM}\nimport triton", **choice) == drawn(tmp_path)  # its own choice is the same

@@ -1,9 +1,10 @@
 """MuJoCo, and how it draws without a display: by EGL where there is one, else by OSMesa."""
 
 import ctypes
-import importlib
+import importlib.util
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,7 @@ def prepare_drawing() -> None:
     Raises:
         RobodiffError: this machine can draw by neither; it says what to install.
     """
+    _load_triton()
     if CHOSEN or sys.platform != "linux":
         return
     name = "egl" if _has_egl() else "osmesa"
@@ -41,6 +43,17 @@ def prepare_drawing() -> None:
     except (ImportError, AttributeError):  # PyOpenGL: 'NoneType' object has no attribute 'glGetError'
         raise RobodiffError(f"MuJoCo draws by EGL or OSMesa, and this machine has neither: {REMEDY}") from None
     vars(importlib.import_module("mujoco.rendering.classic.gl_context"))["GLContext"] = context
+
+
+def _load_triton() -> None:
+    """Load the library of torch's compiler, where it is installed, before Mesa's.
+
+    Both bring LLVM. Mesa's is for the whole process; loaded after it, Triton's would call it, and crash.
+    """
+    found = importlib.util.find_spec("triton")
+    with suppress(OSError):  # another layout of its files
+        for folder in (found and found.submodule_search_locations) or ():
+            ctypes.CDLL(f"{folder}/_C/libtriton.so")
 
 
 def _has_egl() -> bool:
