@@ -141,7 +141,7 @@ def speed_of_pusht() -> dict[str, Any]:
     return row | {f"images of {size}": [images] for size in CAMERAS}
 
 
-def rate(run: Callable[[], int], seconds: float = 0.25) -> float:
+def rate(run: Callable[[], int], seconds: float = 0.15) -> float:
     """Return how many times a CPU second something is done that ``run`` does as often as it says; the best of three."""
     run()
     rates = []
