@@ -137,7 +137,7 @@ def test_what_others_wrote_is_not_touched(robodiff: Run, tmp_path: Path) -> None
     (others / "notes.txt").write_text("mine")
     (others / "movie.partial").write_text("half")
     code, _, err = robodiff("collect", "pusht", "--episodes", 1, "--out", others)
-    assert (code, "holds something that robodiff did not write" in err) == (1, True), err
+    assert (code, "holds something that robodiff did not record" in err) == (1, True), err
     assert robodiff("collect", "pusht", "--episodes", 1, "--out", tmp_path / "stuff.zip")[0] == 0
     assert sorted(path.name for path in others.iterdir()) == ["movie.partial", "notes.txt"]
     whole = tmp_path / "whole.zarr"
