@@ -1,13 +1,14 @@
 """``robodiff collect``: record demonstrations of a scripted expert."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, read_options, split
 from robodiff.documents import AtLeast, Document, FilePath, hints, plain
-from robodiff.errors import UsageError
+from robodiff.errors import UsageError, notice
 from robodiff.text import counted
 
 
@@ -60,36 +61,34 @@ def run(arguments: list[str]) -> None:
 
 
 def record(options: CollectOptions, out: Path) -> None:
-    """Collect episode by episode."""
+    """Collect episode by episode into a folder; make of it what else is asked for."""
     from rich.console import Console
 
     from robodiff.data.formats.convert import convert, format_of
     from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
     from robodiff.data.recordings import open_path
-    from robodiff.envs.collect import NO_SUCCESS, collect, in_numbers, recorded_features
-    from robodiff.envs.spec import get_env_spec
+    from robodiff.envs.collect import NO_SUCCESS, collect, recorded_features
     from robodiff.files import locked, naming
     from robodiff.progress import bar, say
 
-    spec, values = get_env_spec(options.env), plain(options)
-    own, expert_options = ({name: values[name] for name in hints(part)} for part in (spec.options, spec.expert_options))
-    usual = plain(spec.options())
-    if query := "&".join(f"{name}={value}" for name, value in own.items() if value != usual[name]):
-        spec = get_env_spec(f"{options.env}{'&' if '?' in options.env else '?'}{query}")
+    spec, expert_options = configured_spec(options)
     images = options.cameras.split(",") if options.cameras else options.images
-    features, form = recorded_features(spec, images), format_of(out, options.format or "zarr")
-    if form.check is not None:
-        form.check(features)
+    form = format_of(out, options.format or "zarr")
+    features = recorded_features(spec, images or form.keys is not None)
+    if form.keys is not None:  # among them of a camera, where no other is asked for
+        images = images or [key.rpartition(".")[2] for key in form.keys(features) if features[key].kind == "image"]
+        features = recorded_features(spec, images)
 
     def demonstrations(episodes: int, seed: int) -> Any:
         return collect(spec.name, episodes, seed, options.workers, images=images, **expert_options)
 
-    is_folder = form.short_name == "zarr" and out.suffix != ".zip"
+    is_zip = form.short_name == "zarr" and out.suffix == ".zip"
+    is_folder = form.short_name == "zarr" and not is_zip
     if not is_folder and out.exists():
         raise UsageError(f"{out}: exists already; choose another --out")
     demonstrations(1, 0)  # refuses what cannot be collected, before anything is made on disk; nothing is started
     recipe = {"env": spec.name, "seed": options.seed, "images": images, **expert_options}
-    folder, console = out if is_folder else building(out), Console()
+    folder, console, lost = out if is_folder else building(out), Console(), list[str]()
     with locked(folder), naming(folder):
         writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=features)
         if writer.episodes > options.episodes:
@@ -106,18 +105,36 @@ def record(options: CollectOptions, out: Path) -> None:
                 writer.append(episode.arrays, seed=episode.seed, success=True, **named)
                 advance(writer.episodes)
         writer.close()
-        table = writer.table()
-        if form.short_name == "zarr" and not is_folder:
+        seeds = seeds_in_words(writer.table(), options.seed)
+        if is_zip:
             pack_zip(folder, out)
         elif not is_folder:
-            convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
+            lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
             shutil.rmtree(folder)
-    attempts = int(table["seed"][-1]) + 1 - options.seed
+    if lost:
+        notice(f"{out} has no place for {', '.join(lost)}; left out")
+    size = f"{counted(writer.episodes, 'demonstration')}, {counted(writer.frames, 'frame')}"
+    say(console, f"{size}; the expert succeeded on {seeds}\nwritten: {out}")
+
+
+def configured_spec(options: CollectOptions) -> tuple[Any, dict[str, Any]]:
+    """Return the environment, whose name holds its options, and the options of the expert."""
+    from robodiff.envs.spec import get_env_spec
+
+    spec, values = get_env_spec(options.env), plain(options)
+    own, expert_options = ({name: values[name] for name in hints(part)} for part in (spec.options, spec.expert_options))
+    usual = plain(spec.options())
+    if query := "&".join(f"{name}={value}" for name, value in own.items() if value != usual[name]):
+        spec = get_env_spec(f"{options.env}{'&' if '?' in options.env else '?'}{query}")
+    return spec, expert_options
+
+
+def seeds_in_words(table: Mapping[str, Any], first: int) -> str:
+    """Return on how many seeds the expert succeeded, and why not on the others."""
+    from robodiff.envs.collect import NO_SUCCESS, in_numbers
+
+    episodes, tried = len(table["seed"]), int(table["seed"][-1]) + 1 - first
     failures = {name: int(column.sum()) for name, column in table.items() if name not in ("seed", "success")}
-    failures[NO_SUCCESS] = attempts - writer.episodes - sum(failures.values())
-    reasons = f" ({in_numbers(failures)})" if attempts > writer.episodes else ""
-    say(
-        console,
-        f"{counted(writer.episodes, 'demonstration')}, {counted(writer.frames, 'frame')}; the expert succeeded on "
-        f"{writer.episodes} of {counted(attempts, 'seed')}{reasons}\nwritten: {out}",
-    )
+    failures[NO_SUCCESS] = tried - episodes - sum(failures.values())
+    reasons = f" ({in_numbers(failures)})" if tried > episodes else ""
+    return f"{episodes} of {counted(tried, 'seed')}{reasons}"

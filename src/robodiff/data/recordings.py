@@ -268,8 +268,8 @@ class Format:
     of them it has no place for; None where the format is only read."""
     write_options: tuple[str, ...] = ()
     """Names of ``write``'s further options."""
-    check: Callable[[Mapping[str, Feature]], None] | None = None
-    """Refuse features that ``write`` cannot write, before anything is recorded; None where it writes any."""
+    keys: Callable[[Mapping[str, Feature]], Sequence[str]] | None = None
+    """Return of what is recorded the keys that ``write`` writes, or refuse it; None where it writes all."""
     keeps_agents: bool = False
     """Whether it holds the keys of several agents as they are; they are joined where it does not."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robodiff.data.episodes import Finding
 from robodiff.data.naming import AGENT_FILES, AGENTS
 from robodiff.data.recordings import DataConfig, Format, Recording, open_path
 from robodiff.data.stored import Stored
@@ -42,9 +43,12 @@ class AgentFilesConfig(DataConfig):
             if not any(name and name.startswith(AGENTS) for name in own.values()):
                 own = {key: name and f"{AGENTS}{agent}.{name}" for key, name in own.items()}
             new = {key: name for key, name in own.items() if name is None or name not in names}  # else it is shared
-            arrays |= {f"{agent}/{key}": replace(recording.arrays[key], name=name) for key, name in new.items()}
+            for key, name in new.items():
+                stored = recording.arrays[key]
+                faults, gaps = (_of(agent, findings) for findings in (stored.faults, stored.unwritten))
+                arrays[f"{agent}/{key}"] = replace(stored, name=name, faults=faults, unwritten=gaps)
             names |= {*own.values()}
-        findings = [each for recording in recordings.values() for each in recording.findings]
+        findings = [each for agent, recording in recordings.items() for each in _of(agent, recording.findings)]
         return replace(first, source=self.path, arrays=arrays, layout=None, findings=findings)
 
 
@@ -61,6 +65,10 @@ def agent_files(path: str) -> dict[str, str]:
     if not every:
         raise RobodiffError(f"{path}: no such files; {AGENT_FILES} stands for an agent's id, such as 0")
     return {agent: every[agent] for agent in sorted(every, key=lambda i: (len(i), i))}
+
+
+def _of(agent: str, findings: Sequence[Finding]) -> list[Finding]:
+    return [replace(each, message=f"agent {agent}: {each.message}") for each in findings]
 
 
 def _recognise(path: Path) -> bool:

@@ -40,8 +40,6 @@ def convert(
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := [name for name in given if name not in into.write_options]:
         raise UsageError(f"{out}: {into.title} has no option {unknown[0]}; leave it out")
-    if into.check is not None:
-        into.check(episodes.features)
     return into.write(episodes, out, on_episode, **given)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,29 +84,32 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
     """
     from PIL import Image
 
-    camera, states = _camera(episodes.features), episodes.arrays[STATE].astype(np.float64)
+    (_, camera), states = written_keys(episodes.features), episodes.arrays[STATE].astype(np.float64)
     if not same_unit(episodes.features[STATE].unit, "deg") or episodes.features[STATE].unit is None:
         states = np.concatenate([np.degrees(states[:, :-1]), 100 * states[:, -1:]], axis=1)
     rows = states.astype(np.float32).astype(str).astype(float).tolist()  # the shortest numbers that are read the same
+    seeds = episodes.columns(int).get("seed", [])
+    is_name = len({*seeds}) == len(episodes) and all(seed is not None and 0 <= seed < 10**14 for seed in seeds)
     with replacing(path) as temporary:
-        for number, seed in enumerate(episodes.columns(int).get("seed", range(len(episodes)))):
-            time = _FIRST + timedelta(milliseconds=seed or 0)
+        for number in range(len(episodes)):
+            time = _FIRST + timedelta(milliseconds=seeds[number] if is_name else number)
             folder = temporary / f"episode_{time:%Y%m%d_%H%M%S}_{time.microsecond // 1000:03}"
             (folder / "frame_dir").mkdir(parents=True)
             frames = []
             for frame in range(episodes.slice(number).start, episodes.slice(number).stop):
                 image = f"frame_dir/image_{len(frames):05}.png"
                 Image.fromarray(episodes.arrays[camera][frame].transpose(1, 2, 0)).save(folder / image)  # CHW -> HWC
-                frames.append({"angles": rows[frame][:-1], "gripper_value": rows[frame][-1:], "image": image})
-            (folder / STATES).write_text(json.dumps(frames, indent=1) + "\n")
+                row = {"angles": rows[frame][:-1], "gripper_value": rows[frame][-1:], "image": image}
+                frames.append(json.dumps(row))
+            (folder / STATES).write_text("[\n  " + ",\n  ".join(frames) + "\n]\n")
             if on_episode is not None:
                 on_episode(number + 1)
     keys = [key for key in episodes.arrays if key not in (STATE, camera)]
     return [*keys, *left_out(episodes, ["seed"], names_kept=True)]
 
 
-def check(features: Mapping[str, Feature]) -> None:
-    """Refuse features that are not a myCobot's.
+def written_keys(features: Mapping[str, Feature]) -> tuple[str, str]:
+    """Return the keys of the state and of the camera: the one in front, what sees the whole table, or the first.
 
     Raises:
         UsageError: the state is not six joint angles and a gripper, or there is no camera.
@@ -115,15 +117,10 @@ def check(features: Mapping[str, Feature]) -> None:
     state = features.get(STATE, Feature("vector", (1,), "float32"))
     if state.shape != (len(NAMES),) or (state.names and state.names[-1] != NAMES[-1]):
         raise UsageError(f"mycobot: needs {STATE} of six joint angles and a gripper; choose another format")
-    if _camera(features) is None:
-        raise UsageError("mycobot: needs the images of a camera; record them with --cameras or --images")
-
-
-def _camera(features: Mapping[str, Feature]) -> Any:
-    """Return the key of the camera that is written: the one in front, what looks at the whole, or the first."""
     cameras = [key for key, feature in features.items() if feature.kind == "image"]
-    usual = [key for key in (CAMERA, "observation.images.agentview") if key in cameras]
-    return next(iter([*usual, *cameras]), None)
+    if not cameras:
+        raise UsageError("mycobot: needs the images of a camera; choose another format")
+    return STATE, next(key for key in (CAMERA, "observation.images.agentview", *cameras) if key in cameras)
 
 
 FORMAT = Format(
@@ -131,5 +128,5 @@ FORMAT = Format(
     MycobotConfig,
     lambda path: path.is_dir() and bool(_episodes(path)),
     write=write_mycobot,
-    check=check,
+    keys=written_keys,
 )
