@@ -106,6 +106,7 @@ class ZarrWriter:
         for kind, rows in (("data", self.frames), ("meta", self.episodes)):
             for name in self._names(kind):
                 array = _Array(self._path / kind / name)
+                array.write(rows, np.zeros((0, *array.row), array.dtype))  # what was begun after the last episode ends
                 if rows % array.size:
                     array.compress(rows - rows % array.size, rows)
                 _put(array.metadata, json.dumps(array.about, indent=2).encode())
@@ -119,7 +120,6 @@ class ZarrWriter:
         """Write rows of an array from ``start`` on; those that a stopped writer left behind do not count."""
         if not (self._path / place / "zarr.json").exists():
             _create(self.group, place, values, _about(self._features.get(place.removeprefix("data/"))))
-            start, values = 0, np.concatenate([np.zeros((start, *values.shape[1:]), values.dtype), values])
         _Array(self._path / place).write(start, values)
 
 
@@ -130,21 +130,23 @@ class _Array:
         self.metadata = folder / "zarr.json"
         text = self.metadata.read_bytes()
         self.about, self._room = json.loads(text), len(text) if text.endswith(b" ") else 0
-        self.size, *self._row = self.about["chunk_grid"]["configuration"]["chunk_shape"]
-        self._type = np.dtype(self.about["data_type"])
+        self.size, *self.row = self.about["chunk_grid"]["configuration"]["chunk_shape"]
+        self.dtype = np.dtype(self.about["data_type"])
 
     def write(self, start: int, values: np.ndarray) -> None:
-        """Write rows from ``start`` on; whatever was behind them is gone."""
+        """Write rows from ``start`` on, behind rows of 0 where there are fewer; what was after them is gone."""
+        if (missing := start - self.about["shape"][0]) > 0:
+            start, values = start - missing, np.concatenate([np.zeros((missing, *self.row), self.dtype), values])
         end = start + len(values)
         for first in range(start - start % self.size, end, self.size):
             file, rows = self._chunk(first), values[max(first - start, 0) : first + self.size - start]
             if first >= start:
-                _put(file, _AS_IT_IS.encode(np.zeros((self.size, *self._row), self._type)))
-            elif file.stat().st_size != _HEAD + self.size * self._type.itemsize * math.prod(self._row):
+                _put(file, _AS_IT_IS.encode(np.zeros((self.size, *self.row), self.dtype)))
+            elif file.stat().st_size != _HEAD + self.size * self.dtype.itemsize * math.prod(self.row):
                 _put(file, _AS_IT_IS.encode(self._rows(first)))
             with file.open("r+b") as chunk:
-                chunk.seek(_HEAD + max(start - first, 0) * self._type.itemsize * math.prod(self._row))
-                chunk.write(np.ascontiguousarray(rows, self._type).data)
+                chunk.seek(_HEAD + max(start - first, 0) * self.dtype.itemsize * math.prod(self.row))
+                chunk.write(np.ascontiguousarray(rows, self.dtype).data)
             if end >= first + self.size:
                 self.compress(first, end)
         self.about["shape"][0] = end
@@ -162,11 +164,11 @@ class _Array:
         _put(self._chunk(first), _COMPRESSED.encode(rows))
 
     def _rows(self, first: int) -> np.ndarray:
-        rows = np.frombuffer(_COMPRESSED.decode(self._chunk(first).read_bytes()), self._type)
-        return rows.reshape(self.size, *self._row).copy()
+        rows = np.frombuffer(_COMPRESSED.decode(self._chunk(first).read_bytes()), self.dtype)
+        return rows.reshape(self.size, *self.row).copy()
 
     def _chunk(self, first: int) -> Path:
-        return self.metadata.parent.joinpath("c", str(first // self.size), *["0"] * len(self._row))
+        return self.metadata.parent.joinpath("c", str(first // self.size), *["0"] * len(self.row))
 
 
 def _create(group: Any, place: str, like: np.ndarray, attributes: Mapping[str, Any], rows: int = 0) -> Any:
