@@ -1,7 +1,7 @@
 """Success of policies that were learnt from scripted demonstrations at a table, from states, on 100 unseen seeds.
 
-Preset ``tabletop_state``, with the noise of each task's own in the demonstrations, one training seed. Minutes are those of
-training, of each agent's where each has a policy of its own.
+Preset ``tabletop_state``, with the noise of each task's own in the demonstrations, one training seed. Minutes are those
+of training, of each agent where each has a policy of its own.
 """
 
 import argparse
