@@ -217,4 +217,4 @@ def test_rollouts_are_left_out_for_agents_alone(robodiff: Run, table: Path, tmp_
     common = ("--config", "tabletop_state", "--data", table, "--all_agents", "--run", tmp_path / "team")
     code, printed, err = robodiff("fit", *common, "--rollout.env", "lift_barrier", "--print_config")
     assert (code, yaml.safe_load(printed)["rollout"]["env"]) == (0, None)
-    assert "no rollouts in lift_barrier: an agent alone cannot act for all" in err
+    assert f"once all are trained: robodiff eval {tmp_path / 'team'} --env lift_barrier" in err

@@ -173,7 +173,7 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
             reason = f"{config.data.source}: its keys name no agents, as agents.0.action does"
             raise UsageError(f"{reason}\nleave out --all_agents or, for a file of each agent, give --data '{every}'")
     if env := next(iter(configs.values())).rollout.env:
-        notice(f"no rollouts in {env}: an agent alone cannot act for all; to measure the team, robodiff eval {team}")
+        notice(f"no rollouts: one agent cannot act for all; once all are trained: robodiff eval {team} --env {env}")
     return {
         team / f"{AGENT_FOLDER}{agent}": replace(config, rollout=replace(config.rollout, env=None))
         for agent, config in configs.items()
