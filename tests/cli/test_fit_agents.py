@@ -175,8 +175,7 @@ def test_a_file_of_each_agent_as_robofactory_has_them(robodiff: Run, tmp_path: P
     runs = agent_runs(tmp_path / "team")
     seen = [load_policy(run).observation_keys for run in runs.values()]
     assert seen == [["observation.images.head_camera", "observation.state"], ["observation.image", "observation.state"]]
-    sources = [read_run_config(run).data.source for run in runs.values()]
-    assert sources == [str(tmp_path / f"LiftBarrier-rf_Agent{agent}_150.zarr") for agent in (0, 1)]
+    assert [read_run_config(run).data.agent for run in runs.values()] == ["0", "1"]
     code, _, err = robodiff("fit", *small, "--data", tmp_path / "LiftBarrier-rf_Agent0_150.zarr")
     assert code == 2
     assert "give --data 'LiftBarrier-rf_Agent{agent}_150.zarr'" in err
@@ -188,8 +187,7 @@ def test_a_file_of_each_agent_as_robofactory_has_them(robodiff: Run, tmp_path: P
         (("--data", "TABLE", "--all_agents", "--run", "TEAM"), 2, "exists already; choose another --run, or go on"),
         (("--data", "TABLE", "--all_agents", "--data.agent", "2"), 2, "leave out one of them"),
         (("--data", "builtin:pusht", "--all_agents"), 2, "its keys name no agents"),
-        (("--data", "x{agent}.zarr", "--all_agents"), 1, "x{agent}.zarr: no such file or folder"),
-        (("--data", "x{agent}.zarr"), 2, "{agent} in --data is a file of each agent; give --all_agents"),
+        (("--data", "x{agent}.zarr", "--all_agents"), 1, "x{agent}.zarr: no such files; {agent} stands for an"),
         (("--data", "TABLE", "--all_agents", "--model.observation_keys", "[observation.x]"), 1, "has no 'obs"),
         (("--resume", "TEAM", "--all_agents"), 2, "only --trainer.max_* may change, found --all_agents"),
         (("--data", "TABLE", "--data.agent", "2", "--rollout.env", "two_agents"), 2,

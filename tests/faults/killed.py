@@ -37,14 +37,14 @@ def killed_while_collecting(place: Place) -> Seen:
     return seen
 
 
-@fault("kill -9 after 100, 113, 126, ... changes of a file, again and again until all is recorded",
+@fault("kill -9 after 40, 43, 46, ... changes of a file, again and again until all is recorded",
        "every whole episode; the recording that a process that is never killed makes")  # fmt: skip
 def killed_again_and_again_while_recording(place: Place) -> Seen:
     """killed again and again while episodes are written."""
     record(place.folder / "WHOLE")
     killed: list[Seen] = []
     had = 0
-    while (seen := run(partial(record, place.out), trouble=killed_at(100 + 13 * len(killed), place.out))).code != 0:
+    while (seen := run(partial(record, place.out), trouble=killed_at(40 + 3 * len(killed), place.out))).code != 0:
         killed.append(seen.killed())
         assert len(read_zarr(place.out)) >= had
         had = len(read_zarr(place.out))

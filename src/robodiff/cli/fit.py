@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
-from robodiff.data.naming import AGENT, agent_files
+from robodiff.data.naming import AGENT_FILES
 from robodiff.documents import Above, AtMost, FilePath
 from robodiff.errors import UsageError, notice
 from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file
@@ -76,8 +76,6 @@ def run(arguments: list[str]) -> None:
             return
     if own.accept_changed_data and own.resume is None:
         raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
-    if AGENT in (own.data or "") and not own.all_agents:
-        raise UsageError(f"{AGENT} in --data is a file of each agent; give --all_agents, or name the file of one")
     if own.minutes is not None:
         overrides["trainer.max_time"] = max_time(own.minutes)
     begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -160,23 +158,19 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
     Raises:
         UsageError: the recording is not one of several agents, or one of them was chosen.
     """
-    if files := agent_files(own.data or ""):
-        configs = {agent: _begun(replace(own, data=file), overrides) for agent, file in files.items()}
-    else:
-        config = _begun(own, overrides)
-        if config.data.agent is not None:
-            raise UsageError("--all_agents trains every agent and data.agent chooses one; leave out one of them")
-        configs = {agent: replace(config, data=replace(config.data, agent=agent)) for agent in config.data.agents()}
-        if not configs:
-            every = re.sub(r"(?i)(agent_?)\d+", rf"\1{AGENT}", Path(config.data.source).name)
-            every = every if AGENT in every else f"Task_Agent{AGENT}_150.zarr"
-            reason = f"{config.data.source}: its keys name no agents, as agents.0.action does"
-            raise UsageError(f"{reason}\nleave out --all_agents or, for a file of each agent, give --data '{every}'")
-    if env := next(iter(configs.values())).rollout.env:
+    config = _begun(own, overrides)
+    if config.data.agent is not None:
+        raise UsageError("--all_agents trains every agent and data.agent chooses one; leave out one of them")
+    if not (agents := config.data.agents()):
+        every = re.sub(r"(?i)(agent_?)\d+", rf"\1{AGENT_FILES}", Path(config.data.source).name)
+        every = every if AGENT_FILES in every else f"Task_Agent{AGENT_FILES}_150.zarr"
+        reason = f"{config.data.source}: its keys name no agents, as agents.0.action does"
+        raise UsageError(f"{reason}\nleave out --all_agents or, for a file of each agent, give --data '{every}'")
+    if env := config.rollout.env:
         notice(f"no rollouts: one agent cannot act for all; once all are trained: robodiff eval {team} --env {env}")
+    config = replace(config, rollout=replace(config.rollout, env=None))
     return {
-        team / f"{AGENT_FOLDER}{agent}": replace(config, rollout=replace(config.rollout, env=None))
-        for agent, config in configs.items()
+        team / f"{AGENT_FOLDER}{agent}": replace(config, data=replace(config.data, agent=agent)) for agent in agents
     }
 
 

@@ -1,6 +1,5 @@
 """What arrays of a file are called here: by a layout or key map, by their own names, and of several agents."""
 
-import glob
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
-from robodiff.files import with_home
 
 AGENTS = "agents."
-AGENT = "{agent}"
-"""In a path the id of an agent: it names a file of each."""
+EACH = "each"
+"""In place of an agent's id: all agents, whose keys stay apart."""
+AGENT_FILES = "{agent}"
+"""Stands for an agent's id in a path that names a file for each agent."""
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
 _COMMANDS = ("tcp_action",)  # RoboFactory's: the action again
@@ -75,16 +75,25 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
     return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
 
 
+def agents_in(keys: Iterable[str]) -> list[str]:
+    """Return the ids of the agents that keys name."""
+    return in_order({key.split(".")[1] for key in keys if key.startswith(AGENTS)})
+
+
 def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
     """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
 
-    Vectors of one name are put end to end in the order of the ids; images stay apart, as
+    ``each`` leaves the keys of all as they are; of a recording of one agent alone, None is that agent. Joined, vectors
+    of one name are put end to end in the order of the ids; images stay apart, as
     ``observation.images.agent<id>_<camera>``.
 
     Raises:
         UsageError: no such agent.
     """
-    ids = agent_ids(sources)
+    if agent == EACH:
+        return sources
+    ids = agents_in(sources)
+    agent = ids[0] if agent is None and len(ids) == 1 else agent
     if agent is not None and agent not in ids:
         known = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
         raise UsageError(f"{source}: has no agent {agent!r}; {known}")
@@ -99,22 +108,6 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
                     name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
                 joined[name] = joined.get(name, ()) + made_of
     return joined
-
-
-def agent_ids(keys: Iterable[str]) -> list[str]:
-    """Return the ids of the agents whose keys there are, in order."""
-    return in_order({key.split(".")[1] for key in keys if key.startswith(AGENTS)})
-
-
-def agent_files(path: str) -> dict[str, str]:
-    """Return by agent, in order, the files that a path with ``{agent}`` in it names; none of another path."""
-    first, *others = with_home(path).split(AGENT)
-    if not others:
-        return {}
-    name = re.compile(re.escape(first) + r"([^\W_]+)" + r"\1".join(map(re.escape, others)))
-    files = glob.glob("*".join(map(glob.escape, [first, *others])))
-    by_agent = {match[1]: file for file in files if (match := name.fullmatch(file))}
-    return {agent: by_agent[agent] for agent in in_order(by_agent)}
 
 
 def in_order(ids: Iterable[str]) -> list[str]:
