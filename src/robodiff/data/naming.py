@@ -17,7 +17,8 @@ AGENT_FILES = "{agent}"
 """Stands for an agent's id in a path that names a file for each agent."""
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
-NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES)
+_COMMANDS = ("tcp_action",)  # RoboFactory's: the action again
+NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES, *_COMMANDS)
 """Last parts of names that no observation has, but where a key map says so."""
 
 
@@ -76,7 +77,7 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def agents_in(keys: Iterable[str]) -> list[str]:
     """Return the ids of the agents that keys name."""
-    return sorted({key.split(".")[1] for key in keys if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
+    return in_order({key.split(".")[1] for key in keys if key.startswith(AGENTS)})
 
 
 def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
@@ -107,6 +108,11 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
                     name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
                 joined[name] = joined.get(name, ()) + made_of
     return joined
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return ids of agents in the order in which a team has them: 2 before 10."""
+    return sorted(ids, key=lambda agent: (len(agent), agent))
 
 
 def _usual_name(name: str, kind: str | None) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from robodiff.data.episodes import Finding
-from robodiff.data.naming import AGENT_FILES, AGENTS
+from robodiff.data.naming import AGENT_FILES, AGENTS, in_order
 from robodiff.data.recordings import DataConfig, Format, Recording, open_path
 from robodiff.data.stored import Stored
 from robodiff.errors import RobodiffError
@@ -64,7 +64,7 @@ def agent_files(path: str) -> dict[str, str]:
     every = {match[1]: file for file in files if (match := pattern.fullmatch(file))}
     if not every:
         raise RobodiffError(f"{path}: no such files; {AGENT_FILES} stands for an agent's id, such as 0")
-    return {agent: every[agent] for agent in sorted(every, key=lambda i: (len(i), i))}
+    return {agent: every[agent] for agent in in_order(every)}
 
 
 def _of(agent: str, findings: Sequence[Finding]) -> list[Finding]:
