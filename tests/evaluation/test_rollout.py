@@ -23,7 +23,7 @@ from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.runner import PolicyRunner
+from robodiff.policies.runner import PolicyRunner, Team
 
 Make = Callable[..., DiffusionPolicy]
 
@@ -166,13 +166,11 @@ def test_a_policy_for_each_agent(meet: EnvSpec) -> None:
     assert plain(rollout(team, meet, [3, 1], num_envs=2)) == plain([records[3], records[1]])
     environment = meet.make(list(meet.features))
     observation, _ = environment.reset(seed=2)
-    runners = [PolicyRunner(policy, rows=2) for policy in team.values()]
-    for runner in runners:
-        runner.reset(seeds=[2, 2])
+    runner = Team({agent: PolicyRunner(policy, rows=2) for agent, policy in team.items()}, meet.agents)
+    runner.reset(seeds=[2, 2])
     for expected in records[2].actions:
-        states = (np.stack([observation[f"agents.{agent}.observation.state"]] * 2) for agent in team)
-        parts = [runner.act({"observation.state": s})[0] for runner, s in zip(runners, states, strict=True)]
-        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+        batch = {key: np.stack([value] * 2) for key, value in observation.items()}
+        np.testing.assert_allclose(runner.act(batch)[0], expected, atol=1e-5)
         observation, *_, info = environment.step(expected)
     assert records[2].extra == pytest.approx(info["extra"])
     distances = [record.extra["distance"] for record in records]
