@@ -114,7 +114,7 @@ def test_a_policy_without_a_finite_action_does_nothing(small_policy: Make) -> No
     (record,) = rollout(policy, spec, [7], 1)
     assert (record.length, record.max_reward, record.success) == (0, 0.0, False)
     assert "all that was observed is finite" in str(record.non_finite)
-    assert chunk_latency(policy, observation_of(spec), chunks=2).p50 > 0
+    assert chunk_latency(PolicyRunner(policy), observation_of(spec), chunks=2).p50 > 0
 
 
 def test_the_maximum_reward_is_one_that_was_given() -> None:
@@ -131,7 +131,7 @@ def test_a_slow_policy_is_not_waited_for(
 ) -> None:
     clock = itertools.count()
     monkeypatch.setattr("robodiff.evaluation.chunks.time", Mock(perf_counter=lambda: next(clock) * seconds))
-    latency = chunk_latency(small_policy(**FLOW), observation_of(get_env_spec("pusht")))
+    latency = chunk_latency(PolicyRunner(small_policy(**FLOW)), observation_of(get_env_spec("pusht")))
     assert (latency.p50, latency.p95) == pytest.approx((seconds * 1e3, seconds * 1e3))
     assert next(clock) == 2 * (3 + measured)  # the warm-up included
 
@@ -175,7 +175,10 @@ def test_a_policy_for_each_agent(meet: EnvSpec) -> None:
     assert records[2].extra == pytest.approx(info["extra"])
     distances = [record.extra["distance"] for record in records]
     assert summary(records).extra == {"distance": pytest.approx(np.mean(distances))}
-    for policies, message in (({"0": team["0"]}, "policies for 0"), ({**team, "1": moving(8, 2, 0)}, "is .8,. for")):
+    for policies, message in (
+        ({"0": team["0"]}, "agents 0, 1; found policies for 0"),
+        ({**team, "1": moving(8, 2, 0)}, "is .8,. for"),
+    ):
         with pytest.raises(UsageError, match=message):
             rollout(policies, meet, [0], 1)
 

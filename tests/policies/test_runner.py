@@ -626,7 +626,7 @@ def test_a_team_acts_as_one(spy: Spy) -> None:
     assert not (noise[0] == noise[1]).any()
     with pytest.raises(RobodiffError, match=r"agent 1: the policy observes 'observation\.state'"):
         team.act({key: value for key, value in team_sees(8).items() if "agents.1" not in key})
-    with pytest.raises(UsageError, match="agents 1, and policies for 1, 2"):
+    with pytest.raises(UsageError, match="agents 1, and policies for 2, 1"):
         Team(team.runners, {"1": slice(0, 2)})
 
 
