@@ -13,6 +13,7 @@ from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
+from robodiff.data.naming import in_order
 from robodiff.data.recordings import DataConfig, open_path, resolve
 from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, parse
 from robodiff.errors import UsageError
@@ -160,7 +161,7 @@ def _agents(options: EvalOptions) -> list[str]:
         return []
     from robodiff.envs.spec import get_env_spec  # needs gymnasium
 
-    return sorted(get_env_spec(options.env).agents, key=lambda agent: (len(agent), agent))
+    return in_order(get_env_spec(options.env).agents)
 
 
 def _alone(members: Members) -> str:

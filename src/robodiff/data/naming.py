@@ -1,7 +1,8 @@
 """What arrays of a file are called here: by a layout or key map, by their own names, and of several agents."""
 
+import glob
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,15 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
+from robodiff.files import with_home
 
 AGENTS = "agents."
+AGENT = "{agent}"
+"""In a path the id of an agent: it names a file of each."""
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
-NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES)
+_COMMANDS = ("tcp_action",)  # RoboFactory's: the action again
+NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES, *_COMMANDS)
 """Last parts of names that no observation has, but where a key map says so."""
 
 
@@ -79,7 +84,7 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
     Raises:
         UsageError: no such agent.
     """
-    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
+    ids = agent_ids(sources)
     if agent is not None and agent not in ids:
         known = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
         raise UsageError(f"{source}: has no agent {agent!r}; {known}")
@@ -94,6 +99,27 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
                     name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
                 joined[name] = joined.get(name, ()) + made_of
     return joined
+
+
+def agent_ids(keys: Iterable[str]) -> list[str]:
+    """Return the ids of the agents whose keys there are, in order."""
+    return in_order({key.split(".")[1] for key in keys if key.startswith(AGENTS)})
+
+
+def agent_files(path: str) -> dict[str, str]:
+    """Return by agent, in order, the files that a path with ``{agent}`` in it names; none of another path."""
+    first, *others = with_home(path).split(AGENT)
+    if not others:
+        return {}
+    name = re.compile(re.escape(first) + r"([^\W_]+)" + r"\1".join(map(re.escape, others)))
+    files = glob.glob("*".join(map(glob.escape, [first, *others])))
+    by_agent = {match[1]: file for file in files if (match := name.fullmatch(file))}
+    return {agent: by_agent[agent] for agent in in_order(by_agent)}
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return ids of agents in the order in which a team has them: 2 before 10."""
+    return sorted(ids, key=lambda agent: (len(agent), agent))
 
 
 def _usual_name(name: str, kind: str | None) -> str | None:

@@ -26,7 +26,7 @@ from robodiff.data.episodes import (
     raise_faults,
     recorded_keys,
 )
-from robodiff.data.naming import NOT_SEEN, LayoutKey, Sources, find_key, of_agent
+from robodiff.data.naming import NOT_SEEN, LayoutKey, Sources, agent_ids, find_key, of_agent
 from robodiff.data.resample import CLOCK, at_one_rate, rate_of
 from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
@@ -218,6 +218,10 @@ class DataConfig(Document, ABC):
         return {
             name: (replace(key, file_key=file_key),) for name, (file_key, key) in keys.items() if file_key is not None
         }
+
+    def agents(self) -> list[str]:
+        """Return the ids of the agents that were recorded, in order; none where the keys name no agents."""
+        return agent_ids(self.sources(self.open([])))
 
     def rate(self, recording: Recording, clock: float | None = None) -> float:
         """Return the frames per second: what is given, what the file or a clock in it says, or what is usual."""

@@ -1,13 +1,12 @@
 """Which policies are evaluated: one that acts alone, or one for each agent of a team."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robodiff.data.provenance import Planning, read_trained_on
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
-from robodiff.evaluation.runs import config_file, nested, run_of, team_of
+from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file, nested, run_of
 from robodiff.files import standing
 
 ALONE = ""
@@ -33,7 +32,7 @@ def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[
         UsageError: two of one agent, or a run that kept no such policy.
     """
     if len(words) == 1:
-        found = {agent: str(run) for agent, run in team_of(Path(words[0])).items()} or {ALONE: words[0]}
+        found = {agent: str(run) for agent, run in agent_runs(Path(words[0])).items()} or {ALONE: words[0]}
     else:
         told = [_agent_of(word) for word in words]
         places = [*agents, *map(str, range(len(agents), len(words)))]
@@ -64,7 +63,7 @@ def folder_of(members: Members) -> tuple[Path, list[str]]:
     if [*members] == [ALONE]:
         return runs[0], names
     home, names = runs[0].parent, [*dict.fromkeys(names)]
-    if {*team_of(home).values()} != {*runs}:
+    if {*agent_runs(home).values()} != {*runs}:
         names = ["+".join(run.name for run in runs), *names]
     return home, names
 
@@ -79,8 +78,10 @@ def _agent_of(policy: str) -> str | None:
     """Return whose policy it is, as its run says; None where that is not known."""
     if (run := run_of(Path(policy))) is None:
         return None
-    agent, name = nested(read_yaml(config_file(run)), "data", "init_args", "agent"), run.resolve().name
-    return str(agent) if agent is not None else name.removeprefix("agent-") if re.match("agent-.", name) else None
+    name, agent = run.resolve().name, nested(read_yaml(config_file(run)), "data", "init_args", "agent")
+    if agent is None and name.startswith(AGENT_FOLDER):  # of a file of its own
+        agent = name.removeprefix(AGENT_FOLDER)
+    return None if agent is None else str(agent)
 
 
 def _kept(path: str, checkpoint: str) -> str:

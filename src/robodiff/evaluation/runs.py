@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from robodiff.data.naming import in_order
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
@@ -14,6 +15,8 @@ from robodiff.files import read_rows
 from robodiff.text import counted
 
 CONFIG_FILE = "config.yaml"
+AGENT_FOLDER = "agent-"
+"""How the names of the runs begin that a team's folder holds, one of each agent."""
 OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
 """Options of a model that say how it samples; the last where there is no number of steps."""
 NON_FINITE_FOLDER = "non_finite"
@@ -126,7 +129,7 @@ def read_run(folder: Path) -> Run:
         RobodiffError: one of its files is broken.
     """
     in_env, offline = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult))
-    if members := {agent: read_run(run) for agent, run in team_of(folder).items()}:
+    if members := {agent: read_run(run) for agent, run in agent_runs(folder).items()}:
         return Run(
             folder,
             "\n".join(f"# {run.name}\n{run.config}" for run in members.values()),
@@ -169,10 +172,14 @@ def config_file(folder: Path) -> Path:
     return folder / CONFIG_FILE
 
 
-def team_of(folder: Path) -> dict[str, Path]:
-    """Return the runs of a team, ``agent-<id>`` in its folder, in the order of their ids; empty where it is none."""
-    runs = {run.name.removeprefix("agent-"): run for run in folder.glob("agent-*") if (run / CONFIG_FILE).is_file()}
-    return dict(sorted(runs.items(), key=lambda each: (len(each[0]), each[0])))
+def agent_runs(team: Path) -> dict[str, Path]:
+    """Return by agent, in order, the runs in the folder of a team; none where it is the folder of one run."""
+    if (team / CONFIG_FILE).is_file():
+        return {}
+    runs = {
+        path.parent.name.removeprefix(AGENT_FOLDER): path.parent for path in team.glob(f"{AGENT_FOLDER}*/{CONFIG_FILE}")
+    }
+    return {agent: runs[agent] for agent in in_order(runs)}
 
 
 def run_of(policy: Path) -> Path | None:
