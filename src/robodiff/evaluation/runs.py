@@ -104,6 +104,10 @@ class Run:
                 return int(steps[values.index(value)]), measured, value
         return None
 
+    def parts(self, name: str = "") -> dict[str, "Run"]:
+        """Return what was trained, by what a page calls it: the run by that name, or those of a team's agents."""
+        return {f"{name} agent {agent}".strip(): run for agent, run in self.members.items()} or {name: self}
+
     @property
     def env(self) -> str | None:
         """The environment of the rollouts during training, which is where its policy is measured by default."""
