@@ -120,7 +120,7 @@ def _check_one(policy: DiffusionPolicy, spec: EnvSpec, view: Callable[[EnvSpec],
         if _acts_alike(policy, other) and _problem(policy, other) is None:
             unlike = f"the policy's actions are of another kind than those of the environment {seen.name}"
             raise UsageError(f"{(problem or unlike).splitlines()[0]}\nit fits {other.name.removeprefix('team:')}")
-    if problem is not None and spec.agents and not seen.name == spec.name:
+    if problem is not None and spec.agents and seen.name != spec.name:
         ids = ", ".join(spec.agents)
         raise UsageError(f"{problem.splitlines()[0]}\ngive a policy of each agent ({ids}), or one that acts for all")
     if problem is not None:
