@@ -134,7 +134,7 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
         trained=run.parts(),
         parts=parts,
         curves=figures.curves(
-            {part: each.curves for part, each in run.parts(run.name).items()},
+            {title: each.curves for title, each in run.parts().items()},
             measured.result.evaluated.success_reward if measured else None,
         ),
         offline=None if shown is None else _offline(shown.result, run, is_answer=shown is offline),
