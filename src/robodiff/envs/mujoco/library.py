@@ -1,0 +1,67 @@
+"""MuJoCo, and how it draws without a display: by EGL where there is one, else by OSMesa."""
+
+import ctypes
+import importlib
+import os
+import sys
+from functools import cache
+from typing import Any
+
+from robodiff.errors import RobodiffError, in_one_line
+
+mujoco: Any = importlib.import_module("mujoco")
+"""Any, for its stubs do not name what it takes over from its core."""
+
+DEVICE_PLATFORM = 0x313F
+"""EGL_PLATFORM_DEVICE_EXT."""
+REMEDY = "apt install libegl1 libgl1-mesa-dri (Debian's packages), or libosmesa6"
+
+
+@cache
+def prepare_drawing() -> None:
+    """Choose how to draw, before the first picture; where ``MUJOCO_GL`` is set, that has chosen already.
+
+    The library that is asked for by ``MUJOCO_GL`` must be there when MuJoCo is imported, and a renderer that was made
+    in vain spoils all others of the process: so EGL is tried first without MuJoCo.
+
+    Raises:
+        RobodiffError: this machine can draw by neither; it says what to install.
+    """
+    if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
+        return
+    name = "egl" if _has_egl() else "osmesa"
+    try:
+        context = importlib.import_module(f"mujoco.{name}").GLContext
+    except (ImportError, AttributeError):  # PyOpenGL: 'NoneType' object has no attribute 'glGetError'
+        raise RobodiffError(f"MuJoCo draws by EGL or OSMesa, and this machine has neither: {REMEDY}") from None
+    vars(importlib.import_module("mujoco.rendering.classic.gl_context"))["GLContext"] = context
+
+
+def _has_egl() -> bool:
+    """Tell whether EGL has a device that works; nothing stays in the process of one that has none."""
+    try:
+        egl = ctypes.CDLL("libEGL.so.1")
+        egl.eglGetProcAddress.restype = egl.eglGetPlatformDisplay.restype = ctypes.c_void_p
+        signature = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        query_devices = signature(egl.eglGetProcAddress(b"eglQueryDevicesEXT"))
+    except (OSError, AttributeError):
+        return False
+    devices, count = (ctypes.c_void_p * 16)(), ctypes.c_int(0)
+    query_devices(16, devices, ctypes.byref(count))
+    displays = [
+        egl.eglGetPlatformDisplay(DEVICE_PLATFORM, ctypes.c_void_p(each), None) for each in devices[: count.value]
+    ]
+    return any(each and egl.eglInitialize(ctypes.c_void_p(each), None, None) for each in displays)
+
+
+def make_renderer(model: Any, size: tuple[int, int]) -> Any:
+    """Return what draws a model in pictures of a size.
+
+    Raises:
+        RobodiffError: this machine cannot draw; it says what to install.
+    """
+    prepare_drawing()
+    try:
+        return mujoco.Renderer(model, *size)
+    except Exception as error:  # of MuJoCo, PyOpenGL or ctypes, by what is missing
+        raise RobodiffError(f"MuJoCo cannot draw on this machine ({in_one_line(error)}): {REMEDY}") from None
