@@ -55,6 +55,13 @@ def seen_by(policy: Policies, spec: EnvSpec) -> EnvSpec:
     return team_spec(spec.name) if spec.agents and not isinstance(policy, Mapping) else spec
 
 
+def check_agents(policies: Mapping[str, object], spec: EnvSpec) -> None:
+    """Raise ``UsageError`` unless there is a policy for each agent of an environment, by its id."""
+    if policies.keys() != spec.agents.keys():
+        has = f"has agents {', '.join(spec.agents)}" if spec.agents else "is for one policy alone"
+        raise UsageError(f"{spec.name} {has}; found policies for {', '.join(policies)}")
+
+
 def check_fit(policy: Policies, spec: EnvSpec) -> None:
     """Check that a policy, or each agent's one, observes and does what an environment says; past actions are known to
     the runner.
@@ -65,9 +72,7 @@ def check_fit(policy: Policies, spec: EnvSpec) -> None:
     if not isinstance(policy, Mapping):
         _check_one(policy, spec, lambda other: seen_by(policy, other))
         return
-    if policy.keys() != spec.agents.keys():
-        has = f"has agents {', '.join(spec.agents)}" if spec.agents else "is for one policy alone"
-        raise UsageError(f"{spec.name} {has}; found policies for {', '.join(policy)}")
+    check_agents(policy, spec)
     for agent, each in policy.items():
         try:
             _check_one(each, spec, lambda other, agent=agent: _of_agent(other, agent))

@@ -12,11 +12,19 @@ from robodiff.data.provenance import Planning
 from robodiff.envs.pool import Observation
 from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError, first_line, notice
-from robodiff.evaluation.actor import Policies, check_fit, make_runner, needed_keys, open_policies, seen_by
+from robodiff.evaluation.actor import (
+    Policies,
+    check_agents,
+    check_fit,
+    make_runner,
+    needed_keys,
+    open_policies,
+    seen_by,
+)
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.conditions import Evaluated
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.members import Members, planning_of
+from robodiff.evaluation.members import ALONE, Members, planning_of
 from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_result, write_result
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
@@ -87,6 +95,8 @@ def prepare(members: Members, config: EvalConfig) -> Prepared:
         UsageError: they do not fit each other.
     """
     spec = get_env_spec(config.env)
+    if ALONE not in members:
+        check_agents(members, spec)
     policies, sampled = open_policies(members, config)
     check_fit(policies, spec)
     spec = seen_by(policies, spec)
