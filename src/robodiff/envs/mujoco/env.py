@@ -33,7 +33,7 @@ def observed(task: Task, action_space: str, size: tuple[int, int]) -> dict[str, 
     keys |= {f"observation.images.{each.name}": _camera(each.name, size) for each in task.cameras}
     for index, mount in enumerate(task.mounts):
         prefix = f"agents.{index}." if len(task.mounts) > 1 else ""
-        for key, feature, read in _of_arm(len(mount.arm.home), action_space == "degrees"):
+        for key, feature, read in _of_arm(len(mount.arm.home), action_space == "degrees", names):
             keys[f"{prefix}observation.{key}"] = Observed(
                 feature, lambda world, read=read, index=index: read(world.arms[index])
             )
@@ -44,12 +44,17 @@ def observed(task: Task, action_space: str, size: tuple[int, int]) -> dict[str, 
     return keys
 
 
-def _of_arm(joints: int, degrees: bool) -> list[tuple[str, Feature, Callable[[Arm], Array]]]:
-    """Return an arm's own keys: its state as an action has it, and where its tool is, also as robomimic says it."""
+def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[str, Feature, Callable[[Arm], Array]]]:
+    """Return an arm's own keys.
+
+    They are its state as an action has it, where its tool is, also as robomimic says it, and the objects as they lie in
+    the frame of its tool.
+    """
     state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else None)
     return [
         ("state", state, (lambda arm: in_degrees(arm.state)) if degrees else (lambda arm: arm.state)),
         ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool)),
+        ("objects_from_tool", _vector(poses), _objects_from_tool),
         ("robot0_eef_pos", _vector(("x", "y", "z"), "m"), lambda arm: arm.tool.pos),
         ("robot0_eef_quat", _vector(("qx", "qy", "qz", "qw")), _quaternion),
         ("robot0_gripper_qpos", _vector(("left", "right"), "m"), lambda arm: arm.fingers_apart),
@@ -74,6 +79,11 @@ def _nine(pose: Pose) -> Array:
 
 def _poses(world: World, items: list[str]) -> Array:
     return np.concatenate([_nine(world.pose(item)) for item in items])
+
+
+def _objects_from_tool(arm: Arm) -> Array:
+    poses, tool = (arm.world.pose(item.name) for item in arm.world.scene.objects), arm.tool
+    return np.concatenate([_nine(pose.seen_from(tool)) for pose in poses])
 
 
 def _quaternion(arm: Arm) -> Array:

@@ -56,6 +56,13 @@ class Pose:
         """Return the place (3,) of a point that is given in its own frame."""
         return self.pos + self.matrix @ offset
 
+    def seen_from(self, frame: "Pose") -> "Pose":
+        """Return it in the frame of another one."""
+        quat, back = np.zeros(4), np.zeros(4)
+        mujoco.mju_negQuat(back, frame.quat)
+        mujoco.mju_mulQuat(quat, back, self.quat)
+        return Pose(frame.matrix.T @ (self.pos - frame.pos), quat)
+
     def moved(self, way: Array, turn: Array) -> "Pose":
         """Return it after a way (3,) m and a turn (3,) rad, an axis times an angle, of the world's frame."""
         quat = np.zeros(4)
