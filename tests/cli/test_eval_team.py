@@ -31,8 +31,8 @@ Run = Callable[..., tuple[int, str, str]]
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "extending" / "two_agents.py"))
 ENV = ("--env", "meet", "--episodes", 2, "--num_envs", 2)
 SMALL = ("--model.down_dims=[8,16]", "--model.n_groups=4", "--model.diffusion_step_embed_dim=8",
-         "--model.num_inference_steps=2", "--model.observation_keys=[observation.state]", "--trainer.max_steps=2", "--trainer.log_every_n_steps=1",
-         "--trainer.tensorboard=false", "--trainer.accelerator=cpu")  # fmt: skip
+         "--model.num_inference_steps=2", "--model.observation_keys=[observation.state]", "--trainer.max_steps=2",
+         "--trainer.log_every_n_steps=1", "--trainer.tensorboard=false", "--trainer.accelerator=cpu")  # fmt: skip
 
 
 class MeetEnv(EXAMPLE["MeetEnv"]):
