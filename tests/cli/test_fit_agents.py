@@ -46,6 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for agent, far in (("2", 1), ("10", 10)):
         walk = far * random.normal(size=(60, 3)).cumsum(0).astype(np.float32)
         arrays |= {f"agents.{agent}.observation.state": walk, f"agents.{agent}.action": walk + 1}
+        arrays[f"agents.{agent}.observation.objects_from_tool"] = walk[:, :2]
     arrays["observation.environment_state"] = random.normal(size=(60, 2)).astype(np.float32)
     return write_zarr(tmp_path_factory.mktemp("table") / "table.zarr", arrays)
 
@@ -84,7 +85,9 @@ def test_each_agent_has_a_whole_run(robodiff: Run, table: Path, team: Path) -> N
         config = read_run_config(runs[agent])
         assert (config.data.agent, config.data.source, config.trainer.max_steps) == (agent, str(table), STEPS)
         policy = load_policy(runs[agent])
-        assert policy.observation_keys == ["observation.state", "observation.environment_state"]
+        assert policy.observation_keys == [
+            f"observation.{key}" for key in ("state", "objects_from_tool", "environment_state")
+        ]
         assert 10 < (policy.normalizer.maps["action"].max.max() - policy.normalizer.maps["action"].min.min()) / far < 30
         assert (runs[agent] / "report.html").is_file()
     code, _, err = robodiff("fit", "--resume", team)
