@@ -135,6 +135,7 @@ def seeds_in_words(table: Mapping[str, Any], first: int) -> str:
 
     episodes, tried = len(table["seed"]), int(table["seed"][-1]) + 1 - first
     failures = {name: int(column.sum()) for name, column in table.items() if name not in ("seed", "success")}
-    failures[NO_SUCCESS] = tried - episodes - sum(failures.values())
-    reasons = f" ({in_numbers(failures)})" if tried > episodes else ""
+    if others := tried - episodes - sum(failures.values()):
+        failures[NO_SUCCESS] = others
+    reasons = f" ({in_numbers(failures)})" if failures else ""
     return f"{episodes} of {counted(tried, 'seed')}{reasons}"

@@ -102,11 +102,11 @@ def recorded_features(spec: EnvSpec, images: bool | Collection[str]) -> dict[str
 
 def in_numbers(failures: Mapping[str, int]) -> str:
     """Return how often what happened, such as ``collision 1, unreachable 2``."""
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(failures.items()) if count)
+    return ", ".join(f"{reason} {count}" for reason, count in failures.items())
 
 
 def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[Demonstration]:
-    failures: Counter[str] = Counter()
+    failures = Counter(dict.fromkeys(spec.failures, 0))
     try:
         for seed, arrays in attempts:
             if not isinstance(arrays, dict):
@@ -119,7 +119,7 @@ def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[De
                 action = arrays.pop(ACTION)
                 arrays |= {f"agents.{agent}.{ACTION}": action[:, share] for agent, share in spec.agents.items()}
             yield Demonstration(arrays, seed, failures)
-            failures = Counter()
+            failures = Counter(dict.fromkeys(spec.failures, 0))
             episodes -= 1
             if episodes == 0:
                 return

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import get_args
 
-from robodiff.data.episodes import ACTION, PAST_ACTION
+from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.documents import hints
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.envs.team import team_spec
@@ -20,6 +20,7 @@ from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.members import ALONE, Members
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
+from robodiff.text import listed
 
 Policies = DiffusionPolicy | Mapping[str, DiffusionPolicy]
 """One policy, or one of each agent by its id."""
@@ -114,22 +115,19 @@ def _of_agent(spec: EnvSpec, agent: str) -> EnvSpec:
 def _check_one(policy: DiffusionPolicy, spec: EnvSpec, view: Callable[[EnvSpec], EnvSpec]) -> None:
     """Check a policy against what it sees of an environment, ``view`` of it.
 
-    Of an environment with options it is also refused where its action's names and unit are those of another action
-    space.
+    Of an environment with options it is also refused where its numbers have other names: those of another action space,
+    or of another task's objects.
     """
     seen = view(spec)
-    problem = _problem(policy, seen)
-    if problem is None and _acts_alike(policy, seen):
+    if (problem := _problem(policy, seen)) is None:
         return
     for other in map(view, _other_options(policy, spec)):
-        if _acts_alike(policy, other) and _problem(policy, other) is None:
-            unlike = f"the policy's actions are of another kind than those of the environment {seen.name}"
-            raise UsageError(f"{(problem or unlike).splitlines()[0]}\nit fits {other.name.removeprefix('team:')}")
-    if problem is not None and spec.agents and seen.name != spec.name:
+        if _problem(policy, other) is None:
+            raise UsageError(f"{problem.splitlines()[0]}\nit fits {other.name.removeprefix('team:')}")
+    if spec.agents and seen.name != spec.name:
         ids = ", ".join(spec.agents)
         raise UsageError(f"{problem.splitlines()[0]}\ngive a policy of each agent ({ids}), or one that acts for all")
-    if problem is not None:
-        raise UsageError(problem)
+    raise UsageError(problem)
 
 
 def _problem(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
@@ -142,15 +140,27 @@ def _problem(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
         return str(error)
     rate = 1 / policy.timing.spacing
     if abs(rate - spec.fps) <= 1e-6:
-        return None
+        return _other_names(policy, spec)
     return f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"
 
 
-def _acts_alike(policy: DiffusionPolicy, spec: EnvSpec) -> bool:
-    """Tell whether the numbers of an action have the same names and unit on both sides, where both say names."""
-    first, second = ((each.unit, [name.rpartition(".")[2] for name in each.names or ()])
-                     for each in (policy.features[ACTION], spec.features[ACTION]))  # fmt: skip
-    return first == second or not (first[1] and second[1])
+def _other_names(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
+    """Return in words where the numbers of a key have other names on both sides; None where they have the same.
+
+    Only of an environment with options: what others call theirs is no matter of what they are.
+    """
+    if spec.configure is None:
+        return None
+    for key, feature in policy.features.items():
+        own, other = (_names(key, each) for each in (feature, spec.features.get(key, feature)))
+        if own and other and own != other:
+            return f"{key} is {listed(own, 4)} for the policy and {listed(other, 4)} in the environment {spec.name}"
+    return None
+
+
+def _names(key: str, feature: Feature) -> list[str]:
+    """Return the names of a key's numbers; those of an action without the agent's id, which not all recordings have."""
+    return [name.rpartition(".")[2] if key == ACTION else name for name in feature.names or ()]
 
 
 def _other_options(policy: DiffusionPolicy, spec: EnvSpec) -> Iterator[EnvSpec]:
