@@ -50,7 +50,7 @@ def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[st
     They are its state as an action has it, where its tool is, also as robomimic says it, and the objects as they lie in
     the frame of its tool.
     """
-    state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else None)
+    state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else "rad")
     return [
         ("state", state, (lambda arm: in_degrees(arm.state)) if degrees else (lambda arm: arm.state)),
         ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool)),
