@@ -167,7 +167,7 @@ def test_two_teams_on_one_page(robodiff: Run, team: Path, tmp_path: Path) -> Non
     [
         (["team"], (), "measured for each agent by itself\ngive --env ENV to measure the team, or one of its"),
         (["team"], ("--env", "pusht"), "pusht is for one policy alone; found policies for 0, 1"),
-        (["team"], ("--env", "meet?action_space=places"), "agent 0: the policy's actions are of another kind than"),
+        (["team"], ("--env", "meet?action_space=places"), "agent 0: action is dx, dy for the policy and x, y in the"),
         (["team"], ("--env", "meet?action_space=places"), "\nit fits meet\n"),
         (["team"], (*ENV, "--checkpoint", "epoch-0300"), "agent-0; it has best, last"),
         (["team/agent-0"], ENV, "environment team:meet\ngive a policy of each agent (0, 1), or one that acts for all"),

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +152,10 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     recording |= {option: parse(text or "", Any) for option, text in dotted.items()}
     if recording and options.data is None:
         raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
+    if options.env is not None:
+        from robodiff.envs.spec import get_env_spec  # needs gymnasium
+
+        options = replace(options, env=get_env_spec(options.env).name)  # of several spellings one
     return options, {name.removeprefix("data."): value for name, value in recording.items()}
 
 

@@ -102,7 +102,7 @@ def recorded_features(spec: EnvSpec, images: bool | Collection[str]) -> dict[str
 
 def in_numbers(failures: Mapping[str, int]) -> str:
     """Return how often what happened, such as ``collision 1, unreachable 2``."""
-    return ", ".join(f"{reason} {count}" for reason, count in failures.items())
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(failures.items()))
 
 
 def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[Demonstration]:
