@@ -33,11 +33,13 @@ BUILTIN: dict[str, dict[str, str]] = {
         "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
     },
     "data": {
-        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",  # first: a recording.yaml says what a folder is
+        "AgentFilesConfig": "robodiff.data.formats.agents:FORMAT",  # first: by the path alone
+        "MappedConfig": "robodiff.data.formats.mapped:FORMAT",  # before others: recording.yaml tells what a folder is
         "ZarrConfig": "robodiff.data.formats.zarr:FORMAT",
         "LeRobotConfig": "robodiff.data.formats.lerobot:FORMAT",
         "RobomimicConfig": "robodiff.data.formats.robomimic:FORMAT",
         "AlohaConfig": "robodiff.data.formats.aloha:FORMAT",
+        "MycobotConfig": "robodiff.data.formats.mycobot:FORMAT",
         "ManiSkillConfig": "robodiff.data.formats.maniskill:FORMAT",
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",

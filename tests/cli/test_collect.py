@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import use_env
 
 from robodiff import registry
 from robodiff.data.episodes import Episodes
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.recordings import open_path
+from robodiff.documents import Document
 from robodiff.envs.collect import collect
 from robodiff.envs.pusht.expert import observations
 from robodiff.envs.pusht.layout import DEMONSTRATIONS
@@ -82,9 +85,68 @@ def test_an_environment_of_a_plugin_with_agents(robodiff: Run, tmp_path: Path, m
         }  # fmt: skip
 
 
-def test_help_has_the_options_of_the_expert(robodiff: Run) -> None:
+def test_help_has_the_options_of_the_environment_and_of_its_expert(robodiff: Run) -> None:
     assert "--corrections" not in robodiff("collect", "--help")[1]
     assert "--corrections (float >= 0 and <= 1" in robodiff("collect", "pusht", "--help")[1]
+    for option in ("--noise", "--action_space", "--size", "--cameras"):
+        assert option in robodiff("collect", "lift_cube", "--help")[1]
+
+
+def test_options_of_an_environment_and_cameras_of_agents(robodiff: Run, tmp_path: Path) -> None:
+    out = tmp_path / "team.zarr"
+    command = ("collect", "LiftBarrier-rf?size=24x32", "--out", out, "--action_space", "degrees", "--cameras", "head")
+    assert robodiff(*command, "--episodes", 1)[0] == 0
+    again = ("collect", "lift_barrier?size=24x32&action_space=degrees", "--out", out, "--cameras", "head")
+    assert "has 1 episode already; going on" in robodiff(*again, "--episodes", 2)[1]
+    assert robodiff(*again, "--episodes", 3, "--noise", 0.01)[0] == 1  # recorded otherwise
+    team = open_path(str(out), agent="each").read()
+    cameras = {key: feature.shape for key, feature in team.features.items() if feature.kind == "image"}
+    assert cameras == {f"agents.{agent}.observation.images.head": (3, 24, 32) for agent in (0, 1)}
+    assert (team.features["agents.1.action"].names or ())[::7] == ("joint1", "gripper")
+    assert team.features["agents.1.action"].unit == "deg"
+    code, _, err = robodiff(*again[:-1], "agentvieww", "--episodes", 1)
+    assert (code, "Did you mean 'agentview'?" in err) == (2, True), err
+
+
+class ClumsyExpert:
+    """Fails on all seeds but those that it knows, each time for another reason."""
+
+    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, np.ndarray] | str | None:
+        arrays = {"observation.state": np.ones((3, 2), np.float32), "action": np.ones((3, 2), np.float32)}
+        return {1: "unreachable", 2: "collision", 3: "unreachable", 5: None, 6: "unreachable"}.get(seed, arrays)
+
+
+def test_failures_are_told_by_their_reasons_and_kept(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_env(monkeypatch, replace(SPEC, name="clumsy", expert=ClumsyExpert, expert_options=Document))
+    command = ("collect", "clumsy", "--out", tmp_path / "d.zarr", "--episodes")
+    assert "the expert succeeded on 1 of 1 seed\n" in robodiff(*command, 1)[1]
+    assert "succeeded on 2 of 5 seeds (collision 1, unreachable 2)\n" in robodiff(*command, 2)[1]
+    out = robodiff(*command, 4)[1]
+    assert "succeeded on 4 of 9 seeds (collision 1, no success 1, unreachable 3)\n" in out
+    table = read(tmp_path / "d.zarr").table
+    assert table == {
+        "seed": [0, 4, 7, 8], "success": [True] * 4, "unreachable": [0, 2, 1, 0], "collision": [0, 1, 0, 0]
+    }  # fmt: skip
+
+
+def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> None:
+    command = ("collect", "stack_cube_mycobot?size=24x32", "--episodes", 2, "--format", "mycobot", "--out")
+    for name in ("one", "two"):
+        code, out, err = robodiff(*command, tmp_path / name)
+        assert (code, "2 demonstrations" in out, "no place for action, " in err) == (0, True, True), err
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["one", "two"]
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert {str(path.parent) for path in files} >= {
+        "episode_20000101_000000_000", "episode_20000101_000000_001/frame_dir"
+    }  # fmt: skip
+    for path in files:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+    code, _, err = robodiff(*command, tmp_path / "one")
+    assert (code, "exists already" in err) == (2, True)
+    code, _, err = robodiff("collect", "lift_cube", *command[2:], tmp_path / "three")
+    assert (code, "needs observation.state of six joint angles" in err) == (2, True), err
 
 
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
@@ -137,7 +199,7 @@ def test_what_others_wrote_is_not_touched(robodiff: Run, tmp_path: Path) -> None
     (others / "notes.txt").write_text("mine")
     (others / "movie.partial").write_text("half")
     code, _, err = robodiff("collect", "pusht", "--episodes", 1, "--out", others)
-    assert (code, "holds something that robodiff did not write" in err) == (1, True), err
+    assert (code, "holds something that robodiff did not record" in err) == (1, True), err
     assert robodiff("collect", "pusht", "--episodes", 1, "--out", tmp_path / "stuff.zip")[0] == 0
     assert sorted(path.name for path in others.iterdir()) == ["movie.partial", "notes.txt"]
     whole = tmp_path / "whole.zarr"

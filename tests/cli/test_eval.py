@@ -9,6 +9,7 @@ import pytest
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.cli.eval import EvalOptions, default_folder
+from robodiff.evaluation.members import find_members
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -50,8 +51,8 @@ def test_each_evaluation_has_a_folder_of_its_own(policy: str, options: dict, fol
         (tmp_path / "run" / name).mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").touch()
     recording = options.pop("recording", {})
-    given = EvalOptions(policy=str(tmp_path / policy), **options)
-    assert default_folder(given.policy, given, recording) == tmp_path / "run" / "eval" / folder
+    given = EvalOptions(policies=[str(tmp_path / policy)], **options)
+    assert default_folder(find_members(given.policies), given, recording) == tmp_path / "run" / "eval" / folder
 
 
 @pytest.mark.usefixtures("quick")

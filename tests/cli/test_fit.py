@@ -98,11 +98,13 @@ def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording
                             "--trainer.early_stopping_patience", 2)  # fmt: skip
     assert code == 0, err
     assert [row["epoch"] for row in rows(run) if row["val/loss"]] == ["0", "1", "2"]
+    assert "has finished its" in robodiff("fit", "--resume", run)[2]
 
 
 FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4)
 KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
 ROBOMIMIC = ["transformer_hybrid_image"]
+OF_AGENTS = ["robofactory", "tabletop_state"]  # see test_fit_agents.py
 
 
 def small(preset: str) -> tuple[object, ...]:
@@ -134,7 +136,7 @@ def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, reco
     assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("preset", [p for p in presets() if p not in [*KEYPOINTS, *ROBOMIMIC, "generic"]])
+@pytest.mark.parametrize("preset", [p for p in presets() if p not in [*KEYPOINTS, *ROBOMIMIC, *OF_AGENTS, "generic"]])
 @pytest.mark.slow
 def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)

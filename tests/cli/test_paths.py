@@ -65,7 +65,7 @@ def test_paths_that_no_system_takes(
         (FitOptions, ["--config=~/x.yaml"], "config", "HOME/x.yaml"),
         (DemoOptions, ["--run=~/"], "run", "HOME/"),
         (CollectOptions, ["pusht", "--episodes=1", "--out=~/x.zarr"], "out", "HOME/x.zarr"),
-        (EvalOptions, ["~/run", "--out=~/x"], "policy", "HOME/run"),
+        (EvalOptions, ["~/run", "--out=~/x"], "policies", ["HOME/run"]),
         (EvalOptions, ["~/run", "--out=~/x"], "out", "HOME/x"),
         (EvalOptions, ["~/run", "--env=pusht", "--against=~/x"], "against", "HOME/x"),
         (ReportOptions, ["~/a", "~/b", "c~"], "runs", ["HOME/a", "HOME/b", "c~"]),

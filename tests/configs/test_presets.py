@@ -76,18 +76,29 @@ TRANSFORMER = {
     "rollout": {"every_n_epochs": 10},
 }  # fmt: skip
 
+# The description of RoboFactory's policy.
+ROBOFACTORY = {
+    "model": {**WINDOW, "vision_backbone": "resnet18", "pretrained_backbone_weights": "ResNet18_Weights.IMAGENET1K_V1",
+              "optimizer_type": "adam", "learning_rate": 1e-4},
+    "data": {"train_batch_size": 64},
+    "trainer": {"max_epochs": 300, "check_val_every_n_epoch": 10, "early_stopping_patience": None,
+                "keep_every_n_epochs": 150},
+    "rollout": {"env": None},
+}  # fmt: skip
+
 PRESETS = {"pusht_basic": BASIC, "pusht_fast": FAST, "pusht_cpu": CPU, "pusht_multigpu": MULTIGPU, "aloha": ALOHA,
-           "transformer_hybrid_image": TRANSFORMER}  # fmt: skip
+           "transformer_hybrid_image": TRANSFORMER, "robofactory": ROBOFACTORY}  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_the_values_of_what_they_stand_for(
     robodiff: Callable[..., tuple[int, str, str]], preset: str
 ) -> None:
-    code, printed, err = robodiff("fit", "--config", preset, "--print_config")
+    data = ("--data", "builtin:pusht") if preset == "robofactory" else ()
+    code, printed, err = robodiff("fit", "--config", preset, *data, "--print_config")
     assert code == 0, err
     loaded: dict[str, Any] = yaml.safe_load(printed)
-    assert loaded["seed_everything"] == 42
+    assert loaded["seed_everything"] == (100 if preset == "robofactory" else 42)
     for part, wanted in PRESETS[preset].items():
         values = loaded[part].get("init_args", loaded[part])
         assert {name: values[name] for name in wanted} == wanted

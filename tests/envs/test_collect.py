@@ -129,10 +129,12 @@ class FailingExpert:
     def __init__(self, failing: Collection[int]) -> None:
         self.failing = failing
 
-    def demonstrate(self, seed: int, keys: Any) -> dict[str, np.ndarray] | None:
+    def demonstrate(self, seed: int, keys: Any) -> dict[str, np.ndarray] | str | None:
         if seed == 1000:
             raise IndexError("no push")
-        return None if seed in self.failing else {"action": np.zeros((1, 2), np.float32)}
+        if seed in self.failing:
+            return "collision" if seed % 2 else None
+        return {"action": np.zeros((1, 2), np.float32)}
 
 
 def use_failing_expert(monkeypatch: pytest.MonkeyPatch, name: str, failing: Collection[int]) -> None:
@@ -143,13 +145,13 @@ def use_failing_expert(monkeypatch: pytest.MonkeyPatch, name: str, failing: Coll
 def test_failures_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     use_failing_expert(monkeypatch, "sometimes", {0, 2, 3})  # no process but this one knows it
     found = [(episode.seed, episode.failures) for episode in collect("sometimes", 3, workers=workers)]
-    assert found == [(1, 1), (4, 2), (5, 0)]
+    assert found == [(1, {"no success": 1}), (4, {"no success": 1, "collision": 1}), (5, {})]
     assert isinstance(next(collect("sometimes", 1)), Demonstration)
 
 
 def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypatch: pytest.MonkeyPatch) -> None:
     use_failing_expert(monkeypatch, "never", range(1000))
-    with pytest.raises(RobodiffError, match="failed on 100 seeds in a row"):
+    with pytest.raises(RobodiffError, match=r"failed on 100 seeds in a row, up to 99 \(collision 50, no success 50\)"):
         next(collect("never", 1))
     with pytest.raises(RobodiffError, match=r"expert of never failed at seed 1000: IndexError: no push"):
         next(collect("never", 1, seed=1000))
@@ -163,6 +165,7 @@ def test_an_expert_that_always_fails_is_an_error_and_no_endless_search(monkeypat
         ({"corrections": float("nan")}, "corrections: expected float"),
         ({"correction": 0.5}, "Did you mean 'corrections'"),
         ({"env": "two_agents", "images": True}, "has no images"),
+        ({"images": ["imag"]}, "pusht has no camera 'imag'; it has image. Did you mean 'image'"),
     ],
 )
 def test_bad_requests_are_refused_at_once(plugin: Path, arguments: dict[str, Any], message: str) -> None:

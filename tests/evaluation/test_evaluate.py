@@ -13,6 +13,7 @@ from robodiff.data.formats.lerobot.video import encode_video
 from robodiff.envs.spec import get_env_spec
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
+from robodiff.evaluation.members import find_members
 from robodiff.evaluation.results import EnvResult, read_result
 from robodiff.evaluation.rollout import rollout
 from robodiff.evaluation.runs import read_curves
@@ -38,7 +39,8 @@ def test_metrics_and_videos(robodiff: Run, saved: Path, tmp_path: Path) -> None:
     folder = saved / "eval" / "pusht-seed7-n2"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"success_rate", "success_rate_ci95", "mean_max_reward", "mean_episode_length", "episodes",
-                            "non_finite_actions", "out_of_range", "latency_ms", "extra", "evaluated"}  # fmt: skip
+                            "non_finite_actions", "out_of_range", "policy_collisions", "latency_ms", "extra",
+                            "evaluated", "demonstrations"}  # fmt: skip
     assert [e["seed"] for e in metrics["episodes"]] == [7, 8]
     assert metrics["success_rate"] == np.mean([e["success"] for e in metrics["episodes"]])
     assert metrics["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in metrics["episodes"]]))
@@ -145,7 +147,7 @@ def test_episodes_are_those_of_the_first_version(tmp_path: Path) -> None:
     run = Path(__file__).parents[1] / "fixtures" / "run_0_1_0"
     before = read_result(run / "eval" / "pusht-seed100000-n2", EnvResult)
     config = EvalConfig(env="pusht", episodes=1, seed=100_001, num_envs=2, videos=0)
-    result = evaluate(run, tmp_path, config)
+    result = evaluate(find_members([str(run)]), tmp_path, config)
     assert result.evaluated.policy == before.evaluated.policy
     (episode,), expected = result.episodes, before.episodes[1]
     assert (episode.seed, episode.length, episode.success) == (expected.seed, expected.length, expected.success)

@@ -23,7 +23,7 @@ from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.runner import PolicyRunner
+from robodiff.policies.runner import PolicyRunner, Team
 
 Make = Callable[..., DiffusionPolicy]
 
@@ -114,7 +114,7 @@ def test_a_policy_without_a_finite_action_does_nothing(small_policy: Make) -> No
     (record,) = rollout(policy, spec, [7], 1)
     assert (record.length, record.max_reward, record.success) == (0, 0.0, False)
     assert "all that was observed is finite" in str(record.non_finite)
-    assert chunk_latency(policy, observation_of(spec), chunks=2).p50 > 0
+    assert chunk_latency(PolicyRunner(policy), observation_of(spec), chunks=2).p50 > 0
 
 
 def test_the_maximum_reward_is_one_that_was_given() -> None:
@@ -131,7 +131,7 @@ def test_a_slow_policy_is_not_waited_for(
 ) -> None:
     clock = itertools.count()
     monkeypatch.setattr("robodiff.evaluation.chunks.time", Mock(perf_counter=lambda: next(clock) * seconds))
-    latency = chunk_latency(small_policy(**FLOW), observation_of(get_env_spec("pusht")))
+    latency = chunk_latency(PolicyRunner(small_policy(**FLOW)), observation_of(get_env_spec("pusht")))
     assert (latency.p50, latency.p95) == pytest.approx((seconds * 1e3, seconds * 1e3))
     assert next(clock) == 2 * (3 + measured)  # the warm-up included
 
@@ -166,18 +166,19 @@ def test_a_policy_for_each_agent(meet: EnvSpec) -> None:
     assert plain(rollout(team, meet, [3, 1], num_envs=2)) == plain([records[3], records[1]])
     environment = meet.make(list(meet.features))
     observation, _ = environment.reset(seed=2)
-    runners = [PolicyRunner(policy, rows=2) for policy in team.values()]
-    for runner in runners:
-        runner.reset(seeds=[2, 2])
+    runner = Team({agent: PolicyRunner(policy, rows=2) for agent, policy in team.items()}, meet.agents)
+    runner.reset(seeds=[2, 2])
     for expected in records[2].actions:
-        states = (np.stack([observation[f"agents.{agent}.observation.state"]] * 2) for agent in team)
-        parts = [runner.act({"observation.state": s})[0] for runner, s in zip(runners, states, strict=True)]
-        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
+        batch = {key: np.stack([value] * 2) for key, value in observation.items()}
+        np.testing.assert_allclose(runner.act(batch)[0], expected, atol=1e-5)
         observation, *_, info = environment.step(expected)
     assert records[2].extra == pytest.approx(info["extra"])
     distances = [record.extra["distance"] for record in records]
     assert summary(records).extra == {"distance": pytest.approx(np.mean(distances))}
-    for policies, message in (({"0": team["0"]}, "policies for 0"), ({**team, "1": moving(8, 2, 0)}, "is .8,. for")):
+    for policies, message in (
+        ({"0": team["0"]}, "agents 0, 1; found policies for 0"),
+        ({**team, "1": moving(8, 2, 0)}, "is .8,. for"),
+    ):
         with pytest.raises(UsageError, match=message):
             rollout(policies, meet, [0], 1)
 

@@ -37,14 +37,14 @@ def killed_while_collecting(place: Place) -> Seen:
     return seen
 
 
-@fault("kill -9 after 100, 113, 126, ... changes of a file, again and again until all is recorded",
+@fault("kill -9 after 100, 103, 106, ... changes of a file, again and again until all is recorded",
        "every whole episode; the recording that a process that is never killed makes")  # fmt: skip
 def killed_again_and_again_while_recording(place: Place) -> Seen:
     """killed again and again while episodes are written."""
     record(place.folder / "WHOLE")
     killed: list[Seen] = []
     had = 0
-    while (seen := run(partial(record, place.out), trouble=killed_at(100 + 13 * len(killed), place.out))).code != 0:
+    while (seen := run(partial(record, place.out), trouble=killed_at(100 + 3 * len(killed), place.out))).code != 0:
         killed.append(seen.killed())
         assert len(read_zarr(place.out)) >= had
         had = len(read_zarr(place.out))
@@ -65,9 +65,9 @@ def recorded(path: Path) -> int:
 
 
 def record(path: Path) -> None:
-    """Go on with a recording until it has 10 episodes, each of which depends on its number alone."""
+    """Go on with a recording until it has 60 episodes, each of which depends on its number alone."""
     writer = ZarrWriter(path, fps=10.0)
-    for episode in range(writer.episodes, 10):
+    for episode in range(writer.episodes, 60):
         values = np.random.default_rng(episode).normal(size=(20 + episode, 2)).astype(np.float32)
         writer.append({"observation.state": values, "action": values + 1}, seed=episode)
     writer.close()

@@ -621,10 +621,12 @@ def test_a_team_acts_as_one(spy: Spy) -> None:
     assert team.act(team_sees(6)).tolist() == [2, 205, 2, 105]
     team.reset(seeds=[4])
     assert team.act(team_sees(7)).tolist() == [1, 207, 1, 107]
-    np.testing.assert_array_equal(spy.asked[-1]["noise"], draw_noise(spy.noise_shape(1), 4, 0))
+    noise = [asked["noise"] for asked in spy.asked[-2:]]  # of agent 2, whose part is first, that of a single policy
+    np.testing.assert_array_equal(noise[0], draw_noise(spy.noise_shape(1), 4, 0))
+    assert not (noise[0] == noise[1]).any()
     with pytest.raises(RobodiffError, match=r"agent 1: the policy observes 'observation\.state'"):
         team.act({key: value for key, value in team_sees(8).items() if "agents.1" not in key})
-    with pytest.raises(UsageError, match="agents 1, and policies for 1, 2"):
+    with pytest.raises(UsageError, match="agents 1, and policies for 2, 1"):
         Team(team.runners, {"1": slice(0, 2)})
 
 

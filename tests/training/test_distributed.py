@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import load_file
 from tests.faults.catalogue import SMALL
 
@@ -75,3 +77,21 @@ def test_torchrun(recording: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("robodiff fit: error: nowhere.zarr: no such file or folder") == 1  # and not by each
     assert "robodiff/cli/main.py" not in done.stderr  # torchrun has a traceback of its own
+
+
+def test_all_processes_train_one_agent_after_another(robodiff_process: Process, tmp_path: Path) -> None:
+    random, group = np.random.default_rng(0), zarr.open_group(tmp_path / "pair.zarr", mode="w")
+    for key in ("agents.0.observation.state", "agents.0.action", "agents.1.observation.state", "agents.1.action"):
+        group.create_array(f"data/{key}", data=random.normal(size=(60, 2)).cumsum(0).astype(np.float32))
+    group.create_array("meta/episode_ends", data=np.array([20, 40, 60]))
+    fit = ("fit", *SMALL, *TWO, "--data", tmp_path / "pair.zarr", "--model.observation_keys", "[observation.state]",
+           "--all_agents", "--trainer.max_steps", 2, "--run")  # fmt: skip
+    for done in (torchrun(*fit, tmp_path / "torchrun"), robodiff_process(*fit, tmp_path / "own")):
+        assert done.returncode == 0, done.stderr
+        for line in ("run: ", "report: ", "policy: observes"):
+            assert done.stdout.count(line) == 2, done.stdout
+    for agent in ("agent-0", "agent-1"):
+        torchruns, own = (
+            load_file(tmp_path / team / agent / "policy-last" / "model.safetensors") for team in ("torchrun", "own")
+        )
+        assert all(value.equal(own[name]) for name, value in torchruns.items())

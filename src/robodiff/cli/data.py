@@ -14,6 +14,9 @@ from rich.text import Text
 from robodiff.cli.options import Options, read_options, read_value
 from robodiff.data.check import examine, findings_in, in_kinds
 from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.data.formats.convert import convert as write
+from robodiff.data.formats.convert import format_of
+from robodiff.data.naming import AGENT_FILES, EACH
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
 from robodiff.documents import AtLeast, FilePath, hints
@@ -85,19 +88,27 @@ class ViewOptions(InfoOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(InfoOptions):
-    """Write a recording in another format: as a zarr group, as an HDF5 file of robomimic, or as a LeRobot v3.0 data
-    set. The name of OUT tells which. Options of the recording's format may follow, as for robodiff data info.
+    """Write a recording in another format: as a zarr group, as an HDF5 file of robomimic, as a LeRobot v3.0 data set,
+    or as myCobot's episode folders. The name of OUT tells which, or --format does. With {agent} in it, a file is
+    written for each of several agents; with {agent} in PATH, such files are one recording. Options of the recording's
+    format may follow, as for robodiff data info.
 
     Examples:
       robodiff data convert demos.zarr demos_lerobot
       robodiff data convert demos_lerobot demos_again.zarr.zip
-      robodiff data convert demos.hdf5 demos_from_robomimic.zarr
+      robodiff data convert demos.h5 'LiftBarrier-rf_Agent{agent}_150.zarr'
+      robodiff data convert 'LiftBarrier-rf_Agent{agent}_150.zarr' team.zarr
     """
 
     positional: ClassVar[tuple[str, ...]] = ("path", "out")
 
     out: FilePath
-    """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder."""
+    """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder. RoboFactory's keys are in a name
+    that ends as theirs do, in _Agent0_150.zarr."""
+    format: str | None = None
+    """The format, such as zarr or mycobot, whatever OUT is called."""
+    out_layout: Literal["robofactory", "img"] | None = None
+    """What zarr's keys are called: as RoboFactory's head_camera, state, action, or as img, state, action."""
     images: Literal["av1", "h264", "png"] | None = None
     """How LeRobot's format stores images; av1 when not given. png loses nothing."""
 
@@ -173,16 +184,25 @@ def view(options: ViewOptions, source: DataConfig) -> None:
 
 def convert(options: ConvertOptions, source: DataConfig) -> None:
     """Read, write in another format."""
-    from robodiff.data.formats.convert import convert as write
-
-    episodes, out, console = source.read_chosen(), Path(options.out), Console()
-    with bar(console, "episodes", len(episodes)) as advance:
-        lost = write(episodes, out, advance, images=options.images)
-    if episodes.unread:
-        notice(f"{episodes.source} also holds {listed(episodes.unread)}; not read, and left out")
-    if lost:
-        notice(f"{out} has no place for {', '.join(lost)}; left out")
-    say(console, f"{_size(episodes)}\nwritten: {out}")
+    form = format_of(Path(options.out), options.format)
+    agents = source.agents() if AGENT_FILES in options.out else [source.agent or (EACH if form.keeps_agents else None)]
+    if not agents:
+        raise UsageError(f"{options.path}: its keys name no agents; leave {AGENT_FILES} out of {options.out}")
+    outs = {agent: Path(options.out.replace(AGENT_FILES, agent or "")) for agent in agents}
+    if taken := [out for out in outs.values() if out.exists()]:
+        raise UsageError(f"{taken[0]}: exists already; choose another path")
+    console, unread = Console(), list[set[str]]()
+    for agent, out in outs.items():
+        episodes = dataclasses.replace(source, agent=agent).read_chosen()
+        with bar(console, "episodes", len(episodes)) as advance:
+            options_given = {"images": options.images, "out_layout": options.out_layout}
+            lost = write(episodes, out, advance, options.format, **options_given)
+        unread.append({*episodes.unread})
+        if lost:
+            notice(f"{out} has no place for {', '.join(lost)}; left out")
+        say(console, f"{_size(episodes)}\nwritten: {out}")
+    if nowhere := set.intersection(*unread):
+        notice(f"{options.path} also holds {listed(sorted(nowhere))}; not read, and left out")
 
 
 ACTIONS: dict[str, tuple[type[InfoOptions], Callable[[Any, DataConfig], None]]] = {

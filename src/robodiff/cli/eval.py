@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +13,14 @@ from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
+from robodiff.data.naming import in_order
 from robodiff.data.recordings import DataConfig, open_path, resolve
-from robodiff.documents import Above, AtLeast, Between, FilePath, parse
+from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, parse
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
 from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
 from robodiff.evaluation.config import EvalConfig, OfflineConfig
+from robodiff.evaluation.members import ALONE, BEST, Members, find_members, folder_of
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
 from robodiff.evaluation.runs import Evaluation, config_file, run_of
@@ -44,13 +46,17 @@ class EvalOptions(Options):
       robodiff eval runs/second --env pusht --against runs/first
       robodiff eval runs/second --against runs/first
       robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
+      robodiff eval runs/first --env pusht --checkpoint epoch-0300
+      robodiff eval runs/team --env lift_barrier
+      robodiff eval runs/team/agent-0 runs/other/agent-1 --env lift_barrier
     """
 
-    positional = ("policy",)
+    positional = ("policies",)
     further = "data."
 
-    policy: FilePath
-    """A run, a policy's folder, or a repository of the Hugging Face hub."""
+    policies: Annotated[list[FilePath], NotEmpty()]
+    """A run, a policy's folder, or a repository of the Hugging Face hub. For a team the folder that holds the runs of
+    its agents, or a policy of each: whose it is its run says, else their order does."""
     env: str | None = None
     """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
     episodes."""
@@ -84,10 +90,12 @@ class EvalOptions(Options):
     """Branch, tag or commit on the hub."""
     windows: Annotated[int, AtLeast(1)] | None = None
     """Without --env: how many windows, evenly spread, are measured; 2000 when not given."""
+    checkpoint: str = BEST
+    """Which policy of a run: best, last, or one that it kept, such as epoch-0300."""
     accept_changed_data: bool = False
     """Without --env: measure although the run's recording has changed since, on episodes it was never trained on."""
     out: FilePath | None = None
-    """Folder to write to; inside the run when not given."""
+    """Folder to write to; when not given inside the run, or in the folder of a team's runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +110,12 @@ class EvalOptions(Options):
             raise UsageError("--accept_changed_data is for the run's own recording; leave it out, or --env and --data")
 
     @property
+    def name(self) -> str:
+        """What they are called."""
+        checkpoint = "" if self.checkpoint == BEST else f" at {self.checkpoint}"
+        return " ".join(self.policies) + checkpoint
+
+    @property
     def config(self) -> EvalConfig | OfflineConfig:
         """What of it says how to measure."""
         kind = OfflineConfig if self.env is None else EvalConfig
@@ -112,14 +126,15 @@ class EvalOptions(Options):
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(arguments)
-    out = Path(options.out) if options.out else default_folder(options.policy, options, recording)
-    if (run := run_of(Path(options.policy))) is not None:
+    for run in filter(None, (run_of(Path(word)) for word in options.policies)):
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
+    members = find_members(options.policies, options.checkpoint, _agents(options))
+    out = Path(options.out) if options.out else default_folder(members, options, recording)
     console = Console()
     if isinstance(config := options.config, EvalConfig):
-        _run_in_env(options, config, out, console)
+        _run_in_env(members, options, config, out, console)
     else:
-        _run_offline(options, config, recording, out, console)
+        _run_offline(_alone(members), options, config, recording, out, console)
     say(console, "writing the report")
     say(console, f"report: {report_evaluation(out)}")
     return out
@@ -137,33 +152,52 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     recording |= {option: parse(text or "", Any) for option, text in dotted.items()}
     if recording and options.data is None:
         raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
+    if options.env is not None:
+        from robodiff.envs.spec import get_env_spec  # needs gymnasium
+
+        options = replace(options, env=get_env_spec(options.env).name)  # of several spellings one
     return options, {name.removeprefix("data."): value for name, value in recording.items()}
 
 
-def default_folder(policy: str, options: EvalOptions, recording: Mapping[str, Any] = {}) -> Path:
-    """Return ``eval/<what is measured>`` inside the run, or beside the policy.
+def _agents(options: EvalOptions) -> list[str]:
+    """Return the agents of the environment in the order of their ids, where several policies are given."""
+    if options.env is None or len(options.policies) == 1:
+        return []
+    from robodiff.envs.spec import get_env_spec  # needs gymnasium
+
+    return in_order(get_env_spec(options.env).agents)
+
+
+def _alone(members: Members) -> str:
+    """Return the one policy that is to be measured on recorded episodes.
+
+    Raises:
+        UsageError: they are those of a team.
+    """
+    if ALONE in members:
+        return members[ALONE]
+    each = f"give --env ENV to measure the team, or one of its policies: robodiff eval {next(iter(members.values()))}"
+    raise UsageError(f"the error on recorded actions is measured for each agent by itself\n{each}")
+
+
+def default_folder(members: Members, options: EvalOptions, recording: Mapping[str, Any] = {}) -> Path:
+    """Return ``eval/<what is measured>`` inside the run, beside the policy, or in the folder of a team's runs.
 
     Args:
-        policy: which.
+        members: which policies.
         options: how it is measured.
         recording: what they say of the recording; of long values the hash is in the name. One layout alone is right, so
             that is not.
     """
-    folder = Path(policy)
-    if not folder.is_dir():
-        raise UsageError(f"{policy}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
-    if folder.name in ("", ".."):
-        folder = folder.resolve()
-    run, config = run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder), options.config
+    (home, own), config = folder_of(members), options.config
     if isinstance(config, EvalConfig):
         what = [config.env, f"seed{config.seed}", f"n{config.episodes}"]
     else:
         of_recording = [f"{name}{_brief(value)}" for name, value in sorted(recording.items()) if name != "layout"]
         data = Path(options.data).name if options.data else None
         what = ["offline", data, *of_recording, f"seed{config.seed}", f"n{config.windows}"]
-    own = [folder.name] if folder != run and folder.name != "policy" else []
     parts = [str(part) for part in [*own, *what, options.sampler, options.steps] if part is not None]
-    return run / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
+    return home / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
 
 
 def _brief(value: Any) -> str:
@@ -172,33 +206,34 @@ def _brief(value: Any) -> str:
     return text if re.fullmatch(r"[\w.-]{1,24}", text) else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _run_in_env(options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
+def _run_in_env(members: Members, options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
     """Measure in the environment, compare if that was asked for, print what came of it."""
-    other = _other_in_env(options, config, out) if options.against else None
-    result = _measure(options.policy, config, out, console)
+    other = _other_in_env(members, options, config, out) if options.against else None
+    result = _measure(members, config, out, console)
     _say_stopped(out, result, console)
     say(console, outcomes.in_env(out, result))
     if other is not None:
         _compare(options, config, result, out, other, console)
 
 
-def _measure(policy: str, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
+def _measure(members: Members, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
     from robodiff.evaluation.evaluate import evaluate  # needs torch
 
     then = "measuring how long a chunk takes, and drawing videos"
     with bar(console, "episodes", config.episodes, then) as advance:
-        return evaluate(policy, out, config, advance, again)
+        return evaluate(members, out, config, advance, again)
 
 
-def _other_in_env(options: EvalOptions, config: EvalConfig, out: Path) -> Path:
+def _other_in_env(members: Members, options: EvalOptions, config: EvalConfig, out: Path) -> Path:
     """Return the folder of the evaluation to compare with; it is refused before anything is measured."""
     from robodiff.evaluation.evaluate import prepare  # needs torch
 
     folder, is_made = _other(options, out, EnvResult, OfflineResult)
     if is_made:
         shared_seeds(range(config.seed, config.seed + config.episodes), read_result(folder, EnvResult))
-    second = read_result(folder, EnvResult).evaluated if is_made else prepare(str(options.against), config)[2]
-    check_conditions(prepare(options.policy, config)[2], second, options.policy, str(options.against))
+    against = str(options.against)
+    second = read_result(folder, EnvResult).evaluated if is_made else prepare(find_members([against]), config).evaluated
+    check_conditions(prepare(members, config).evaluated, second, options.name, against)
     return folder
 
 
@@ -211,7 +246,7 @@ def _other(
     if not is_made and (folder / unlike.file).is_file():
         remedy = "give the --env that it was measured in" if options.env is None else "leave out --env"
         raise UsageError(f"{against}: holds {unlike.file} and no {kind.file}; {remedy}")
-    folder = folder if is_made else default_folder(str(options.against), options, recording)
+    folder = folder if is_made else default_folder(find_members([str(options.against)]), options, recording)
     if folder.resolve() == out.resolve():
         raise UsageError(f"{against}: is the evaluation that would be written; compare another one")
     return folder, is_made
@@ -223,15 +258,18 @@ def _compare(
     """Compare with the other evaluation, which is made first where there is none yet."""
     against = str(options.against)
     is_made = Path(against) == other
-    second = read_result(other, EnvResult) if is_made else _measure(against, config, other, console, again=False)
+    second = (
+        read_result(other, EnvResult) if is_made
+        else _measure(find_members([against]), config, other, console, again=False)
+    )  # fmt: skip
     _say_stopped(other, second, console)
-    paired = compare(result, second, options.policy, against)
+    paired = compare(result, second, options.name, against)
     write_result(out, paired)
     say(console, outcomes.against_in_env(paired))
 
 
 def _run_offline(
-    options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
+    policy: str, options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
 ) -> None:
     """Measure on the recording that the options name, else on the run's own, compare, and print what came of it."""
     from robodiff.evaluation import offline  # needs torch
@@ -241,18 +279,18 @@ def _run_offline(
         which = offline.OWN if options.data is None else OWN_AGAIN if _is_own(policy, source) else OTHERS
         return offline.prepare(policy, source, config, which, options.accept_changed_data)
 
-    first = prepared(options.policy)
+    first = prepared(policy)
     if (against := options.against) is None:
         say(console, outcomes.offline(out, offline.run(first, out, console)))
         return
     other, is_made = _other(options, out, OfflineResult, EnvResult, recording)
-    second = None if is_made else prepared(against)
+    second = None if is_made else prepared(_alone(find_members([against])))
     conditions = second.evaluated if second else read_result(other, OfflineResult).evaluated
-    check_conditions(first.evaluated, conditions, options.policy, against)
+    check_conditions(first.evaluated, conditions, options.name, against)
     say(console, outcomes.offline(out, offline.run(first, out, console)))
     if second is not None:
         offline.run(second, other, console, again=False)
-    paired = compare_offline(out, other, options.policy, against)
+    paired = compare_offline(out, other, options.name, against)
     write_result(out, paired)
     say(console, outcomes.against_offline(paired))
 

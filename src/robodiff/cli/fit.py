@@ -1,6 +1,8 @@
 """``robodiff fit``: train a policy."""
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,9 +10,10 @@ from typing import Annotated, Literal
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
+from robodiff.data.naming import AGENT_FILES
 from robodiff.documents import Above, AtMost, FilePath
-from robodiff.errors import UsageError
-from robodiff.evaluation.runs import config_file
+from robodiff.errors import UsageError, notice
+from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
 
@@ -25,6 +28,7 @@ class FitOptions(Options):
     Examples:
       robodiff fit --config pusht_keypoints
       robodiff fit --config generic --data my_recording --minutes 60
+      robodiff fit --config tabletop_state --data lift_barrier.zarr --all_agents --run runs/lift_barrier
       robodiff fit --config pusht_keypoints --model.horizon 32 --trainer.max_steps 20000
       robodiff fit --resume runs/pusht_keypoints-20260131-120000
     """
@@ -34,16 +38,20 @@ class FitOptions(Options):
     run: FilePath | None = None
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: FilePath | None = None
-    """Go on with this run; only --trainer.max_* may be changed."""
+    """Go on with this run, or with the runs of a team's agents; only --trainer.max_* may be changed."""
     accept_changed_data: bool = False
     """With --resume: go on although the recording has changed since; what was held out stays so while it is there."""
     minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
-    """Train for about so long; short for --trainer.max_time."""
+    """Train for about so long, each agent for itself; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
     data: str | None = None
     """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub. Or the
     class of the data, where --data.<option> says the rest."""
+    all_agents: bool = False
+    """Train a policy for each agent of the recording, one after another, each in its own run inside --run, agent-<id>.
+    Of recordings with a file for each agent, --data is their path with {agent} in place of the id. Without it, one
+    policy acts for all agents or, with --data.agent ID, for one."""
     seed_everything: int | None = None
     """Seed of everything random in training; the configuration's, or 42, when not given."""
     plugin: str | None = None
@@ -66,65 +74,125 @@ def run(arguments: list[str]) -> None:
         if f"{part}.help" in overrides:
             print(_class_help(part, overrides[f"{part}.help"]))
             return
-    draft = _resumed(own, overrides) if own.resume is not None else _begun(own)
-    minutes = {} if own.minutes is None else {"trainer.max_time": max_time(own.minutes)}
-    if any(f"trainer.{name}" in overrides for name in LENGTHS) or minutes:
-        draft.clear_length()
-    draft.given |= {option.replace(".init_args", "") for option in overrides}
-    for option, text in {**overrides, **minutes}.items():
-        draft.override(option, text)
     if own.accept_changed_data and own.resume is None:
         raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
-    if own.seed_everything is not None:
-        draft.top["seed_everything"] = own.seed_everything
-    config = draft.build()
-    if own.print_config is not None:
-        print(to_yaml(config, own.print_config), end="")
-        return
+    if own.minutes is not None:
+        overrides["trainer.max_time"] = max_time(own.minutes)
     begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(own.resume or own.run or f"runs/{begun}")
-    config = replace(config, plugins=registry.plugin_words(), distributions=registry.distributions())
-    train(config, folder, own.resume is not None, bool(overrides or minutes), own.accept_changed_data)
+    if own.resume is not None:
+        configs = _resumed(own, overrides, folder)
+    else:
+        configs = _of_agents(own, overrides, folder) if own.all_agents else {folder: _begun(own, overrides)}
+    if own.print_config is not None:
+        print(to_yaml(next(iter(configs.values())), own.print_config), end="")
+        return
+    origin = {"plugins": registry.plugin_words(), "distributions": registry.distributions()}
+    configs = {run: replace(config, **origin) for run, config in configs.items()}
+    resume = own.resume is not None
+    train(configs, folder, resume, resume and bool(overrides), own.accept_changed_data)
 
 
 def train(
-    config: FitConfig, folder: Path, resume: bool = False, new_length: bool = False, accept_changed_data: bool = False
+    configs: Mapping[Path, FitConfig],
+    folder: Path,
+    resume: bool = False,
+    new_length: bool = False,
+    accept_changed_data: bool = False,
 ) -> None:
-    """Train; Ctrl-C ends the process with how to go on."""
+    """Train a run or, one after another, those of a team's agents; Ctrl-C ends the process with how to go on."""
     from rich.console import Console
 
     from robodiff.cli.report import report
     from robodiff.progress import say
+    from robodiff.report.run import REPORT_FILE
     from robodiff.training.callbacks import Interrupted
     from robodiff.training.fit import fit
+    from robodiff.training.resume import Finished
 
-    console = Console()
+    console, primary = Console(), False
+    texts = {run: to_yaml(config) for run, config in configs.items()}
+    team = None if folder in configs else texts
+    finished: list[Path] = []
+    go_on = f"go on with: robodiff fit --resume {folder}"
     try:
-        new_length &= resume
-        primary = fit(config, folder, to_yaml(config), resume, new_length, accept_changed_data, console)
+        for run, config in configs.items():
+            try:
+                how = resume, new_length, accept_changed_data
+                primary = fit(config, run, texts[run], *how, console, team)
+            except Finished as nothing_left:
+                finished.append(run)
+                if len(finished) == len(configs):
+                    raise
+                notice(str(nothing_left))
+                continue
+            resume = True  # the first run of a team begins all of them
+            if primary:
+                say(console, f"policy: {run / 'policy'}\nwriting the report")
+                for each in [*(each for each in finished if not (each / REPORT_FILE).exists()), run]:
+                    say(console, f"report: {report(each)}")
     except Interrupted as stop:
-        stopped = "stopped and saved" if stop.saved else "stopped; what was saved before stays"
-        say(console, f"{stopped}; go on with: robodiff fit --resume {folder}")
+        say(console, f"{'stopped and saved' if stop.saved else 'stopped; what was saved before stays'}; {go_on}")
         raise SystemExit(128 + stop.number) from None
-    if primary:
-        say(console, f"policy: {folder / 'policy'}\nwriting the report")
-        say(console, f"report: {report(folder)}")
+    except KeyboardInterrupt:  # between the runs of a team
+        if team and agent_runs(folder):
+            say(console, go_on)
+        raise
+    if primary and team:
+        say(console, f"policies of all agents: {folder}\nto measure them together: robodiff eval {folder} --env ENV")
 
 
-def _begun(own: FitOptions) -> Draft:
+def _begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
+    """Return what a run is made of: a file or preset, and the options of the command line over it."""
     draft = Draft.of({}) if own.config is None else find_config(own.config)
     for part in KINDS:
         draft.set_part(part, getattr(own, part))
-    return draft
+    if own.seed_everything is not None:
+        draft.top["seed_everything"] = own.seed_everything
+    return _built(draft, overrides)
 
 
-def _resumed(own: FitOptions, overrides: dict[str, str | None]) -> Draft:
-    """Return the draft that repeats a run; the only options allowed are those that make it longer or shorter."""
-    changed = [name for name in ("config", "run", "model", "data", "seed_everything") if getattr(own, name) is not None]
+def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path) -> dict[Path, FitConfig]:
+    """Return by its folder what each agent's run is made of.
+
+    Raises:
+        UsageError: the recording is not one of several agents, or one of them was chosen.
+    """
+    config = _begun(own, overrides)
+    if config.data.agent is not None:
+        raise UsageError("--all_agents trains every agent and data.agent chooses one; leave out one of them")
+    if not (agents := config.data.agents()):
+        every = re.sub(r"(?i)(agent_?)\d+", rf"\1{AGENT_FILES}", Path(config.data.source).name)
+        every = every if AGENT_FILES in every else f"Task_Agent{AGENT_FILES}_150.zarr"
+        reason = f"{config.data.source}: its keys name no agents, as agents.0.action does"
+        raise UsageError(f"{reason}\nleave out --all_agents or, for a file of each agent, give --data '{every}'")
+    if env := config.rollout.env:
+        notice(f"no rollouts: one agent cannot act for all; once all are trained: robodiff eval {team} --env {env}")
+    config = replace(config, rollout=replace(config.rollout, env=None))
+    return {
+        team / f"{AGENT_FOLDER}{agent}": replace(config, data=replace(config.data, agent=agent)) for agent in agents
+    }
+
+
+def _resumed(own: FitOptions, overrides: Mapping[str, str | None], folder: Path) -> dict[Path, FitConfig]:
+    """Return what repeats a run, or the runs of a team's agents, by folder; the only options allowed are those that
+    make them longer or shorter."""
+    begin = ("config", "run", "model", "data", "all_agents", "seed_everything")
+    changed = [name for name in begin if getattr(own, name) not in (None, False)]
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:
         raise UsageError(f"--resume repeats the run as it was; only --trainer.max_* may change, found --{changed[0]}")
-    return read_config(config_file(Path(str(own.resume))))
+    runs = [*agent_runs(folder).values()] or [folder]
+    return {run: _built(read_config(config_file(run)), overrides) for run in runs}
+
+
+def _built(draft: Draft, overrides: Mapping[str, str | None]) -> FitConfig:
+    if any(f"trainer.{name}" in overrides for name in LENGTHS):
+        draft.clear_length()
+    draft.given |= {option.replace(".init_args", "") for option in overrides}
+    for option, text in overrides.items():
+        draft.override(option, text)
+    return draft.build()
 
 
 def _help() -> str:

@@ -13,7 +13,7 @@ MOST_ROWS = 8
 def in_env(out: Path, result: EnvResult) -> str:
     """Tell how many episodes succeeded, and how fast."""
     (low, high), count = result.success_rate_ci95, len(result.episodes)
-    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items())
+    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items() if name != "collision")
     means = f"means over the episodes: {extra}\n" if extra else ""
     outside = f"{result.out_of_range} of {counted(count, 'episode')} observed what lies far out of range of training\n"
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
@@ -21,9 +21,16 @@ def in_env(out: Path, result: EnvResult) -> str:
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in "
         f"{counted(count, 'episode')} of {result.evaluated.environment} from seed {result.evaluated.first_seed}\n"
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
-        f"{outside if result.out_of_range else ''}{means}{_latency(result)}\n"
+        f"{outside if result.out_of_range else ''}{_failures(result)}{means}{_latency(result)}\n"
         f"written: {out / result.file}{videos}"
     )
+
+
+def _failures(result: EnvResult) -> str:
+    """Tell, each by its name, how often the policy collided, and what the planner that demonstrated failed at."""
+    collisions, planning = result.policy_collisions, result.demonstrations
+    ours = f"the policy collided in {collisions:.2f} of the episodes\n" if collisions is not None else ""
+    return ours + (f"of the demonstrations, {planning}\n" if planning else "")
 
 
 def against_in_env(paired: Comparison) -> str:

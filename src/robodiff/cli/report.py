@@ -6,7 +6,8 @@ from pathlib import Path
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.documents import FilePath
-from robodiff.evaluation.runs import CONFIG_FILE
+from robodiff.evaluation.members import ALONE
+from robodiff.evaluation.runs import CONFIG_FILE, agent_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +17,14 @@ class ReportOptions(Options):
     Examples:
       robodiff report runs/first
       robodiff report runs/first --out first.html
+      robodiff report runs/team
       robodiff report runs/first runs/second runs/third --out comparison.html
     """
 
     positional = ("runs",)
 
     runs: list[FilePath]
-    """Folders of runs."""
+    """Folders of runs, or of the runs of a team's agents."""
     out: FilePath | None = None
     """The page to write: report.html in the folder of one run, comparison.html for several, when not given."""
 
@@ -41,12 +43,16 @@ def run(arguments: list[str]) -> None:
 
 
 def report(folder: Path, page: Path | None = None) -> Path:
-    """Write the page of a run, ``report.html`` in its folder unless another is named, with its demonstrations if they
-    can still be read."""
+    """Write the page of a run or a team's runs, ``report.html`` in its folder unless another is named.
+
+    Its demonstrations are on it if they can still be read.
+    """
     from robodiff.report.run import write_run_report  # needs torch and matplotlib
 
-    config = read_run_config(folder)
-    return write_run_report(folder, config.model, config.data, config.rollout.env, page)
+    runs = agent_runs(folder) or {ALONE: folder}
+    configs = {agent: read_run_config(run) for agent, run in runs.items()}
+    parts = {agent: (config.model, config.data) for agent, config in configs.items()}
+    return write_run_report(folder, parts, next(iter(configs.values())).rollout.env, page)
 
 
 def report_evaluation(out: Path) -> Path:
@@ -54,6 +60,6 @@ def report_evaluation(out: Path) -> Path:
     from robodiff.report.run import write_evaluation_report  # needs matplotlib
 
     run = out.resolve().parent.parent
-    if out.resolve().parent.name == "eval" and (run / CONFIG_FILE).is_file():
+    if out.resolve().parent.name == "eval" and ((run / CONFIG_FILE).is_file() or agent_runs(run)):
         return report(run)
     return write_evaluation_report(out)

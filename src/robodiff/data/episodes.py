@@ -122,6 +122,8 @@ class Episodes:
     ``robot_type``."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Per key its name in the source, where the format's writer could not tell it from the key."""
+    team_names: Mapping[str, str] = field(default_factory=dict)
+    """Per key of one agent of several, its name in a recording of all of them: ``agents.<id>.<key>``."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """What else the source holds and was not read: by its own names, of what type and shape."""
     findings: Sequence[Finding] = ()

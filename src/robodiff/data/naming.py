@@ -1,7 +1,7 @@
 """What arrays of a file are called here: by a layout or key map, by their own names, and of several agents."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,14 @@ from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
 
 AGENTS = "agents."
+EACH = "each"
+"""In place of an agent's id: all agents, whose keys stay apart."""
+AGENT_FILES = "{agent}"
+"""Stands for an agent's id in a path that names a file for each agent."""
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _OUTCOMES = ("reward", "rewards", "done", "dones", "terminated", "truncated", "success")
-NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES)
+_COMMANDS = ("tcp_action",)  # RoboFactory's: the action again
+NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES, *_COMMANDS)
 """Last parts of names that no observation has, but where a key map says so."""
 
 
@@ -70,16 +75,25 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
     return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
 
 
+def agents_in(keys: Iterable[str]) -> list[str]:
+    """Return the ids of the agents that keys name."""
+    return in_order({key.split(".")[1] for key in keys if key.startswith(AGENTS)})
+
+
 def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
     """Return the keys of one agent, without ``agents.<id>.``, or of all agents joined, and what is shared.
 
-    Vectors of one name are put end to end in the order of the ids; images stay apart, as
+    ``each`` leaves the keys of all as they are; of a recording of one agent alone, None is that agent. Joined, vectors
+    of one name are put end to end in the order of the ids; images stay apart, as
     ``observation.images.agent<id>_<camera>``.
 
     Raises:
         UsageError: no such agent.
     """
-    ids = sorted({key.split(".")[1] for key in sources if key.startswith(AGENTS)}, key=lambda i: (len(i), i))
+    if agent == EACH:
+        return sources
+    ids = agents_in(sources)
+    agent = ids[0] if agent is None and len(ids) == 1 else agent
     if agent is not None and agent not in ids:
         known = f"there is {', '.join(ids)}" if ids else "its keys name no agents"
         raise UsageError(f"{source}: has no agent {agent!r}; {known}")
@@ -94,6 +108,11 @@ def of_agent(source: str, sources: Sources, agent: str | None) -> Sources:
                     name = f"observation.images.agent{number}{'_' * bool(camera)}{camera}"
                 joined[name] = joined.get(name, ()) + made_of
     return joined
+
+
+def in_order(ids: Iterable[str]) -> list[str]:
+    """Return ids of agents in the order in which a team has them: 2 before 10."""
+    return sorted(ids, key=lambda agent: (len(agent), agent))
 
 
 def _usual_name(name: str, kind: str | None) -> str | None:

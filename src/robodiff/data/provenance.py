@@ -16,18 +16,36 @@ import numpy as np
 
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.recordings import DataConfig
-from robodiff.documents import Above, Document, brief, plain, read_json, write_json
+from robodiff.documents import Above, Document, FromTo, brief, plain, read_json, write_json
 from robodiff.errors import RobodiffError
+from robodiff.text import counted
 
 FILE = "recording.json"
 FRAMES_DIGESTED = 5
 """Images of each camera in an episode, evenly spread, its first and its last among them."""
 ACCEPT = "--accept_changed_data"
+PLANNING = ("unreachable", "collision")
+"""Columns of a table: for how many seeds since the episode before no motion was found, by the reason."""
 _MOST_NAMED = 5
 REMEDY = "take it from a copy of the run; without it nothing tells which episodes were held out"
 
 Digests = dict[str, str]
 """By the number that the recording gives an episode, ``<digest of its numbers>[-<digest of its images>]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """How often the planner that demonstrated found a motion; it says nothing of a policy."""
+
+    demonstrations: Annotated[int, FromTo(0, 10**15)]
+    """Episodes that it made."""
+    failures: dict[str, Annotated[int, FromTo(0, 10**15)]]
+    """Seeds for which it found no motion and that were skipped, by the reason."""
+
+    def __str__(self) -> str:
+        failed = sum(self.failures.values())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.failures.items())
+        return f"motion planning failed for {failed} of {counted(self.demonstrations + failed, 'seed')} ({reasons})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +62,8 @@ class TrainedOn(Document):
     held_out: Digests
     earlier: list[str] = field(default_factory=list)
     """Digests, of numbers alone, of episodes that were trained on and that the recording no longer has."""
+    planning: Planning | None = None
+    """Of these episodes; None where the recording says nothing of it."""
 
     @property
     def episodes(self) -> Digests:
@@ -157,6 +177,8 @@ def _describe(run: str, episodes: Episodes, digests: Mapping[int, str], held_out
     numbered = {place: (str(episodes.number(place)), each) for place, each in digests.items()}
     held = {*held_out.tolist()}
     features = {key: episodes.features[key] for key in episodes.arrays}
+    counts = {name: [episodes.table[name][place] for place in digests] for name in PLANNING if name in episodes.table}
+    failures = {name: sum(column) for name, column in counts.items() if {*map(type, column)} == {int}}
     content = f"{episodes.fps!r}\n{sorted(plain(features).items())}\n{[*numbered.values()]}"
     return TrainedOn(
         run=run,
@@ -165,6 +187,7 @@ def _describe(run: str, episodes: Episodes, digests: Mapping[int, str], held_out
         features=features,
         training=dict(numbered[place] for place in digests if place not in held),
         held_out=dict(numbered[place] for place in digests if place in held),
+        planning=Planning(demonstrations=len(digests), failures=failures) if failures else None,
     )
 
 

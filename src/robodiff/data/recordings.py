@@ -26,7 +26,7 @@ from robodiff.data.episodes import (
     raise_faults,
     recorded_keys,
 )
-from robodiff.data.naming import NOT_SEEN, LayoutKey, Sources, find_key, of_agent
+from robodiff.data.naming import AGENT_FILES, NOT_SEEN, LayoutKey, Sources, agents_in, find_key, of_agent
 from robodiff.data.resample import CLOCK, at_one_rate, rate_of
 from robodiff.data.stored import Reading, Recording, Stored
 from robodiff.data.windows import WindowShape, split_episodes
@@ -54,7 +54,7 @@ class DataConfig(Document, ABC):
     taken."""
     agent: str | None = None
     """Of several agents' recording the one to train, such as "0": its keys lose agents.0. and those of the others are
-    left out; all agents together when null."""
+    left out; all agents together when null, and each with its own keys when "each"."""
     episodes: list[int] | None = None
     """Which episodes to use, by number; all when null."""
     resize_shape: tuple[Annotated[int, AtLeast(1)], Annotated[int, AtLeast(1)]] | int | None = None
@@ -164,6 +164,8 @@ class DataConfig(Document, ABC):
             for key in unread:
                 reading.findings += _left_out(key, recording.arrays[key])
         unread |= dict.fromkeys(recording.others, "not looked into")
+        places = {name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1}
+        own = {made_of[0].file_key: name for name, made_of in self.sources(recording).items()}
         times, fps = (clock, recording.fps) if clock is not None else _clock(recording, reading.episode_ends)
         episodes = Episodes(
             source=self.source,
@@ -173,7 +175,8 @@ class DataConfig(Document, ABC):
             features=features,
             table=recording.table,
             attributes=recording.attributes,
-            places={name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1},
+            places=places,
+            team_names={name: own[key] for name, key in places.items() if own[key].split(".", 2)[2:] == [name]},
             unread=unread,
             findings=reading.findings,
         )
@@ -196,6 +199,10 @@ class DataConfig(Document, ABC):
         if keys is not None or self.key_map is not None or recording.layout is not None:
             raise_faults(recording.source, (_neither(key, recording.arrays[key]) for key in unreadable.values()))
         return {name: made_of for name, made_of in sources.items() if name not in unreadable}
+
+    def agents(self) -> list[str]:
+        """Return the ids of the agents that the recording has keys of."""
+        return agents_in(self.sources(self.open([])))
 
     def sources(self, recording: Recording) -> Sources:
         """Return of what each key is made, all agents' included.
@@ -261,6 +268,10 @@ class Format:
     of them it has no place for; None where the format is only read."""
     write_options: tuple[str, ...] = ()
     """Names of ``write``'s further options."""
+    keys: Callable[[Mapping[str, Feature]], Sequence[str]] | None = None
+    """Return of what is recorded the keys that ``write`` writes, or refuse it; None where it writes all."""
+    keeps_agents: bool = False
+    """Whether it holds the keys of several agents as they are; they are joined where it does not."""
 
     registry_kind: ClassVar[str] = "data"
 
@@ -268,6 +279,11 @@ class Format:
     def registry_name(self) -> str:
         """The name by which a configuration names it."""
         return self.config.__name__
+
+    @property
+    def short_name(self) -> str:
+        """The name by which a command line names it, such as ``zarr``."""
+        return self.config.__name__.removesuffix("Config").lower()
 
 
 def open_path(path: str, **options: Any) -> DataConfig:
@@ -295,7 +311,7 @@ def open_path(path: str, **options: Any) -> DataConfig:
 def format_at(path: str) -> Format:
     """Return the format of what is at a path; errors are those of ``open_path``."""
     place = resolve(path)
-    if place.exists():
+    if place.exists() or AGENT_FILES in path:
         return _recognised(place)
     if is_repository(path) and not place.suffix:
         notice(f"{path}: no such file or folder here; looked for on the Hugging Face hub")

@@ -4,24 +4,26 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from robodiff import registry
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import plain, typed
 from robodiff.envs.spec import EnvSpec, Expert, get_env_spec, raise_for_env
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.text import counted
 
 _MOST_FAILURES = 100
 """An expert that fails so many times in a row is broken: better an error than a search without end."""
+NO_SUCCESS = "no success"
+"""The failure of an expert that says nothing of it."""
 _Attempt = dict[str, np.ndarray] | str | None
 _Attempts = Generator[tuple[int, _Attempt], None, None]
 
@@ -34,12 +36,19 @@ class Demonstration:
     """Per key (L, ...), under the environment's own names; actions of several agents as ``agents.<id>.action``."""
     seed: int
     """What it depends on, together with the expert's options."""
-    failures: int
-    """Seeds since the episode before that gave no success and were skipped."""
+    failures: Mapping[str, int]
+    """By the word that the expert says for it, how many seeds since the episode before gave no success and were
+    skipped."""
 
 
 def collect(
-    env: str, episodes: int, seed: int = 0, workers: int = 1, *, images: bool = False, **expert_options: Any
+    env: str,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    *,
+    images: bool | Collection[str] = False,
+    **expert_options: Any,
 ) -> Iterator[Demonstration]:
     """Yield successful demonstrations for the seeds ``seed``, ``seed + 1``, ... in that order.
 
@@ -47,11 +56,12 @@ def collect(
     the options of the expert, and on nothing else, the number of ``workers`` included.
 
     Args:
-        env: name of the environment.
+        env: name of the environment, with its options.
         episodes: how many, at least 1.
         seed: of the first.
         workers: processes; an environment that was only registered in Python stays in this one.
-        images: whether the environment's images are recorded, too.
+        images: whether the environment's images are recorded, too; or those of which cameras, by the last parts of
+            their names, of all agents that have one of that name.
         expert_options: fields of the environment's ``expert_options``.
 
     Raises:
@@ -61,30 +71,55 @@ def collect(
     spec = get_env_spec(env)
     if spec.expert is None:
         raise UsageError(f"nobody demonstrates on {env}: it has no scripted expert")
-    kinds = {key: feature.kind for key, feature in spec.features.items() if key != ACTION}
-    if images and "image" not in kinds.values():
-        raise UsageError(f"{env} has no images; it observes {', '.join(kinds)}")
-    keys = [key for key, kind in kinds.items() if images or kind != "image"]
+    keys = [key for key in recorded_features(spec, images) if key in spec.features and key != ACTION]
     work = _Work(env, keys, plain(typed(spec.expert_options, expert_options)))
     return _successes(_attempts(work, seed, workers if spec.is_portable else 1), spec, episodes)
 
 
+def recorded_features(spec: EnvSpec, images: bool | Collection[str]) -> dict[str, Feature]:
+    """Return what is recorded; of several agents, each has its own part of the action.
+
+    Raises:
+        UsageError: ``images``, as ``collect`` has them, that the environment does not have.
+    """
+    features = {key: feature for key, feature in spec.features.items() if key != ACTION}
+    cameras = {key: key.rpartition(".")[2] for key, feature in features.items() if feature.kind == "image"}
+    if images and not cameras:
+        raise UsageError(f"{spec.name} has no images; it observes {', '.join(features)}")
+    known = dict.fromkeys(cameras.values())
+    chosen = known if images is True else images or ()
+    if unknown := [camera for camera in chosen if camera not in known]:
+        advice = nearest(unknown[0], known)
+        raise UsageError(f"{spec.name} has no camera {unknown[0]!r}; it has {', '.join(known)}.{advice}")
+    features = {key: feature for key, feature in features.items() if key not in cameras or cameras[key] in chosen}
+    action = spec.features[ACTION]
+    for agent, share in spec.agents.items():
+        names = action.names and tuple(name.removeprefix(f"{agent}.") for name in action.names[share])
+        shape = (len(range(action.shape[0])[share]),)
+        features[f"agents.{agent}.{ACTION}"] = replace(action, shape=shape, names=names)
+    return features if spec.agents else {**features, ACTION: action}
+
+
+def in_numbers(failures: Mapping[str, int]) -> str:
+    """Return how often what happened, such as ``collision 1, unreachable 2``."""
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(failures.items()))
+
+
 def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[Demonstration]:
-    failures = 0
+    failures = Counter(dict.fromkeys(spec.failures, 0))
     try:
         for seed, arrays in attempts:
             if not isinstance(arrays, dict):
-                failures += 1
-                if failures >= _MOST_FAILURES:
-                    raise RobodiffError(
-                        f"the scripted expert failed on {counted(failures, 'seed')} in a row, up to {seed}"
-                    )
+                failures[arrays or NO_SUCCESS] += 1
+                if failures.total() >= _MOST_FAILURES:
+                    row = f"{counted(failures.total(), 'seed')} in a row, up to {seed}"
+                    raise RobodiffError(f"the scripted expert failed on {row} ({in_numbers(failures)})")
                 continue
             if spec.agents:
                 action = arrays.pop(ACTION)
                 arrays |= {f"agents.{agent}.{ACTION}": action[:, share] for agent, share in spec.agents.items()}
             yield Demonstration(arrays, seed, failures)
-            failures = 0
+            failures = Counter(dict.fromkeys(spec.failures, 0))
             episodes -= 1
             if episodes == 0:
                 return

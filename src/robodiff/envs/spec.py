@@ -74,6 +74,8 @@ class EnvSpec:
     """Make the expert, from the fields of ``expert_options`` as keywords; None where nobody demonstrates."""
     expert_options: type[Document] = Document
     """Options of the expert, which ``robodiff collect`` takes beside its own."""
+    failures: tuple[str, ...] = ()
+    """Words for why a demonstration failed that recordings count, also where none did."""
     snapshot: Callable[[Any], Any] | None = None
     """From an environment to all that its simulation remembers, as bytes or arrays; None where that cannot be had."""
     restore: Callable[[Any, Any], None] | None = None

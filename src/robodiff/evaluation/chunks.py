@@ -17,7 +17,7 @@ from robodiff.evaluation.results import Latency
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import change_sampling, load_with_hash
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.runner import NonFiniteActions, PolicyRunner
+from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
 from robodiff.policies.runtime import draw_noise
 from robodiff.text import counted
 
@@ -128,13 +128,13 @@ def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> 
         raise RobodiffError(f"the policy's actions are not finite at {place}; look at what it observes there")
 
 
-def chunk_latency(policy: DiffusionPolicy, observation: Mapping[str, np.ndarray], chunks: int = 30) -> Latency:
-    """Measure how long it takes from an observation of one robot to its chunk of actions, after a warm-up.
+def chunk_latency(runner: PolicyRunner | Team, observation: Mapping[str, np.ndarray], chunks: int = 30) -> Latency:
+    """Measure how long it takes from an observation of one robot, or of a team, to the chunk of actions, after a
+    warm-up.
 
     Of a slow policy fewer chunks than asked for, but ``LEAST_CHUNKS``, are timed, which takes little longer than
     ``SECONDS_OF_CHUNKS``.
     """
-    runner = PolicyRunner(policy)
     times: list[float] = []  # seconds
     while len(times) < WARM_UP + (chunks if sum(times) < SECONDS_OF_CHUNKS else LEAST_CHUNKS):
         runner.reset()

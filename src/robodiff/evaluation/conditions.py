@@ -4,7 +4,7 @@ Every result holds them. A report's headline takes what was measured under a pol
 results are compared only where the conditions of both are equal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -61,7 +61,9 @@ class Sampled:
     """Which policy was evaluated, and how it sampled."""
 
     policy: str
-    """Hash of its weights and its configuration."""
+    """Hash of its weights and its configuration; of a team the hash of all of these."""
+    policies: dict[str, str] = field(default_factory=dict)
+    """The hashes of a team's policies, by agent; empty of one policy."""
     sampler: str
     steps: Count
     """Of denoising."""

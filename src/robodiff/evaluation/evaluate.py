@@ -2,27 +2,50 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robodiff.data.provenance import Planning
 from robodiff.envs.pool import Observation
-from robodiff.envs.spec import EnvSpec, get_env_spec
-from robodiff.evaluation.actor import check_fit, needed_keys, seen_by
-from robodiff.evaluation.chunks import chunk_latency, open_policy
+from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, raise_for_env
+from robodiff.errors import RobodiffError, first_line, notice
+from robodiff.evaluation.actor import (
+    Policies,
+    check_agents,
+    check_fit,
+    make_runner,
+    needed_keys,
+    open_policies,
+    seen_by,
+)
+from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.conditions import Evaluated
 from robodiff.evaluation.config import EvalConfig
+from robodiff.evaluation.members import ALONE, Members, planning_of
 from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_result, write_result
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
 from robodiff.evaluation.statistics import wilson_interval
 from robodiff.files import locked, replacing
-from robodiff.policies.diffusion import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Policies and an environment, checked to fit each other."""
+
+    policies: Policies
+    spec: EnvSpec
+    """As they see it."""
+    evaluated: Evaluated
+    demonstrations: Planning | None
+    """How motion planning went for those that the policies were trained on."""
 
 
 def evaluate(
-    policy_path: str | Path,
+    members: Members,
     out: Path,
     config: EvalConfig,
     advance: Callable[[int, str], None] = lambda finished, step: None,
@@ -34,7 +57,7 @@ def evaluate(
     earlier evaluation left in ``out`` is removed.
 
     Args:
-        policy_path: a policy, a run, or a repository of the hub.
+        members: where the policies are, see ``find_members``.
         out: folder to write to.
         config: where, how many episodes, and how the policy samples.
         advance: called with the number of episodes that have ended, and in words with the step of those that run.
@@ -43,18 +66,20 @@ def evaluate(
     Returns:
         What was written to ``metrics.json``.
     """
-    policy, spec, evaluated = prepare(policy_path, config)
+    prepared = prepare(members, config)
+    policies, spec, evaluated = prepared.policies, prepared.spec, prepared.evaluated
     if not again and (out / EnvResult.file).is_file():
         earlier = read_result(out, EnvResult)
         if earlier.evaluated == evaluated and len(earlier.episodes) == config.episodes:
             return earlier
     with locked(out):
-        records = rollout(policy, spec, range(config.seed, config.seed + config.episodes), config.num_envs, advance)
+        records = rollout(policies, spec, range(config.seed, config.seed + config.episodes), config.num_envs, advance)
         result = EnvResult(
             **vars(summary(records)),
             episodes=[record.result for record in records],
             evaluated=evaluated,
-            latency_ms=chunk_latency(policy, _first_observation(policy, spec, config.seed)),
+            latency_ms=chunk_latency(make_runner(policies, spec), _first_observation(policies, spec, config.seed)),
+            demonstrations=prepared.demonstrations,
         )
         (out / Comparison.file).unlink(missing_ok=True)
         write_result(out, result)  # first: videos may fill the disk
@@ -63,18 +88,20 @@ def evaluate(
     return result
 
 
-def prepare(policy_path: str | Path, config: EvalConfig) -> tuple[DiffusionPolicy, EnvSpec, Evaluated]:
-    """Return the policy, the environment as it sees it, and under which conditions it is to be measured.
+def prepare(members: Members, config: EvalConfig) -> Prepared:
+    """Return the policies, the environment as they see it, and under which conditions they are to be measured.
 
     Raises:
-        UsageError: the two do not fit each other.
+        UsageError: they do not fit each other.
     """
     spec = get_env_spec(config.env)
-    policy, sampled = open_policy(policy_path, config)
-    check_fit(policy, spec)
-    spec = seen_by(policy, spec)
-    return (
-        policy,
+    if ALONE not in members:
+        check_agents(members, spec)
+    policies, sampled = open_policies(members, config)
+    check_fit(policies, spec)
+    spec = seen_by(policies, spec)
+    return Prepared(
+        policies,
         spec,
         Evaluated(
             **vars(sampled),
@@ -85,11 +112,12 @@ def prepare(policy_path: str | Path, config: EvalConfig) -> tuple[DiffusionPolic
             first_seed=config.seed,
             num_envs=config.num_envs,
         ),
+        planning_of(members),
     )
 
 
-def _first_observation(policy: DiffusionPolicy, spec: EnvSpec, seed: int) -> Observation:
-    with closing(spec.make(needed_keys(policy, spec))) as environment:
+def _first_observation(policies: Policies, spec: EnvSpec, seed: int) -> Observation:
+    with closing(spec.make(needed_keys(policies, spec))) as environment:
         return environment.reset(seed=seed)[0]
 
 
@@ -97,6 +125,7 @@ def summary(records: Sequence[EpisodeRecord]) -> Summary:
     """Return the figures over all episodes."""
     successes = sum(record.success for record in records)
     names = dict.fromkeys(name for record in records for name in record.extra)
+    extra = {name: float(np.mean([each.extra[name] for each in records if name in each.extra])) for name in names}
     return Summary(
         success_rate=successes / len(records),
         success_rate_ci95=wilson_interval(successes, len(records)),
@@ -104,7 +133,8 @@ def summary(records: Sequence[EpisodeRecord]) -> Summary:
         mean_episode_length=float(np.mean([record.length for record in records])),
         non_finite_actions=sum(record.non_finite is not None for record in records),
         out_of_range=sum(record.out_of_range > FAR_OUTSIDE for record in records),
-        extra={name: float(np.mean([each.extra[name] for each in records if name in each.extra])) for name in names},
+        policy_collisions=extra.get("collision"),
+        extra=extra,
     )
 
 
@@ -115,13 +145,18 @@ def write_non_finite(records: Sequence[EpisodeRecord], folder: Path) -> None:
         old.unlink()
     for record in records:
         if (chunk := record.non_finite) is not None:
-            arrays: Mapping[str, Any] = {"step": record.length, "action": chunk.actions, **chunk.observation}
+            prefix = "" if chunk.agent is None else f"agents.{chunk.agent}."
+            observation = {f"{prefix}{key}": value for key, value in chunk.observation.items()}
+            arrays: Mapping[str, Any] = {"step": record.length, f"{prefix}action": chunk.actions, **observation}
             with replacing(folder / f"seed-{record.seed}.npz") as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)
 
 
 def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, count: int) -> None:
-    """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed."""
+    """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed.
+
+    Where the environment cannot draw here, that is told, and there are none: results need no videos.
+    """
     from robodiff.data.formats.lerobot.video import encode_video  # needs av
 
     for old in video_files(folder):
@@ -130,15 +165,31 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
         return
     for success, name in ((True, "success"), (False, "failure")):
         for record in [record for record in records if record.success == success][:count]:
-            with replacing(folder / f"{name}-{record.seed}.mp4") as temporary:
-                encode_video(temporary, _replay(spec, record), spec.fps, "h264", key_frames=250)
+            try:
+                with replacing(folder / f"{name}-{record.seed}.mp4") as temporary:
+                    encode_video(temporary, _replay(spec, record), spec.fps, "h264", key_frames=250)
+            except _CannotDraw as error:
+                notice(f"there are no videos: {error}")
+                return
 
 
 def _replay(spec: EnvSpec, record: EpisodeRecord) -> Iterator[np.ndarray]:
     """Yield the frames (3, H, W) uint8 of an episode, from its seed and its actions."""
     with closing(spec.make([])) as environment:
         environment.reset(seed=record.seed)
-        yield np.asarray(environment.render()).transpose(2, 0, 1)
+        yield _drawn(spec, environment)
         for action in record.actions:
             environment.step(action)
-            yield np.asarray(environment.render()).transpose(2, 0, 1)
+            yield _drawn(spec, environment)
+
+
+class _CannotDraw(RobodiffError):
+    """The environment raised something in place of drawing."""
+
+
+def _drawn(spec: EnvSpec, environment: AnyEnv) -> np.ndarray:
+    try:
+        with raise_for_env(f"{spec.name} cannot be drawn"):
+            return np.asarray(environment.render()).transpose(2, 0, 1)
+    except (RobodiffError, ModuleNotFoundError) as error:
+        raise _CannotDraw(first_line(error)) from error

@@ -45,6 +45,7 @@ from robodiff.evaluation.runs import run_of
 from robodiff.evaluation.window_errors import WindowErrors, write_windows
 from robodiff.files import locked
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runner import PolicyRunner
 from robodiff.progress import bar
 
 OWN = "its own"
@@ -160,7 +161,9 @@ def run(prepared: Prepared, out: Path, console: Console | None = None, again: bo
         shown, keep = console or Console(quiet=True), lambda windows: write_windows(out, windows)
         errors = measure(policy, episodes, every, prepared.picks, prepared.mean, evaluated.seed, shown, keep)
         first = {key: episodes.arrays[key][every.now[0]] for key in policy.observation_keys}
-        result = OfflineResult(**vars(errors), evaluated=evaluated, latency_ms=chunk_latency(policy, first))
+        result = OfflineResult(
+            **vars(errors), evaluated=evaluated, latency_ms=chunk_latency(PolicyRunner(policy), first)
+        )
         (out / OfflineComparison.file).unlink(missing_ok=True)
         write_result(out, result)
     return result

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
+from robodiff.data.provenance import Planning
 from robodiff.documents import NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number
@@ -74,6 +75,8 @@ class Summary:
     """Episodes that an action which is not finite stopped."""
     out_of_range: Count = 0
     """Episodes in which an observation lay far outside of the range of training."""
+    policy_collisions: Number | None = None
+    """Share of the episodes in which the policy made a robot touch what it must not; None where nobody looked."""
     extra: dict[str, Number] = field(default_factory=dict)
     """Means of the episodes' own ``extra``."""
 
@@ -87,6 +90,8 @@ class EnvResult(Summary, Result):
     episodes: Annotated[list[EpisodeResult], NotEmpty()]
     evaluated: Evaluated
     latency_ms: Latency
+    demonstrations: Planning | None = None
+    """How often motion planning failed for the demonstrations that the policy was trained on, where that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from robodiff.data.naming import in_order
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
@@ -14,6 +15,8 @@ from robodiff.files import read_rows
 from robodiff.text import counted
 
 CONFIG_FILE = "config.yaml"
+AGENT_FOLDER = "agent-"
+"""How the names of the runs begin that a team's folder holds, one of each agent."""
 OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
 """Options of a model that say how it samples; the last where there is no number of steps."""
 NON_FINITE_FOLDER = "non_finite"
@@ -65,9 +68,11 @@ class Run:
 
     folder: Path
     config: str = ""
-    """``config.yaml`` as text."""
+    """``config.yaml`` as text; of a team those of its runs."""
     options: Any = None
-    """What it says."""
+    """What it says; of a team by the name of the run."""
+    members: dict[str, "Run"] = field(default_factory=dict)
+    """The runs of a team, by agent; empty of one policy."""
     facts: RunFacts | None = None
     """None while the first ``fit`` has not ended."""
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -99,10 +104,14 @@ class Run:
                 return int(steps[values.index(value)]), measured, value
         return None
 
+    def parts(self, name: str = "") -> dict[str, "Run"]:
+        """Return what was trained, by what a page calls it: the run by that name, or those of a team's agents."""
+        return {f"{name} agent {agent}".strip(): run for agent, run in self.members.items()} or {name: self}
+
     @property
     def env(self) -> str | None:
         """The environment of the rollouts during training, which is where its policy is measured by default."""
-        return _get(self.options, "rollout", "env")
+        return nested(self.options, "rollout", "env")
 
     def what_if(self, evaluated: Evaluated | EvaluatedOffline) -> list[str]:
         """Return in words what is not as the run's policy is measured by default."""
@@ -117,19 +126,28 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's folder; a run that is still going on can be read, too.
+    """Read the folder of a run, or of a team's runs; one that is still going on can be read, too.
 
     Raises:
         UsageError: it is not a run.
         RobodiffError: one of its files is broken.
     """
+    in_env, offline = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult))
+    if members := {agent: read_run(run) for agent, run in agent_runs(folder).items()}:
+        return Run(
+            folder,
+            "\n".join(f"# {run.name}\n{run.config}" for run in members.values()),
+            {run.name: run.options for run in members.values()},
+            members,
+            evaluations=[Evaluation(each, read_result(each, EnvResult)) for each in in_env],
+        )
     config = config_file(folder)
     options = read_yaml(config)  # first: it says what is wrong with the file
-    in_env, offline = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult))
     return Run(
         folder,
         config.read_text(encoding="utf-8-sig"),
         options,
+        {},
         read_result(folder, RunFacts) if (folder / RunFacts.file).is_file() else None,
         read_curves(folder / "metrics.csv"),
         [Evaluation(each, _read(each, EnvResult, options)) for each in in_env],
@@ -140,7 +158,7 @@ def read_run(folder: Path) -> Run:
 def _read(folder: Path, kind: type[R], options: Any) -> R:
     """Read a result; how the policy samples by itself, which earlier versions did not write, the configuration says."""
     result = read_result(folder, kind)
-    sampler, steps, most = (_get(options, "model", "init_args", name) for name in OWN_SAMPLING)
+    sampler, steps, most = (nested(options, "model", "init_args", name) for name in OWN_SAMPLING)
     if result.evaluated.own or not isinstance(sampler, str) or not isinstance(steps or most, int):
         return result
     own = Sampling(sampler=sampler, steps=steps or most)
@@ -156,6 +174,16 @@ def config_file(folder: Path) -> Path:
     if not (folder / CONFIG_FILE).is_file():
         raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
     return folder / CONFIG_FILE
+
+
+def agent_runs(team: Path) -> dict[str, Path]:
+    """Return by agent, in order, the runs in the folder of a team; none where it is the folder of one run."""
+    if (team / CONFIG_FILE).is_file():
+        return {}
+    runs = {
+        path.parent.name.removeprefix(AGENT_FOLDER): path.parent for path in team.glob(f"{AGENT_FOLDER}*/{CONFIG_FILE}")
+    }
+    return {agent: runs[agent] for agent in in_order(runs)}
 
 
 def run_of(policy: Path) -> Path | None:
@@ -188,7 +216,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
     return curves
 
 
-def _get(options: Any, *path: str) -> Any:
+def nested(options: Any, *path: str) -> Any:
     """Return what a configuration says at a path of keys; None where it says nothing."""
     for key in path:
         options = options.get(key) if isinstance(options, dict) else None

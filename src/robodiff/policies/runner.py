@@ -189,8 +189,12 @@ class PolicyRunner:
         """Return the history after one more observation, and change nothing."""
         return self._history.after(self._checked(observation), timestamp)
 
-    def _prepare(self, history: History) -> _Step:
+    def _prepare(self, history: History, stream: int = 0) -> _Step:
         """Return what ``act`` would do with a history, and change nothing.
+
+        Args:
+            history: with what is observed now.
+            stream: of the noise, which agents of a team that have equal seeds do not share.
 
         Raises:
             Gap: see ``act``.
@@ -199,7 +203,7 @@ class PolicyRunner:
         queue = self._queue
         due = queue.next >= self.timing.n_action_steps
         if due.any():
-            queue = self._planned(history.window(), due)
+            queue = self._planned(history.window(), due, stream)
         action = queue.actions[np.arange(len(due)), queue.next]
         past = np.where(np.isfinite(action).all(axis=1, keepdims=True), action, queue.past)
         now = history.observations[-1]
@@ -234,10 +238,11 @@ class PolicyRunner:
             checked[key] = value[None] if self.single else value
         return checked
 
-    def _planned(self, window: dict[str, np.ndarray], due: np.ndarray) -> _Queue:
+    def _planned(self, window: dict[str, np.ndarray], due: np.ndarray, stream: int) -> _Queue:
         """Return the queue with what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
         queue, shape = self._queue, self.policy.noise_shape(1)
-        noise = [draw_noise(shape, *numbers) for numbers in np.stack([self.seeds, queue.chunks], axis=1).tolist()]
+        drawn_for = np.stack([self.seeds, queue.chunks, np.full_like(self.seeds, stream)], axis=1)
+        noise = [draw_noise(shape, *numbers) for numbers in drawn_for.tolist()]  # zeros at the end change nothing
         # Of all rows, due or not: the size of the batch stays constant.
         chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
         planned = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
@@ -261,7 +266,7 @@ class Team:
     """Runners of several agents that act as one.
 
     An agent sees what is observed of all, and of itself: ``agents.<id>.observation.state`` is its
-    ``observation.state``.
+    ``observation.state``. Its noise is its own, also where others have the same seeds: the stream of its place.
 
     Args:
         runners: by agent, each with the same rows.
@@ -277,7 +282,8 @@ class Team:
             raise UsageError(f"the team has agents {', '.join(agents)}, and policies for {', '.join(runners)}")
         _check_runners(runners)
         _check_parts(runners, agents)
-        self.runners, self.agents = dict(runners), dict(agents)
+        self.agents = dict(sorted(agents.items(), key=lambda each: each[1].start))
+        self.runners = {agent: runners[agent] for agent in self.agents}
         self.single = all(runner.single for runner in runners.values())
         self.last = Report()
         """Of the last call of ``act``, as that of a ``PolicyRunner``."""
@@ -308,8 +314,7 @@ class Team:
                     chunks |= {row: replace(chunk, agent=agent) for row, chunk in error.chunks.items()}
                 outside |= {f"agents.{agent}.{key}": value for key, value in step.report.out_of_range.items()}
             self.last = Report(outside)
-        ordered = sorted(self.agents, key=lambda agent: self.agents[agent].start)
-        actions = np.concatenate([parts[agent] for agent in ordered], axis=1)
+        actions = np.concatenate([*parts.values()], axis=1)
         if chunks:
             raise NonFiniteActions(actions, chunks)
         return actions[0] if self.single else actions
@@ -321,9 +326,9 @@ class Team:
             with _naming(agent):
                 histories[agent] = runner._observed(observation_of(agent, observation), timestamp)
         try:
-            for agent, runner in self.runners.items():
+            for place, (agent, runner) in enumerate(self.runners.items()):
                 with _naming(agent):
-                    steps[agent] = runner._prepare(histories[agent])
+                    steps[agent] = runner._prepare(histories[agent], place)
         except Gap:
             for agent, runner in self.runners.items():
                 runner._history = histories[agent]

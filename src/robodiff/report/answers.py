@@ -7,16 +7,25 @@ from typing import TypeVar
 
 from robodiff.evaluation.conditions import Sampled
 from robodiff.evaluation.results import Comparison, OfflineComparison, read_result
-from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run
+from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, nested
 from robodiff.policies.checkpoint import policy_hash
 
 E = TypeVar("E", Evaluation, OfflineEvaluation)
 
 
 def is_current(run: Run, evaluated: Sampled) -> bool:
-    """Tell whether it is the run's present policy that was evaluated: it may have been trained on since."""
-    folder = run.folder / "policy"
-    return not (folder / "config.json").is_file() or evaluated.policy == policy_hash(folder)
+    """Tell whether it is the run's present policy, or a team's, that was evaluated: it may have been trained on
+    since."""
+    if not is_made(run):
+        return True
+    if run.members:
+        return evaluated.policies == {agent: policy_hash(each.folder / "policy") for agent, each in run.members.items()}
+    return evaluated.policy == policy_hash(run.folder / "policy")
+
+
+def is_made(run: Run) -> bool:
+    """Tell whether a run, or each of a team's, has a policy."""
+    return all((each.folder / "policy" / "config.json").is_file() for each in run.parts().values())
 
 
 def current(run: Run, evaluations: Iterable[E]) -> list[E]:
@@ -97,15 +106,15 @@ def command(run: Run, env: str | None = None, readable: bool = True) -> str:
     """
     known = [each.result.evaluated.environment for each in run.evaluations]
     name = run.env or (known[0] if known else env)
-    made = (run.folder / "policy" / "config.json").is_file()
+    name = name or ("ENV" if run.members else None)  # a team has no error on recorded episodes
     more = () if name or readable else ("--data", "PATH")
     return measuring(run, name, *more) + (
-        "" if made else f", once robodiff fit --resume {run.folder} has made its policy"
+        "" if is_made(run) else f", once robodiff fit --resume {run.folder} has made its policy"
     )
 
 
 def measuring(run: Run, env: str | None, *more: str) -> str:
     """Return the command that measures a run's policy in an environment or, without one, on recorded episodes."""
-    plugins = run.options.get("plugins") if isinstance(run.options, dict) else None
-    words = [word for plugin in plugins or () for word in ("--plugin", str(plugin))]
+    options = next(iter(run.parts().values())).options
+    words = [word for plugin in nested(options, "plugins") or () for word in ("--plugin", str(plugin))]
     return shlex.join(["robodiff", "eval", str(run.folder), *(["--env", env] if env else []), *more, *words])

@@ -68,7 +68,10 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         commands={name: command(run, env) for name, run in runs.items()},
         scores={row.name: _scores(row.evaluation) for row in in_env if row.evaluation},
         steps={row.name: _by_step(row.paired, row.name, names[0]) for row in offline if row.paired},
-        curves=figures.curves({name: run.curves for name, run in runs.items()}, _success(in_env)),
+        curves=figures.curves(
+            {part: each.curves for name, run in runs.items() for part, each in run.parts(name).items()},
+            _success(in_env),
+        ),
         disagreements=_disagreements(in_env),
         differences=_differences([run.options for run in runs.values()]),
     )

@@ -6,21 +6,23 @@ any machine that has the run's folder: neither a simulator nor the recording is 
 
 import base64
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robodiff.data.check import findings_in, in_kinds
-from robodiff.data.episodes import Episodes
-from robodiff.data.provenance import divide, read_trained_on
+from robodiff.data.episodes import Episodes, Finding
+from robodiff.data.provenance import Planning, divide, read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.results import OfflineResult
 from robodiff.evaluation.runs import Evaluation, Run, read_run
 from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
-from robodiff.report.answers import answer, command, conclusion, current, is_current, what_ifs
+from robodiff.report.answers import answer, command, conclusion, current, is_current, is_made, what_ifs
 from robodiff.report.pages import write_page
 from robodiff.report.predictions import Predictions, draw_predictions
 from robodiff.report.recording import describe, movements
@@ -34,17 +36,16 @@ _MOST_VIDEO_BYTES = 30_000_000
 
 
 def write_run_report(
-    folder: Path, model: PolicyConfig, data: DataConfig, env: str | None, page: Path | None = None
+    folder: Path, configs: Mapping[str, tuple[PolicyConfig, DataConfig]], env: str | None, page: Path | None = None
 ) -> Path:
-    """Write the page of a run, with its demonstrations if they can still be read.
+    """Write the page of a run or of a team's runs, with its demonstrations if they can still be read.
 
     The policy is shown at observations of the episodes that were held out; where none were, at those of the episodes
     that it was trained on, and the page says so.
 
     Args:
-        folder: of the run.
-        model: the configuration of its policy.
-        data: where its demonstrations are.
+        folder: of the run, or of the team.
+        configs: by agent, or by ``ALONE`` of a run, the configuration of the policy, and where its demonstrations are.
         env: the environment that draws scenes; the one of the latest evaluation when None.
         page: the file to write; ``report.html`` in the run's folder when None.
 
@@ -56,20 +57,50 @@ def write_run_report(
         RobodiffError: one of its files is broken.
     """
     run, page = read_run(folder), page or folder / REPORT_FILE
+    if env is None and run.evaluations:
+        env = run.evaluations[0].result.evaluated.environment
+    parts = []
+    for (title, each), config in zip(run.parts().items(), configs.values(), strict=True):
+        has_page = bool(title) and (each.folder / REPORT_FILE).is_file()
+        own_page = os.path.relpath(each.folder / REPORT_FILE, page.parent) if has_page else ""
+        parts.append(replace(_part(each, *config, env), title=title, own_page=own_page))
+    return _write(run, page, parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a page says of one policy and its demonstrations."""
+
+    title: str = ""
+    """Whose they are, in a team."""
+    own_page: str = ""
+    """Where more is said of an agent's demonstrations."""
+    predictions: Predictions = field(default_factory=Predictions)
+    held_out: bool = False
+    """Whether the demonstrations that are shown were."""
+    planning: Planning | None = None
+    data: dict[str, Any] | None = None
+    """None where they cannot be read."""
+    findings: Sequence[tuple[Finding, str]] = ()
+    no_data: str = ""
+    """Why they cannot be read."""
+
+
+def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None) -> _Part:
+    part = _Part()
     try:
+        recorded = read_trained_on(run.folder)
+        part = replace(part, planning=recorded and recorded.planning)
         episodes = data.read(model.observation_keys)
-        division = divide(data, episodes, read_trained_on(folder))
+        division = divide(data, episodes, recorded)
         trained_on, held_out = division.seen.tolist(), division.unseen.tolist()
     except RobodiffError as error:
-        return _write(run, page, no_data=f"They cannot be read any more: {error}")
+        return replace(part, no_data=f"They cannot be read any more: {error}")
     predictions = Predictions()
-    if (folder / "policy" / "config.json").is_file():
-        if env is None and run.evaluations:
-            env = run.evaluations[0].result.evaluated.environment
-        predictions = draw_predictions(folder / "policy", episodes, held_out or trained_on, env, SAMPLES)
-    return _write(
-        run,
-        page,
+    if is_made(run):
+        predictions = draw_predictions(run.folder / "policy", episodes, held_out or trained_on, env, SAMPLES)
+    return replace(
+        part,
         predictions=predictions,
         held_out=bool(held_out),
         data=_data(episodes),
@@ -79,16 +110,14 @@ def write_run_report(
 
 def write_evaluation_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of an evaluation whose policy lies in no run."""
-    return _write(
-        Run.of_evaluation(folder), folder / REPORT_FILE, no_data="Of a policy without its run they are not known."
-    )
+    unknown = _Part(no_data="Of a policy without its run they are not known.")
+    return _write(Run.of_evaluation(folder), folder / REPORT_FILE, [unknown])
 
 
-def _write(run: Run, page: Path, **demonstrations: Any) -> Path:
-    """Write the page; what ``demonstrations`` lacks is left out."""
+def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
+    """Write the page; what a part lacks is left out."""
     measured, offline = answer(run, run.evaluations), answer(run, run.offline)
     shown = offline or max(run.offline, key=lambda each: each in current(run, run.offline), default=None)
-    absent = {"predictions": Predictions(), "held_out": False, "data": None, "findings": [], "no_data": ""}
     return write_page(
         page,
         "report.html",
@@ -99,14 +128,18 @@ def _write(run: Run, page: Path, **demonstrations: Any) -> Path:
         videos=_videos(measured, page.parent) if measured else [],
         others=len(run.evaluations) - len(current(run, run.evaluations)),
         comparisons=[sentence for each in (measured, offline) if (sentence := conclusion(each))],
-        command=command(run, readable=bool(demonstrations.get("data"))),
+        command=command(run, readable=all(part.data for part in parts)),
         what_ifs=what_ifs(run),
         conditions=[] if measured is None else run.what_if(measured.result.evaluated),
-        curves=figures.curves({run.name: run.curves}, measured.result.evaluated.success_reward if measured else None),
+        trained=run.parts(),
+        parts=parts,
+        curves=figures.curves(
+            {title: each.curves for title, each in run.parts().items()},
+            measured.result.evaluated.success_reward if measured else None,
+        ),
         offline=None if shown is None else _offline(shown.result, run, is_answer=shown is offline),
         samples=SAMPLES,
         evaluations=[each for each in current(run, run.evaluations) if not run.what_if(each.result.evaluated)],
-        **{**absent, **demonstrations},
     )
 
 

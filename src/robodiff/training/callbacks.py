@@ -217,7 +217,8 @@ class Checkpoints(Callback):
         elif score is not None:
             self.worse_in_a_row += 1
             patience = self.config.early_stopping_patience
-            trainer.should_stop |= patience is not None and self.worse_in_a_row >= patience
+            if patience is not None and self.worse_in_a_row >= patience:
+                trainer.should_stop, pl_module.total_steps = True, trainer.global_step  # resumed, it has finished
         every = self.config.keep_every_n_epochs
         if every is not None and (trainer.current_epoch + 1) % every == 0:
             self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")

@@ -1,10 +1,11 @@
 """Train a policy: put data, policy, trainer and callbacks together, and run."""
 
+import gc
 import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,7 @@ def fit(
     new_length: bool = False,
     accept_changed_data: bool = False,
     console: Console | None = None,
+    team: Mapping[Path, str] | None = None,
 ) -> bool:
     """Train, and fill the folder of the run.
 
@@ -65,6 +67,8 @@ def fit(
         new_length: a resumed run takes its length from ``config``, not from its checkpoint.
         accept_changed_data: a resumed run goes on although its recording has changed; what was held out stays so.
         console: where progress is shown.
+        team: by their folders, which are in one, the configurations as text of all agents' runs. They are kept when the
+            first begins, so that the others can be resumed although their turn has not come.
 
     Returns:
         True in the process that writes, of those that train together; the others are silent.
@@ -74,13 +78,14 @@ def fit(
         Interrupted: by Ctrl-C or SIGTERM; the run was saved.
     """
     _quiet()
+    _free_memory()
     if config.trainer.endless:
         raise UsageError("nothing says how long to train; set trainer.max_epochs, max_steps or max_time")
     config = config.short() if config.trainer.fast_dev_run else config
     primary = rank_zero_only.rank == 0
     console = (console or Console()) if primary else Console(quiet=True)
     if primary:
-        _check_folder(run, resume)
+        _check_folder(run.parent if team and not resume else run, resume)
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
     length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
@@ -96,8 +101,9 @@ def fit(
     with locked(run) if primary else nullcontext():
         step = 0 if checkpoint is None else check_checkpoint(run, checkpoint, module, recorded, new_length)
         if primary:
-            with replacing(run / CONFIG_FILE) as temporary:
-                temporary.write_text(config_yaml)
+            for folder, text in {**(team or {}), run: config_yaml}.items():
+                with replacing(folder / CONFIG_FILE) as temporary:
+                    temporary.write_text(text)
             if checkpoint is None:
                 (run / UNSAVED).touch()
             if checkpoint is None or recorded is not None:  # of a run that kept no record nobody knows it
@@ -154,7 +160,11 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     if pretrained:
         policy.load_pretrained_backbones()
     if config.rollout.env is not None:
-        check_fit(policy, get_env_spec(config.rollout.env))
+        spec = get_env_spec(config.rollout.env)
+        if config.data.agent is not None and spec.agents:
+            remedy = "leave out rollout.env or data.agent, or train every agent with --all_agents"
+            raise UsageError(f"rollout.env {spec.name} is for {counted(len(spec.agents), 'agent')}; {remedy}")
+        check_fit(policy, spec)
     actions = torch.from_numpy(data.episodes.arrays[ACTION][data.train_windows.episode_frames]).double()
     variance, batch_size = policy.representation.variance(actions), data.largest_batch
     options = trainer.gradient_clip_val, batch_size, variance, trainer.sample_every_n_epochs
@@ -237,7 +247,7 @@ def _check_folder(run: Path, resume: bool) -> None:
 
 
 def _checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint to go on from; None of a run that was killed before its first.
+    """Return the checkpoint to go on from; None of a run that was killed before its first, or whose turn comes now.
 
     Raises:
         RobodiffError: it was removed.
@@ -250,7 +260,8 @@ def _checkpoint(run: Path) -> Path | None:
     saved = any(standing(run / name).exists() for name in ("policy-last", "policy", RunFacts.file))
     if saved and not (run / UNSAVED).exists():
         raise RobodiffError(f"{checkpoint}: is missing\nput it back, or begin a new run")
-    notice(f"{run}: was stopped before its first checkpoint, and begins anew")
+    if (run / UNSAVED).exists():
+        notice(f"{run}: was stopped before its first checkpoint, and begins anew")
     return None
 
 
@@ -301,6 +312,14 @@ def _check_machine(trainer: Trainer, options: TrainerConfig) -> None:
     processes, started = trainer.num_devices * trainer.num_nodes, int(os.environ.get("WORLD_SIZE", 1))
     if torch.distributed.is_torchelastic_launched() and processes != started:
         raise UsageError(f"torchrun: set trainer.strategy ddp, and devices x num_nodes {started}; found {processes}")
+
+
+def _free_memory() -> None:
+    """Give back what the run before holds in this process, and measure the peak anew."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _quiet() -> None:

@@ -35,6 +35,10 @@ _SEAL_LENGTH = len(_SEAL) + 2 * hashlib.sha256().digest_size
 """The hash of a checkpoint is the comment of the zip archive that it is: so no kill comes between the two."""
 
 
+class Finished(UsageError):
+    """A run has done all of its steps, and no more are asked for."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are either whole or not there, and say so themselves."""
 
@@ -78,7 +82,7 @@ def check_checkpoint(
     """Return how many optimizer steps a checkpoint has done.
 
     Raises:
-        UsageError: these are all, and no more are asked for.
+        Finished: these are all, and no more are asked for.
         RobodiffError: it cannot be read, is of another run, or does not fit the run's configuration.
     """
     content = read_checkpoint(checkpoint, sealed=recorded is not None)
@@ -102,7 +106,7 @@ def check_checkpoint(
             f"{run}: does not say what it was trained on, as later versions do; whether that has changed is not known"
         )
     if total is not None and step >= total and not new_length:
-        raise UsageError(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
+        raise Finished(f"{run}: has finished its {total} steps; give it more: --trainer.max_steps {2 * total}")
     return step
 
 

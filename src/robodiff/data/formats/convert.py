@@ -4,14 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from robodiff import registry
 from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import Format, formats
 from robodiff.errors import UsageError
 
 
 def convert(
-    episodes: Episodes, out: Path, on_episode: Callable[[int], None] | None = None, **options: Any
+    episodes: Episodes,
+    out: Path,
+    on_episode: Callable[[int], None] | None = None,
+    form: str | None = None,
+    **options: Any,
 ) -> list[str]:
     """Write a recording to ``out``, whole or not at all.
 
@@ -19,9 +22,9 @@ def convert(
 
     Args:
         episodes: the recording.
-        out: where nothing is yet; what its name ends in says the format, and without a suffix it is the folder of a
-            LeRobot data set.
+        out: where nothing is yet.
         on_episode: called with the number of episodes done.
+        form: the format; None where the name of ``out`` says it.
         options: of the format's writer, such as ``images``; None is not given.
 
     Returns:
@@ -30,19 +33,24 @@ def convert(
     Raises:
         UsageError: something is at ``out``, or an option that the format's writer does not have.
     """
-    form = format_of(out)
-    assert form.write is not None
+    into = format_of(out, form)
+    assert into.write is not None
     if out.exists():
         raise UsageError(f"{out}: exists already; choose another path")
     given = {name: value for name, value in options.items() if value is not None}
-    if unknown := [name for name in given if name not in form.write_options]:
-        raise UsageError(f"{out}: {form.title} has no option {unknown[0]}; leave it out")
-    return form.write(episodes, out, on_episode, **given)
+    if unknown := [name for name in given if name not in into.write_options]:
+        raise UsageError(f"{out}: {into.title} has no option {unknown[0]}; leave it out")
+    return into.write(episodes, out, on_episode, **given)
 
 
-def format_of(out: Path) -> Format:
-    """Return the format in which a path of this name is written."""
-    for form in formats():
-        if form.write is not None and out.suffix and out.suffix in form.suffixes:
-            return form
-    return registry.find("data", "LeRobotConfig")
+def format_of(out: Path, name: str | None = None) -> Format:
+    """Return the format of a name such as ``zarr``; without one what the suffix of the path says, else LeRobot's.
+
+    Raises:
+        UsageError: there is no such format, or it is not written.
+    """
+    written = {form.short_name: form for form in formats() if form.write is not None}
+    if name is not None and name not in written:
+        raise UsageError(f"--format: no format {name!r} is written; there is {', '.join(written)}")
+    named = [form for form in written.values() if out.suffix and out.suffix in form.suffixes]
+    return written[name] if name is not None else next(iter(named), written["lerobot"])

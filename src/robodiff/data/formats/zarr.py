@@ -4,6 +4,7 @@ A layout says what the file's keys are called here. robodiff's own files name it
 others it may be given, as may a key map; else their names tell.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,13 @@ def _recognise(path: Path) -> bool:
     return path.suffix == ".zarr" or any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _write(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
+def _write(
+    episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None, out_layout: str | None = None
+) -> list[str]:
     from robodiff.data.formats.zarr_writer import write_zarr
 
-    return write_zarr(episodes, path, on_episode)
+    is_robofactory = re.search(r"_Agent\w+_\d+\.zarr$", path.name)  # what RoboFactory calls its files
+    return write_zarr(episodes, path, on_episode, out_layout or ("robofactory" if is_robofactory else None))
 
 
-FORMAT = Format("a zarr group", ZarrConfig, _recognise, (".zarr", ".zip"), _write)
+FORMAT = Format("a zarr group", ZarrConfig, _recognise, (".zarr", ".zip"), _write, ("out_layout",), keeps_agents=True)

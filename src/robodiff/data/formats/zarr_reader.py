@@ -60,6 +60,7 @@ def open_zarr(path: Path, config: ZarrConfig) -> Recording:
         names = usual_names({key: _kind(path, key, array) for key, array in arrays.items()})
         if any(name and name.startswith("observation.") and key.endswith(name) for key, name in names.items()):
             names = {key: key.removeprefix("data/") for key in arrays}  # names are ours, others' included
+        names |= {key: name for key, array in arrays.items() if isinstance(name := _attributes(array).get("name"), str)}
         stored = {key: _stored(store, key, array, names[key], ends, config, own) for key, array in arrays.items()}
         table, findings = {}, []
         for name in (name for name in meta if name not in ("episode_ends", *WHERE)):
@@ -161,9 +162,15 @@ def decode(path: Path, key: str, array: Any, frames: int, *more: Any) -> np.ndar
         return decoded(path, key, array, frames, *more)
 
 
+def _attributes(array: Any) -> dict[str, Any]:
+    return array.attrs.asdict() if isinstance(array, zarr.Array) else {}
+
+
 def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
     """Return what robodiff's writer says of the dimensions; what others say by these names counts if it fits."""
-    names, unit = array.attrs.get("names"), array.attrs.get("unit")
+    attributes = _attributes(array)
+    names: Any = attributes.get("names")
+    unit = attributes.get("unit")
     fits = isinstance(names, list) and len(names) == math.prod(array.shape[1:]) and all(type(n) is str for n in names)
     return tuple(names) if fits else None, unit if isinstance(unit, str) else None
 

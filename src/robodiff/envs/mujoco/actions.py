@@ -26,6 +26,7 @@ class ActionSpace:
     pose: tuple[str, ...] | None = None
     """What its dimensions are called, the gripper aside; None for joints."""
     unit: str | None = None
+    """Of the joints; the gripper's is 1 or, with degrees, per cent."""
 
     def names(self, joints: int) -> tuple[str, ...]:
         """Return the names of the dimensions for an arm with so many joints."""
@@ -89,7 +90,7 @@ def _change_bounds(arm: Arm) -> tuple[Array, Array]:
 
 POSE = ("x", "y", "z", "rx", "ry", "rz")
 SPACES = {
-    "joints": ActionSpace(lambda arm, action: action, lambda arm, command: command, _joint_bounds),
+    "joints": ActionSpace(lambda arm, action: action, lambda arm, command: command, _joint_bounds, unit="rad"),
     "degrees": ActionSpace(_from_degrees, lambda arm, command: in_degrees(command), _degree_bounds, unit="deg"),
     "eef": ActionSpace(_to_pose, _from_pose, _pose_bounds, POSE),
     "eef_delta": ActionSpace(_to_change, _from_change, _change_bounds, tuple(f"d{name}" for name in POSE)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.envs.mujoco.actions import SPACES, ActionSpace, in_degrees, joint_names
-from robodiff.envs.mujoco.expert import NO_SUCCESS, play
+from robodiff.envs.mujoco.expert import play
 from robodiff.envs.mujoco.scene import PICTURE
 from robodiff.envs.mujoco.tasks import Task
 from robodiff.envs.mujoco.world import Arm, Array, Pose, World
@@ -50,7 +50,7 @@ def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[st
     They are its state as an action has it, where its tool is, also as robomimic says it, and the objects as they lie in
     the frame of its tool.
     """
-    state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else None)
+    state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else "rad")
     return [
         ("state", state, (lambda arm: in_degrees(arm.state)) if degrees else (lambda arm: arm.state)),
         ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool)),
@@ -181,8 +181,9 @@ class TableExpert:
     def __init__(self, make: Callable[[Collection[str]], TableEnv], noise: float) -> None:
         self._make, self._noise = make, noise
 
-    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, Array] | str:
-        """Return the observations of ``keys`` and ``action``, each (L, ...); or why there are none.
+    def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, Array] | str | None:
+        """Return the observations of ``keys`` and ``action``, each (L, ...); or why nothing was planned, None where the
+        script was played and did not succeed.
 
         Images are drawn at the end, from the positions that the world went through.
         """
@@ -202,7 +203,7 @@ class TableExpert:
 
         failure = play(world, env.task.script(world), step)
         if failure or not env.task.success(world):
-            return failure or NO_SUCCESS
+            return failure
         frames = []
         for qpos in positions:
             world.look_back(qpos)

@@ -11,7 +11,6 @@ UNREACHABLE = "unreachable"
 """No joint angles were found for the end of a move."""
 COLLISION = "collision"
 """A link met something during a move."""
-NO_SUCCESS = "no success"
 REACHED = 2e-3  # m or rad: more than this left over by the inverse kinematics is a failure of planning
 SETTLED, SETTLE_STEPS = 2e-3, 3  # m; at the end of a move tools are waited for, so many steps at most
 GRIP_SECONDS = 0.3  # for the fingers to close or to open

@@ -8,6 +8,7 @@ from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import AtLeast, Document
 from robodiff.envs.mujoco.actions import SPACES
 from robodiff.envs.mujoco.env import TableEnv, TableExpert, observed
+from robodiff.envs.mujoco.expert import COLLISION, UNREACHABLE
 from robodiff.envs.mujoco.library import mujoco
 from robodiff.envs.mujoco.tasks import ONE_ARM, Task
 from robodiff.envs.mujoco.teams import SEVERAL_ARMS
@@ -57,6 +58,7 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
         configure=lambda options: task_spec(task, options),
         expert=lambda noise: TableExpert(make, noise),
         expert_options=_expert_options(task.noise),
+        failures=(UNREACHABLE, COLLISION),
         snapshot=TableEnv.snapshot,
         restore=TableEnv.restore,
     )

@@ -1,0 +1,96 @@
+"""Which policies are evaluated: one that acts alone, or one for each agent of a team."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from robodiff.data.provenance import Planning, read_trained_on
+from robodiff.documents import read_yaml
+from robodiff.errors import UsageError
+from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file, nested, run_of
+from robodiff.files import standing
+
+ALONE = ""
+"""In place of an agent's id: a policy that acts alone, or for all agents."""
+BEST = "best"
+"""What a run's best policy is called on the command line; it lies in ``policy/``."""
+
+Members = Mapping[str, str]
+"""By agent where its policy lies; of a policy that acts alone under ``ALONE``."""
+
+
+def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[str] = ()) -> Members:
+    """Return the policies that some words name: one alone, the folder of a team, or one of each agent.
+
+    Which agent's one is, its run says. Where not all say it, they are in the order of ``agents``.
+
+    Args:
+        words: paths, or repositories of the hub.
+        checkpoint: which policy of each run: ``best``, ``last``, or one that was kept, such as ``epoch-0300``.
+        agents: of the environment.
+
+    Raises:
+        UsageError: two of one agent, or a run that kept no such policy.
+    """
+    if len(words) == 1:
+        found = {agent: str(run) for agent, run in agent_runs(Path(words[0])).items()} or {ALONE: words[0]}
+    else:
+        told = [_agent_of(word) for word in words]
+        places = [*agents, *map(str, range(len(agents), len(words)))]
+        ids = places[: len(words)] if None in told else [str(agent) for agent in told]
+        if twins := [agent for agent in ids if ids.count(agent) > 1]:
+            raise UsageError(f"{' '.join(words)}: two policies of agent {twins[0]}; give one of each agent")
+        found = dict(zip(ids, words, strict=True))
+    return {agent: path if checkpoint == BEST else _kept(path, checkpoint) for agent, path in found.items()}
+
+
+def folder_of(members: Members) -> tuple[Path, list[str]]:
+    """Return the folder in which evaluations lie, and the words that tell these policies from its others.
+
+    It is the run, or the folder beside a policy that lies in none; of a team what holds the runs of its agents, or else
+    the folder beside the first one's.
+
+    Raises:
+        UsageError: no folder of a policy.
+    """
+    runs, names = [], []
+    for path in members.values():
+        folder = Path(path)
+        if not folder.is_dir():
+            raise UsageError(f"{path}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
+        folder = folder.resolve() if folder.name in ("", "..") else folder
+        runs.append(run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder))
+        names += [folder.name] if folder not in (runs[-1], runs[-1] / "policy") else []
+    if [*members] == [ALONE]:
+        return runs[0], names
+    home, names = runs[0].parent, [*dict.fromkeys(names)]
+    if {*agent_runs(home).values()} != {*runs}:
+        names = ["+".join(run.name for run in runs), *names]
+    return home, names
+
+
+def planning_of(members: Members) -> Planning | None:
+    """Return how motion planning went for the demonstrations that policies were trained on, where their runs say it."""
+    runs = filter(None, (run_of(Path(path)) for path in members.values()))
+    return next((each.planning for run in runs if (each := read_trained_on(run)) and each.planning), None)
+
+
+def _agent_of(policy: str) -> str | None:
+    """Return whose policy it is, as its run says; None where that is not known."""
+    if (run := run_of(Path(policy))) is None:
+        return None
+    name, agent = run.resolve().name, nested(read_yaml(config_file(run)), "data", "init_args", "agent")
+    if agent is None and name.startswith(AGENT_FOLDER):  # of a file of its own
+        agent = name.removeprefix(AGENT_FOLDER)
+    return None if agent is None else str(agent)
+
+
+def _kept(path: str, checkpoint: str) -> str:
+    """Return the folder of a policy that a run kept."""
+    run = Path(path)
+    config_file(run)  # a policy's folder holds no other
+    kept = {BEST: run / "policy", "last": run / "policy-last"}
+    kept |= {each.name: each for each in sorted(run.glob("policies/[!.]*"))}
+    existing = [name for name, folder in kept.items() if (standing(folder) / "config.json").is_file()]
+    if checkpoint not in existing:
+        raise UsageError(f"--checkpoint {checkpoint}: no such policy in {run}; it has {', '.join(existing) or 'none'}")
+    return str(kept[checkpoint])
