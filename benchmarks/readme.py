@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
     "docs/concepts.md": ("denoisers", "denoisers_pixels"),
+    "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
@@ -19,6 +20,9 @@ TITLES = {
     "training_gpu": "Samples (windows) a second on a GPU, whole steps of `fit`, human Push-T from images, one run each",
     "windows": "Training windows gathered per second",
     "video": "Training windows from a camera's video per second, and decoding it for the first time",
+    "tabletop": "Successes of the scripted experts without noise and with the usual noise",
+    "tabletop_speed": "Steps with observations of the state, and images of 1 / 2 / 3 cameras, a CPU second",
+    "tabletop_skill": "Successes of policies, preset `tabletop_state`, one training seed",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
 

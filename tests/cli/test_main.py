@@ -53,7 +53,7 @@ def test_a_missing_extra_is_named(robodiff: Run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "robodiff.data.formats.zarr_reader", raising=False)
     code, _, err = robodiff("data", "info", recording)
     assert code == 1
-    assert "pip install 'robodiff[train]'" in err
+    assert "pip install 'robodiff[train,sim]'" in err
 
 
 def test_a_plugin_may_stand_before_the_command(robodiff: Run, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.conftest import write_recording, write_robomimic_file
 from robodiff import registry
 from robodiff.cli.main import main
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
+from robodiff.envs.mujoco.spec import _TASKS
 from robodiff.evaluation.statistics import episodes_to_decide, wilson_interval
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,16 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_page_on_the_table_has_every_task_as_it_is() -> None:
+    page = (ROOT / "docs" / "tabletop.md").read_text()
+    for name, task in _TASKS.items():
+        picture = f"![{name}](pictures/tabletop/{name}.png)"
+        assert f"| {picture} `{name}` | {len(task.mounts)} | {task.goal} | {task.max_steps} |" in page
+    picture_sizes = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "pictures" / "tabletop").glob("*.png")}
+    assert picture_sizes.keys() == {*_TASKS, "cameras"}
+    assert max(picture_sizes.values()) <= 40_000
 
 
 def test_the_tables_of_the_page_on_evaluation() -> None:

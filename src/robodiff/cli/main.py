@@ -67,7 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "robodiff":
             raise
-        _fail(f"robodiff {command}: error: needs {error.name}, which is not installed: pip install 'robodiff[train]'")
+        _fail(
+            f"robodiff {command}: error: needs {error.name}, which is not installed: pip install 'robodiff[train,sim]'"
+        )
     except KeyboardInterrupt:
         print(f"robodiff {command}: stopped", file=sys.stderr)
         sys.exit(130)

@@ -126,7 +126,7 @@ class TableEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Lay the objects out: by ``seed`` alone if it is given, else by the generator as the last reset left it."""
         super().reset(seed=seed, options=options)
-        self.world.reset(self.task.places(np.random.default_rng(seed) if seed is not None else self.np_random))
+        self.world.reset(self.task.places(self.np_random))
         self._steps, self._collided = 0, False
         return self.observe(), {"is_success": False}
 
@@ -144,7 +144,7 @@ class TableEnv(gymnasium.Env[Any, Any]):
 
     def decode(self, action: Array) -> Array:
         """Return the command of an action."""
-        parts = np.split(action.clip(self._low, self._high), len(self.world.arms))
+        parts = action.clip(self._low, self._high).reshape(len(self.world.arms), -1)
         return np.concatenate([self._space.decode(arm, part) for arm, part in zip(self.world.arms, parts, strict=True)])
 
     def encode(self, command: Array) -> Array:

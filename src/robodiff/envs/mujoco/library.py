@@ -1,20 +1,27 @@
 """MuJoCo, and how it draws without a display: by EGL where there is one, else by OSMesa."""
 
 import ctypes
-import importlib
+import importlib.util
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from robodiff.errors import RobodiffError, in_one_line
 
-mujoco: Any = importlib.import_module("mujoco")
-"""Any, for its stubs do not name what it takes over from its core."""
-
 DEVICE_PLATFORM = 0x313F
 """EGL_PLATFORM_DEVICE_EXT."""
 REMEDY = "apt install libegl1 libgl1-mesa-dri (Debian's packages), or libosmesa6"
+CHOSEN = os.environ.get("MUJOCO_GL")
+if CHOSEN:
+    REMEDY = f"unset MUJOCO_GL, which is {CHOSEN}, and {REMEDY}"
+
+try:
+    mujoco: Any = importlib.import_module("mujoco")
+    """Any, for its stubs do not name what it takes over from its core."""
+except (AttributeError, RuntimeError) as error:  # what MUJOCO_GL names is unknown, or not there
+    raise RobodiffError(f"MuJoCo cannot be imported ({in_one_line(error)}): {REMEDY}") from None
 
 
 @cache
@@ -27,7 +34,8 @@ def prepare_drawing() -> None:
     Raises:
         RobodiffError: this machine can draw by neither; it says what to install.
     """
-    if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
+    _load_triton()
+    if CHOSEN or sys.platform != "linux":
         return
     name = "egl" if _has_egl() else "osmesa"
     try:
@@ -35,6 +43,17 @@ def prepare_drawing() -> None:
     except (ImportError, AttributeError):  # PyOpenGL: 'NoneType' object has no attribute 'glGetError'
         raise RobodiffError(f"MuJoCo draws by EGL or OSMesa, and this machine has neither: {REMEDY}") from None
     vars(importlib.import_module("mujoco.rendering.classic.gl_context"))["GLContext"] = context
+
+
+def _load_triton() -> None:
+    """Load the library of torch's compiler, where it is installed, before Mesa's.
+
+    Both bring LLVM. Mesa's is for the whole process; loaded after it, Triton's would call it, and crash.
+    """
+    found = importlib.util.find_spec("triton")
+    with suppress(OSError):  # another layout of its files
+        for folder in (found and found.submodule_search_locations) or ():
+            ctypes.CDLL(f"{folder}/_C/libtriton.so")
 
 
 def _has_egl() -> bool:

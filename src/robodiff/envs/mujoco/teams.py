@@ -260,7 +260,7 @@ class TakePhoto(CameraAlignment):
     goal = "Camera and meat held 20 cm up, the meat before the lens, the fourth arm's tool at the button."
     mounts = around(90, -90, 0, 180)
     cameras = (Camera("agentview", (0.75, 0.75, 0.75), (0, 0, 0.1)),)
-    view = Camera("view", (0.95, 1.15, 1.0), (0, 0, 0.2), 45)
+    view = Camera("view", (0.8, 0.95, 1.55), (0, 0, 0.15), 45)
     button: ClassVar[tuple[float, float, float]] = (0, 0, 0.035)
 
     def success(self, world: World) -> bool:

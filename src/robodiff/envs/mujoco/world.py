@@ -1,5 +1,6 @@
 """A table that moves: its state, its arms with their inverse kinematics, and what its cameras see."""
 
+import atexit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -109,6 +110,7 @@ class World:
         self.scene, self.fps, self.model = scene, fps, _model(scene)
         self.data = mujoco.MjData(self.model)
         self.arms = [Arm(self, index, mount) for index, mount in enumerate(scene.mounts)]
+        self._actuators = np.stack([arm.actuators for arm in self.arms])  # (arms, n + 1): all are of one kind
         self._substeps = round(1 / fps / TIMESTEP)
         owner = self.model.geom_bodyid
         names = [self.model.body(body).name for body in range(self.model.nbody)]
@@ -145,9 +147,9 @@ class World:
         mujoco.mj_kinematics(self.model, self.data)  # poses of the state that was reached, not of the one before
 
     def _set_targets(self, command: Array) -> None:
-        for arm in self.arms:
-            own = command[arm.slice]
-            self.data.ctrl[arm.actuators] = [*own[:-1], np.clip(own[-1], 0, 1) * arm.model.opening]
+        targets = np.array(command).reshape(len(self.arms), -1)
+        targets[:, -1] = targets[:, -1].clip(0, 1) * self.arms[0].model.opening
+        self.data.ctrl[self._actuators] = targets
 
     @property
     def state(self) -> Array:
@@ -210,7 +212,7 @@ class Arm:
         self.home = np.array(mount.arm.home)
         self.joints = n = len(self.home)
         self.slice = slice(index * (n + 1), (index + 1) * (n + 1))
-        """Its part of a command; all arms of a table are of one kind."""
+        """Its part of a command."""
         self.actuators = np.array([i for i in range(model.nu) if model.actuator(i).name.startswith(prefix)])  # (n + 1,)
         joints = model.actuator_trnid[self.actuators[:n], 0]
         self.qpos, self.range = model.jnt_qposadr[joints], model.jnt_range[joints]
@@ -290,4 +292,5 @@ def _renderer(scene: Scene, size: tuple[int, int]) -> Any:
     renderer = make_renderer(_model(scene), size)
     for flag in ("REFLECTION", "HAZE"):
         renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
+    atexit.register(_renderer.cache_clear)  # before EGL itself ends, or MuJoCo 3.8 complains; so only now
     return renderer
