@@ -164,7 +164,7 @@ def _arm(model: ArmModel, index: int, count: int) -> Any:
     others = sum(2 << other for other in range(count) if other != index)
     for body in arm.bodies:
         body.gravcomp = 1
-        for geom in body.geoms:
+        for geom in filter(lambda each: each.contype, body.geoms):  # the others are only drawn
             geom.contype, geom.conaffinity = (1 if "finger" in body.name else 2 << index), 1 | others
     return arm
 
