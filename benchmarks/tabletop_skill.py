@@ -15,6 +15,7 @@ from benchmarks.common import RESULTS, keep
 
 ROWS = (
     ("lift_cube", "one", 100, 5),
+    ("stack_cube_mycobot", "one", 100, 10),
     ("stack_cube_mycobot", "one", 300, 10),
     ("lift_barrier", "each its own", 100, 3),
     ("lift_barrier", "one for all", 100, 5),
@@ -55,10 +56,10 @@ def main() -> None:
     options = parser.parse_args()
     kept = RESULTS / "tabletop_skill.json"
     earlier = json.loads(kept.read_text())["rows"] if kept.exists() and options.tasks else []
-    rows = {(row["task"], row["policies"]): row for row in earlier}
+    rows = {(row["task"], row["policies"], row["demonstrations"]): row for row in earlier}
     for task, policies, demonstrations, minutes in ROWS:
         if not options.tasks or task in options.tasks:
-            rows[f"`{task}`", policies] = measure(task, policies, demonstrations, minutes, options.folder)
+            rows[f"`{task}`", policies, demonstrations] = measure(task, policies, demonstrations, minutes, options.folder)
             keep("tabletop_skill", [*rows.values()])
 
 
