@@ -59,7 +59,8 @@ def main() -> None:
     rows = {(row["task"], row["policies"], row["demonstrations"]): row for row in earlier}
     for task, policies, demonstrations, minutes in ROWS:
         if not options.tasks or task in options.tasks:
-            rows[f"`{task}`", policies, demonstrations] = measure(task, policies, demonstrations, minutes, options.folder)
+            row = measure(task, policies, demonstrations, minutes, options.folder)
+            rows[row["task"], policies, demonstrations] = row
             keep("tabletop_skill", [*rows.values()])
 
 
