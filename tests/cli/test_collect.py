@@ -149,6 +149,21 @@ def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> Non
     assert (code, "needs observation.state of six joint angles" in err) == (2, True), err
 
 
+def test_the_name_says_the_format(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_env(monkeypatch, replace(SPEC, name="clumsy", expert=ClumsyExpert, expert_options=Document))
+    command = ("collect", "clumsy", "--episodes", 1, "--out")
+    assert robodiff(*command, tmp_path / "d.hdf5")[0] == 0
+    assert (tmp_path / "d.hdf5").is_file()
+    assert len(read(tmp_path / "d.hdf5")) == 1
+    for arguments, message in (
+        (("d.zarr", "--format", "robomimic"), "would be read as a zarr group"),
+        (("d_{agent}.zarr",), "robodiff data convert makes a file for each"),
+    ):
+        code, _, err = robodiff(*command, tmp_path / arguments[0], *arguments[1:])
+        assert (code, message in err) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["d.hdf5"]
+
+
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
     command = [
         sys.executable,

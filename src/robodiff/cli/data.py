@@ -106,7 +106,7 @@ class ConvertOptions(InfoOptions):
     """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder. RoboFactory's keys are in a name
     that ends as theirs do, in _Agent0_150.zarr."""
     format: str | None = None
-    """The format, such as zarr or mycobot, whatever OUT is called."""
+    """The format where the name of OUT does not say it, such as mycobot."""
     out_layout: Literal["robofactory", "img"] | None = None
     """What zarr's keys are called: as RoboFactory's head_camera, state, action, or as img, state, action."""
     images: Literal["av1", "h264", "png"] | None = None
