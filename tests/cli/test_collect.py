@@ -164,6 +164,19 @@ def test_the_name_says_the_format(robodiff: Run, tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["d.hdf5"]
 
 
+@pytest.mark.parametrize("reason", ["joint/3", "seed", "../x", 5, ["a"]])
+def test_reasons_that_are_no_columns_are_refused(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: object
+) -> None:
+    class Odd:
+        def demonstrate(self, seed: int, keys: Collection[str]) -> object:
+            return reason
+
+    use_env(monkeypatch, replace(SPEC, name="odd", expert=Odd, expert_options=Document))  # pyright: ignore
+    code, _, err = robodiff("collect", "odd", "--episodes", 1, "--out", tmp_path / "d.zarr")
+    assert (code, "expected a word such as collision; found" in err) == (1, True), err
+
+
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
     command = [
         sys.executable,
