@@ -185,7 +185,9 @@ def view(options: ViewOptions, source: DataConfig) -> None:
 def convert(options: ConvertOptions, source: DataConfig) -> None:
     """Read, write in another format."""
     form = format_of(Path(options.out), options.format)
-    agents = source.agents() if AGENT_FILES in options.out else [source.agent or (EACH if form.keeps_agents else None)]
+    agents = [source.agent or (EACH if form.keeps_agents else None)]
+    if AGENT_FILES in options.out and source.agent in (None, EACH):
+        agents = source.agents()
     if not agents:
         raise UsageError(f"{options.path}: its keys name no agents; leave {AGENT_FILES} out of {options.out}")
     outs = {agent: Path(options.out.replace(AGENT_FILES, agent or "")) for agent in agents}
