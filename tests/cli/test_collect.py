@@ -149,6 +149,16 @@ def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> Non
     assert (code, "needs observation.state of six joint angles" in err) == (2, True), err
 
 
+def test_what_cannot_be_converted_is_kept(robodiff: Run, tmp_path: Path) -> None:
+    command = ("collect", "stack_cube_mycobot?size=24x32", "--episodes", 1, "--cameras", "front", "--format", "lerobot")
+    code, _, err = robodiff(*command, "--out", tmp_path / "d")
+    kept = tmp_path / ".d.building"
+    assert (code, f"the demonstrations are in {kept}, for robodiff data convert" in err) == (1, True), err
+    code, _, err = robodiff("data", "convert", kept, tmp_path / "d", "--images", "png")
+    assert code == 0, err
+    assert len(read(tmp_path / "d")) == 1
+
+
 def test_the_name_says_the_format(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_env(monkeypatch, replace(SPEC, name="clumsy", expert=ClumsyExpert, expert_options=Document))
     command = ("collect", "clumsy", "--episodes", 1, "--out")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, read_options, split
 from robodiff.documents import AtLeast, Document, FilePath, hints, plain
-from robodiff.errors import UsageError, notice
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.text import counted
 
 
@@ -112,7 +112,11 @@ def record(options: CollectOptions, out: Path) -> None:
         if is_zip:
             pack_zip(folder, out)
         elif not is_folder:
-            lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
+            try:
+                lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
+            except RobodiffError as error:
+                kept = f"the demonstrations are in {folder}, for robodiff data convert"
+                raise RobodiffError(f"{error}\n{kept}") from error
             shutil.rmtree(folder)
     if lost:
         notice(f"{out} has no place for {', '.join(lost)}; left out")
