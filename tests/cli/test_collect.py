@@ -149,6 +149,44 @@ def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> Non
     assert (code, "needs observation.state of six joint angles" in err) == (2, True), err
 
 
+def test_what_cannot_be_converted_is_kept(robodiff: Run, tmp_path: Path) -> None:
+    command = ("collect", "stack_cube_mycobot?size=24x32", "--episodes", 1, "--cameras", "front", "--format", "lerobot")
+    code, _, err = robodiff(*command, "--out", tmp_path / "d")
+    kept = tmp_path / ".d.building"
+    assert (code, f"the demonstrations are in {kept}, for robodiff data convert" in err) == (1, True), err
+    code, _, err = robodiff("data", "convert", kept, tmp_path / "d", "--images", "png")
+    assert code == 0, err
+    assert len(read(tmp_path / "d")) == 1
+
+
+def test_the_name_says_the_format(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_env(monkeypatch, replace(SPEC, name="clumsy", expert=ClumsyExpert, expert_options=Document))
+    command = ("collect", "clumsy", "--episodes", 1, "--out")
+    assert robodiff(*command, tmp_path / "d.hdf5")[0] == 0
+    assert (tmp_path / "d.hdf5").is_file()
+    assert len(read(tmp_path / "d.hdf5")) == 1
+    for arguments, message in (
+        (("d.zarr", "--format", "robomimic"), "would be read as a zarr group"),
+        (("d_{agent}.zarr",), "robodiff data convert makes a file for each"),
+    ):
+        code, _, err = robodiff(*command, tmp_path / arguments[0], *arguments[1:])
+        assert (code, message in err) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["d.hdf5"]
+
+
+@pytest.mark.parametrize("reason", ["joint/3", "seed", "../x", 5, ["a"]])
+def test_reasons_that_are_no_columns_are_refused(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: object
+) -> None:
+    class Odd:
+        def demonstrate(self, seed: int, keys: Collection[str]) -> object:
+            return reason
+
+    use_env(monkeypatch, replace(SPEC, name="odd", expert=Odd, expert_options=Document))  # pyright: ignore
+    code, _, err = robodiff("collect", "odd", "--episodes", 1, "--out", tmp_path / "d.zarr")
+    assert (code, "expected a word such as collision; found" in err) == (1, True), err
+
+
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, read_options, split
 from robodiff.documents import AtLeast, Document, FilePath, hints, plain
-from robodiff.errors import UsageError, notice
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.text import counted
 
 
@@ -34,9 +34,9 @@ class CollectOptions(Options):
     episodes: Annotated[int, AtLeast(1)]
     """Successful demonstrations to record."""
     out: FilePath
-    """A folder (.zarr); or a .zip or another format, which is made at the end."""
+    """A folder (.zarr); or a .zip or an .hdf5 file, or another format, which is made at the end."""
     format: str | None = None
-    """In place of zarr, such as lerobot or mycobot."""
+    """The format where the name does not say it, such as lerobot or mycobot; zarr when not given."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of the first; the others follow."""
     workers: Annotated[int, AtLeast(1)] = 1
@@ -66,6 +66,7 @@ def record(options: CollectOptions, out: Path) -> None:
 
     from robodiff.data.formats.convert import convert, format_of
     from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
+    from robodiff.data.naming import AGENT_FILES
     from robodiff.data.recordings import open_path
     from robodiff.envs.collect import NO_SUCCESS, collect, recorded_features
     from robodiff.files import locked, naming
@@ -73,7 +74,9 @@ def record(options: CollectOptions, out: Path) -> None:
 
     spec, expert_options = configured_spec(options)
     images = options.cameras.split(",") if options.cameras else options.images
-    form = format_of(out, options.format or "zarr")
+    if AGENT_FILES in options.out:
+        raise UsageError(f"{out}: collect all agents in one recording; robodiff data convert makes a file for each")
+    form = format_of(out, options.format, "zarr")
     features = recorded_features(spec, images or form.keys is not None)
     if form.keys is not None:  # among them of a camera, where no other is asked for
         images = images or [key.rpartition(".")[2] for key in form.keys(features) if features[key].kind == "image"]
@@ -109,7 +112,11 @@ def record(options: CollectOptions, out: Path) -> None:
         if is_zip:
             pack_zip(folder, out)
         elif not is_folder:
-            lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
+            try:
+                lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
+            except RobodiffError as error:
+                kept = f"the demonstrations are in {folder}, for robodiff data convert"
+                raise RobodiffError(f"{error}\n{kept}") from error
             shutil.rmtree(folder)
     if lost:
         notice(f"{out} has no place for {', '.join(lost)}; left out")

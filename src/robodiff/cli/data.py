@@ -106,7 +106,7 @@ class ConvertOptions(InfoOptions):
     """A .zarr folder or .zip, an .hdf5 file, else a LeRobot v3.0 data set's folder. RoboFactory's keys are in a name
     that ends as theirs do, in _Agent0_150.zarr."""
     format: str | None = None
-    """The format, such as zarr or mycobot, whatever OUT is called."""
+    """The format where the name of OUT does not say it, such as mycobot."""
     out_layout: Literal["robofactory", "img"] | None = None
     """What zarr's keys are called: as RoboFactory's head_camera, state, action, or as img, state, action."""
     images: Literal["av1", "h264", "png"] | None = None
@@ -185,7 +185,9 @@ def view(options: ViewOptions, source: DataConfig) -> None:
 def convert(options: ConvertOptions, source: DataConfig) -> None:
     """Read, write in another format."""
     form = format_of(Path(options.out), options.format)
-    agents = source.agents() if AGENT_FILES in options.out else [source.agent or (EACH if form.keeps_agents else None)]
+    agents = [source.agent or (EACH if form.keeps_agents else None)]
+    if AGENT_FILES in options.out and source.agent in (None, EACH):
+        agents = source.agents()
     if not agents:
         raise UsageError(f"{options.path}: its keys name no agents; leave {AGENT_FILES} out of {options.out}")
     outs = {agent: Path(options.out.replace(AGENT_FILES, agent or "")) for agent in agents}

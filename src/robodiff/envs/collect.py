@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import Counter, deque
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from robodiff import registry
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, WHERE, Feature
 from robodiff.documents import plain, typed
 from robodiff.envs.spec import EnvSpec, Expert, get_env_spec, raise_for_env
 from robodiff.errors import RobodiffError, UsageError, nearest
@@ -24,6 +25,8 @@ _MOST_FAILURES = 100
 """An expert that fails so many times in a row is broken: better an error than a search without end."""
 NO_SUCCESS = "no success"
 """The failure of an expert that says nothing of it."""
+_COLUMNS = ("seed", "success", *WHERE)
+"""Of the table, for something else."""
 _Attempt = dict[str, np.ndarray] | str | None
 _Attempts = Generator[tuple[int, _Attempt], None, None]
 
@@ -110,7 +113,7 @@ def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[De
     try:
         for seed, arrays in attempts:
             if not isinstance(arrays, dict):
-                failures[arrays or NO_SUCCESS] += 1
+                failures[_reason(spec.name, arrays)] += 1
                 if failures.total() >= _MOST_FAILURES:
                     row = f"{counted(failures.total(), 'seed')} in a row, up to {seed}"
                     raise RobodiffError(f"the scripted expert failed on {row} ({in_numbers(failures)})")
@@ -125,6 +128,20 @@ def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[De
                 return
     finally:
         attempts.close()  # stops the workers
+
+
+def _reason(env: str, word: str | None) -> str:
+    """Return why an expert failed, which is a column of the recording's table.
+
+    Raises:
+        RobodiffError: it cannot be one.
+    """
+    is_name = isinstance(word, str) and re.fullmatch(r"\w[\w -]*", word) and word not in _COLUMNS
+    if word and not is_name:
+        raise RobodiffError(
+            f"the expert of {env} says why it failed: expected a word such as collision; found {word!r}"
+        )
+    return word or NO_SUCCESS
 
 
 class _Work:

@@ -1,5 +1,6 @@
 """A file for each agent: from one recording of a team and back, and from RoboFactory's trajectories in one command."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +83,21 @@ def test_refused(robodiff: Run, tmp_path: Path, recording: Path) -> None:
         writer.close()
     code, _, err = robodiff("data", "info", tmp_path / "z_{agent}.zarr")
     assert (code, "z_1.zarr: its episodes are not those of" in err) == (1, True), err
+    for agent in (0, 1):
+        writer = ZarrWriter(tmp_path / f"seed_{agent}.zarr", 10)
+        writer.append({"action": np.ones((3, 2), np.float32)}, seed=agent)
+        writer.close()
+    code, _, err = robodiff("data", "info", tmp_path / "seed_{agent}.zarr")
+    assert (code, "seed_1.zarr: its episodes are not those of" in err) == (1, True), err
+    writer = ZarrWriter(tmp_path / "z_2.zarr", 20)
+    writer.append({"action": np.ones((3, 2), np.float32)})
+    writer.close()
+    shutil.rmtree(tmp_path / "z_1.zarr")
+    code, _, err = robodiff("data", "info", tmp_path / "z_{agent}.zarr")
+    assert (code, "has 20 frames a second, but " in err) == (1, True), err
+    assert robodiff("data", "convert", team, tmp_path / "one_{agent}.zarr", "--agent", 1)[0] == 0
+    assert [path.name for path in tmp_path.glob("one_*")] == ["one_1.zarr"]
+    assert robodiff("data", "convert", team, tmp_path / "own_{agent}.zarr")[0] == 0
+    shutil.copytree(tmp_path / "own_0.zarr", tmp_path / "own_2.zarr")
+    code, _, err = robodiff("data", "info", tmp_path / "own_{agent}.zarr")
+    assert (code, "own_2.zarr: holds nothing of agent 2" in err) == (1, True), err

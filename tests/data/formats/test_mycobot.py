@@ -54,6 +54,21 @@ def test_files_are_as_the_robots_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, episodes.arrays[CAMERA][3].transpose(1, 2, 0))
 
 
+def test_without_a_unit_large_angles_are_degrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = recorded(None)
+    episodes.arrays[STATE][:] *= 90
+    convert(episodes, tmp_path / "d", form="mycobot")
+    assert "does not say its unit; taken as in deg" in capsys.readouterr().err
+    np.testing.assert_array_equal(open_path(str(tmp_path / "d")).read().arrays[STATE], episodes.arrays[STATE])
+
+
+def test_an_episode_without_states_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(recorded("deg"), tmp_path / "d", form="mycobot")
+    (tmp_path / "d" / "episode_20000101_000000_007" / "states.json").unlink()
+    assert len(open_path(str(tmp_path / "d")).read()) == 1
+    assert "episode_20000101_000000_007: has no states.json; left out" in capsys.readouterr().err
+
+
 def test_what_is_no_mycobot_is_refused(tmp_path: Path) -> None:
     episodes = recorded("deg")
     other = Episodes("made up", {STATE: np.ones((2, 8), np.float32)}, np.array([2]), 10.0,
@@ -65,6 +80,8 @@ def test_what_is_no_mycobot_is_refused(tmp_path: Path) -> None:
             convert(wrong, tmp_path / "d", form="mycobot")
     with pytest.raises(UsageError, match=r"no format 'mycobots' is written; there is zarr, .*mycobot"):
         convert(episodes, tmp_path / "d", form="mycobots")
+    with pytest.raises(UsageError, match=r"d\.zarr: would be read as a zarr group; choose a name"):
+        convert(episodes, tmp_path / "d.zarr", form="mycobot")
     assert not (tmp_path / "d").exists()
 
 

@@ -353,3 +353,23 @@ def test_the_human_demonstrations(recorded_data: Path) -> None:
     corners = episodes.arrays["observation.environment_state"][:100].reshape(-1, 8, 2)
     centre = np.asarray(keypoints).mean(axis=1)
     assert np.abs(corners.mean(axis=1) - centre).max() < 60  # the same block, described by other points
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"action": np.ones((4, 1), np.float32)}, r"action is not as in the episodes before.*found float32 \(1,\)"),
+        ({"action": np.ones((4, 2), complex)}, "action is not as in the episodes before"),
+        ({"action": np.ones((4, 2)), "more": np.ones((4, 2))}, "more: not in every episode"),
+        ({"other": np.ones((4, 2))}, "action, other: not in every episode"),
+        ({"action": np.ones((0, 2))}, "must be equally long"),
+    ],
+)
+def test_episodes_that_are_unlike_those_before_are_refused(tmp_path: Path, arrays: dict, message: str) -> None:
+    writer = ZarrWriter(tmp_path / "d.zarr", 10)
+    writer.append({"action": np.ones((3, 2), np.float32)})
+    with pytest.raises(RobodiffError, match=message):
+        writer.append(arrays)
+    writer.append({"action": np.ones((2, 2), np.float32)})
+    writer.close()
+    assert read_zarr(tmp_path / "d.zarr").episode_ends.tolist() == [3, 5]

@@ -35,10 +35,12 @@ class AgentFilesConfig(DataConfig):
         arrays: dict[str, Stored] = {}
         names: set[str | None] = set()
         for agent, recording in recordings.items():
-            if not np.array_equal(recording.episode_ends, first.episode_ends) or recording.fps != first.fps:
-                raise RobodiffError(
-                    f"{recording.source}: its episodes are not those of {first.source}; record both anew"
-                )
+            if recording.fps != first.fps:
+                rates = f"{recording.fps or 0:g} frames a second, but {first.source} {first.fps or 0:g}"
+                raise RobodiffError(f"{recording.source}: has {rates}; convert one of them with --fps first")
+            if not _same_episodes(recording, first):
+                other = f"its episodes are not those of {first.source}"
+                raise RobodiffError(f"{recording.source}: {other}; take the files of one recording")
             own = {key: stored.name for key, stored in recording.arrays.items()}
             if not any(name and name.startswith(AGENTS) for name in own.values()):
                 own = {key: name and f"{AGENTS}{agent}.{name}" for key, name in own.items()}
@@ -47,9 +49,17 @@ class AgentFilesConfig(DataConfig):
                 stored = recording.arrays[key]
                 faults, gaps = (_of(agent, findings) for findings in (stored.faults, stored.unwritten))
                 arrays[f"{agent}/{key}"] = replace(stored, name=name, faults=faults, unwritten=gaps)
+            if not new.keys() & own.keys():
+                raise RobodiffError(f"{recording.source}: holds nothing of agent {agent}; copy its own file there")
             names |= {*own.values()}
         findings = [each for agent, recording in recordings.items() for each in _of(agent, recording.findings)]
         return replace(first, source=self.path, arrays=arrays, layout=None, findings=findings)
+
+
+def _same_episodes(one: Recording, other: Recording) -> bool:
+    """Tell whether recordings are of the same episodes, as far as their ends and seeds tell."""
+    seeds = [recording.table.get("seed") for recording in (one, other)]
+    return np.array_equal(one.episode_ends, other.episode_ends) and (None in seeds or seeds[0] == seeds[1])
 
 
 def agent_files(path: str) -> dict[str, str]:

@@ -43,14 +43,18 @@ def convert(
     return into.write(episodes, out, on_episode, **given)
 
 
-def format_of(out: Path, name: str | None = None) -> Format:
-    """Return the format of a name such as ``zarr``; without one what the suffix of the path says, else LeRobot's.
+def format_of(out: Path, name: str | None = None, usual: str = "lerobot") -> Format:
+    """Return the format of a name such as ``zarr``; without one what the suffix of the path says, else the usual one.
 
     Raises:
-        UsageError: there is no such format, or it is not written.
+        UsageError: there is no such format, it is not written, or ``out`` would be taken for another.
     """
     written = {form.short_name: form for form in formats() if form.write is not None}
     if name is not None and name not in written:
         raise UsageError(f"--format: no format {name!r} is written; there is {', '.join(written)}")
     named = [form for form in written.values() if out.suffix and out.suffix in form.suffixes]
-    return written[name] if name is not None else next(iter(named), written["lerobot"])
+    if name is None:
+        return next(iter(named), written[usual])
+    if named and written[name] not in named:
+        raise UsageError(f"{out}: would be read as {named[0].title}; choose a name that does not end in {out.suffix}")
+    return written[name]

@@ -50,6 +50,9 @@ class MycobotConfig(DataConfig):
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         files = _episodes(self.place)
         numbers = episode_numbers(self.path, self.episodes, len(files))
+        with_states = {file.parent for file in files}
+        for folder in sorted({*self.place.glob("episode_*/")} - with_states):
+            notice(f"{folder}: has no {STATES}; left out")
         if self.fps is None:
             notice(f"{self.path}: does not say its rate; taken as {FPS:g} frames a second (data.fps)")
         episodes = [_pieces(files[number]) for number in numbers]
@@ -85,7 +88,7 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
     from PIL import Image
 
     (_, camera), states = written_keys(episodes.features), episodes.arrays[STATE].astype(np.float64)
-    if not same_unit(episodes.features[STATE].unit, "deg") or episodes.features[STATE].unit is None:
+    if not _in_degrees(episodes.features[STATE].unit, states):
         states = np.concatenate([np.degrees(states[:, :-1]), 100 * states[:, -1:]], axis=1)
     rows = states.astype(np.float32).astype(str).astype(float).tolist()  # the shortest numbers that are read the same
     seeds = episodes.columns(int).get("seed", [])
@@ -106,6 +109,15 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
                 on_episode(number + 1)
     keys = [key for key in episodes.arrays if key not in (STATE, camera)]
     return [*keys, *left_out(episodes, ["seed"], names_kept=True)]
+
+
+def _in_degrees(unit: str | None, states: np.ndarray) -> bool:
+    """Tell whether states are in degrees and per cent; without a unit, no joint turns by more than 2 pi rad."""
+    if unit is not None:
+        return same_unit(unit, "deg")
+    is_large = bool(np.abs(states[:, :-1]).max() > 2 * np.pi)
+    notice(f"{STATE} does not say its unit; taken as in {'deg and per cent' if is_large else 'rad and shares'}")
+    return is_large
 
 
 def written_keys(features: Mapping[str, Feature]) -> tuple[str, str]:

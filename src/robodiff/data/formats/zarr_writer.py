@@ -86,10 +86,14 @@ class ZarrWriter:
         """Add one episode: per key of the file (L, ...), and its row of the table.
 
         The table may get new columns at any time; where one says nothing of an episode, it is 0.
+
+        Raises:
+            RobodiffError: the arrays are not those of the episodes before, equally long; nothing is written.
         """
         lengths = {len(array) for array in arrays.values()}
-        if len(lengths) != 1:
+        if len(lengths) != 1 or 0 in lengths:
             raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
+        self._check_alike(arrays)
         if self.group.attrs[ATTRIBUTE] != self._unfinished:
             self.group.attrs[ATTRIBUTE] = self._unfinished
         for key, array in arrays.items():
@@ -111,6 +115,17 @@ class ZarrWriter:
                     array.compress(rows - rows % array.size, rows)
                 _put(array.metadata, json.dumps(array.about, indent=2).encode())
         self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}
+
+    def _check_alike(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse arrays that are not those of the episodes before, whose rows would be taken for others."""
+        stored = {name: _Array(self._path / "data" / name) for name in self._names("data")}
+        if self.episodes and (others := stored.keys() ^ arrays.keys()):
+            raise RobodiffError(f"{self._path}: {', '.join(sorted(others))}: not in every episode; record it in all")
+        for key in stored.keys() & arrays.keys():
+            array, (dtype, row) = arrays[key], (stored[key].dtype, stored[key].row)
+            if [*array.shape[1:]] != row or not np.can_cast(array.dtype, dtype, "same_kind"):
+                found = f"expected {dtype} {tuple(row)} a frame; found {array.dtype} {array.shape[1:]}"
+                raise RobodiffError(f"{self._path}: {key} is not as in the episodes before: {found}")
 
     def _names(self, kind: str) -> list[str]:
         """Return the names of the arrays of a kind, ``data`` or ``meta``."""
