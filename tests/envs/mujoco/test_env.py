@@ -86,6 +86,14 @@ def test_one_camera_has_robomimics_name_too_and_the_view_is_a_picture(drawing: N
     assert picture.shape == (384, 512, 3)
 
 
+def test_pictures_are_as_large_as_is_promised(drawing: None) -> None:
+    spec, rows = get_env_spec("lift_cube?size=480x640"), get_env_spec("lift_cube?size=480x8")
+    for each in (spec, rows):
+        image = each.make([CAMERA]).reset(seed=0)[0][CAMERA]
+        assert image.shape == each.features[CAMERA].shape
+        assert len(np.unique(image)) > 20
+
+
 def test_poses_of_the_tool_say_the_same_thing_thrice() -> None:
     seen = demonstrated("stack_cube", 1)
     np.testing.assert_array_equal(seen[POSE][:, :3], seen["observation.robot0_eef_pos"])
