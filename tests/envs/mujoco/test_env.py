@@ -145,6 +145,13 @@ def test_what_poses_and_changes_of_the_tool_mean() -> None:
     np.testing.assert_array_equal(env.unwrapped.decode(np.full(14, 5.0)), env.unwrapped.decode(np.ones(14)))  # pyright: ignore
 
 
+@pytest.mark.parametrize("name", ["lift_barrier", "strike_cube", "stack_cube_mycobot"])
+def test_rotations_of_a_tool_that_points_down_do_not_jump(name: str) -> None:
+    actions = demonstrated(f"{name}?action_space=eef")[ACTION]
+    turns = actions.reshape(len(actions), -1, 7)[..., 3:6]
+    assert np.linalg.norm(np.diff(turns, axis=0), axis=-1).max() < 0.4
+
+
 def test_noise_disturbs_what_is_done_and_not_what_is_recorded() -> None:
     clean, noisy = demonstrated("lift_cube"), demonstrated("lift_cube", noise=0.03)
     np.testing.assert_array_equal(noisy[ACTION][:8], clean[ACTION][:8])  # the plan of the first move
