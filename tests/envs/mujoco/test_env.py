@@ -9,8 +9,8 @@ from tests.envs.mujoco.conftest import assert_same, demonstrated, replayed, vect
 
 from robodiff.data.episodes import ACTION
 from robodiff.envs.mujoco import world as world_module
-from robodiff.envs.mujoco.expert import Move, Script, grasp
-from robodiff.envs.mujoco.scene import Object, Part
+from robodiff.envs.mujoco.expert import Grip, Move, Script, grasp
+from robodiff.envs.mujoco.scene import MYCOBOT, PANDA, Camera, Mount, Object, Part
 from robodiff.envs.mujoco.spec import task_spec
 from robodiff.envs.mujoco.tasks import LiftCube
 from robodiff.envs.mujoco.world import Pose, World
@@ -183,6 +183,49 @@ class Idle(LiftCube):
 @pytest.mark.parametrize(("task", "why"), [(FarCube, "unreachable"), (Post, "collision"), (Idle, "no success")])
 def test_the_expert_says_why_it_failed(task: type[LiftCube], why: str) -> None:
     assert task_spec(task()).expert(noise=0.0).demonstrate(0, ()) == why  # pyright: ignore
+
+
+class Typo(LiftCube):
+    def places(self, rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        return {"cub": (0, 0, 0)}
+
+
+class Nowhere(LiftCube):
+    def places(self, rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        return {"cube": (np.nan, 0, 0)}
+
+
+class FifthArm(LiftCube):
+    def script(self, world: World) -> Script:
+        yield Grip({5: 0.0})
+
+
+class Unlike(LiftCube):
+    mounts = (Mount(PANDA, -0.6, 0), Mount(MYCOBOT, 0.3, 0, np.pi))
+
+
+class Film(LiftCube):
+    fps = 24.0
+
+
+class Wrist(LiftCube):
+    cameras = (Camera("wrist", (0.5, 0, 0.4), (0, 0, 0)),)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Typo, r"lift_cube: expected x, y and angle of cube; found {'cub': \(0, 0, 0\)}"),
+        (Nowhere, r"lift_cube: expected x, y and angle of cube; found {'cube': \(nan, 0, 0\)}"),
+        (FifthArm, "the expert's script moves arm 5; there is 0"),
+        (Unlike, "the task lift_cube: expected an object at least, and arms of one kind"),
+        (Film, "expected fps of which 500 is a multiple, such as 10, 20 or 25; found 24"),
+        (Wrist, "an arm has a camera 'wrist' of its own; choose another name"),
+    ],
+)
+def test_a_task_that_is_not_what_it_says_is_told_in_one_line(task: type[LiftCube], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        task_spec(task()).expert(noise=0.0).demonstrate(0, ())  # pyright: ignore
 
 
 def test_collisions_of_links_are_counted_and_those_of_fingers_not() -> None:
