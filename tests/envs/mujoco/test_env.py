@@ -180,8 +180,8 @@ class Idle(LiftCube):
         yield Move({0: world.arms[0].home_tool})
 
 
-@pytest.mark.parametrize(("task", "why"), [(FarCube, "unreachable"), (Post, "collision"), (Idle, "no success")])
-def test_the_expert_says_why_it_failed(task: type[LiftCube], why: str) -> None:
+@pytest.mark.parametrize(("task", "why"), [(FarCube, "unreachable"), (Post, "collision"), (Idle, None)])
+def test_the_expert_says_why_it_failed(task: type[LiftCube], why: str | None) -> None:
     assert task_spec(task()).expert(noise=0.0).demonstrate(0, ()) == why  # pyright: ignore
 
 

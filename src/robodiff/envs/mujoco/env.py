@@ -11,7 +11,7 @@ from robodiff.envs.mujoco.actions import SPACES, ActionSpace, in_degrees, joint_
 from robodiff.envs.mujoco.expert import play
 from robodiff.envs.mujoco.scene import PICTURE
 from robodiff.envs.mujoco.tasks import Task
-from robodiff.envs.mujoco.world import Arm, Array, Pose, World
+from robodiff.envs.mujoco.world import Arm, Array, World
 from robodiff.envs.spec import box, select_keys
 from robodiff.errors import UsageError
 
@@ -27,9 +27,9 @@ class Observed(NamedTuple):
 
 def observed(task: Task, action_space: str, size: tuple[int, int]) -> dict[str, Observed]:
     """Return all that can be observed of a task, by key; of several arms their own keys begin with ``agents.<i>.``."""
-    items = [item.name for item in task.objects]
-    names = tuple(f"{item}.{each}" for item in items for each in NINE)
-    keys = {"observation.environment_state": Observed(_vector(names), lambda world: _poses(world, items))}
+    names = tuple(f"{item.name}.{each}" for item in task.objects for each in NINE)
+    poses = Observed(_vector(names), lambda world: _nine(*world.object_poses))
+    keys = {"observation.environment_state": poses}
     keys |= {f"observation.images.{each.name}": _camera(each.name, size) for each in task.cameras}
     for index, mount in enumerate(task.mounts):
         prefix = f"agents.{index}." if len(task.mounts) > 1 else ""
@@ -53,9 +53,9 @@ def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[st
     state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else "rad")
     return [
         ("state", state, (lambda arm: in_degrees(arm.state)) if degrees else (lambda arm: arm.state)),
-        ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool)),
+        ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool_pos, arm.tool_rotation)),
         ("objects_from_tool", _vector(poses), _objects_from_tool),
-        ("robot0_eef_pos", _vector(("x", "y", "z"), "m"), lambda arm: arm.tool.pos),
+        ("robot0_eef_pos", _vector(("x", "y", "z"), "m"), lambda arm: arm.tool_pos),
         ("robot0_eef_quat", _vector(("qx", "qy", "qz", "qw")), _quaternion),
         ("robot0_gripper_qpos", _vector(("left", "right"), "m"), lambda arm: arm.fingers_apart),
     ]
@@ -72,18 +72,15 @@ def _camera(name: str, size: tuple[int, int]) -> Observed:
     )  # HWC -> CHW
 
 
-def _nine(pose: Pose) -> Array:
-    """Return position (3) and the first two columns of the rotation (6): without jumps, unlike quaternions."""
-    return np.concatenate([pose.pos, pose.matrix[:, :2].T.ravel()])
-
-
-def _poses(world: World, items: list[str]) -> Array:
-    return np.concatenate([_nine(world.pose(item)) for item in items])
+def _nine(pos: Array, rotation: Array) -> Array:
+    """Return of n poses (n, 3), (n, 3, 3) positions and the first two columns of rotations, which, unlike quaternions,
+    make no jumps."""
+    return np.concatenate([pos, rotation[..., 0], rotation[..., 1]], axis=-1).ravel()
 
 
 def _objects_from_tool(arm: Arm) -> Array:
-    poses, tool = (arm.world.pose(item.name) for item in arm.world.scene.objects), arm.tool
-    return np.concatenate([_nine(pose.seen_from(tool)) for pose in poses])
+    (pos, rotation), tool = arm.world.object_poses, arm.tool_rotation
+    return _nine((pos - arm.tool_pos) @ tool, tool.T @ rotation)
 
 
 def _quaternion(arm: Arm) -> Array:

@@ -57,13 +57,6 @@ class Pose:
         """Return the place (3,) of a point that is given in its own frame."""
         return self.pos + self.matrix @ offset
 
-    def seen_from(self, frame: "Pose") -> "Pose":
-        """Return it in the frame of another one."""
-        quat, back = np.zeros(4), np.zeros(4)
-        mujoco.mju_negQuat(back, frame.quat)
-        mujoco.mju_mulQuat(quat, back, self.quat)
-        return Pose(frame.matrix.T @ (self.pos - frame.pos), quat)
-
     def moved(self, way: Array, turn: Array) -> "Pose":
         """Return it after a way (3,) m and a turn (3,) rad, an axis times an angle, of the world's frame."""
         quat = np.zeros(4)
@@ -114,6 +107,7 @@ class World:
         self._substeps = round(1 / fps / TIMESTEP)
         owner = self.model.geom_bodyid
         names = [self.model.body(body).name for body in range(self.model.nbody)]
+        self._objects = [self.model.body(item.name).id for item in scene.objects]
         self._of_arm = np.array(["/" in name for name in names])  # by body
         self._is_link = self._of_arm[owner] & ~np.array(["finger" in names[body] for body in owner])  # by geom
 
@@ -174,6 +168,11 @@ class World:
         """Return where an object is."""
         body = self.data.body(name)
         return Pose(body.xpos.copy(), body.xquat.copy())
+
+    @property
+    def object_poses(self) -> tuple[Array, Array]:
+        """Positions (n, 3), m, and rotations (n, 3, 3) of all objects."""
+        return self.data.xpos[self._objects], self.data.xmat[self._objects].reshape(-1, 3, 3)
 
     def mark(self, name: str) -> Array:
         """Return where a mark is, (3,) m."""
@@ -242,6 +241,16 @@ class Arm:
     def tool(self) -> Pose:
         """Where its tool is."""
         return self._tool(self.world.data)
+
+    @property
+    def tool_pos(self) -> Array:
+        """Where its tool is, (3,) m."""
+        return self.world.data.site_xpos[self._tcp]
+
+    @property
+    def tool_rotation(self) -> Array:
+        """How its tool is turned, (3, 3)."""
+        return self.world.data.site_xmat[self._tcp].reshape(3, 3)
 
     def _tool(self, data: Any) -> Pose:
         quat = np.zeros(4)
