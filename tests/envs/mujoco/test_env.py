@@ -159,6 +159,18 @@ def test_noise_disturbs_what_is_done_and_not_what_is_recorded() -> None:
     np.testing.assert_allclose(noisy[STATE][:8, 7], clean[STATE][:8, 7], atol=0.01)  # the gripper is not disturbed
 
 
+@pytest.mark.parametrize("name", ["lift_cube", "pick_meat", "lift_barrier", "camera_alignment"])
+def test_what_flies_is_not_lifted(name: str) -> None:
+    env = get_env_spec(name).make(())
+    env.reset(seed=0)
+    world, task = env.unwrapped.world, env.unwrapped.task  # pyright: ignore
+    for item in task.objects:
+        world.data.qpos[world.model.joint(item.name).qposadr[0] + 2] += 1.5
+    world.set_state(world.state)
+    assert not any(world.is_touched(item.name) for item in task.objects)
+    assert not task.success(world)
+
+
 class FarCube(LiftCube):
     def places(self, rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
         return {"cube": (1.5, 0, 0)}

@@ -96,7 +96,7 @@ def apart(rng: np.random.Generator, low: tuple[float, float], high: tuple[float,
 
 
 class LiftCube(Task):
-    name, goal = "lift_cube", "The cube is 4 cm above where it lay."  # robosuite's Lift
+    name, goal = "lift_cube", "The cube is held 4 cm above where it lay."  # robosuite's Lift
     objects = (cube("cube", 0.02, RED),)
     max_steps = 100
 
@@ -104,7 +104,7 @@ class LiftCube(Task):
         return {"cube": (*rng.uniform(-0.1, 0.1, 2), rng.uniform(-np.pi / 4, np.pi / 4))}
 
     def success(self, world: World) -> bool:
-        return world.pose("cube").pos[2] > 0.02 + 0.04
+        return world.pose("cube").pos[2] > 0.02 + 0.04 and world.is_touched("cube")  # not thrown
 
     def script(self, world: World) -> Script:
         yield from pick(world, {0: grasp(world.arms[0], world.pose("cube"))})
@@ -155,7 +155,7 @@ MEAT = Object(
 
 
 class PickMeat(Task):
-    name, goal = "pick_meat", "The meat is 15 cm above where it lay."
+    name, goal = "pick_meat", "The meat is held 15 cm above where it lay."
     objects = (MEAT,)
     size = (240, 320)
 
@@ -163,7 +163,7 @@ class PickMeat(Task):
         return {"meat": (*rng.uniform(-0.1, 0.1, 2), rng.uniform(-0.8, 0.8))}
 
     def success(self, world: World) -> bool:
-        return world.pose("meat").pos[2] > MEAT.rest + 0.15
+        return world.pose("meat").pos[2] > MEAT.rest + 0.15 and world.is_touched("meat")
 
     def script(self, world: World) -> Script:
         yield from pick(world, {0: grasp(world.arms[0], world.pose("meat"), "y")}, lift=0.2)
