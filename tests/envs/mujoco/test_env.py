@@ -9,8 +9,8 @@ from tests.envs.mujoco.conftest import assert_same, demonstrated, replayed, vect
 
 from robodiff.data.episodes import ACTION
 from robodiff.envs.mujoco import world as world_module
-from robodiff.envs.mujoco.expert import Move, Script, grasp
-from robodiff.envs.mujoco.scene import Object, Part
+from robodiff.envs.mujoco.expert import Grip, Move, Script, grasp
+from robodiff.envs.mujoco.scene import MYCOBOT, PANDA, Camera, Mount, Object, Part
 from robodiff.envs.mujoco.spec import task_spec
 from robodiff.envs.mujoco.tasks import LiftCube
 from robodiff.envs.mujoco.world import Pose, World
@@ -86,6 +86,14 @@ def test_one_camera_has_robomimics_name_too_and_the_view_is_a_picture(drawing: N
     assert picture.shape == (384, 512, 3)
 
 
+def test_pictures_are_as_large_as_is_promised(drawing: None) -> None:
+    spec, rows = get_env_spec("lift_cube?size=480x640"), get_env_spec("lift_cube?size=480x8")
+    for each in (spec, rows):
+        image = each.make([CAMERA]).reset(seed=0)[0][CAMERA]
+        assert image.shape == each.features[CAMERA].shape
+        assert len(np.unique(image)) > 20
+
+
 def test_poses_of_the_tool_say_the_same_thing_thrice() -> None:
     seen = demonstrated("stack_cube", 1)
     np.testing.assert_array_equal(seen[POSE][:, :3], seen["observation.robot0_eef_pos"])
@@ -137,11 +145,30 @@ def test_what_poses_and_changes_of_the_tool_mean() -> None:
     np.testing.assert_array_equal(env.unwrapped.decode(np.full(14, 5.0)), env.unwrapped.decode(np.ones(14)))  # pyright: ignore
 
 
+@pytest.mark.parametrize("name", ["lift_barrier", "strike_cube", "stack_cube_mycobot"])
+def test_rotations_of_a_tool_that_points_down_do_not_jump(name: str) -> None:
+    actions = demonstrated(f"{name}?action_space=eef")[ACTION]
+    turns = actions.reshape(len(actions), -1, 7)[..., 3:6]
+    assert np.linalg.norm(np.diff(turns, axis=0), axis=-1).max() < 0.4
+
+
 def test_noise_disturbs_what_is_done_and_not_what_is_recorded() -> None:
     clean, noisy = demonstrated("lift_cube"), demonstrated("lift_cube", noise=0.03)
     np.testing.assert_array_equal(noisy[ACTION][:8], clean[ACTION][:8])  # the plan of the first move
     assert np.abs(noisy[STATE][2:8] - clean[STATE][2:8])[:, :7].max() > 0.01
     np.testing.assert_allclose(noisy[STATE][:8, 7], clean[STATE][:8, 7], atol=0.01)  # the gripper is not disturbed
+
+
+@pytest.mark.parametrize("name", ["lift_cube", "pick_meat", "lift_barrier", "camera_alignment"])
+def test_what_flies_is_not_lifted(name: str) -> None:
+    env = get_env_spec(name).make(())
+    env.reset(seed=0)
+    world, task = env.unwrapped.world, env.unwrapped.task  # pyright: ignore
+    for item in task.objects:
+        world.data.qpos[world.model.joint(item.name).qposadr[0] + 2] += 1.5
+    world.set_state(world.state)
+    assert not any(world.is_touched(item.name) for item in task.objects)
+    assert not task.success(world)
 
 
 class FarCube(LiftCube):
@@ -168,6 +195,49 @@ class Idle(LiftCube):
 @pytest.mark.parametrize(("task", "why"), [(FarCube, "unreachable"), (Post, "collision"), (Idle, None)])
 def test_the_expert_says_why_it_failed(task: type[LiftCube], why: str | None) -> None:
     assert task_spec(task()).expert(noise=0.0).demonstrate(0, ()) == why  # pyright: ignore
+
+
+class Typo(LiftCube):
+    def places(self, rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        return {"cub": (0, 0, 0)}
+
+
+class Nowhere(LiftCube):
+    def places(self, rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        return {"cube": (np.nan, 0, 0)}
+
+
+class FifthArm(LiftCube):
+    def script(self, world: World) -> Script:
+        yield Grip({5: 0.0})
+
+
+class Unlike(LiftCube):
+    mounts = (Mount(PANDA, -0.6, 0), Mount(MYCOBOT, 0.3, 0, np.pi))
+
+
+class Film(LiftCube):
+    fps = 24.0
+
+
+class Wrist(LiftCube):
+    cameras = (Camera("wrist", (0.5, 0, 0.4), (0, 0, 0)),)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Typo, r"lift_cube: expected x, y and angle of cube; found {'cub': \(0, 0, 0\)}"),
+        (Nowhere, r"lift_cube: expected x, y and angle of cube; found {'cube': \(nan, 0, 0\)}"),
+        (FifthArm, "the expert's script moves arm 5; there is 0"),
+        (Unlike, "the task lift_cube: expected an object at least, and arms of one kind"),
+        (Film, "expected fps of which 500 is a multiple, such as 10, 20 or 25; found 24"),
+        (Wrist, "an arm has a camera 'wrist' of its own; choose another name"),
+    ],
+)
+def test_a_task_that_is_not_what_it_says_is_told_in_one_line(task: type[LiftCube], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        task_spec(task()).expert(noise=0.0).demonstrate(0, ())  # pyright: ignore
 
 
 def test_collisions_of_links_are_counted_and_those_of_fingers_not() -> None:

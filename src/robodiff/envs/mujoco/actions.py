@@ -53,7 +53,10 @@ def _to_pose(arm: Arm, action: Array) -> Array:
 
 def _from_pose(arm: Arm, command: Array) -> Array:
     pose = arm.forward(command[:-1])
-    return np.array([*pose.pos, *pose.rotation_vector, 1 - 2 * command[-1]])
+    turn = pose.rotation_vector  # by at most pi, which a tool that points down is at: it would jump to the other sign
+    if turn @ arm.home_tool.rotation_vector < 0:
+        turn *= 1 - 2 * np.pi / np.linalg.norm(turn)  # the same rotation, the other way round
+    return np.array([*pose.pos, *turn, 1 - 2 * command[-1]])
 
 
 def _to_change(arm: Arm, action: Array) -> Array:

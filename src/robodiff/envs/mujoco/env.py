@@ -123,7 +123,11 @@ class TableEnv(gymnasium.Env[Any, Any]):
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Lay the objects out: by ``seed`` alone if it is given, else by the generator as the last reset left it."""
         super().reset(seed=seed, options=options)
-        self.world.reset(self.task.places(self.np_random))
+        places = self.task.places(self.np_random)
+        names = [item.name for item in self.task.objects]
+        if places.keys() != set(names) or not all(np.isfinite(at).all() and len(at) == 3 for at in places.values()):
+            raise UsageError(f"{self.task.name}: expected x, y and angle of {', '.join(names)}; found {dict(places)}")
+        self.world.reset(places)
         self._steps, self._collided = 0, False
         return self.observe(), {"is_success": False}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robodiff.envs.mujoco.world import Arm, Array, Pose, World
+from robodiff.errors import UsageError
 
 UNREACHABLE = "unreachable"
 """No joint angles were found for the end of a move."""
@@ -90,6 +91,8 @@ def play(world: World, script: Script, step: Callable[[Array, float], None]) -> 
     command = world.home.copy()
     tools = {arm.index: arm.home_tool for arm in world.arms}  # where they are commanded to be
     for move in script:
+        if unknown := set(move.openings if isinstance(move, Grip) else move.to).difference(tools):
+            raise UsageError(f"the expert's script moves arm {min(unknown)}; there is {', '.join(map(str, tools))}")
         if isinstance(move, Grip):
             for arm, opening in move.openings.items():
                 command[world.arms[arm].slice.stop - 1] = opening

@@ -80,6 +80,7 @@ def make_renderer(model: Any, size: tuple[int, int]) -> Any:
         RobodiffError: this machine cannot draw; it says what to install.
     """
     prepare_drawing()
+    model.vis.global_.offheight, model.vis.global_.offwidth = size  # the buffer is as large as the picture
     try:
         return mujoco.Renderer(model, *size)
     except Exception as error:  # of MuJoCo, PyOpenGL or ctypes, by what is missing

@@ -12,7 +12,7 @@ from robodiff.envs.mujoco.library import mujoco
 TIMESTEP = 0.002
 """Of the simulation, s."""
 PICTURE = 384, 512
-"""Height and width of what is drawn for people; no camera draws more rows or columns."""
+"""Height and width of what is drawn for people."""
 Color = tuple[float, float, float, float]
 Point = tuple[float, float, float]
 
@@ -133,7 +133,6 @@ def _light(spec: Any) -> None:
     """Light evenly, and make the table a chequered one, so that one sees how far things are."""
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 2048, 0
     spec.visual.quality.numslices, spec.visual.quality.numstacks = 14, 8  # half of the usual triangles a side
-    spec.visual.global_.offheight, spec.visual.global_.offwidth = PICTURE
     spec.visual.headlight.ambient[:], spec.visual.headlight.diffuse[:] = 0.45, 0.15
     spec.visual.headlight.specular[:] = 0
     spec.visual.map.znear = 0.005

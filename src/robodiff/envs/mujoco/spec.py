@@ -10,6 +10,7 @@ from robodiff.envs.mujoco.actions import SPACES
 from robodiff.envs.mujoco.env import TableEnv, TableExpert, observed
 from robodiff.envs.mujoco.expert import COLLISION, UNREACHABLE
 from robodiff.envs.mujoco.library import mujoco
+from robodiff.envs.mujoco.scene import TIMESTEP
 from robodiff.envs.mujoco.tasks import ONE_ARM, Task
 from robodiff.envs.mujoco.teams import SEVERAL_ARMS
 from robodiff.envs.spec import EnvSpec
@@ -32,8 +33,9 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
     """Return the environment of a task.
 
     Raises:
-        UsageError: a size that is none, or too large to be drawn.
+        UsageError: a size that is none, or too large to be drawn; or a task that cannot be simulated.
     """
+    _check(task)
     options = options or TableOptions()
     space, size = options.action_space, _size(task, options.size)
     joints, arms = len(task.mounts[0].arm.home), len(task.mounts)
@@ -62,6 +64,20 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
         snapshot=TableEnv.snapshot,
         restore=TableEnv.restore,
     )
+
+
+def _check(task: Task) -> None:
+    """Refuse what cannot be simulated as it is said."""
+    cycles = round(1 / TIMESTEP)
+    problem = None
+    if not task.objects or len({mount.arm for mount in task.mounts}) != 1:
+        problem = "expected an object at least, and arms of one kind"
+    elif task.fps <= 0 or cycles % task.fps:
+        problem = f"expected fps of which {cycles} is a multiple, such as 10, 20 or 25; found {task.fps:g}"
+    elif taken := {camera.name for camera in task.cameras} & {"wrist", "head", "robot0_eye_in_hand"}:
+        problem = f"an arm has a camera {min(taken)!r} of its own; choose another name"
+    if problem:
+        raise UsageError(f"the task {task.name}: {problem}")
 
 
 def _size(task: Task, text: str | None) -> tuple[int, int]:

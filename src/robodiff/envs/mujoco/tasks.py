@@ -1,6 +1,7 @@
 """The tasks of one arm, and what a task is: what lies on the table, what counts as success, how the expert does it."""
 # ruff: noqa: D101, D102 - what the methods do is told at Task
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ BLUE, GREEN, RED = (0.15, 0.3, 0.8, 1), (0.1, 0.6, 0.2, 1), (0.8, 0.15, 0.15, 1)
 WOOD, STEEL, BONE = (0.6, 0.4, 0.2, 1), (0.35, 0.35, 0.4, 1), (0.95, 0.92, 0.85, 1)
 
 
-class Task:
+class Task(ABC):
     """One task.
 
     A subclass says what stands on the table, and has three methods; ``spec.task_spec`` makes an environment of it.
@@ -35,23 +36,24 @@ class Task:
     head: ClassVar[tuple[float, float, float]] = (0.1, 0.35, 0.6)
     """Where an arm's head camera is: before its base, to the left, and up."""
     fps: ClassVar[float] = 20.0
+    """Actions per second; 500 is a multiple of it."""
     max_steps: ClassVar[int] = 200
     size: ClassVar[tuple[int, int]] = (84, 84)
     """Height and width of images, unless others are asked for."""
     noise: ClassVar[float] = 0.02
     """By how much demonstrations are disturbed, rad; as much as leaves the expert at 95 %."""
 
+    @abstractmethod
     def places(self, rng: np.random.Generator) -> Places:
         """Return where each object lies at the start: x, y, and its angle about the vertical."""
-        raise NotImplementedError
 
+    @abstractmethod
     def success(self, world: World) -> bool:
         """Tell whether the goal is reached now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def script(self, world: World) -> Script:
         """Yield the expert's moves; between them it may look at the world."""
-        raise NotImplementedError
 
     @property
     def scene(self) -> Scene:
@@ -94,7 +96,7 @@ def apart(rng: np.random.Generator, low: tuple[float, float], high: tuple[float,
 
 
 class LiftCube(Task):
-    name, goal = "lift_cube", "The cube is 4 cm above where it lay."  # robosuite's Lift
+    name, goal = "lift_cube", "The cube is held 4 cm above where it lay."  # robosuite's Lift
     objects = (cube("cube", 0.02, RED),)
     max_steps = 100
 
@@ -102,7 +104,7 @@ class LiftCube(Task):
         return {"cube": (*rng.uniform(-0.1, 0.1, 2), rng.uniform(-np.pi / 4, np.pi / 4))}
 
     def success(self, world: World) -> bool:
-        return world.pose("cube").pos[2] > 0.02 + 0.04
+        return world.pose("cube").pos[2] > 0.02 + 0.04 and world.is_touched("cube")  # not thrown
 
     def script(self, world: World) -> Script:
         yield from pick(world, {0: grasp(world.arms[0], world.pose("cube"))})
@@ -153,7 +155,7 @@ MEAT = Object(
 
 
 class PickMeat(Task):
-    name, goal = "pick_meat", "The meat is 15 cm above where it lay."
+    name, goal = "pick_meat", "The meat is held 15 cm above where it lay."
     objects = (MEAT,)
     size = (240, 320)
 
@@ -161,7 +163,7 @@ class PickMeat(Task):
         return {"meat": (*rng.uniform(-0.1, 0.1, 2), rng.uniform(-0.8, 0.8))}
 
     def success(self, world: World) -> bool:
-        return world.pose("meat").pos[2] > MEAT.rest + 0.15
+        return world.pose("meat").pos[2] > MEAT.rest + 0.15 and world.is_touched("meat")
 
     def script(self, world: World) -> Script:
         yield from pick(world, {0: grasp(world.arms[0], world.pose("meat"), "y")}, lift=0.2)

@@ -31,7 +31,7 @@ class TeamTask(Task):
 
 
 class LiftBarrier(TeamTask):
-    name, goal = "lift_barrier", "The barrier is 15 cm above where it lay."
+    name, goal = "lift_barrier", "The barrier is held 15 cm above where it lay."
     objects = (
         Object(
             "barrier",
@@ -50,7 +50,7 @@ class LiftBarrier(TeamTask):
         return {"barrier": (rng.uniform(-0.12, 0.12), rng.uniform(-0.03, 0.03), rng.uniform(-0.15, 0.15))}
 
     def success(self, world: World) -> bool:
-        return world.pose("barrier").pos[2] > 0.045 + 0.15
+        return world.pose("barrier").pos[2] > 0.045 + 0.15 and world.is_touched("barrier")
 
     def script(self, world: World) -> Script:
         barrier = world.pose("barrier")
@@ -246,7 +246,7 @@ class CameraAlignment(TeamTask):
         }
 
     def success(self, world: World) -> bool:
-        return all(world.pose(name).pos[2] > 0.2 for name in ("camera", "meat"))
+        return all(world.pose(name).pos[2] > 0.2 and world.is_touched(name) for name in ("camera", "meat"))
 
     def script(self, world: World) -> Script:
         camera, meat = world.pose("camera"), world.pose("meat")
