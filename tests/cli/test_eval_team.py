@@ -115,6 +115,7 @@ def test_a_team_is_measured_and_reported(robodiff: Run, team: Path) -> None:
     assert "0&#8239;% success" in page
     assert "Of the demonstrations, motion planning failed for 14 of 18 seeds" in page
     assert f"The policy collided in {100 * collisions:.0f}&#8239;% of the episodes" in page
+    assert f"collision {collisions:.4g}" not in page  # said once
     for agent in "01":
         assert f"What the policy would do where the demonstrator was, agent {agent}" in page
         assert f'<a href="agent-{agent}/report.html">' in page
