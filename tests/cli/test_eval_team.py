@@ -20,6 +20,7 @@ from robodiff.documents import Document
 from robodiff.envs.collect import collect
 from robodiff.envs.spec import EnvSpec
 from robodiff.evaluation.evaluate import write_non_finite
+from robodiff.evaluation.members import find_members, folder_of
 from robodiff.evaluation.results import EnvResult, read_result
 from robodiff.evaluation.rollout import EpisodeRecord
 from robodiff.evaluation.runs import read_run
@@ -114,6 +115,7 @@ def test_a_team_is_measured_and_reported(robodiff: Run, team: Path) -> None:
     assert "0&#8239;% success" in page
     assert "Of the demonstrations, motion planning failed for 14 of 18 seeds" in page
     assert f"The policy collided in {100 * collisions:.0f}&#8239;% of the episodes" in page
+    assert f"collision {collisions:.4g}" not in page  # said once
     for agent in "01":
         assert f"What the policy would do where the demonstrator was, agent {agent}" in page
         assert f'<a href="agent-{agent}/report.html">' in page
@@ -146,8 +148,32 @@ def test_policies_one_by_one_and_those_that_were_kept(robodiff: Run, team: Path,
         (team / "eval" / "meet-seed100000-n2" / "metrics.json").read_text())["evaluated"]  # fmt: skip
     shutil.copytree(other, tmp_path / "elsewhere")
     assert robodiff("eval", one, tmp_path / "elsewhere", *quick)[0] == 0  # no folder is theirs
-    (beside,) = team.glob("eval/agent-0+elsewhere-*")
+    (beside,) = team.glob(f"eval/agent-0+{tmp_path.name}-elsewhere-*")
     assert read_result(beside, EnvResult).episodes == whole.episodes
+
+
+def test_each_team_has_a_folder_of_its_own(team: Path) -> None:
+    for other in ("second", "third"):
+        shutil.copytree(team, team.parent / other)
+    shutil.copytree(team / "agent-1" / "policy", alone := team.parent / "alone")
+    one, two = str(team / "agent-0"), str(team / "agent-1")
+    names = [
+        [one, two],
+        [two, str(team.parent / "third" / ".." / "team" / "agent-0")],
+        [f"{one}/policy-last", f"{two}/policy-last"],
+        [f"{one}/policy-last", two],
+        [one, f"{two}/policy-last"],
+        [one, str(team.parent / "second" / "agent-1")],
+        [one, str(team.parent / "third" / "agent-1")],
+    ]
+    found = [folder_of(find_members(words)) for words in names]
+    assert {home for home, _ in found} == {team}
+    assert [name for _, name in found] == [
+        [], [], ["policy-last"], ["agent-0-policy-last+agent-1"], ["agent-0+agent-1-policy-last"],
+        ["agent-0+second-agent-1"], ["agent-0+third-agent-1"],
+    ]  # fmt: skip
+    assert find_members([str(alone), two], agents="01") == {"0": str(alone), "1": two}
+    assert find_members([two, str(alone)], agents="01") == {"0": str(alone), "1": two}  # not the policy of 1 for 0
 
 
 @pytest.mark.usefixtures("unreported")

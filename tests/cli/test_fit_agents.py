@@ -62,6 +62,9 @@ def team(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("team") / "team"
     seen = fit_team(table, folder).done()
     assert f"robodiff eval {folder} --env ENV" in seen.out
+    narrow = "note: model.down_dims [8, 16] is narrow for actions of 3 dimensions"
+    assert seen.err.count(narrow) == 1  # not for each agent
+    assert "begin it with 12 or more" in seen.err
     return folder
 
 

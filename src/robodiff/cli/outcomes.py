@@ -13,8 +13,7 @@ MOST_ROWS = 8
 def in_env(out: Path, result: EnvResult) -> str:
     """Tell how many episodes succeeded, and how fast."""
     (low, high), count = result.success_rate_ci95, len(result.episodes)
-    extra = ", ".join(f"{name} {value:.4g}" for name, value in result.extra.items() if name != "collision")
-    means = f"means over the episodes: {extra}\n" if extra else ""
+    means = f"means over the episodes: {result.means}\n" if result.means else ""
     outside = f"{result.out_of_range} of {counted(count, 'episode')} observed what lies far out of range of training\n"
     videos = f", and {VIDEO_FOLDER}/ beside it" if Evaluation(out, result).videos else ""
     return (

@@ -159,13 +159,14 @@ class DataConfig(Document, ABC):
         clock = recording.times() if recording.times else None  # a faulty one would make other faults
         arrays, features = reading.read(sources)
         read = {part.file_key for made_of in sources.values() for part in made_of}
+        own = {made_of[0].file_key: name for name, made_of in self.sources(recording).items()}
         unread = {key: str(stored) for key, stored in recording.arrays.items() if key not in read}
         if keys is None and self.keys is None and self.key_map is None and recording.layout is None:
-            for key in unread:
-                reading.findings += _left_out(key, recording.arrays[key])
+            for key, stored in recording.arrays.items():
+                if key not in read and (stored.is_unreadable or key not in own):  # else it is another agent's
+                    reading.findings += _left_out(key, stored)
         unread |= dict.fromkeys(recording.others, "not looked into")
         places = {name: made_of[0].file_key for name, made_of in sources.items() if len(made_of) == 1}
-        own = {made_of[0].file_key: name for name, made_of in self.sources(recording).items()}
         times, fps = (clock, recording.fps) if clock is not None else _clock(recording, reading.episode_ends)
         episodes = Episodes(
             source=self.source,

@@ -21,7 +21,7 @@ Members = Mapping[str, str]
 def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[str] = ()) -> Members:
     """Return the policies that some words name: one alone, the folder of a team, or one of each agent.
 
-    Which agent's one is, its run says. Where not all say it, they are in the order of ``agents``.
+    Which agent's one is, its run says. Those whose run does not are for the others of ``agents``, in their order.
 
     Args:
         words: paths, or repositories of the hub.
@@ -35,8 +35,9 @@ def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[
         found = {agent: str(run) for agent, run in agent_runs(Path(words[0])).items()} or {ALONE: words[0]}
     else:
         told = [_agent_of(word) for word in words]
-        places = [*agents, *map(str, range(len(agents), len(words)))]
-        ids = places[: len(words)] if None in told else [str(agent) for agent in told]
+        others = dict.fromkeys([*agents, *map(str, range(2 * len(words)))])  # too many are refused by their ids
+        free = iter([agent for agent in others if agent not in told])
+        ids = [next(free) if agent is None else agent for agent in told]
         if twins := [agent for agent in ids if ids.count(agent) > 1]:
             raise UsageError(f"{' '.join(words)}: two policies of agent {twins[0]}; give one of each agent")
         found = dict(zip(ids, words, strict=True))
@@ -46,26 +47,30 @@ def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[
 def folder_of(members: Members) -> tuple[Path, list[str]]:
     """Return the folder in which evaluations lie, and the words that tell these policies from its others.
 
-    It is the run, or the folder beside a policy that lies in none; of a team what holds the runs of its agents, or else
-    the folder beside the first one's.
+    It is the run, or the folder beside a policy that lies in none; of a team what holds the first one's run. Unless
+    they are all of that folder's runs, and of one name, each tells its run and its own name.
 
     Raises:
         UsageError: no folder of a policy.
     """
-    runs, names = [], []
+    runs, kept = [], []
     for path in members.values():
         folder = Path(path)
         if not folder.is_dir():
             raise UsageError(f"{path}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
         folder = folder.resolve() if folder.name in ("", "..") else folder
         runs.append(run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder))
-        names += [folder.name] if folder not in (runs[-1], runs[-1] / "policy") else []
+        kept.append("" if folder in (runs[-1], runs[-1] / "policy") else folder.name)
     if [*members] == [ALONE]:
-        return runs[0], names
-    home, names = runs[0].parent, [*dict.fromkeys(names)]
-    if {*agent_runs(home).values()} != {*runs}:
-        names = ["+".join(run.name for run in runs), *names]
-    return home, names
+        return runs[0], [*filter(None, kept)]
+    home, places = runs[0].parent, [run.resolve() for run in runs]
+    if {*places} == {run.resolve() for run in agent_runs(home).values()} and len({*kept}) == 1:
+        return home, [*filter(None, kept[:1])]
+    names = []
+    for place, own in zip(places, kept, strict=True):
+        parent = "" if place.parent == places[0].parent else place.parent.name
+        names.append("-".join(filter(None, (parent, place.name, own))))
+    return home, ["+".join(names)]
 
 
 def planning_of(members: Members) -> Planning | None:

@@ -80,6 +80,11 @@ class Summary:
     extra: dict[str, Number] = field(default_factory=dict)
     """Means of the episodes' own ``extra``."""
 
+    @property
+    def means(self) -> str:
+        """``extra`` in words, but for collisions, which have a name of their own."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.extra.items() if name != "collision")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvResult(Summary, Result):
