@@ -106,7 +106,7 @@ def test_refused(robodiff: Run, tmp_path: Path, recording: Path) -> None:
 def test_images_of_the_other_agents_are_not_missed(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "team.zarr", mode="w")
     for agent in "01":
-        group.create_array(f"data/agents.{agent}.action", data=np.zeros((20, 2), np.float32))
+        group.create_array(f"data/agents.{agent}.action", data=np.ones((20, 2), np.float32))
         group.create_array(f"data/agents.{agent}.observation.images.head", data=np.ones((20, 3, 8, 8), np.uint8))
     group.create_array("meta/episode_ends", data=np.array([10, 20]))
     episodes = open_path(str(tmp_path / "team.zarr"), agent="0", fps=10).read()
