@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import get_args
 
 from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
+from robodiff.data.naming import in_order
 from robodiff.documents import hints
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.envs.team import team_spec
@@ -60,7 +61,7 @@ def check_agents(policies: Mapping[str, object], spec: EnvSpec) -> None:
     """Raise ``UsageError`` unless there is a policy for each agent of an environment, by its id."""
     if policies.keys() != spec.agents.keys():
         has = f"has agents {', '.join(spec.agents)}" if spec.agents else "is for one policy alone"
-        raise UsageError(f"{spec.name} {has}; found policies for {', '.join(policies)}")
+        raise UsageError(f"{spec.name} {has}; found policies for {', '.join(in_order(policies))}")
 
 
 def check_fit(policy: Policies, spec: EnvSpec) -> None:
