@@ -30,11 +30,12 @@ def robodiff(*arguments: object) -> None:
 
 
 def measure(task: str, policies: str, demonstrations: int, minutes: float, folder: Path) -> dict[str, Any]:
-    """Collect, train, let act."""
+    """Collect, train, let act; a run that is there already is measured again."""
     data, run = folder / f"{task}-{demonstrations}.zarr", folder / f"{task}-{policies.replace(' ', '-')}-{minutes:g}"
     agents = ["--all_agents"] if policies == "each its own" else []
-    robodiff("collect", task, "--episodes", demonstrations, "--out", data)
-    robodiff("fit", "--config", "tabletop_state", "--data", data, "--minutes", minutes, "--run", run, *agents)
+    if not run.exists():
+        robodiff("collect", task, "--episodes", demonstrations, "--out", data)
+        robodiff("fit", "--config", "tabletop_state", "--data", data, "--minutes", minutes, "--run", run, *agents)
     robodiff("eval", run, "--env", task, "--episodes", 100, "--videos", 1, "--out", run / "measured")
     metrics = json.loads((run / "measured" / "metrics.json").read_text())
     low, high = metrics["success_rate_ci95"]
