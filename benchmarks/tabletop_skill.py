@@ -15,12 +15,10 @@ from benchmarks.common import RESULTS, keep
 
 ROWS = (
     ("lift_cube", "one", 100, 5),
-    ("stack_cube_mycobot", "one", 100, 10),
     ("stack_cube_mycobot", "one", 300, 10),
     ("lift_barrier", "each its own", 100, 3),
     ("lift_barrier", "one for all", 100, 5),
     ("two_robots_stack_cube", "each its own", 300, 10),
-    ("two_robots_stack_cube", "one for all", 300, 10),
 )
 """Task, policies, demonstrations, minutes."""
 
