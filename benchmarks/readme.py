@@ -36,7 +36,8 @@ def tables(names: tuple[str, ...]) -> str:
         else:
             kept = json.loads(path.read_text())
             machine = kept["hardware"]
-            on = f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, torch {machine['torch']}"
+            cores = f"{machine['cores']} {'core' if machine['cores'] == 1 else 'cores'}"
+            on = f"{machine['cpu']}, {cores}, {machine['gpu'] or 'no GPU'}, torch {machine['torch']}"
             parts.append(f"{title} ({on}):\n\n{markdown(kept['rows'])}\n")
     return "\n".join(parts)
 
