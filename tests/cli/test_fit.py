@@ -103,7 +103,7 @@ def test_early_stopping_and_validation_without_rollouts(robodiff: Run, recording
 
 FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4)
 KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
-ROBOMIMIC = ["transformer_hybrid_image"]
+ROBOMIMIC = ["transformer_hybrid_image", "transformer_hybrid_image_cpu"]  # see test_robomimic.py
 OF_AGENTS = ["robofactory", "tabletop_state"]  # see test_fit_agents.py
 
 

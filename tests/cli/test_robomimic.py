@@ -106,3 +106,22 @@ def test_mistakes(robodiff: Run, file: Path, tmp_path: Path, options: tuple[str,
                            *options)  # fmt: skip
     assert (got, message in err, run.exists()) == (code, True, False), err
     assert len(err.strip().splitlines()) <= 2
+
+
+@pytest.mark.slow
+def test_the_small_one_is_trained_on_the_table_and_acts_there(robodiff: Run, tmp_path: Path) -> None:
+    data, run, env = tmp_path / "cube.zarr", tmp_path / "run", "lift_cube?action_space=eef_delta&size=48x48"
+    pytest.importorskip("mujoco")
+    cameras = ("--cameras", "agentview,robot0_eye_in_hand")
+    code, _, err = robodiff("collect", env, "--episodes", 3, *cameras, "--out", data)
+    if "cannot draw" in err or "has neither" in err:
+        pytest.skip(err)
+    assert code == 0, err
+    code, _, err = robodiff(
+        "fit", "--config", "transformer_hybrid_image_cpu", "--data", data, "--run", run, "--data.train_batch_size", 4,
+        "--model.n_layer", 1, "--model.n_emb", 16, "--trainer.max_steps", 2,
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = robodiff("eval", run, "--env", env, "--episodes", 1, "--videos", 0)
+    assert code == 0, err
+    assert "in 1 episode of lift_cube" in out
