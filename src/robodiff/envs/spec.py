@@ -134,6 +134,8 @@ def with_options(spec: EnvSpec, query: str) -> EnvSpec:
         if option not in annotations or not sign:
             has = f"it has {', '.join(annotations)}" if annotations else "it has no options"
             raise UsageError(f"environment {spec.name}: {word!r} is no option=value of it; {has}")
+        if option in given:
+            raise UsageError(f"environment {spec.name}: {option} is given twice; give it once")
         try:
             given[option] = parse(text, annotations[option])
         except ValueError as error:

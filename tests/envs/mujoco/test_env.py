@@ -261,6 +261,7 @@ def test_collisions_of_links_are_counted_and_those_of_fingers_not() -> None:
     [
         ("foo=1", r"lift_cube: 'foo=1' is no option=value of it; it has action_space, size"),
         ("size", r"'size' is no option=value of it"),
+        ("size=84x84&size=24x24", r"lift_cube: size is given twice; give it once"),
         ("action_space=polar", r"lift_cube: action_space: .*'polar'"),
         ("size=9000x1", r"size: expected HEIGHTxWIDTH of at most 480x640, such as 84x84; found '9000x1'"),
         ("size=0x84", r"found '0x84'"),
