@@ -100,6 +100,7 @@ def run(*what: Any, trouble: Trouble | None = None) -> Seen:
 def _run(work: Callable[[], Any], folder: Path, trouble: Trouble | None) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are born deaf to it
     torch.set_num_threads(1)
     if trouble is not None:
         trouble()

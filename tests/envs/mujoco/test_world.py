@@ -61,7 +61,7 @@ def test_objects_lie_where_they_were_laid_and_arms_are_at_home() -> None:
     np.testing.assert_allclose(pose.rotation_vector, [0, 0, 0.3], atol=1e-3)
     np.testing.assert_allclose(world.mark("goal"), [0.2, 0.1, 0])
     np.testing.assert_allclose(world.arms[0].state, [*PANDA.home, 1.0], atol=1e-2)  # it carries itself
-    np.testing.assert_allclose(world.command, world.home)
+    np.testing.assert_allclose(np.concatenate([arm.command for arm in world.arms]), world.home)
     assert not world.has_collision
     assert not world.is_touched("cube")
 

@@ -116,11 +116,6 @@ class World:
         """The command at which the arms are at home, grippers open."""
         return np.concatenate([[*arm.home, 1.0] for arm in self.arms])
 
-    @property
-    def command(self) -> Array:
-        """The last command."""
-        return np.concatenate([arm.command for arm in self.arms])
-
     def reset(self, places: Mapping[str, tuple[float, float, float]]) -> None:
         """Send the arms home, and lay objects to x, y (m) and yaw (rad)."""
         mujoco.mj_resetData(self.model, self.data)
