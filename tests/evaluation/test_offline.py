@@ -25,7 +25,7 @@ from robodiff.data.windows import Windows
 from robodiff.documents import plain
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.actor import check_fit
+from robodiff.evaluation.actor import seen_by
 from robodiff.evaluation.chunks import check_features, sample_chunks, window_shape
 from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure, relative
@@ -351,7 +351,7 @@ def test_units(small_policy: Make, key: str, ours: str | None, theirs: str | Non
     features = {**PUSHT_FEATURES, key: dataclasses.replace(PUSHT_FEATURES[key], unit=theirs)}
     checks = (
         lambda: check_features(policy, features, "demos.zarr"),
-        lambda: check_fit(policy, dataclasses.replace(SPEC, features=features)),
+        lambda: seen_by(policy, dataclasses.replace(SPEC, features=features)),
     )
     for check in checks:
         if fits:

@@ -17,7 +17,7 @@ from robodiff.data.episodes import PAST_ACTION, Feature
 from robodiff.envs.pool import Step
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.actor import check_fit
+from robodiff.evaluation.actor import seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
@@ -78,9 +78,9 @@ def test_a_policy_that_does_not_fit_is_refused(small_policy: Make) -> None:
     policy, spec = small_policy(), get_env_spec("pusht")
     lacking = {k: f for k, f in spec.features.items() if k != "observation.environment_state"}
     with pytest.raises(UsageError, match=r"observes 'observation\.environment_state', which .* pusht lacks"):
-        check_fit(policy, dataclasses.replace(spec, features=lacking))
+        seen_by(policy, dataclasses.replace(spec, features=lacking))
     with pytest.raises(UsageError, match=r"acts at 10 Hz .* pusht at 20"):
-        check_fit(policy, dataclasses.replace(spec, fps=20.0))
+        seen_by(policy, dataclasses.replace(spec, fps=20.0))
 
 
 @pytest.mark.usefixtures("quick")

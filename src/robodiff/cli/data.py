@@ -13,7 +13,7 @@ from rich.text import Text
 
 from robodiff.cli.options import Options, read_options, read_value
 from robodiff.data.check import examine, findings_in, in_kinds
-from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.data.episodes import Episodes, Feature, Finding, unit_in_words
 from robodiff.data.formats.convert import convert as write
 from robodiff.data.formats.convert import format_of
 from robodiff.data.naming import AGENT_FILES, EACH
@@ -239,7 +239,7 @@ def print_info(title: str, episodes: Episodes, images: Mapping[str, Feature]) ->
     for key, feature in {**images, **episodes.features}.items():
         array = episodes.arrays.get(key)
         ends = ("", "") if array is None else (_numbers(array.min(axis=0)), _numbers(array.max(axis=0)))
-        cells = (key, str(feature.shape), feature.dtype, feature.unit or "", *ends)
+        cells = (key, str(feature.shape), feature.dtype, unit_in_words(feature.unit), *ends)
         table.add_row(*(Text(printable(cell)) for cell in cells))  # not as markup, which names may look like
     console.print(table)
     if episodes.unread:

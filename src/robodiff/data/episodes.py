@@ -39,8 +39,11 @@ SPELLINGS = {
     "deg": ("deg", "degree", "degrees", "°"),
     "m": ("m", "meter", "meters", "metre", "metres"),
     "px": ("px", "pixel", "pixels"),
+    "percent": ("percent", "%", "per cent"),
 }
 """Of units, in lower case."""
+Unit = str | tuple[str, ...] | None
+"""Of a vector: one of all dimensions, or one of each, empty where none is known."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Feature(Document):
     """NumPy's name of the element type."""
     names: tuple[str, ...] | None = None
     """What each dimension of a vector is."""
-    unit: str | None = None
-    """The unit of a vector, such as ``px`` or ``rad``."""
+    unit: Unit = None
+    """The unit of a vector, such as ``px`` or ``rad``; where they differ, that of each dimension."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,21 +67,61 @@ class Feature(Document):
             raise UsageError(f"expected {dimensions} dimensions for kind {self.kind}; found {brief(self.shape)}")
         if self.kind == "vector" and self.names is not None and len(self.names) != self.shape[0]:
             raise UsageError(f"expected as many names as dimensions, {self.shape[0]}; found {len(self.names)}")
+        if isinstance(self.unit, tuple) and len(self.unit) != self.shape[0]:
+            raise UsageError(f"expected as many units as dimensions, {self.shape[0]}; found {len(self.unit)}")
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each dimension; empty where none is known."""
+        return self.unit if isinstance(self.unit, tuple) else (self.unit or "",) * self.shape[0]
+
+    def part(self, dimensions: Iterable[int]) -> "Feature":
+        """Return what some dimensions of a vector hold, in this order."""
+        places = [*dimensions]
+        names = self.names and tuple(self.names[place] for place in places)
+        unit = tuple(self.unit[place] for place in places) if isinstance(self.unit, tuple) else self.unit
+        return replace(self, shape=(len(places),), names=names, unit=unit)
 
     @classmethod
-    def of(cls, array: np.ndarray, unit: str | None = None, names: tuple[str, ...] | None = None) -> "Feature":
+    def of(cls, array: np.ndarray, unit: Unit = None, names: tuple[str, ...] | None = None) -> "Feature":
         """Return what an array over all frames (N, ...) holds: four dimensions are images, two are vectors."""
         return cls("image" if array.ndim == 4 else "vector", array.shape[1:], str(array.dtype), names, unit)
 
 
-def same_unit(first: str | None, second: str | None) -> bool:
-    """Tell whether two units are one, however it is spelled; what says no unit goes with any."""
-    usual = [
-        next((unit for unit, spellings in SPELLINGS.items() if text.strip().lower() in spellings), text.strip())
-        for text in (first, second)
-        if text
-    ]
-    return len(set(usual)) < 2
+def same_unit(first: Unit, second: Unit) -> bool:
+    """Tell whether two units are one, however they are spelled; what says no unit goes with any.
+
+    One for all dimensions goes with those of each if it is among them: it was often written for joints alone, and
+    meant nothing of the gripper beside them.
+    """
+    units = ([*map(_usual_unit, unit if isinstance(unit, tuple) else (unit or "",))] for unit in (first, second))
+    fewer, more = sorted(units, key=len)
+    if len(fewer) == len(more):
+        return all(not one or not other or one == other for one, other in zip(fewer, more, strict=True))
+    return len(fewer) == 1 and (fewer[0] in ("", *more) or not any(more))
+
+
+def _usual_unit(text: str) -> str:
+    text = text.strip()
+    return next((unit for unit, spellings in SPELLINGS.items() if text.lower() in spellings), text)
+
+
+def texts_of(value: Any, size: int) -> tuple[str, ...] | None:
+    """Return what a file says of each of so many dimensions, names or units; None where it is something else."""
+    fits = isinstance(value, list) and len(value) == size and all(type(each) is str for each in value)
+    return tuple(value) if fits else None
+
+
+def unit_in_words(unit: Unit) -> str:
+    """Return a unit, or the different ones of several dimensions: ``deg, percent``."""
+    return ", ".join(dict.fromkeys(filter(None, unit))) if isinstance(unit, tuple) else unit or ""
+
+
+def joined_unit(units: Sequence[tuple[Unit, int]]) -> Unit:
+    """Return the unit of vectors end to end, of each its unit and its dimensions."""
+    if len({unit for unit, _ in units}) == 1 and not isinstance(units[0][0], tuple):
+        return units[0][0]
+    return tuple(each for unit, size in units for each in (unit if isinstance(unit, tuple) else (unit or "",) * size))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from robodiff.data.episodes import (
     as_vectors,
     check_ends,
     check_finite,
+    joined_unit,
     kind_of,
     raise_faults,
     rounded,
@@ -172,8 +173,13 @@ class Reading:
 
 def _feature(array: np.ndarray, parts: list[tuple[LayoutKey, Feature | None]]) -> Feature:
     """Return what an array holds; names and unit are those of its parts, where nothing was cut out of them."""
-    units = {part.unit or (feature.unit if feature else None) for part, feature in parts}
+    units = [part.unit or (feature.unit if feature else None) for part, feature in parts]
     names = [part.names or (feature and not part.convert and feature.names) or () for part, feature in parts]
     whole = [name for each in names for name in each]
     fits = array.ndim == 2 and len(whole) == array.shape[1]
-    return Feature.of(array, units.pop() if len(units) == 1 else None, tuple(whole) if fits else None)
+    sizes = [feature.shape[0] if feature and not part.convert else 0 for part, feature in parts]
+    if sum(sizes) == array.shape[1] or (len({*units}) == 1 and not isinstance(units[0], tuple)):
+        unit = joined_unit([*zip(units, sizes, strict=True)])
+    else:
+        unit = None
+    return Feature.of(array, unit, tuple(whole) if fits else None)

@@ -97,9 +97,9 @@ def recorded_features(spec: EnvSpec, images: bool | Collection[str]) -> dict[str
     features = {key: feature for key, feature in features.items() if key not in cameras or cameras[key] in chosen}
     action = spec.features[ACTION]
     for agent, share in spec.agents.items():
-        names = action.names and tuple(name.removeprefix(f"{agent}.") for name in action.names[share])
-        shape = (len(range(action.shape[0])[share]),)
-        features[f"agents.{agent}.{ACTION}"] = replace(action, shape=shape, names=names)
+        own = action.part(range(action.shape[0])[share])
+        names = own.names and tuple(name.removeprefix(f"{agent}.") for name in own.names)
+        features[f"agents.{agent}.{ACTION}"] = replace(own, names=names)
     return features if spec.agents else {**features, ACTION: action}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium.wrappers import TransformAction, TransformObservation
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, Feature, joined_unit
 from robodiff.data.naming import AGENTS, of_agent
 from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, select_keys
 
@@ -30,12 +30,11 @@ def team_spec(name: str) -> EnvSpec:
         return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
 
     features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
-    names = action.names and tuple(action.names[dimension] for dimension in order)
     return replace(
         spec,
         name=f"team:{name}",
         make=make,
-        features={**features, ACTION: replace(action, names=names)},
+        features={**features, ACTION: action.part(order)},
         agents={},
         expert=None,
         local=not spec.is_portable,
@@ -57,4 +56,5 @@ def _join(observation: Mapping[str, np.ndarray], parts: Mapping[str, Sequence[st
 def _joined(features: list[Feature]) -> Feature:
     if len(features) == 1:
         return features[0]
-    return Feature("vector", (sum(feature.shape[0] for feature in features),), "float32", unit=features[0].unit)
+    unit = joined_unit([(feature.unit, feature.shape[0]) for feature in features])
+    return Feature("vector", (sum(feature.shape[0] for feature in features),), "float32", unit=unit)

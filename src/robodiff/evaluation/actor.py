@@ -5,7 +5,7 @@ One policy acts for one agent or for a whole team; or each agent of a team has i
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import get_args
 
@@ -52,11 +52,6 @@ def hash_of(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()[:16]
 
 
-def seen_by(policy: Policies, spec: EnvSpec) -> EnvSpec:
-    """Return an environment as a policy sees it: one for a whole team observes all of its agents, joined."""
-    return team_spec(spec.name) if spec.agents and not isinstance(policy, Mapping) else spec
-
-
 def check_agents(policies: Mapping[str, object], spec: EnvSpec) -> None:
     """Raise ``UsageError`` unless there is a policy for each agent of an environment, by its id."""
     if policies.keys() != spec.agents.keys():
@@ -64,22 +59,37 @@ def check_agents(policies: Mapping[str, object], spec: EnvSpec) -> None:
         raise UsageError(f"{spec.name} {has}; found policies for {', '.join(in_order(policies))}")
 
 
-def check_fit(policy: Policies, spec: EnvSpec) -> None:
-    """Check that a policy, or each agent's one, observes and does what an environment says; past actions are known to
-    the runner.
+def seen_by(policies: Policies, spec: EnvSpec) -> EnvSpec:
+    """Return an environment as policies see it: one for a whole team observes all of its agents, joined.
+
+    What the environment's name leaves open, its action space and the size of its images, is as they need it. Past
+    actions are known to the runner.
 
     Raises:
-        UsageError: it does not; the message names the agent, and options of the environment with which it does.
+        UsageError: it does not fit them; the message names the agent, and options with which it does.
     """
-    if not isinstance(policy, Mapping):
-        _check_one(policy, spec, lambda other: seen_by(policy, other))
-        return
-    check_agents(policy, spec)
-    for agent, each in policy.items():
-        try:
-            _check_one(each, spec, lambda other, agent=agent: _of_agent(other, agent))
-        except UsageError as error:
-            raise UsageError(f"agent {agent}: {error}") from None
+    if isinstance(policies, Mapping):
+        check_agents(policies, spec)
+    if (problem := _problem(policies, spec)) is None:
+        return _joined(policies, spec)
+    given, one_line = _options(spec).items(), problem.splitlines()[0]
+    for other in _other_options(policies, spec):
+        if _problem(policies, other) is None:
+            shows_same = _shows_same(spec, other)
+            if shows_same and given <= _options(other).items():
+                return _joined(policies, other)
+            differs = "" if shows_same else ", whose images show another part of the scene than resized ones do"
+            raise UsageError(f"{one_line}\nit fits {other.name}{differs}")
+    if spec.agents and not isinstance(policies, Mapping):
+        ids = ", ".join(spec.agents)
+        raise UsageError(f"{one_line}\ngive a policy of each agent ({ids}), or one that acts for all")
+    raise UsageError(problem)
+
+
+def steps_held(policies: Policies, spec: EnvSpec) -> int:
+    """Return for how many steps of an environment each action is held: policies may act at a part of its rate."""
+    first = next(iter(policies.values())) if isinstance(policies, Mapping) else policies
+    return round(spec.fps * first.timing.spacing)
 
 
 def needed_keys(policy: Policies, spec: EnvSpec) -> list[str]:
@@ -92,15 +102,14 @@ def needed_keys(policy: Policies, spec: EnvSpec) -> list[str]:
 
 
 def make_runner(policy: Policies, spec: EnvSpec, rows: int | None = None) -> PolicyRunner | Team:
-    """Return what acts in several rows at once; in one environment if None.
-
-    Raises:
-        UsageError: the environment lacks something that the policy observes, or an agent has no policy.
-    """
-    check_fit(policy, spec)
+    """Return what acts in several rows at once, or in one environment if None, which fits."""
     if not isinstance(policy, Mapping):
         return PolicyRunner(policy, rows=rows)
     return Team({agent: PolicyRunner(each, rows=rows) for agent, each in policy.items()}, spec.agents)
+
+
+def _joined(policies: Policies, spec: EnvSpec) -> EnvSpec:
+    return team_spec(spec.name) if spec.agents and not isinstance(policies, Mapping) else spec
 
 
 def _of_agent(spec: EnvSpec, agent: str) -> EnvSpec:
@@ -108,41 +117,40 @@ def _of_agent(spec: EnvSpec, agent: str) -> EnvSpec:
     prefix, action, part = f"agents.{agent}.", spec.features[ACTION], spec.agents[agent]
     shared = {key: feature for key, feature in spec.features.items() if not key.startswith("agents.")}
     own = {key.removeprefix(prefix): each for key, each in spec.features.items() if key.startswith(prefix)}
-    names = action.names and action.names[part]
-    size = len(range(action.shape[0])[part])
-    return replace(spec, features={**shared, **own, ACTION: replace(action, shape=(size,), names=names)}, agents={})
+    own[ACTION] = action.part(range(action.shape[0])[part])
+    return replace(spec, features={**shared, **own}, agents={})
 
 
-def _check_one(policy: DiffusionPolicy, spec: EnvSpec, view: Callable[[EnvSpec], EnvSpec]) -> None:
-    """Check a policy against what it sees of an environment, ``view`` of it.
+def _problem(policies: Policies, spec: EnvSpec) -> str | None:
+    """Return in words what does not fit; None where all does."""
+    if not isinstance(policies, Mapping):
+        return _problem_of_one(policies, _joined(policies, spec))
+    for agent, policy in policies.items():
+        if problem := _problem_of_one(policy, _of_agent(spec, agent)):
+            return f"agent {agent}: {problem}"
+    rates = {agent: 1 / policy.timing.spacing for agent, policy in policies.items()}
+    if max(rates.values()) - min(rates.values()) > 1e-6:
+        return f"agents act at one rate; found {', '.join(f'{agent}: {rate:g} Hz' for agent, rate in rates.items())}"
+    return None
+
+
+def _problem_of_one(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
+    """Return in words what of a policy does not fit what it sees of an environment.
 
     Of an environment with options it is also refused where its numbers have other names: those of another action space,
     or of another task's objects.
     """
-    seen = view(spec)
-    if (problem := _problem(policy, seen)) is None:
-        return
-    for other in map(view, _other_options(policy, spec)):
-        if _problem(policy, other) is None:
-            raise UsageError(f"{problem.splitlines()[0]}\nit fits {other.name.removeprefix('team:')}")
-    if spec.agents and seen.name != spec.name:
-        ids = ", ".join(spec.agents)
-        raise UsageError(f"{problem.splitlines()[0]}\ngive a policy of each agent ({ids}), or one that acts for all")
-    raise UsageError(problem)
-
-
-def _problem(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
-    """Return in words what does not fit; None where all does."""
     features = dict(spec.features)
     features.setdefault(PAST_ACTION, features[ACTION])
     try:
         check_features(policy, features, f"the environment {spec.name}")
     except UsageError as error:
         return str(error)
-    rate = 1 / policy.timing.spacing
-    if abs(rate - spec.fps) <= 1e-6:
+    steps = spec.fps * policy.timing.spacing
+    if steps > 0.5 and abs(steps - round(steps)) <= 1e-6:
         return _other_names(policy, spec)
-    return f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}"
+    rate, remedy = 1 / policy.timing.spacing, "expected the environment's rate, or a whole part of it"
+    return f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}\n{remedy}"
 
 
 def _other_names(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
@@ -164,12 +172,30 @@ def _names(key: str, feature: Feature) -> list[str]:
     return [name.rpartition(".")[2] if key == ACTION else name for name in feature.names or ()]
 
 
-def _other_options(policy: DiffusionPolicy, spec: EnvSpec) -> Iterator[EnvSpec]:
-    """Yield an environment with other options: each action space, with images of its own size and of the policy's."""
-    annotations, (base, _, query) = hints(spec.options), spec.name.partition("?")
-    given = dict(word.split("=") for word in query.split("&") if word)
-    images = (each for each in policy.features.values() if each.kind == "image") if "size" in annotations else ()
-    sizes = [given, *({**given, "size": f"{each.shape[1]}x{each.shape[2]}"} for each in images)]
-    for space, size in itertools.product(get_args(annotations.get("action_space")), sizes):
-        options = {**size, "action_space": space}
+def _options(spec: EnvSpec) -> dict[str, str]:
+    """Return the options that an environment's name holds."""
+    return dict(word.split("=", 1) for word in spec.name.partition("?")[2].split("&") if word)
+
+
+def _other_options(policies: Policies, spec: EnvSpec) -> Iterator[EnvSpec]:
+    """Yield an environment with other options: each action space, with images of its own size and of a policy's."""
+    annotations, given, base = hints(spec.options), _options(spec), spec.name.partition("?")[0]
+    every = policies.values() if isinstance(policies, Mapping) else [policies]
+    sizes = {f"{height}x{width}" for each in every for height, width in _image_sizes(each.features)}
+    sized = [given, *({**given, "size": size} for size in sorted(sizes) if "size" in annotations)]
+    for space, options in itertools.product(get_args(annotations.get("action_space")), sized):
+        options = {**options, "action_space": space}
         yield get_env_spec(f"{base}?" + "&".join(f"{option}={value}" for option, value in options.items()))
+
+
+def _shows_same(spec: EnvSpec, other: EnvSpec) -> bool:
+    """Tell whether images have one aspect ratio, to a pixel: of another, more or less of the scene is drawn."""
+    pairs = zip(_image_sizes(spec.features), _image_sizes(other.features), strict=False)
+    return all(
+        abs(height * other_width - width * other_height) <= width + height
+        for (height, width), (other_height, other_width) in pairs
+    )
+
+
+def _image_sizes(features: Mapping[str, Feature]) -> list[tuple[int, int]]:
+    return [(each.shape[1], each.shape[2]) for each in features.values() if each.kind == "image"]

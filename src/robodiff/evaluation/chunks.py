@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, Episodes, Feature, same_unit
+from robodiff.data.episodes import ACTION, Episodes, Feature, same_unit, unit_in_words
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.conditions import Sampled, Sampling
@@ -71,8 +71,9 @@ def check_features(policy: DiffusionPolicy, features: Mapping[str, Feature], sou
         if other.shape != feature.shape:
             raise UsageError(f"{key} is {feature.shape} for the policy and {other.shape} in {source}")
         if not same_unit(feature.unit, other.unit):
-            remedy = f"measure it on data in {feature.unit}, or train a policy on data in {other.unit}"
-            raise UsageError(f"{key} is in {feature.unit} for the policy and in {other.unit} in {source}\n{remedy}")
+            own, others = map(unit_in_words, (feature.unit, other.unit))
+            remedy = f"measure it on data in {own}, or train a policy on data in {others}"
+            raise UsageError(f"{key} is in {own} for the policy and in {others} in {source}\n{remedy}")
 
 
 def sample_chunks(

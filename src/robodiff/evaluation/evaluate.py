@@ -15,11 +15,11 @@ from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.actor import (
     Policies,
     check_agents,
-    check_fit,
     make_runner,
     needed_keys,
     open_policies,
     seen_by,
+    steps_held,
 )
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.conditions import Evaluated
@@ -98,8 +98,13 @@ def prepare(members: Members, config: EvalConfig) -> Prepared:
     if ALONE not in members:
         check_agents(members, spec)
     policies, sampled = open_policies(members, config)
-    check_fit(policies, spec)
     spec = seen_by(policies, spec)
+    if (name := spec.name.removeprefix("team:")) != config.env:
+        notice(f"measured in {name}, as the policy needs it")
+    if (held := steps_held(policies, spec)) > 1:
+        notice(
+            f"each action is held for {held} steps: the policy acts at {spec.fps / held:g} Hz, {name} at {spec.fps:g}"
+        )
     return Prepared(
         policies,
         spec,

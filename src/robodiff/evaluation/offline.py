@@ -318,7 +318,9 @@ def _dimensions(policy: DiffusionPolicy) -> list[tuple[str, str | None]]:
     feature = policy.features[ACTION]
     names = feature.names or tuple(f"action {d}" for d in range(feature.shape[0]))
     return [
-        (names[dims[0]], feature.unit) if len(dims) == 1 else (f"rotation {dims[0]}:{dims[-1] + 1}", "rad")
+        (names[dims[0]], feature.units[dims[0]] or None)
+        if len(dims) == 1
+        else (f"rotation {dims[0]}:{dims[-1] + 1}", "rad")
         for dims in policy.representation.distances
     ]
 

@@ -1,5 +1,6 @@
 """Episodes of a policy in an environment, many at once, each of which depends on its seed alone."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ import numpy as np
 
 from robodiff.envs.pool import EnvPool, Step, useful_workers
 from robodiff.envs.spec import EnvSpec
-from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_by
+from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_by, steps_held
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
@@ -88,7 +89,7 @@ def rollout(
         UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
     spec = seen_by(policy, spec)
-    runner, keys = make_runner(policy, spec, num_envs), needed_keys(policy, spec)
+    runner, keys, held = make_runner(policy, spec, num_envs), needed_keys(policy, spec), steps_held(policy, spec)
     records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
     for record in records:
@@ -97,31 +98,29 @@ def rollout(
     with closing(EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
             finished += len(wave)
-            for step, running in enumerate(_episodes(runner, num_envs, environments, wave), start=1):
+            for step, running in enumerate(_episodes(runner, num_envs, environments, wave, held), start=1):
                 advance(finished - running, f"step {step} of {spec.max_steps}" if spec.max_steps else f"step {step}")
     return records
 
 
 def _episodes(
-    runner: PolicyRunner | Team, num_envs: int, environments: EnvPool, wave: dict[int, EpisodeRecord]
+    runner: PolicyRunner | Team, num_envs: int, environments: EnvPool, wave: dict[int, EpisodeRecord], held: int
 ) -> Iterator[int]:
-    """Step the episodes of a wave, one a row, until all have ended; yield how many still run."""
+    """Step the episodes of a wave, one a row, until all have ended; yield how many still run.
+
+    The runner is asked before every ``held``-th step; in those between, its action holds.
+    """
     observations = environments.reset({row: record.seed for row, record in wave.items()})
     some = next(iter(wave))  # rows without an episode observe what this one does; nobody asks what they do
     rows = [row if row in wave else some for row in range(num_envs)]
     runner.reset(seeds=[wave[row].seed for row in rows])
     batch = {key: np.stack([observations[row][key] for row in rows]) for key in observations[some]}
-    running = dict(wave)
-    while running:
-        try:
-            actions = runner.act(batch)
-        except NonFiniteActions as error:
-            actions = error.actions
-            for row in running.keys() & error.chunks.keys():
-                running.pop(row).non_finite = error.chunks[row]
-        for shares in runner.last.out_of_range.values():
-            for row, record in running.items():
-                record.out_of_range = max(record.out_of_range, float(shares[row]))
+    running, actions = dict(wave), np.empty(0)
+    for taken in itertools.count():
+        if not running:
+            break
+        if taken % held == 0:
+            actions = _acting(runner, batch, running)
         for row, step in environments.step({row: actions[row] for row in running}).items():
             running[row].add(actions[row], step)
             for key, value in batch.items():
@@ -129,3 +128,19 @@ def _episodes(
             if step.ended:
                 del running[row]
         yield len(running)
+
+
+def _acting(
+    runner: PolicyRunner | Team, batch: Mapping[str, np.ndarray], running: dict[int, EpisodeRecord]
+) -> np.ndarray:
+    """Return the actions of all rows; an episode whose chunk is not finite runs no longer."""
+    try:
+        actions = runner.act(batch)
+    except NonFiniteActions as error:
+        actions = error.actions
+        for row in running.keys() & error.chunks.keys():
+            running.pop(row).non_finite = error.chunks[row]
+    for shares in runner.last.out_of_range.values():
+        for row, record in running.items():
+            record.out_of_range = max(record.out_of_range, float(shares[row]))
+    return actions

@@ -131,7 +131,9 @@ def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
                 f"They are not drawn over the scene, for {env} cannot be used here: {first_line(error)}.",
             )
     moving = most_moving(move_within_episodes(episodes, ACTION), _MOST_DIMENSIONS)
-    named = {d: f"{names[d] if names else f'action {d}'}{f' ({action.unit})' * bool(action.unit)}" for d in moving}
+    named = {
+        d: f"{names[d] if names else f'action {d}'}{f' ({action.units[d]})' * bool(action.units[d])}" for d in moving
+    }
     return _Canvas(named, scene, note)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robodiff.data.check import in_kinds
-from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Feature, Finding
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Feature, Finding, same_unit
 from robodiff.report import figures
 from robodiff.report.pages import write_page
 from robodiff.text import counted, duration, shortened
@@ -76,8 +76,8 @@ def describe(episodes: Episodes) -> dict[str, Any]:
     for key, feature in _of_kind(episodes, "vector"):
         array = episodes.arrays[key]
         columns = [array.min(0), array.mean(0, dtype=np.float64), array.max(0), array.std(0, dtype=np.float64)]
-        rows = zip(dimension_names(feature), np.stack(columns, axis=1), strict=True)
-        table += [{"key": key, "dimension": name, "unit": feature.unit or "", "numbers": row} for name, row in rows]
+        rows = zip(dimension_names(feature), feature.units, np.stack(columns, axis=1), strict=True)
+        table += [{"key": key, "dimension": name, "unit": unit, "numbers": row} for name, unit, row in rows]
     frames = int(lengths.sum())
     summary = [
         f"{episodes.source}: {counted(len(episodes), 'episode')}, {counted(frames, 'frame')} at {fps:g} Hz, which is "
@@ -166,7 +166,7 @@ def _joints(episodes: Episodes) -> Iterator[Joint]:
 def _pairs(episodes: Episodes, state: str, action: str) -> dict[int, int]:
     """Return which dimension of the action each of the state is: by name or, where not both have names, by place."""
     one, other = episodes.features[state], episodes.features[action]
-    if one.unit and other.unit and one.unit != other.unit:
+    if not same_unit(one.unit, other.unit):
         return {}
     if one.names and other.names:
         places = {name: place for place, name in enumerate(other.names)}
@@ -192,7 +192,8 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _title(feature: Feature, dimension: int) -> str:
     name = feature.names[dimension] if feature.names else f"dimension {dimension}"
-    return f"{name} ({feature.unit})" if feature.unit else name
+    unit = feature.units[dimension]
+    return f"{name} ({unit})" if unit else name
 
 
 def _of_kind(episodes: Episodes, kind: str) -> list[tuple[str, Feature]]:

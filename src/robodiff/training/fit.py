@@ -24,7 +24,7 @@ from robodiff.data.episodes import ACTION, NotRecorded
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
-from robodiff.evaluation.actor import check_fit
+from robodiff.evaluation.actor import seen_by
 from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing, standing
@@ -165,7 +165,7 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         if config.data.agent is not None and spec.agents:
             remedy = "leave out rollout.env or data.agent, or train every agent with --all_agents"
             raise UsageError(f"rollout.env {spec.name} is for {counted(len(spec.agents), 'agent')}; {remedy}")
-        check_fit(policy, spec)
+        seen_by(policy, spec)
     if pretrained:
         _note_narrow(policy)
     actions = torch.from_numpy(data.episodes.arrays[ACTION][data.train_windows.episode_frames]).double()

@@ -1,31 +1,45 @@
 """myCobot's episodes: folders with a ``states.json``, which has a row a frame, and the pictures of one camera.
 
-A row has ``angles`` (six, in degrees), ``gripper_value`` (per cent, in a list) and ``image``, the file. No action is
-recorded: it is the state of the frame after, and in an episode's last frame the state itself.
+A row has ``angles`` (six, in degrees), ``gripper_value`` (per cent, a number or a list of one), ``image``, the file,
+and may have ``action``, what the robot was told to do, in the same units.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, Episodes, Feature, episode_numbers, left_out, same_unit
-from robodiff.data.formats.pictures import files_piece
+from robodiff.data.episodes import (
+    ACTION,
+    SMALLEST_RANGE,
+    Episodes,
+    Feature,
+    Finding,
+    episode_numbers,
+    left_out,
+    raise_faults,
+    same_unit,
+)
+from robodiff.data.formats.pictures import SUFFIXES, files_piece
 from robodiff.data.formats.pieces import Gathered, Piece, inside
 from robodiff.data.recordings import DataConfig, Format, Recording
-from robodiff.documents import read_json
+from robodiff.documents import AtLeast, read_json
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import replacing
+from robodiff.text import counted
 
 FPS = 10.0
 NAMES = (*(f"joint{number}" for number in range(1, 7)), "gripper")
+UNITS = (*("deg",) * 6, "percent")
+IN_RADIANS = (*("rad",) * 6, "share")
 STATE = "observation.state"
 CAMERA = "observation.images.front"
-STATES = "states.json"
+STATES, FRAMES = "states.json", "frame_dir"
+ADVICE = "leave it out with data.episodes, or record it again"
 _FIRST = datetime(2000, 1, 1)
 """Names are times at which episodes were recorded. What is simulated has no such time: seed 0 has this one, and every
 further seed a millisecond more, so that the same episode always has the same name."""
@@ -36,8 +50,25 @@ class _Frame:
     """A row of ``states.json``."""
 
     angles: tuple[float, float, float, float, float, float]
-    gripper_value: tuple[float]
+    gripper_value: float | tuple[float]
     image: str
+    action: tuple[float, float, float, float, float, float, float] | None = None
+
+    @property
+    def state(self) -> list[float]:
+        gripper = self.gripper_value
+        return [*self.angles, *(gripper if isinstance(gripper, tuple) else [gripper])]
+
+
+class _Episode(NamedTuple):
+    """What is read of one episode."""
+
+    number: int
+    folder: Path
+    rows: list[_Frame]
+    """Those that are kept."""
+    images: set[str]
+    """What all rows name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,78 +77,181 @@ class MycobotConfig(DataConfig):
 
     path: str
     """The folder."""
+    frame_skip: Annotated[int, AtLeast(1)] = 1
+    """Keep every n-th frame alone, at the n-th part of the rate; the others are not decoded."""
+    action_from: Literal["recorded", "next_state", "same_state"] | None = None
+    """What an action is: the one in its row; the state of the next frame that is kept, at an episode's end its own; or
+    the state of its frame, which teaches nothing. When null the row's, or the next state where rows have none."""
+    angles: Literal["deg", "rad"] | None = None
+    """The unit of the angles in the files, which are read as degrees; degrees when null, unless their range tells
+    radians."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
-        files = _episodes(self.place)
+        files = sorted(self.place.glob(f"episode_*/{STATES}"))
         numbers = episode_numbers(self.path, self.episodes, len(files))
         with_states = {file.parent for file in files}
         for folder in sorted({*self.place.glob("episode_*/")} - with_states):
             notice(f"{folder}: has no {STATES}; left out")
         if self.fps is None:
             notice(f"{self.path}: does not say its rate; taken as {FPS:g} frames a second (data.fps)")
-        episodes = [_pieces(files[number]) for number in numbers]
-        labels, names = [files[number].parent.name for number in numbers], {key: key for key in (STATE, ACTION, CAMERA)}
-        return Gathered(self.path, episodes, labels, names, self.fps or FPS, {"episode_index": numbers}).recording(self)
+        episodes = _read(self.path, [(number, files[number]) for number in numbers], self.frame_skip)
+        labels, names = [each.folder.name for each in episodes], {key: key for key in (STATE, ACTION, CAMERA)}
+        has_actions = all(row.action for each in episodes for row in each.rows)
+        source = self.action_from or ("recorded" if has_actions else "next_state")
+        if source == "same_state":
+            notice(f"{self.path}: an action is what was observed at its frame already (action_from same_state), and a "
+                   "policy that is shown it learns nothing else; next_state is where the robot went")  # fmt: skip
+        pieces = [_pieces(each, source, self.angles == "rad") for each in episodes]
+        table = {"episode_index": numbers}
+        recording = Gathered(self.path, pieces, labels, names, self.fps or FPS, table).recording(self)
+        faults = [*_without_action(episodes)] if source == "recorded" else []
+        radians = [*_radians(episodes)] if self.angles is None else []
+        return replace(recording, findings=[*faults, *radians, *_unusual(episodes)])
+
+    def rate(self, recording: Recording, clock: float | None = None) -> float:  # noqa: D102
+        return super().rate(recording, clock) / self.frame_skip
 
 
-def _episodes(root: Path) -> list[Path]:
-    return sorted(root.glob(f"episode_*/{STATES}"))
+def _read(source: str, files: Sequence[tuple[int, Path]], skip: int) -> list[_Episode]:
+    """Return the rows that are kept of each episode.
+
+    Raises:
+        RecordingError: files that cannot be read; it holds all of them.
+    """
+    episodes, faults = [], []
+    for number, file in files:
+        try:
+            rows = read_json(inside(file.parents[1], file), list[_Frame], "record the episode again")
+            if not rows:
+                raise RobodiffError(f"{file}: has no frames")
+            episodes.append(_Episode(number, file.parent, rows[::skip], {row.image for row in rows}))
+        except RobodiffError as error:
+            faults.append(Finding("fatal", "form", str(error), ADVICE, episode=number))
+    raise_faults(source, faults)
+    return episodes
 
 
-def _pieces(file: Path) -> dict[str, Piece]:
+def _pieces(episode: _Episode, action_from: str, in_radians: bool) -> dict[str, Piece]:
     """Return state, action and pictures of an episode."""
-    rows = read_json(inside(file.parents[1], file), list[_Frame], "record the episode again")
-    if not rows:
-        raise RobodiffError(f"{file}: has no frames; remove {file.parent}")
-    states = np.array([[*row.angles, *row.gripper_value] for row in rows], np.float32)
-    action = np.concatenate([states[1:], states[-1:]])
-    vector = partial(Piece, file, frames=len(rows), shape=(len(NAMES),), dtype="float32", kind="vector", names=NAMES)
-    return {
-        STATE: vector(place="angles", blocks=lambda: iter([states]), unit="deg"),
-        ACTION: vector(place="angles", blocks=lambda: iter([action]), unit="deg"),
-        CAMERA: files_piece("image", [inside(file.parent, file.parent / row.image) for row in rows]),
-    }
+    scale = np.array([*([180 / np.pi if in_radians else 1] * 6), 1])
+
+    def vector(place: str, values: list) -> Piece:
+        block = (np.array(values) * scale).astype(np.float32)
+        shape, blocks = (len(NAMES),), lambda: iter([block])
+        return Piece(episode.folder / STATES, place, len(block), shape, "float32", "vector", blocks, NAMES, UNITS)
+
+    states = [row.state for row in episode.rows]
+    action = vector("angles", states if action_from == "same_state" else [*states[1:], states[-1]])
+    if action_from == "recorded":
+        action = vector("action", [row.action or row.state for row in episode.rows])
+    return {STATE: vector("angles", states), ACTION: action, CAMERA: _pictures(episode)}
+
+
+def _pictures(episode: _Episode) -> Piece:
+    """Return the pictures of an episode; what is wrong with the files that rows name is its fault."""
+    files, faults = [], []
+    for row in episode.rows:
+        try:
+            files.append(inside(episode.folder, episode.folder / row.image))
+        except RobodiffError as error:
+            faults.append(str(error))
+    if not faults:
+        try:
+            return files_piece("image", files)
+        except RobodiffError as error:
+            faults.append(str(error))
+    more = f"; and {counted(len(faults) - 1, 'further picture')}" if len(faults) > 1 else ""
+    fault, blocks = f"cannot be read: {faults[0]}{more}", lambda: iter(())
+    return Piece(episode.folder, "image", len(episode.rows), (1, 1, 3), "uint8", "image", blocks, fault=fault)
+
+
+def _without_action(episodes: list[_Episode]) -> Iterator[Finding]:
+    for number, folder, rows, _ in episodes:
+        if lacking := [frame for frame, row in enumerate(rows) if row.action is None]:
+            message = f"{folder / STATES}: has no action at frame {lacking[0]}, of all {counted(len(lacking), 'frame')}"
+            yield Finding("fatal", "form", message, "data.action_from next_state makes it of states", ACTION, number)
+
+
+def _radians(episodes: list[_Episode]) -> Iterator[Finding]:
+    """Find angles that move, and never by more than one turn is in radians, which is a few degrees."""
+    angles = [np.array([row.angles for row in each.rows]) for each in episodes]
+    small = [np.abs(each).max() <= 2 * np.pi and np.ptp(each, axis=0).max() >= SMALLEST_RANGE for each in angles]
+    if all(small):
+        every = np.concatenate(angles)
+        message = f"all angles lie from {every.min():.2f} to {every.max():.2f}, as radians do"
+        yield Finding("fatal", "unit", message, "say with data.angles whether they are rad or deg", STATE)
+        return
+    for each, own in zip(episodes, angles, strict=True):
+        if small.pop(0):
+            message = f"the angles of {each.folder.name} lie from {own.min():.2f} to {own.max():.2f}, as radians do; "
+            message += "those of other episodes are degrees"
+            advice = f"write degrees, or say data.angles deg if they are; or {ADVICE}"
+            yield Finding("fatal", "unit", message, advice, STATE, each.number)
+
+
+def _unusual(episodes: list[_Episode]) -> Iterator[Finding]:
+    """Find what harms no training: episodes of one frame, and pictures that no row names."""
+    for number, folder, rows, images in episodes:
+        if len(rows) == 1:
+            message = f"{folder.name} has one frame, and so no move to learn"
+            yield Finding("warning", "length", message, ADVICE, episode=number)
+        pictures = {f"{FRAMES}/{path.name}" for path in folder.glob(f"{FRAMES}/*") if path.suffix in SUFFIXES}
+        if unnamed := pictures - images:
+            message = f"{folder.name} has {counted(len(unnamed), 'picture')} that {STATES} does not name"
+            yield Finding("warning", "unequal", message, f"left out, {min(unnamed)} first", CAMERA, number)
 
 
 def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
-    """Write the states and the pictures of one camera, whole or not at all; degrees come back to the bit.
+    """Write states, actions and the pictures of one camera, whole or not at all; degrees come back to the bit.
+
+    Actions are written where they are commands of what the state holds: of the same names.
 
     Returns:
         What of the recording such files have no place for.
     """
     from PIL import Image
 
-    (_, camera), states = written_keys(episodes.features), episodes.arrays[STATE].astype(np.float64)
-    if not _in_degrees(episodes.features[STATE].unit, states):
-        states = np.concatenate([np.degrees(states[:, :-1]), 100 * states[:, -1:]], axis=1)
-    rows = states.astype(np.float32).astype(str).astype(float).tolist()  # the shortest numbers that are read the same
+    (_, camera), state, action = (
+        written_keys(episodes.features),
+        episodes.features[STATE],
+        episodes.features.get(ACTION),
+    )
+    rows = {"state": _in_degrees(STATE, state, episodes.arrays[STATE])}
+    if action and action.names and action.names == state.names:
+        rows[ACTION] = _in_degrees(ACTION, action, episodes.arrays[ACTION])
     seeds = episodes.columns(int).get("seed", [])
     is_name = len({*seeds}) == len(episodes) and all(seed is not None and 0 <= seed < 10**14 for seed in seeds)
     with replacing(path) as temporary:
         for number in range(len(episodes)):
             time = _FIRST + timedelta(milliseconds=seeds[number] if is_name else number)
             folder = temporary / f"episode_{time:%Y%m%d_%H%M%S}_{time.microsecond // 1000:03}"
-            (folder / "frame_dir").mkdir(parents=True)
+            (folder / FRAMES).mkdir(parents=True)
             frames = []
             for frame in range(episodes.slice(number).start, episodes.slice(number).stop):
-                image = f"frame_dir/image_{len(frames):05}.png"
+                image = f"{FRAMES}/image_{len(frames):05}.png"
                 Image.fromarray(episodes.arrays[camera][frame].transpose(1, 2, 0)).save(folder / image)  # CHW -> HWC
-                row = {"angles": rows[frame][:-1], "gripper_value": rows[frame][-1:], "image": image}
-                frames.append(json.dumps(row))
+                *angles, gripper = rows["state"][frame]
+                row = {"angles": angles, "gripper_value": [gripper], "image": image}
+                frames.append(json.dumps(row | {key: rows[key][frame] for key in rows if key == ACTION}))
             (folder / STATES).write_text("[\n  " + ",\n  ".join(frames) + "\n]\n")
             if on_episode is not None:
                 on_episode(number + 1)
-    keys = [key for key in episodes.arrays if key not in (STATE, camera)]
+    keys = [key for key in episodes.arrays if key not in (STATE, camera, *rows)]
     return [*keys, *left_out(episodes, ["seed"], names_kept=True)]
 
 
-def _in_degrees(unit: str | None, states: np.ndarray) -> bool:
-    """Tell whether states are in degrees and per cent; without a unit, no joint turns by more than 2 pi rad."""
-    if unit is not None:
-        return same_unit(unit, "deg")
-    is_large = bool(np.abs(states[:, :-1]).max() > 2 * np.pi)
-    notice(f"{STATE} does not say its unit; taken as in {'deg and per cent' if is_large else 'rad and shares'}")
-    return is_large
+def _in_degrees(key: str, feature: Feature, values: np.ndarray) -> list[list[float]]:
+    """Return (N, 7) in degrees and per cent, as the shortest numbers that are read the same.
+
+    Without a unit, no joint turns by more than 2 pi rad; of one for all, a gripper's beside rad is a share.
+    """
+    unit = feature.unit
+    if unit is None:
+        unit = "deg" if np.abs(values[:, :-1]).max() > 2 * np.pi else "rad"
+        notice(f"{key} does not say its unit; taken as in {'deg and per cent' if unit == 'deg' else 'rad and shares'}")
+    units = unit if isinstance(unit, tuple) else UNITS if same_unit(unit, "deg") else IN_RADIANS
+    scale = [180 / np.pi if each and same_unit(each, "rad") else 100 if each == "share" else 1 for each in units]
+    return (values * np.array(scale)).astype(np.float32).astype(str).astype(float).tolist()
 
 
 def written_keys(features: Mapping[str, Feature]) -> tuple[str, str]:
@@ -138,7 +272,7 @@ def written_keys(features: Mapping[str, Feature]) -> tuple[str, str]:
 FORMAT = Format(
     "myCobot's episode folders",
     MycobotConfig,
-    lambda path: path.is_dir() and bool(_episodes(path)),
+    lambda path: path.is_dir() and any(path.glob(f"episode_*/{STATES}")),
     write=write_mycobot,
     keys=written_keys,
 )

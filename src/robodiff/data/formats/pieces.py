@@ -24,6 +24,7 @@ from robodiff.data.episodes import (
     Finding,
     Gap,
     RecordingError,
+    Unit,
     as_images,
     episode_numbers,
     unwritten,
@@ -59,7 +60,7 @@ class Piece:
     """Yield the frames in order, in blocks (n, *shape)."""
     names: tuple[str, ...] | None = None
     """What each dimension is."""
-    unit: str | None = None
+    unit: Unit = None
     recipe: str = ""
     """What else its pictures depend on, beside the file."""
     fault: str = ""
@@ -242,7 +243,7 @@ class Gathered:
 
     def _stored(self, key: str, clock: str, lengths: list[int], config: DataConfig) -> Stored:
         row = [episode.get(key) for episode in self.episodes]
-        sample = next(filter(None, row))
+        sample = min(filter(None, row), key=lambda piece: bool(piece.fault))  # a sound one, if there is any
         what, name, kind = f"{self.source}: {key}", self.names.get(key), sample.kind
         faults = [*self._faults(key, row, sample, clock, lengths)]
         if kind is None:

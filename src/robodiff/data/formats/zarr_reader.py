@@ -12,7 +12,19 @@ import numpy as np
 import zarr
 
 from robodiff.data.cache import MOST_CHUNKS_PER_FRAME, decoded, folder_of
-from robodiff.data.episodes import WHERE, Feature, Finding, Gap, RecordingError, check_ends, kind_of, unequal, unwritten
+from robodiff.data.episodes import (
+    WHERE,
+    Feature,
+    Finding,
+    Gap,
+    RecordingError,
+    Unit,
+    check_ends,
+    kind_of,
+    texts_of,
+    unequal,
+    unwritten,
+)
 from robodiff.data.formats.encoded import LOOKED_AT, Decoder, encoded_shape, may_be_encoded
 from robodiff.data.formats.pieces import hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout
@@ -166,13 +178,11 @@ def _attributes(array: Any) -> dict[str, Any]:
     return array.attrs.asdict() if isinstance(array, zarr.Array) else {}
 
 
-def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, str | None]:
+def _names_and_unit(array: Any) -> tuple[tuple[str, ...] | None, Unit]:
     """Return what robodiff's writer says of the dimensions; what others say by these names counts if it fits."""
     attributes = _attributes(array)
-    names: Any = attributes.get("names")
-    unit = attributes.get("unit")
-    fits = isinstance(names, list) and len(names) == math.prod(array.shape[1:]) and all(type(n) is str for n in names)
-    return tuple(names) if fits else None, unit if isinstance(unit, str) else None
+    size, unit = math.prod(array.shape[1:]), attributes.get("unit")
+    return texts_of(attributes.get("names"), size), unit if isinstance(unit, str) else texts_of(unit, size)
 
 
 def fault_of(store: BoundedStore, array: Any) -> str:

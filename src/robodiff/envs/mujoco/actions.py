@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robodiff.data.episodes import Unit
 from robodiff.envs.mujoco.world import Arm, Array, Pose, from_rotation_vector
 
 REACH, TURN = 0.05, 0.5
@@ -25,12 +26,16 @@ class ActionSpace:
     """The smallest and the largest action."""
     pose: tuple[str, ...] | None = None
     """What its dimensions are called, the gripper aside; None for joints."""
-    unit: str | None = None
-    """Of the joints; the gripper's is 1 or, with degrees, per cent."""
+    units: tuple[str, str] | None = None
+    """Of a joint, and of the gripper's opening."""
 
     def names(self, joints: int) -> tuple[str, ...]:
         """Return the names of the dimensions for an arm with so many joints."""
         return (*(self.pose or joint_names(joints)), "gripper")
+
+    def unit(self, joints: int) -> Unit:
+        """Return the unit of each dimension for an arm with so many joints; none of a pose."""
+        return self.units and (self.units[0],) * joints + self.units[1:]
 
 
 def joint_names(joints: int) -> tuple[str, ...]:
@@ -91,10 +96,16 @@ def _change_bounds(arm: Arm) -> tuple[Array, Array]:
     return -np.ones(7), np.ones(7)
 
 
+SHARE = "share"
+"""The unit of an opening from 0 to 1."""
 POSE = ("x", "y", "z", "rx", "ry", "rz")
 SPACES = {
-    "joints": ActionSpace(lambda arm, action: action, lambda arm, command: command, _joint_bounds, unit="rad"),
-    "degrees": ActionSpace(_from_degrees, lambda arm, command: in_degrees(command), _degree_bounds, unit="deg"),
+    "joints": ActionSpace(
+        lambda arm, action: action, lambda arm, command: command, _joint_bounds, units=("rad", SHARE)
+    ),
+    "degrees": ActionSpace(
+        _from_degrees, lambda arm, command: in_degrees(command), _degree_bounds, units=("deg", "percent")
+    ),
     "eef": ActionSpace(_to_pose, _from_pose, _pose_bounds, POSE),
     "eef_delta": ActionSpace(_to_change, _from_change, _change_bounds, tuple(f"d{name}" for name in POSE)),
 }

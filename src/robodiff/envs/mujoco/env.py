@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from robodiff.data.episodes import ACTION, Feature
-from robodiff.envs.mujoco.actions import SPACES, ActionSpace, in_degrees, joint_names
+from robodiff.data.episodes import ACTION, Feature, Unit
+from robodiff.envs.mujoco.actions import SPACES, ActionSpace, in_degrees
 from robodiff.envs.mujoco.expert import play
 from robodiff.envs.mujoco.scene import PICTURE
 from robodiff.envs.mujoco.tasks import Task
@@ -50,7 +50,8 @@ def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[st
     They are its state as an action has it, where its tool is, also as robomimic says it, and the objects as they lie in
     the frame of its tool.
     """
-    state = _vector((*joint_names(joints), "gripper"), "deg" if degrees else "rad")
+    space = SPACES["degrees" if degrees else "joints"]
+    state = _vector(space.names(joints), space.unit(joints))
     return [
         ("state", state, (lambda arm: in_degrees(arm.state)) if degrees else (lambda arm: arm.state)),
         ("eef_pose", _vector(NINE), lambda arm: _nine(arm.tool_pos, arm.tool_rotation)),
@@ -61,7 +62,7 @@ def _of_arm(joints: int, degrees: bool, poses: tuple[str, ...]) -> list[tuple[st
     ]
 
 
-def _vector(names: tuple[str, ...], unit: str | None = None) -> Feature:
+def _vector(names: tuple[str, ...], unit: Unit = None) -> Feature:
     return Feature("vector", (len(names),), "float32", names, unit)
 
 

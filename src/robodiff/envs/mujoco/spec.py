@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, Feature, joined_unit
 from robodiff.documents import AtLeast, Document
 from robodiff.envs.mujoco.actions import SPACES
 from robodiff.envs.mujoco.env import TableEnv, TableExpert, observed
@@ -41,7 +41,9 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
     joints, arms = len(task.mounts[0].arm.home), len(task.mounts)
     names = SPACES[space].names(joints)
     every = tuple(f"{index}.{name}" if arms > 1 else name for index in range(arms) for name in names)
-    action = Feature("vector", (len(every),), "float32", every, SPACES[space].unit)
+    action = Feature(
+        "vector", (len(every),), "float32", every, joined_unit([(SPACES[space].unit(joints), len(names))] * arms)
+    )
 
     def make(keys: Collection[str]) -> TableEnv:
         return TableEnv(task, keys, space, size)

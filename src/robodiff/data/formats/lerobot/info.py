@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from robodiff.data.episodes import CHANNELS, LARGEST, Feature, kind_of
+from robodiff.data.episodes import CHANNELS, LARGEST, Feature, kind_of, texts_of
 from robodiff.documents import Above, Between, convert, read_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
@@ -76,7 +76,8 @@ class FeatureInfo(msgspec.Struct):
             return None
         width, names = math.prod(shape), _names(self.names)
         names = names if names is not None and len(names) == width else None
-        return Feature("vector", (width,), "float32", names, self.unit if isinstance(self.unit, str) else None)
+        unit = self.unit if isinstance(self.unit, str) else texts_of(self.unit, width)
+        return Feature("vector", (width,), "float32", names, unit)
 
 
 class Info(msgspec.Struct):
