@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     stand_ins = torch.serialization.safe_globals([(Inert, name) for name in INERT])
     with reading(path, "a checkpoint that torch.save wrote"), warnings.catch_warnings(action="ignore"), stand_ins:
         try:
-            content = torch.load(path, "cpu", weights_only=True)
+            content = torch.load(path, "cpu", weights_only=True, mmap=is_zipfile(path))  # nothing is inflated
         except (UnpicklingError, RuntimeError) as error:
             if name := re.search(r"GLOBAL ([\w.]+)", str(error)):
                 problem = f"names {name[1]}, which reading it would call; refused, and nothing of it was run"
@@ -124,15 +125,15 @@ def _mycobot_fields(
     """Return the fields of the configuration that differ from policy to policy."""
     is_timed = "output_projection.weight" in weights
     sizes = _mycobot_sizes(path, weights, is_timed)
+    said = {**sizes, **MYCOBOT, **args}
     if wrong := [
-        f"{name} {brief(args[name])} for {size}" for name, size in sizes.items() if args.get(name, size) != size
+        f"{name} {brief(said[name])} for {size}" for name, size in sizes.items() if repr(said[name]) != str(size)
     ]:
         raise UsageError(f"{path}: args contradict the weights: {', '.join(wrong)}")
     if missing := [f"{name} {value}" for name, value in MYCOBOT.items() if name not in args]:
         notice(f"{path}: not in args, and taken as its code base has them: {', '.join(missing)}")
     if activation is None and not is_timed:
         notice(f"{path}: does not say its activation; taken as relu, as documented. If its model.py has nn.Mish: mish")
-    said = {**MYCOBOT, **args}
     return {
         "hidden_dim": sizes["hidden_dim"],
         "num_mlp_layers": sizes["num_mlp_layers"],
