@@ -220,12 +220,12 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
 @pytest.mark.parametrize(
     ("weights", "args", "problem"),
     [
-        (SMALL, {"hidden_dim": 8}, "args contradict the weights: hidden_dim 8 for 4"),
-        (SMALL, {"num_layers": 4}, "num_layers 4 for 1"),
-        (SMALL, {"num_mlp_layers": "many"}, "num_mlp_layers 'many' for 1"),
-        (SMALL, {"state_dim": 14}, "state_dim 14 for 7"),
+        (SMALL, {"hidden_dim": 8}, "args contradict the weights: hidden_dim is 8, 4 in the weights"),
+        (SMALL, {"num_layers": 4}, "num_layers is 4, 1 in the weights"),
+        (SMALL, {"num_mlp_layers": "many"}, "num_mlp_layers is 'many', 1"),
+        (SMALL, {"state_dim": 14}, "state_dim is 14, 7 in"),
         (SMALL, {"diffusion_timesteps": 0}, "num_train_timesteps: expected int >= 1"),
-        (SMALL, {"num_layers": torch.ones(2)}, "num_layers tensor([1., 1.]) for 1"),
+        (SMALL, {"num_layers": torch.ones(2)}, "num_layers is tensor([1., 1.]), 1"),
         (SMALL, {"image_size": "large"}, "resize_shape"),
         (SMALL, {"beta_end": torch.ones(2)}, "beta_end: expected float"),
         (SMALL, {"beta_start": 0.5}, "betas must rise"),

@@ -19,7 +19,7 @@ class ImportOptions(Options):
 
     Examples:
       robodiff import checkpoints/model_best.pth --out policies/cube
-      robodiff import checkpoints/model_best.pth --out policies/cube --camera_size [480,640] --activation mish
+      robodiff import checkpoints/model_best.pth --out policies/cube --camera_size '[480,640]' --activation mish
     """
 
     positional = ("checkpoint",)

@@ -24,6 +24,7 @@ from robodiff.policies.config import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 WEIGHTS = "model_state_dict"
+AS_SAVED = "take the file as train.py saved it"
 RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Where an ``nn.Sequential`` of a ResNet's parts has each of them."""
 MYCOBOT = {"image_size": 224, "diffusion_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
@@ -113,7 +114,7 @@ def mycobot_policy(
     named = {_mycobot_name(str(key)): value for key, value in weights.items()}
     normalizer = {key: value for key, value in outline.items() if key.startswith("normalizer.")}  # it has none
     if misfits := shape_misfits(named | normalizer, outline):
-        raise UsageError(f"{path}: its weights do not fit: {misfits[0]}")
+        raise UsageError(f"{path}: its weights do not fit: {misfits[0]}; {AS_SAVED}")
     policy = config.make_policy(features, FPS)
     policy.load_state_dict(named, strict=False)
     return policy.eval()
@@ -126,14 +127,16 @@ def _mycobot_fields(
     is_timed = "output_projection.weight" in weights
     sizes = _mycobot_sizes(path, weights, is_timed)
     said = {**sizes, **MYCOBOT, **args}
-    if wrong := [
-        f"{name} {brief(said[name])} for {size}" for name, size in sizes.items() if repr(said[name]) != str(size)
-    ]:
-        raise UsageError(f"{path}: args contradict the weights: {', '.join(wrong)}")
+    wrong = {name: size for name, size in sizes.items() if repr(said[name]) != str(size)}
+    if wrong:
+        texts = [f"{name} is {brief(said[name])}, {size} in the weights" for name, size in wrong.items()]
+        raise UsageError(f"{path}: args contradict the weights: {'; '.join(texts)}; {AS_SAVED}")
     if missing := [f"{name} {value}" for name, value in MYCOBOT.items() if name not in args]:
         notice(f"{path}: not in args, and taken as its code base has them: {', '.join(missing)}")
     if activation is None and not is_timed:
-        notice(f"{path}: does not say its activation; taken as relu, as documented. If its model.py has nn.Mish: mish")
+        notice(
+            f"{path}: does not say its activation; taken as relu. If its model.py has nn.Mish, give --activation mish"
+        )
     return {
         "hidden_dim": sizes["hidden_dim"],
         "num_mlp_layers": sizes["num_mlp_layers"],
