@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional as torchvision_functional
 
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import UsageError
+from robodiff.networks.backbones import BackboneConfig
 from robodiff.networks.images import Preparation
-from robodiff.networks.vision import STRIDE, CameraEncoders, ImageEncoder, SpatialSoftmax, read_weights, resnet_body
+from robodiff.networks.vision import CameraEncoders, EncoderConfig, ImageEncoder, SpatialSoftmax
 
+STRIDE = 32
 SHAPE = (3, 40, 36)
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 
@@ -24,9 +27,16 @@ def images(samples: int = 2, steps: int = 2, shape: tuple[int, ...] = SHAPE, see
 
 
 def encoder(size: tuple[int, int] = SHAPE[1:], **changes: object) -> ImageEncoder:
-    options = {"backbone": "resnet18", "keypoints": 8, "group_norm": True, "pixels": ["half"], "freeze": False}
+    options: dict = {"keypoints": 8, "group_norm": True, "pixels": ["half"], "freeze": False, **changes}
     torch.manual_seed(0)
-    return ImageEncoder(size, **{**options, **changes})  # type: ignore[arg-type]
+    backbone = BackboneConfig(group_norm=options["group_norm"])
+    return ImageEncoder(size, EncoderConfig(backbone, options["freeze"], options["keypoints"]), options["pixels"])
+
+
+def cameras_of(shapes: dict, preparation: Preparation = Preparation(), **options: Any) -> CameraEncoders:  # noqa: B008
+    backbone = BackboneConfig(group_norm=options.pop("group_norm", True), pretrained=options.pop("pretrained", None))
+    config = EncoderConfig(backbone, options.pop("freeze", False), options.pop("keypoints", 32))
+    return CameraEncoders(shapes, preparation, config, **options)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,7 @@ def resnet() -> models.ResNet:
 def test_features_are_torchvisions(resnet: models.ResNet, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"weights.{suffix}"
     (torch.save if suffix == "pth" else save_file)(resnet.state_dict(), file)
-    ours = CameraEncoders({TOP: SHAPE}, Preparation(), keypoints=None, group_norm=False, pretrained=str(file)).eval()
+    ours = cameras_of({TOP: SHAPE}, Preparation(), keypoints=None, group_norm=False, pretrained=str(file)).eval()
     ours.load_pretrained()
     net = copy.deepcopy(resnet)
     net.fc = nn.Identity()  # type: ignore[assignment]
@@ -52,22 +62,6 @@ def test_features_are_torchvisions(resnet: models.ResNet, tmp_path: Path, suffix
     normalised = torchvision_functional.normalize(seen[1] / 255, imagenet.mean, imagenet.std)
     with torch.no_grad():
         torch.testing.assert_close(ours({TOP: seen})[TOP][1], net(normalised), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "channels", "parameters"), [("resnet18", 512, 11_176_512),
-                         ("resnet34", 512, 21_284_672), ("resnet50", 2048, 23_508_032)])  # fmt: skip
-def test_group_normalisation_takes_the_place_of_every_batch_normalisation(
-    name: str, channels: int, parameters: int
-) -> None:
-    for group_norm, expected, other in ((True, nn.GroupNorm, nn.BatchNorm2d), (False, nn.BatchNorm2d, nn.GroupNorm)):
-        body, found = resnet_body(name, group_norm)
-        norms = [module for module in body.modules() if isinstance(module, expected)]
-        assert not any(isinstance(module, other) for module in body.modules())
-        assert len(norms) == {"resnet18": 20, "resnet34": 36, "resnet50": 53}[name]
-        assert found == channels
-        assert sum(p.numel() for p in body.parameters()) == parameters  # torchvision's, less the classifier
-        if group_norm:
-            assert all(norm.num_channels == 16 * norm.num_groups for norm in norms)  # type: ignore[union-attr]
 
 
 def test_pixels_are_normalised_once() -> None:
@@ -124,7 +118,7 @@ def test_a_keypoint_is_where_its_cell_looks() -> None:
 
 
 def test_views_are_what_the_network_sees() -> None:
-    cameras = CameraEncoders({TOP: (3, 60, 50)}, Preparation(crop=(40, 36)), keypoints=8).eval()
+    cameras = cameras_of({TOP: (3, 60, 50)}, Preparation(crop=(40, 36)), keypoints=8).eval()
     seen = images(shape=(3, 60, 50))
     view = cameras.views({TOP: seen})[TOP]
     assert view.image.equal(seen[..., 10:50, 7:43])
@@ -132,7 +126,7 @@ def test_views_are_what_the_network_sees() -> None:
     assert view.keypoints.shape == (2, 2, 8, 2)
     assert view.keypoints.min() >= 0
     assert view.keypoints.max() <= STRIDE  # two cells each way: at pixel 0 and 32
-    average = CameraEncoders({TOP: SHAPE}, Preparation(resize=(20, 20)), keypoints=None).eval()
+    average = cameras_of({TOP: SHAPE}, Preparation(resize=(20, 20)), keypoints=None).eval()
     view = average.views({TOP: images()})[TOP]
     assert (view.image.shape, view.image.dtype, view.keypoints) == ((2, 2, 3, 20, 20), torch.uint8, None)
 
@@ -161,7 +155,7 @@ def test_an_unfrozen_backbone_learns_and_counts() -> None:
 def test_one_encoder_or_one_for_each_camera() -> None:
     seen = {TOP: images(seed=1), WRIST: images(seed=2)}
     shapes = dict.fromkeys(seen, SHAPE)
-    shared, separate = (CameraEncoders(shapes, Preparation(), keypoints=8, separate=s).eval() for s in (False, True))
+    shared, separate = (cameras_of(shapes, Preparation(), keypoints=8, separate=s).eval() for s in (False, True))
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(separate) == 2 * count(shared)
     assert [*separate.encoders] == ["observation/images/top", "observation/images/wrist"]
@@ -182,17 +176,17 @@ def test_one_encoder_or_one_for_each_camera() -> None:
 def test_cameras_of_different_sizes_and_colours() -> None:
     shapes = {TOP: (3, 48, 64), WRIST: (1, 40, 40)}
     seen = {camera: images(shape=shape) for camera, shape in shapes.items()}
-    separate = CameraEncoders(shapes, Preparation(), keypoints=4, separate=True)
+    separate = cameras_of(shapes, Preparation(), keypoints=4, separate=True)
     assert {camera: f.shape for camera, f in separate(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
-    shared = CameraEncoders(shapes, Preparation(crop=(36, 40)), keypoints=4)
+    shared = cameras_of(shapes, Preparation(crop=(36, 40)), keypoints=4)
     assert {camera: f.shape for camera, f in shared(seen).items()} == dict.fromkeys(shapes, (2, 2, 8))
     with pytest.raises(UsageError, match=r"differ in size: .*top 48x64, .*wrist 40x40; .*use_separate_rgb_encoder"):
-        CameraEncoders(shapes, Preparation())
+        cameras_of(shapes, Preparation())
 
 
 def test_no_camera_no_parameter() -> None:
     for separate in (False, True):
-        cameras = CameraEncoders({}, Preparation(), pretrained="absent.pth", separate=separate)
+        cameras = cameras_of({}, Preparation(), pretrained="absent.pth", separate=separate)
         cameras.load_pretrained()  # nothing to load
         assert (cameras.state_dict(), cameras.dims, cameras({})) == ({}, {}, {})
 
@@ -200,56 +194,5 @@ def test_no_camera_no_parameter() -> None:
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 def test_too_few_pixels_for_a_place_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(UsageError, match=rf"{TOP} {size[0]}x{size[1]}: .* needs > 32 pixels"):
-        CameraEncoders({TOP: (3, *size)}, Preparation())
-    assert CameraEncoders({TOP: (3, *size)}, Preparation(), keypoints=None).dims == {TOP: 512}
-
-
-def test_weights_that_do_not_fit_are_named(resnet: models.ResNet, tmp_path: Path) -> None:
-    def load(weights: object, suffix: str = "pth") -> None:
-        torch.save(weights, tmp_path / f"weights.{suffix}")
-        file = str(tmp_path / f"weights.{suffix}")
-        CameraEncoders({TOP: SHAPE}, Preparation(), group_norm=False, pretrained=file).load_pretrained()
-
-    weights = resnet.state_dict()
-    load({key: value for key, value in weights.items() if "num_batches_tracked" not in key and "fc." not in key})
-    less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
-    with pytest.raises(UsageError, match=r"pth: 1 weights .* layer1\.0\.conv1\.weight should be .*, is absent"):
-        load(less)
-    with pytest.raises(UsageError, match=r"2 weights .*should be \(64,\), is \(3,\); module\.conv1 should be absent"):
-        load({**weights, "bn1.weight": torch.zeros(3), "module.conv1": torch.zeros(1)})
-    for nothing in ({"model": weights}, [1], nn.Linear(1, 1)):
-        with pytest.raises(UsageError, match=r"weights\.pth: is not a state dict"):
-            load(nothing)
-    with pytest.raises(UsageError, match=r"weights\.safetensors: is not a state dict"):
-        load(weights, "safetensors")
-    with pytest.raises(RobodiffError, match=r"absent\.pth: cannot be read: No such file"):
-        read_weights("resnet18", str(tmp_path / "absent.pth"))
-    with pytest.raises(RobodiffError, match=r"absent\.safetensors: cannot be read: No such file"):
-        read_weights("resnet18", str(tmp_path / "absent.safetensors"))
-
-
-def test_weights_by_torchvisions_name(resnet: models.ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, bool]] = []
-
-    def download(url: str, *, weights_only: bool, **_: object) -> dict[str, Tensor]:
-        asked.append((url.rsplit("/", 1)[1], weights_only))
-        return resnet.state_dict()
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    for name in ("IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", "DEFAULT"):
-        assert read_weights("resnet18", name).keys() == resnet.state_dict().keys()
-    assert asked == [("resnet18-f37072fd.pth", True)] * 3
-    for name in ("ResNet34_Weights.IMAGENET1K_V1", "IMAGENET1K_V2", "r3m"):
-        with pytest.raises(
-            UsageError, match=f"no weights '{name}' for resnet18; there is ResNet18_Weights.IMAGENET1K_V"
-        ):
-            read_weights("resnet18", name)
-
-    def offline(url: str, **_: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(
-        RobodiffError, match=r"could not be downloaded from https://.*no route.*give the file: .*resnet34-.*pth"
-    ):
-        read_weights("resnet34", "IMAGENET1K_V1")
+        cameras_of({TOP: (3, *size)}, Preparation())
+    assert cameras_of({TOP: (3, *size)}, Preparation(), keypoints=None).dims == {TOP: 512}

@@ -115,14 +115,39 @@ def assembled(
         RobodiffError: the folder cannot take it (told before decoding where the disk lacks the room), or a source
             cannot be decoded.
     """
+    shape = (sum(part.frames for part in parts), *shape)
+    name = _fingerprint(parts, shape, dtype)
+    return cached(f"{what}: decoding", name, shape, dtype, lambda path: _fill(parts, shape, dtype, path), folder)
+
+
+def cached(
+    doing: str,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    write: Callable[[Path], None],
+    folder: Path | None = None,
+) -> np.ndarray:
+    """Return the array that the cache has under a name, memory-mapped; it is written first where there is none.
+
+    Args:
+        doing: what is done to make it, for messages.
+        name: a fingerprint of all that it is made of.
+        shape: of the array.
+        dtype: of its elements.
+        write: writes it to a path, as a .npy file.
+        folder: where the cache file goes; ``cache_folder()`` when None.
+
+    Raises:
+        RobodiffError: the folder cannot take it; told before anything is made where the disk lacks the room.
+    """
     from filelock import FileLock
     from rich.console import Console
 
     from robodiff.progress import say
 
     place, folder = ("ROBODIFF_CACHE", cache_folder()) if folder is None else ("data.cache_dir", folder)
-    shape = (sum(part.frames for part in parts), *shape)
-    target = folder / f"{_fingerprint(parts, shape, dtype)}.npy"
+    target = folder / f"{name}.npy"
     size = math.prod(shape) * dtype.itemsize
     lock = target.with_name(f".{target.name}.lock")
     try:
@@ -132,14 +157,14 @@ def assembled(
                 if not target.exists():  # else another process made it while this one waited
                     if size > (free := shutil.disk_usage(folder).free):
                         raise OSError(errno.ENOSPC, f"the disk has {_gigabytes(free)} free")
-                    say(Console(stderr=True), f"{what}: decoding once into {target} ({_gigabytes(size)})")
+                    say(Console(stderr=True), f"{doing} once into {target} ({_gigabytes(size)})")
                     with replacing(target) as temporary:
-                        _fill(parts, shape, dtype, temporary)
+                        write(temporary)
                 lock.unlink(missing_ok=True)
     except OSError as error:
-        failure = f"takes {_gigabytes(size)} decoded, and {target} cannot be written: {error.strerror or error}"
+        failure = f"takes {_gigabytes(size)}, and {target} cannot be written: {error.strerror or error}"
         advice = f"free some space there, or set {place} to a folder that can take it"
-        raise RobodiffError(f"{what}: {failure}; {advice}") from None
+        raise RobodiffError(f"{doing} {failure}; {advice}") from None
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

@@ -54,6 +54,8 @@ class WindowDataModule(LightningDataModule):
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_hold_out)
         if len(self.train_windows) == 0:
             raise UsageError(f"{self.episodes.source}: all episodes that are left were held out; begin a new run")
+        self.encoded: dict[str, np.ndarray] = {}
+        """Per camera what takes the place of its images, (N, ...): what a frozen backbone gives of each frame."""
         self._tensors: dict[str, Tensor] | None = None
 
     def train_dataloader(self) -> "WindowLoader":
@@ -99,7 +101,7 @@ class WindowDataModule(LightningDataModule):
     def _resident(self) -> dict[str, Tensor]:
         """Return the arrays as tensors, on the GPU when all of them take at most half of its free memory."""
         if self._tensors is None:
-            device, arrays = self._device, self.episodes.arrays
+            device, arrays = self._device, {**self.episodes.arrays, **self.encoded}
             if device.type == "cuda":
                 free, _ = torch.cuda.mem_get_info(device)
                 if sum(array.nbytes for array in arrays.values()) > free / 2:

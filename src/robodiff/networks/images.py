@@ -25,6 +25,11 @@ class Preparation:
     jitter: float = 0.0
     """Strength of ``color_jitter`` in training."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an image is prepared in training as it is when acting."""
+        return not (self.jitter or (self.crop is not None and self.random_crop))
+
     def __call__(self, images: Tensor, training: bool) -> Tensor:
         """Map (B, To, C, H, W) uint8, C 1 or 3, to (B, To, 3, h, w), uint8 or float32, from 0 to 255.
 
@@ -45,7 +50,7 @@ class Preparation:
         """Return the (h, w) that is seen of images (C, H, W).
 
         Raises:
-            UsageError: channels that a ResNet cannot take, or a crop larger than the image.
+            UsageError: channels that a backbone cannot take, or a crop larger than the image.
         """
         channels, *recorded = shape
         if channels not in (1, 3):

@@ -1,30 +1,43 @@
 """Image encoders: from what cameras recorded to embeddings that condition a denoiser.
 
-Images are resized, cropped, normalised, run through a torchvision ResNet without its head, and pooled: by a spatial
-softmax (Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al., 2023), or by the global average.
+Images are resized, cropped, normalised, run through a backbone up to a feature map, and pooled: by a spatial softmax
+(Finn et al., 2016, arXiv 1509.06113), as in Diffusion Policy (Chi et al., 2023), or by the global average. Up to there
+a frozen backbone gives the same every time, so that training can encode each frame once (``CameraEncoders.features``).
 """
 
-import os
-import sys
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import UsageError
+from robodiff.networks.backbones import (
+    IMAGENET,
+    BackboneConfig,
+    Statistics,
+    feature_map,
+    load_backbone,
+    make_backbone,
+    read_weights,
+)
 from robodiff.networks.images import Preparation, in_words
-from robodiff.networks.layers import shape_misfits
 
-STRIDE = 32
-"""Pixels from one cell of a ResNet's last feature map to the next; the first cell is centred on pixel 0."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue from 0 to 1, in the images that torchvision's weights were trained on."""
-PIXELS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), "dataset": None}
+HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PIXELS = {"imagenet": IMAGENET, "half": HALF, "dataset": HALF}
 """Mean and standard deviation that pixels are normalised by; those of a data set are told by ``set_pixels``."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How an image becomes an embedding."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """What gives the feature map."""
+    freeze: bool = False
+    """The backbone is not trained."""
+    keypoints: int | None = 32
+    """Of the spatial softmax; the global average when None."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +56,10 @@ class CameraEncoders(nn.Module):
     Args:
         shapes: per camera (C, H, W) of its images.
         preparation: what comes before the network.
-        backbone: resnet18, resnet34 or resnet50.
-        keypoints: of the spatial softmax; None takes the global average instead.
-        group_norm: group normalisation in place of batch normalisation.
-        pretrained: the ImageNet weights that ``load_pretrained`` reads.
-        freeze: the backbone is not trained.
+        config: the network.
         separate: an encoder for each camera; else one for all, which must then see images of one size.
-        pixels: per camera one of ``PIXELS``; of those that are not named imagenet with pretrained weights, else half,
-            which is [-1, 1].
+        pixels: per camera one of ``PIXELS``; of those that are not named the statistics of the pretrained weights or,
+            without, half, which is [-1, 1].
 
     Raises:
         UsageError: images that cannot be encoded so; the message names the camera.
@@ -60,46 +69,67 @@ class CameraEncoders(nn.Module):
         self,
         shapes: Mapping[str, tuple[int, ...]],
         preparation: Preparation,
-        backbone: str = "resnet18",
-        keypoints: int | None = 32,
-        group_norm: bool = True,
-        pretrained: str | None = None,
-        freeze: bool = False,
+        config: EncoderConfig = EncoderConfig(),
         separate: bool = False,
         pixels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.pixels = dict.fromkeys(shapes, "half" if pretrained is None else "imagenet") | dict(pixels or {})
-        self.preparation, self.backbone, self.pretrained = preparation, backbone, pretrained
+        self.pixels, self.preparation, self.config = dict(pixels or {}), preparation, config
         sizes = {camera: preparation.size(camera, shape) for camera, shape in shapes.items()}
         seen = ", ".join(f"{camera} {in_words(size)}" for camera, size in sizes.items())
         if not separate and len(set(sizes.values())) > 1:
             raise UsageError(f"images differ in size: {seen}; set resize_shape, or use_separate_rgb_encoder_per_camera")
-        if keypoints is not None and any(min(size) <= STRIDE for size in sizes.values()):
-            raise UsageError(f"{seen}: spatial_softmax_num_keypoints needs > {STRIDE} pixels; set null, or resize")
         groups = {camera: [camera] for camera in sizes} if separate else {"shared": list(sizes)}
         # A module's name may not hold a dot.
         self.cameras = {name.replace(".", "/"): cameras for name, cameras in groups.items() if cameras}
         self.encoders = nn.ModuleDict(
             {
-                name: ImageEncoder(
-                    sizes[cameras[0]], backbone, keypoints, group_norm, [self.pixels[each] for each in cameras], freeze
-                )
+                name: ImageEncoder(sizes[cameras[0]], config, [self.pixels.get(each) for each in cameras])
                 for name, cameras in self.cameras.items()
             }
         )
+        for encoder, cameras in self._encoders():
+            if config.keypoints is not None and min(encoder.form.shape[1:]) < 2:
+                needed = f"spatial_softmax_num_keypoints needs > {encoder.form.stride} pixels"
+                raise UsageError(f"{cameras[0]} {in_words(sizes[cameras[0]])}: {needed}; set null, or resize")
 
     @property
     def dims(self) -> dict[str, int]:
         """Per camera the numbers of its embedding."""
         return {camera: encoder.dim for encoder, cameras in self._encoders() for camera in cameras}
 
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Per camera the shape of what ``features`` gives of a frame, where that stays the same in training."""
+        if not (self.config.freeze and self.preparation.is_fixed):
+            return {}
+        return {camera: encoder.feature_shape for encoder, cameras in self._encoders() for camera in cameras}
+
+    def features(self, camera: str, images: Tensor) -> Tensor:
+        """Map a camera's frames (N, C, H, W) uint8 to what a frozen backbone gives of each, (N, ...) as floats."""
+        encoder, place = self._encoder(camera)
+        seen = self.preparation(images.unsqueeze(1), training=False).squeeze(1)
+        return encoder.features(seen, encoder.mean[place, None], encoder.std[place, None])
+
+    def constants(self, camera: str) -> list[Tensor]:
+        """Return all the numbers that make ``features`` of a camera's frames."""
+        encoder, place = self._encoder(camera)
+        return [*encoder.backbone.state_dict().values(), encoder.mean[place], encoder.std[place]]
+
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embed per camera (B, To, C, H, W) uint8 as (B, To, D); cameras that share an encoder in one call."""
+        """Embed per camera (B, To, C, H, W) uint8 as (B, To, D); cameras that share an encoder in one call.
+
+        Floating-point tensors (B, To, ...) are what ``features`` gave.
+        """
         embeddings = {}
         for encoder, cameras in self._encoders():
-            seen = torch.cat([self.preparation(images[camera], self.training) for camera in cameras])
-            encoded = encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # (cameras * B, To, D)
+            if images[cameras[0]].is_floating_point():
+                seen = torch.cat([images[camera] for camera in cameras])
+                encoded = encoder.embed(seen.flatten(0, 1).float())
+            else:
+                seen = torch.cat([self.preparation(images[camera], self.training) for camera in cameras])
+                encoded = encoder(seen.flatten(0, 1))
+            encoded = encoded.unflatten(0, seen.shape[:2])  # (cameras * B, To, D)
             embeddings.update(zip(cameras, encoded.chunk(len(cameras)), strict=True))
         return embeddings
 
@@ -114,22 +144,26 @@ class CameraEncoders(nn.Module):
 
     def set_pixels(self, camera: str, mean: Tensor, std: Tensor) -> None:
         """Normalise the pixels of a camera by statistics (1,) or (3,) of its data set, from 0 to 255."""
-        encoder, cameras = next(each for each in self._encoders() if camera in each[1])
+        encoder, place = self._encoder(camera)
         for buffer, value in ((encoder.mean, mean), (encoder.std, std)):
-            buffer[cameras.index(camera)] = value.expand(3)[:, None, None]
+            buffer[place] = value.expand(3)[:, None, None]
 
     def load_pretrained(self) -> None:
-        """Give every backbone the ImageNet weights named, if any are.
+        """Give every backbone the weights named, if any are.
 
         Raises:
-            UsageError: a name that torchvision does not know, or weights that do not fit the backbone.
+            UsageError: a name that is not known, or weights that do not fit the backbone.
             RobodiffError: a file that cannot be read, or no network.
         """
-        if self.pretrained is None or not self.encoders:
+        if self.config.backbone.pretrained is None or not self.encoders:
             return
-        weights = read_weights(self.backbone, self.pretrained)
+        weights = read_weights(self.config.backbone)
         for encoder, _ in self._encoders():
-            encoder.load_backbone(weights, self.pretrained)
+            load_backbone(encoder.backbone, self.config.backbone, weights)
+
+    def _encoder(self, camera: str) -> "tuple[ImageEncoder, int]":
+        """The encoder of a camera, and which of its cameras that is."""
+        return next((e, cameras.index(camera)) for e, cameras in self._encoders() if camera in cameras)
 
     def _encoders(self) -> "list[tuple[ImageEncoder, list[str]]]":
         """Every encoder with its cameras."""
@@ -141,81 +175,86 @@ class ImageEncoder(nn.Module):
 
     Args:
         size: (h, w) of the images.
-        backbone, keypoints, group_norm, freeze: as in ``CameraEncoders``.
+        config: the network.
         pixels: of each camera that shares the encoder, as in ``CameraEncoders``.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        backbone: str,
-        keypoints: int | None,
-        group_norm: bool,
-        pixels: Sequence[str],
-        freeze: bool,
-    ) -> None:
+    def __init__(self, size: tuple[int, int], config: EncoderConfig, pixels: Sequence[str | None]) -> None:
         super().__init__()
-        self.freeze = freeze
-        statistics = [PIXELS[mode] or PIXELS["half"] for mode in pixels]  # constants, but for those of a data set
+        self.config = config
+        self.backbone, self.form = make_backbone(config.backbone, size)
+        self.backbone.requires_grad_(not config.freeze)
+        usual = HALF if config.backbone.pretrained is None else self.form.pixels
+        statistics = [usual if mode is None else PIXELS[mode] for mode in pixels]
         for name, values in zip(("mean", "std"), zip(*statistics, strict=True), strict=True):
-            is_kept = "dataset" in pixels
+            is_kept = "dataset" in pixels  # others are constants
             channels = 255 * torch.tensor(values, device=None if is_kept else "cpu")
             self.register_buffer(name, channels[..., None, None], persistent=is_kept)  # (cameras, 3, 1, 1)
-        self.backbone, channels = resnet_body(backbone, group_norm)
-        self.backbone.requires_grad_(not freeze)
-        if keypoints is None:
+        channels, *cells = self.form.shape
+        if config.keypoints is None:
             self.dim = channels
             self.pool, self.out = nn.AdaptiveAvgPool2d(1), nn.Identity()
         else:
-            self.dim = 2 * keypoints
-            self.pool = SpatialSoftmax(channels, keypoints, (-(-size[0] // STRIDE), -(-size[1] // STRIDE)))
+            self.dim = 2 * config.keypoints
+            self.pool = SpatialSoftmax(channels, config.keypoints, (cells[0], cells[1]))
             self.out = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU())
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of what ``features`` gives of an image: the average (C,), or the map (C, rows, columns)."""
+        return self.form.shape if self.has_keypoints else self.form.shape[:1]
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether it is the spatial softmax that pools."""
+        return self.config.keypoints is not None
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Set the mode; a frozen backbone stays in evaluation mode: batch normalisation keeps its statistics."""
         super().train(mode)
-        if self.freeze:
+        if self.config.freeze:
             self.backbone.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, h, w) from 0 to 255, one camera's after the other's, to (N, dim)."""
-        return self.out(self.pool(self._maps(images, self.mean, self.std)).flatten(1))
+        return self.embed(self.features(images, self.mean, self.std))
+
+    def features(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Map (N, 3, h, w) from 0 to 255 to what is pooled by nothing that learns, (N, *feature_shape).
+
+        Args:
+            images: of one camera after those of the other.
+            mean: (cameras, 3, 1, 1), by which theirs are normalised.
+            std: likewise.
+        """
+        maps = self._maps(images, mean, std)
+        return maps if self.has_keypoints else self.pool(maps).flatten(1)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map (N, *feature_shape) to (N, dim)."""
+        return self.out(self.pool(features).flatten(1)) if self.has_keypoints else features
 
     def keypoints(self, images: Tensor, camera: int = 0) -> Tensor | None:
-        """Map (B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average."""
+        """Map (B, To, 3, h, w) from 0 to 255 to (B, To, K, 2), x and y in pixels; None with the global average.
+
+        The first cell of the map is taken as centred on pixel 0, as a ResNet's is.
+        """
         if not isinstance(self.pool, SpatialSoftmax):
             return None
-        statistics = self.mean[camera, None], self.std[camera, None]
-        places = self.pool(self._maps(images.flatten(0, 1), *statistics)).unflatten(
-            0, images.shape[:2]
-        )  # (B, To, K, 2) in [-1, 1]
+        maps = self._maps(images.flatten(0, 1), self.mean[camera, None], self.std[camera, None])
+        places = self.pool(maps).unflatten(0, images.shape[:2])  # (B, To, K, 2) in [-1, 1]
         height, width = self.pool.cells
-        return (places + 1) / 2 * STRIDE * (torch.tensor([width, height], device=places.device) - 1)
-
-    def load_backbone(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Take over the weights of a torchvision ResNet, but for its classifier.
-
-        Raises:
-            UsageError: they do not fit; the message names ``source`` and the first of them.
-        """
-        counts = "num_batches_tracked"  # which old files lack, and nothing reads
-        weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        expected = {key: value for key, value in self.backbone.state_dict().items() if not key.endswith(counts)}
-        given = {key: value for key, value in weights.items() if not key.endswith(counts)}
-        if wrong := shape_misfits(given, expected):
-            raise UsageError(f"{source}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
-        self.backbone.load_state_dict(weights, strict=False)
+        return (places + 1) / 2 * self.form.stride * (torch.tensor([width, height], device=places.device) - 1)
 
     def _maps(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Map (N, 3, h, w) from 0 to 255 to the backbone's last feature map, (N, C, ceil(h / 32), ceil(w / 32))."""
+        """Map (N, 3, h, w) from 0 to 255 to the backbone's feature map, (N, C, rows, columns)."""
         mean, std = (each.repeat_interleave(len(images) // len(each), 0) for each in (mean, std))
-        normalised = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            return self.backbone(normalised)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze):
+            return feature_map(self.backbone, (images - mean) / std)
 
 
 class SpatialSoftmax(nn.Module):
@@ -244,53 +283,3 @@ class SpatialSoftmax(nn.Module):
         x = (attention.sum(2) * self.x).sum(-1)
         y = (attention.sum(3) * self.y).sum(-1)
         return torch.stack([x, y], dim=-1)
-
-
-def resnet_body(name: str, group_norm: bool) -> tuple[nn.Sequential, int]:
-    """Return a torchvision ResNet up to its last feature map, under torchvision's names, and the channels of that map.
-
-    Group normalisation has groups of 16 channels, as in real-stanford/diffusion_policy.
-    """
-    from torchvision import models  # takes seconds, which policies without cameras do not have to wait
-
-    norm = (lambda channels: nn.GroupNorm(channels // 16, channels)) if group_norm else nn.BatchNorm2d
-    resnet = getattr(models, name)(norm_layer=norm)
-    body = nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))  # without average and classifier
-    # Channels last are somewhat faster on CPUs, in training and in encoding batches.
-    return body.to(memory_format=torch.channels_last), resnet.fc.in_features
-
-
-def read_weights(backbone: str, name: str) -> dict[str, Tensor]:
-    """Return the weights of a backbone by torchvision's name for them, which may download them, or from a file.
-
-    Raises:
-        UsageError: a name that torchvision does not know, or a file that holds something else.
-        RobodiffError: a file that cannot be opened, or a download that failed.
-    """
-    if name.endswith((".pth", ".pt", ".safetensors")):
-        return _read_file(Path(os.path.expanduser(name)))
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(backbone)
-    short = name.removeprefix(f"{known.__name__}.")
-    if short not in known.__members__:
-        raise UsageError(f"no weights {name!r} for {backbone}; there is {', '.join(map(str, known))}, or give a file")
-    options = {"check_hash": True, "map_location": "cpu", "weights_only": True}
-    try:
-        return known[short].get_state_dict(progress=sys.stderr.isatty(), **options)
-    except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
-        url = known[short].url
-        remedy = f"download it elsewhere and give the file: pretrained_backbone_weights: {Path(url).name}"
-        raise RobodiffError(f"could not be downloaded from {url}: {error}; {remedy}") from None
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except OSError as error:
-        raise RobodiffError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # a broken or foreign file raises many kinds; nothing in it is run
-        weights = None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UsageError(f"{path}: is not a state dict, tensors alone, that torch.save or safetensors wrote")
-    return weights

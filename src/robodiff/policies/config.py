@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from robodiff.policies.diffusion import DiffusionPolicy
 
+RESNETS = ("resnet18", "resnet34", "resnet50")
 Pixels = Annotated[int, Between(1, 16_384)]
 Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
@@ -71,7 +72,7 @@ class WindowConfig(Document):
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
     the action as the network sees it.
     Vectors that are not named use limits. Images use imagenet (its mean and standard deviation), half (to [-1, 1]) or
-    dataset (those of the training episodes); not named, imagenet with pretrained weights, else half."""
+    dataset (those of the training episodes); not named, what the pretrained weights were trained with, else half."""
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
@@ -105,13 +106,17 @@ class WindowConfig(Document):
 class VisionConfig(Document):
     """How images are prepared and encoded."""
 
-    vision_backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    """Network that encodes images."""
+    vision_backbone: str = "resnet18"
+    """Network that encodes images: resnet18, resnet34, resnet50, or timm:NAME for one of timm's."""
+    backbone_stride: Annotated[int, Between(1, 256)] | None = None
+    """Pixels from one cell of the feature map that is pooled to the next, such as 8, 16 or 32: the network is used up
+    to its last map of this stride; up to its very last when null."""
     pretrained_backbone_weights: str | None = None
-    """Weights that the backbone starts from: torchvision's name for some, such as ResNet18_Weights.IMAGENET1K_V1 or
-    IMAGENET1K_V1, or a .pth or .safetensors file of them; random when null."""
+    """Weights that the backbone starts from: torchvision's or timm's name for some, such as IMAGENET1K_V1 or in1k, or a
+    .pth or .safetensors file of them; random when null."""
     freeze_backbone: bool = False
-    """Leave the pretrained weights as they are, and train only what follows."""
+    """Leave the pretrained weights as they are, and train only what follows. Without random crops and color_jitter each
+    frame is then encoded once, before training."""
     use_group_norm: bool = True
     """Normalise groups of channels in the backbone, each image for itself; with pretrained weights false, for they were
     trained with batch normalisation."""
@@ -130,7 +135,12 @@ class VisionConfig(Document):
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
-        if self.pretrained_backbone_weights is not None and self.use_group_norm:
+        is_timm = self.vision_backbone.startswith("timm:")
+        if not is_timm and self.vision_backbone not in RESNETS:
+            yield f"vision_backbone is {', '.join(RESNETS)} or timm:NAME; found {self.vision_backbone!r}"
+        if is_timm and self.use_group_norm:
+            yield "timm's backbones keep their own normalisation; set use_group_norm: false"
+        elif self.pretrained_backbone_weights is not None and self.use_group_norm:
             yield "pretrained_backbone_weights were trained with batch normalisation; set use_group_norm: false"
         if self.freeze_backbone and self.pretrained_backbone_weights is None:
             yield "freeze_backbone would keep random weights; name pretrained_backbone_weights"

@@ -262,10 +262,11 @@ class DiffusionPolicy(nn.Module):
         self.sampler = make_table(*process, **options)
 
     def _first_steps(self, observation: Mapping[str, Tensor], keys: Sequence[str], steps: int) -> dict[str, Tensor]:
-        """Return the first time steps of some observations on the policy's device: vectors float32, images uint8."""
+        """Return the first time steps of some observations on the policy's device: vectors float32, images uint8 or
+        as a frozen backbone encoded them."""
         features = {key: self.features[key] for key in keys}
-        check_observation(observation, features)
-        dtypes = {"image": torch.uint8, "vector": torch.float32}
+        check_observation(observation, features, self.cameras.feature_shapes)
+        dtypes = {"image": None, "vector": torch.float32}
         return {key: observation[key][:, :steps].to(self.device, dtypes[features[key].kind]) for key in keys}
 
     @property

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.networks.backbones import BackboneConfig
 from robodiff.networks.images import Preparation
-from robodiff.networks.vision import PIXELS, CameraEncoders
+from robodiff.networks.vision import PIXELS, CameraEncoders, EncoderConfig
 from robodiff.policies.config import PolicyConfig
 
 
@@ -44,14 +45,22 @@ def make_cameras(config: PolicyConfig, features: Mapping[str, Feature]) -> Camer
     """
     c, shapes = config, {key: feature.shape for key, feature in features.items() if feature.kind == "image"}
     preparation = Preparation(c.resize_shape, c.crop_shape, c.crop_is_random, c.color_jitter)
-    weights = c.use_group_norm, c.pretrained_backbone_weights, c.freeze_backbone
-    network = c.vision_backbone, c.spatial_softmax_num_keypoints, *weights
+    weights = c.use_group_norm, c.pretrained_backbone_weights
+    backbone = BackboneConfig(c.vision_backbone, c.backbone_stride, *weights)
+    network = EncoderConfig(backbone, c.freeze_backbone, c.spatial_softmax_num_keypoints)
     pixels = {key: str(mode) for key, mode in c.normalization.items() if key in shapes}
-    return CameraEncoders(shapes, preparation, *network, c.use_separate_rgb_encoder_per_camera, pixels)
+    return CameraEncoders(shapes, preparation, network, c.use_separate_rgb_encoder_per_camera, pixels)
 
 
-def check_observation(observation: Mapping[str, Tensor], features: Mapping[str, Feature]) -> None:
+def check_observation(
+    observation: Mapping[str, Tensor], features: Mapping[str, Feature], encoded: Mapping[str, tuple[int, ...]]
+) -> None:
     """Refuse an observation of another form than the policy was made for.
+
+    Args:
+        observation: per key (B, steps, ...).
+        features: what is observed.
+        encoded: per camera the shape of what a frozen backbone gives of a frame, which may be in an image's place.
 
     Raises:
         UsageError: one of the features is missing.
@@ -61,5 +70,6 @@ def check_observation(observation: Mapping[str, Tensor], features: Mapping[str, 
         raise UsageError(f"the policy observes {missing[0]!r}; the observation has {', '.join(observation)}")
     for key, feature in features.items():
         form, expected = (observation[key].dtype, *observation[key].shape[2:]), (torch.uint8, *feature.shape)
-        if feature.kind == "image" and form != expected:
+        is_encoded = key in encoded and form == (torch.float16, *encoded[key])
+        if feature.kind == "image" and form != expected and not is_encoded:
             raise RobodiffError(f"{key}: images of each step must be {expected}, found {form}")

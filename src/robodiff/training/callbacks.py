@@ -71,6 +71,11 @@ class RunLength(Callback):
         self._affords = True  # whether there is time to measure
         self._step_ends: list[float] = []  # when each optimizer step of this process ended
         self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
+        self._prepared = time.monotonic()  # when what comes before the first step was begun
+
+    def on_fit_start(self, *_: Any) -> None:
+        """Count what comes before the first step, such as encoding frames, to the time of the run."""
+        self._prepared = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
@@ -108,7 +113,8 @@ class RunLength(Callback):
         Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute. Measuring
         at the end may take ``MEASURING`` of it; where it would take longer there is none.
         """
-        ends, budget, spent = self._step_ends, self.config.seconds, time.monotonic() - self._begun
+        ends, spent = self._step_ends, time.monotonic() - self._begun
+        budget = self.config.seconds - (self._begun - self._prepared)
         long = (ends and spent > budget) or (len(ends) >= 3 and spent > budget / 10)  # one step is taken in any case
         if len(ends) <= self.warmup_steps + self.timed_steps and not long:
             return None

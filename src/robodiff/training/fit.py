@@ -36,6 +36,7 @@ from robodiff.text import counted
 from robodiff.training.callbacks import CHECKPOINT, UNSAVED, Checkpoints, Measuring, Rollouts, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.display import ProgressLine, Throughput
+from robodiff.training.frozen import EncodeOnce
 from robodiff.training.module import PolicyTraining
 from robodiff.training.resume import AtomicCheckpointIO, MetricsCsv, check_checkpoint
 
@@ -90,7 +91,7 @@ def fit(
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
     length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
-    shown = length, throughput, ProgressLine(console, throughput)
+    shown = length, EncodeOnce(), throughput, ProgressLine(console, throughput)
     trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])  # the last keeps what all have done
     seed_everything(config.seed_everything, verbose=False)
     checkpoint = _checkpoint(run) if resume else None

@@ -1,0 +1,193 @@
+"""Networks that turn an image into a feature map, and their weights: torchvision's ResNets, and what timm has."""
+
+import copy
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from robodiff.errors import RobodiffError, UsageError, first_line, nearest
+from robodiff.networks.layers import shape_misfits
+
+RESNET_LAYERS = {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}
+"""Of a ResNet, by the pixels from one cell of its map to the next."""
+TIMM = "timm:"
+"""Before the name of one of timm's networks."""
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of red, green and blue."""
+IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the images of torchvision's weights, from 0 to 1."""
+FILES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which network, up to which of its maps, and with which weights."""
+
+    name: str = "resnet18"
+    """resnet18, resnet34, resnet50, or timm:NAME."""
+    stride: int | None = None
+    """Pixels from one cell of the feature map to the next: of the last map that has it, the layers up to it; of the
+    network's last map when None."""
+    group_norm: bool = True
+    """Group normalisation in place of batch normalisation; of ResNets alone."""
+    pretrained: str | None = None
+    """Name or file of the weights that ``read_weights`` reads."""
+
+
+@dataclass(frozen=True)
+class MapForm:
+    """What a backbone makes of an image of one size."""
+
+    shape: tuple[int, int, int]
+    """(C, rows, columns) of its feature map."""
+    stride: int
+    """Pixels from one cell to the next."""
+    pixels: Statistics
+    """Of the images that its weights were trained on, from 0 to 1."""
+
+
+def make_backbone(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Module, MapForm]:
+    """Return a network, with random weights, that ``feature_map`` runs on images (N, 3, h, w), and what it gives.
+
+    Raises:
+        UsageError: a name or a stride that is not known, or images that the network cannot take.
+        RobodiffError: timm is not installed.
+    """
+    make = _timm_body if config.name.startswith(TIMM) else _resnet_body
+    body, stride, pixels = make(config, size)
+    outline = copy.deepcopy(body).to("meta").eval()
+    try:
+        with torch.no_grad():
+            channels, rows, columns = feature_map(outline, torch.empty(1, 3, *size, device="meta")).shape[1:]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        what = f"{config.name} cannot take images of {size[0]}x{size[1]}: {first_line(error)}"
+        raise UsageError(f"{what}; set resize_shape") from None
+    # Channels last are somewhat faster on CPUs, in training and in encoding batches.
+    return body.to(memory_format=torch.channels_last), MapForm((channels, rows, columns), stride, pixels)
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Map normalised images (N, 3, h, w) to (N, C, rows, columns)."""
+    maps = backbone(images.contiguous(memory_format=torch.channels_last))
+    return maps[0] if isinstance(maps, list) else maps  # timm's are lists
+
+
+def load_backbone(backbone: nn.Module, config: BackboneConfig, weights: Mapping[str, Tensor]) -> None:
+    """Take over the weights of a whole network, but for what comes after the map.
+
+    Raises:
+        UsageError: they do not fit; the message names where they are from and the first of them.
+    """
+    prefix, counts = "model." if config.name.startswith(TIMM) else "", "num_batches_tracked"  # old files lack these
+    expected = {key: value for key, value in backbone.state_dict().items() if not key.endswith(counts)}
+    given = {f"{prefix}{key}": value for key, value in weights.items() if f"{prefix}{key}" in expected}
+    if wrong := shape_misfits(given, expected):
+        raise UsageError(f"{config.pretrained}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
+    backbone.load_state_dict(given, strict=False)
+
+
+def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
+    """Return the weights of a whole network: from a file, or by the name that torchvision or timm has for them, which
+    may download them.
+
+    Raises:
+        UsageError: a name that is not known, or a file that holds something else.
+        RobodiffError: a file that cannot be opened, or a download that failed.
+    """
+    name = str(config.pretrained)
+    if name.endswith(FILES):
+        return _read_file(Path(os.path.expanduser(name)))
+    if config.name.startswith(TIMM):
+        timm, network = _timm(), config.name.removeprefix(TIMM)
+        known = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+        fetch, where = (lambda: timm.create_model(f"{network}.{name}", pretrained=True).state_dict()), "the hub"
+        file = "its model.safetensors"
+    else:
+        from torchvision.models import get_model_weights
+
+        every = get_model_weights(config.name)
+        name, known = name.removeprefix(f"{every.__name__}."), list(every.__members__)
+        options = {"check_hash": True, "map_location": "cpu", "weights_only": True}
+        fetch = lambda: every[name].get_state_dict(progress=sys.stderr.isatty(), **options)  # noqa: E731
+        where = every[name].url if name in known else ""
+        file = Path(where).name
+    if name not in known:
+        raise UsageError(f"no weights {name!r} for {config.name}; there is {', '.join(known)}, or give a file")
+    try:
+        return fetch()
+    except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
+        remedy = f"download it elsewhere and give the file: pretrained_backbone_weights: {file}"
+        reason = first_line(error)
+        raise RobodiffError(f"{name} could not be downloaded from {where}: {reason}; {remedy}") from None
+
+
+def _resnet_body(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Module, int, Statistics]:
+    """Return a torchvision ResNet up to a feature map, under torchvision's names.
+
+    Group normalisation has groups of 16 channels, as in real-stanford/diffusion_policy.
+    """
+    from torchvision import models  # takes seconds, which policies without cameras do not have to wait
+
+    norm = (lambda channels: nn.GroupNorm(channels // 16, channels)) if config.group_norm else nn.BatchNorm2d
+    stride = config.stride or max(RESNET_LAYERS)
+    if stride not in RESNET_LAYERS:
+        raise UsageError(f"{config.name} has maps of stride {_listed(RESNET_LAYERS)}; found backbone_stride {stride}")
+    layers = list(getattr(models, config.name)(norm_layer=norm).named_children())
+    names = [name for name, _ in layers]
+    return nn.Sequential(OrderedDict(layers[: names.index(RESNET_LAYERS[stride]) + 1])), stride, IMAGENET
+
+
+def _timm_body(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Module, int, Statistics]:
+    """Return one of timm's networks up to a feature map, its names after ``model.``."""
+    timm, name = _timm(), config.name.removeprefix(TIMM)
+    if not timm.is_model(name):
+        known = timm.list_models()
+        raise UsageError(f"timm has no network {name!r}; timm.list_models() lists {len(known)}.{nearest(name, known)}")
+    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter"}  # which drops what follows the map
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = size
+    try:
+        with torch.device("meta"):
+            outline = timm.create_model(name, **options)
+    except Exception as error:  # each of its networks refuses in a way of its own
+        raise UsageError(f"{config.name} cannot give a feature map: {first_line(error)}") from None
+    strides = outline.feature_info.reduction()
+    stride = config.stride or strides[-1]
+    if stride not in strides:
+        raise UsageError(f"{config.name} has maps of stride {_listed(strides)}; found backbone_stride {stride}")
+    index = max(i for i, each in zip(outline.feature_info.out_indices, strides, strict=True) if each == stride)
+    body = timm.create_model(name, out_indices=(index,), **options)
+    weights = timm.get_pretrained_cfg(name)
+    return body, stride, (weights.mean, weights.std)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise RobodiffError("vision_backbone timm:NAME needs the extra timm: pip install 'robodiff[timm]'") from None
+    return timm
+
+
+def _listed(strides: Any) -> str:
+    return ", ".join(map(str, dict.fromkeys(strides)))
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except OSError as error:
+        raise RobodiffError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # a broken or foreign file raises many kinds; nothing in it is run
+        weights = None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UsageError(f"{path}: is not a state dict, tensors alone, that torch.save or safetensors wrote")
+    return weights
