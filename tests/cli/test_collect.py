@@ -20,11 +20,13 @@ from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.recordings import open_path
 from robodiff.documents import Document
 from robodiff.envs.collect import collect
+from robodiff.envs.mujoco.actions import in_degrees
 from robodiff.envs.pusht.expert import observations
 from robodiff.envs.pusht.layout import DEMONSTRATIONS
 from robodiff.envs.pusht.spec import SPEC
 
 Run = Callable[..., tuple[int, str, str]]
+STATE = "observation.state"
 
 
 def read(path: Path) -> Episodes:
@@ -103,7 +105,7 @@ def test_options_of_an_environment_and_cameras_of_agents(robodiff: Run, tmp_path
     cameras = {key: feature.shape for key, feature in team.features.items() if feature.kind == "image"}
     assert cameras == {f"agents.{agent}.observation.images.head": (3, 24, 32) for agent in (0, 1)}
     assert (team.features["agents.1.action"].names or ())[::7] == ("joint1", "gripper")
-    assert team.features["agents.1.action"].unit == "deg"
+    assert team.features["agents.1.action"].unit == ("deg",) * 7 + ("percent",)
     code, _, err = robodiff(*again[:-1], "agentvieww", "--episodes", 1)
     assert (code, "Did you mean 'agentview'?" in err) == (2, True), err
 
@@ -135,7 +137,7 @@ def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> Non
     command = ("collect", "stack_cube_mycobot?size=24x32", "--episodes", 2, "--format", "mycobot", "--out")
     for name in ("one", "two"):
         code, out, err = robodiff(*command, tmp_path / name)
-        assert (code, "2 demonstrations" in out, "no place for action, " in err) == (0, True, True), err
+        assert (code, "2 demonstrations" in out, "no place for observation.eef_pose, " in err) == (0, True, True), err
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["one", "two"]
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert {str(path.parent) for path in files} >= {
@@ -147,6 +149,29 @@ def test_another_format_is_made_at_the_end(robodiff: Run, tmp_path: Path) -> Non
     assert (code, "exists already" in err) == (2, True)
     code, _, err = robodiff("collect", "lift_cube", *command[2:], tmp_path / "three")
     assert (code, "needs observation.state of six joint angles" in err) == (2, True), err
+
+
+def test_a_policy_of_mycobots_files_acts_without_further_options(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In degrees and per cent, at half the environment's rate; its expert's own actions were recorded."""
+    monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)  # whose figures take longer
+    env, data, run = "stack_cube_mycobot", tmp_path / "eps", tmp_path / "run"
+    assert robodiff("collect", f"{env}?size=24x32", "--format", "mycobot", "--episodes", 2, "--out", data)[0] == 0
+    found, expected = read(data), [*collect(env, 2)]
+    action, state = (np.concatenate([each.arrays[key] for each in expected]) for key in ("action", STATE))
+    for key, values in (("action", action), (STATE, state)):
+        np.testing.assert_allclose(found.arrays[key], in_degrees(values), rtol=1e-6, atol=1e-6)
+    code, out, err = robodiff(
+        "fit", "--config", "generic", "--data", data, "--run", run, "--model.observation_keys", f"[{STATE}]",
+        "--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--data.frame_skip", 2, "--trainer.max_steps", 2,
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = robodiff("eval", run, "--env", env, "--episodes", 1, "--videos", 0)
+    assert code == 0, err
+    assert "in 1 episode of stack_cube_mycobot from" in out
+    assert f"note: measured in {env}?action_space=degrees, as the policy needs it" in err
+    assert "note: each action is held for 2 steps: the policy acts at 5 Hz" in err
 
 
 def test_what_cannot_be_converted_is_kept(robodiff: Run, tmp_path: Path) -> None:

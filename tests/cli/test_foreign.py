@@ -200,7 +200,8 @@ def test_the_table_of_other_names_leads_to_options_that_there_are() -> None:
         (("--data_dir", "eps"), "unknown option --data_dir; it is --data here"),
         (("--use_amp",), "unknown option --use_amp; it is --trainer.precision (bf16-mixed or 16-mixed) here"),
         (("--state_dim=7",), "unknown option --state_dim; it has no use here: it follows from the recording"),
-        (("--data.num_workers", 8), "option data.num_workers; it has no use here: batches are gathered from memory"),
+        (("--num_workers", 8), "unknown option --num_workers; it has no use here: batches are gathered from memory"),
+        (("--trainer.learning_rate", 1), "unknown option trainer.learning_rate; it is model.learning_rate here"),
     ],
 )
 def test_options_of_the_mycobot_code_base_are_told_what_they_are_here(

@@ -7,11 +7,11 @@ import pytest
 
 from robodiff.data import episodes as data_episodes
 from robodiff.data.datamodule import WindowDataModule
-from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, as_images, with_past_action
+from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, Unit, as_images, same_unit, with_past_action
 from robodiff.data.formats.convert import convert
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 KEYS = ["observation.state", PAST_ACTION]
 
@@ -82,3 +82,28 @@ def test_images_in_memory_become_contiguous(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(as_images("made up", "image", mapped), images)
     monkeypatch.setattr(data_episodes, "memory_free", lambda: stored.nbytes)
     assert np.shares_memory(as_images("made up", "image", stored), stored)  # there is no room for both
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("rad", "rad", "share"), ("Radians", "rad", "share"), True),
+        (("rad", "rad", "share"), ("rad", "rad", "%"), False),
+        (("rad", "rad", ""), ("rad", "rad", "percent"), True),
+        (("rad", "rad"), ("rad", "rad", "share"), False),
+        (("degrees", "degrees", "percent"), "deg", True),  # of joints, as it was written for all
+        (("deg", "deg", "percent"), "rad", False),
+        (("deg", "deg", "percent"), None, True),
+        (("", "", ""), "rad", True),
+    ],
+)
+def test_units_of_each_dimension(one: Unit, other: Unit, same: bool) -> None:
+    assert (same_unit(one, other), same_unit(other, one)) == (same, same)
+
+
+def test_a_part_keeps_its_names_and_units() -> None:
+    feature = Feature("vector", (3,), "float32", ("a", "b", "c"), ("deg", "rad", "percent"))
+    assert feature.part([2, 0]) == Feature("vector", (2,), "float32", ("c", "a"), ("percent", "deg"))
+    assert Feature("vector", (3,), "float32", unit="m").part([1]) == Feature("vector", (1,), "float32", unit="m")
+    with pytest.raises(UsageError, match="expected as many units as dimensions, 3; found 2"):
+        Feature("vector", (3,), "float32", unit=("deg", "rad"))

@@ -79,8 +79,23 @@ def test_a_policy_that_does_not_fit_is_refused(small_policy: Make) -> None:
     lacking = {k: f for k, f in spec.features.items() if k != "observation.environment_state"}
     with pytest.raises(UsageError, match=r"observes 'observation\.environment_state', which .* pusht lacks"):
         seen_by(policy, dataclasses.replace(spec, features=lacking))
-    with pytest.raises(UsageError, match=r"acts at 10 Hz .* pusht at 20"):
-        seen_by(policy, dataclasses.replace(spec, fps=20.0))
+    with pytest.raises(UsageError, match=r"acts at 10 Hz .* pusht at 15"):
+        seen_by(policy, dataclasses.replace(spec, fps=15.0))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_slower_policy_sees_and_acts_at_its_own_rate(small_policy: Make) -> None:
+    policy, spec = small_policy(**FLOW), get_env_spec("pusht")
+    slow = DiffusionPolicy(policy.config, PUSHT_FEATURES, fps=5.0).eval()
+    slow.load_state_dict(policy.state_dict())
+    environment, runner = spec.make(list(spec.features)[:2]), PolicyRunner(slow, seeds=[7])
+    observation, _ = environment.reset(seed=7)
+    actions = []
+    for step in range(30):
+        actions.append(runner.act(observation) if step % 2 == 0 else actions[-1])
+        observation = environment.step(actions[-1])[0]
+    (record,) = rollout(slow, spec, [7], num_envs=1)
+    np.testing.assert_array_equal(record.actions, actions)
 
 
 @pytest.mark.usefixtures("quick")

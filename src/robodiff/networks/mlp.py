@@ -1,7 +1,7 @@
 """Multi-layer perceptrons that denoise a short trajectory as one vector: a single action, or a chunk of a few.
 
 The plain one has the layers, and parameters of the names and shapes, of ``DiffusionPolicyModel`` in the myCobot
-diffusion policy (FedVLA), without its image encoder. The residual one learns chunks better.
+diffusion policy (FedVLA), without its image encoder. The residual one is for chunks.
 """
 
 from typing import Literal

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robodiff.data.episodes import Episodes, Feature
+from robodiff.data.episodes import Episodes, Feature, Unit
 from robodiff.data.formats.convert import convert
 from robodiff.data.recordings import open_path as read_any
 from robodiff.errors import RobodiffError, UsageError, notice
@@ -100,16 +100,19 @@ def test_another_attempt_where_nothing_was_written(episodes: Episodes, tmp_path:
     assert len(read_any(str(tmp_path / "set")).read(["observation.images.front"])) == 3
 
 
+@pytest.mark.parametrize("unit", ["rad", ("deg", "percent")])
 @pytest.mark.parametrize(("target", "missing"), [
     ("set", ["env_args"]), ("demos.zarr", ["env_args", "robot_type"]),
     ("demos.h5", ["robot_type", "names and units of dimensions"])])  # fmt: skip
-def test_what_is_said_of_all_of_it(episodes: Episodes, tmp_path: Path, target: str, missing: list[str]) -> None:
-    features = {**episodes.features, "action": Feature("vector", (2,), "float32", unit="rad")}
+def test_what_is_said_of_all_of_it(
+    episodes: Episodes, tmp_path: Path, target: str, missing: list[str], unit: Unit
+) -> None:
+    features = {**episodes.features, "action": Feature("vector", (2,), "float32", unit=unit)}
     attributes = {"env_args": {"env_name": "Can", "type": 1, "env_kwargs": {"control_freq": 10}}, "robot_type": "arm"}
     said = dataclasses.replace(episodes, table={}, features=features, attributes=attributes)
     assert convert(said, tmp_path / target) == missing
     again = read_any(str(tmp_path / target)).read()
-    assert again.features["action"].unit == (None if target == "demos.h5" else "rad")
+    assert again.features["action"].unit == (None if target == "demos.h5" else unit)
     assert again.attributes == {name: value for name, value in attributes.items() if name not in missing}
 
 

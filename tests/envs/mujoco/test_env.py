@@ -121,7 +121,7 @@ def test_degrees_are_the_joints_in_degrees_and_per_cent() -> None:
     )
     np.testing.assert_allclose(degrees[ACTION][3], joints[ACTION][3] * [*scale, *scale], atol=1e-3)
     feature = get_env_spec("lift_barrier?action_space=degrees").features[ACTION]
-    assert (feature.unit, (feature.names or ())[8]) == ("deg", "1.joint1")
+    assert (feature.units[7:9], (feature.names or ())[7:9]) == (("percent", "deg"), ("0.gripper", "1.joint1"))
 
 
 def test_what_poses_and_changes_of_the_tool_mean() -> None:

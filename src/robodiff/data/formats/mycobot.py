@@ -136,9 +136,9 @@ def _pieces(episode: _Episode, action_from: str, in_radians: bool) -> dict[str, 
     scale = np.array([*([180 / np.pi if in_radians else 1] * 6), 1])
 
     def vector(place: str, values: list) -> Piece:
-        block = (np.array(values) * scale).astype(np.float32)
+        block = np.array(values) * scale
         shape, blocks = (len(NAMES),), lambda: iter([block])
-        return Piece(episode.folder / STATES, place, len(block), shape, "float32", "vector", blocks, NAMES, UNITS)
+        return Piece(episode.folder / STATES, place, len(block), shape, "float64", "vector", blocks, NAMES, UNITS)
 
     states = [row.state for row in episode.rows]
     action = vector("angles", states if action_from == "same_state" else [*states[1:], states[-1]])
