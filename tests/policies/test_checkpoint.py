@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.policies.test_diffusion import FLOW, batch_of
 
 import robodiff
 from robodiff import registry
+from robodiff.data.episodes import Unit
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import find_policy, load_policy, load_with_hash, policy_hash, save_policy
 from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
@@ -80,6 +82,14 @@ def test_every_kind_of_policy(small_policy: Make, tmp_path: Path, kind: type, ch
 def test_policies_that_see(seeing_policy: Make, tmp_path: Path, changes: dict) -> None:
     save_policy(policy := seeing_policy(**{**VISION, **changes}), tmp_path / "p")
     assert_the_same(policy, load_policy(tmp_path / "p"), seen(2))
+
+
+@pytest.mark.parametrize("unit", ["px", ("deg", "percent")])
+def test_units_come_back(small_policy: Make, tmp_path: Path, unit: Unit) -> None:
+    policy = small_policy()
+    policy.features = {**policy.features, "action": replace(policy.features["action"], unit=unit)}
+    save_policy(policy, tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").features == policy.features
 
 
 def test_loading_does_not_wait_for_the_compiler(small_policy: Make, tmp_path: Path) -> None:
