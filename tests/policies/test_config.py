@@ -89,6 +89,12 @@ def test_refused_of_a_transformer(changes: dict, message: str) -> None:
         DiffusionTransformerConfig(**changes)
 
 
+@pytest.mark.parametrize("changes", [{}, {"residual": False, "p_drop": 0.1}])
+def test_layers_that_are_each_told_the_timestep_are_plain(changes: dict) -> None:
+    with pytest.raises(UsageError, match="set residual: false and p_drop: 0"):
+        DiffusionMlpConfig(time_in_each_layer=True, **changes)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

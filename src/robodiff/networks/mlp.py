@@ -86,3 +86,39 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return x + super().forward(x)
+
+
+class TimedMlp(nn.Module):
+    """Denoise as ``Mlp`` does, by the later network of the myCobot diffusion policy: its layers are normalised, and all
+    but the first are told the timestep.
+
+    Args:
+        action_dim, horizon, condition_dim, hidden_dim, n_layer, step_embed_dim: as in ``Mlp``.
+    """
+
+    def __init__(
+        self, action_dim: int, horizon: int, condition_dim: int, hidden_dim: int, n_layer: int, step_embed_dim: int
+    ) -> None:
+        super().__init__()
+
+        def layer(width: int) -> nn.Module:
+            return nn.Sequential(nn.Linear(width, hidden_dim), nn.LayerNorm(hidden_dim), nn.GELU())
+
+        self.time_mlp = nn.Sequential(
+            SinusoidalEmbedding(step_embed_dim),
+            nn.Linear(step_embed_dim, 2 * step_embed_dim),
+            nn.GELU(),
+            nn.Linear(2 * step_embed_dim, step_embed_dim),
+        )
+        width = action_dim * horizon
+        self.first = layer(width + condition_dim)
+        self.layers = nn.ModuleList(layer(hidden_dim + step_embed_dim) for _ in range(n_layer))
+        self.last = nn.Linear(hidden_dim, width)
+
+    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
+        """Predict the denoising target, (B, n, action_dim), as ``Mlp`` does."""
+        parts = [trajectory.flatten(1)] if condition is None else [trajectory.flatten(1), condition.flatten(1)]
+        time, x = self.time_mlp(timestep), self.first(torch.cat(parts, dim=-1))
+        for layer in self.layers:
+            x = layer(torch.cat([x, time], dim=-1))
+        return self.last(x).view_as(trajectory)

@@ -403,15 +403,26 @@ class DiffusionMlpConfig(PolicyConfig):
     """Share that training drops after each activation."""
     diffusion_step_embed_dim: Annotated[int, Between(4, 16_384, step=2)] = 64
     """Size of the embedding of the diffusion timestep; even, at least 4."""
+    time_in_each_layer: bool = False
+    """Plain layers with layer normalisation and GELU that are, but for the first, each told the timestep: for weights
+    of the myCobot code base's later network."""
 
     optimizer_weight_decay: NotNegative = 1e-6
     """Weight decay."""
 
-    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
-        from robodiff.networks.mlp import Mlp
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
+        if self.time_in_each_layer and (self.residual or self.p_drop):
+            yield "time_in_each_layer is for plain layers without dropout; set residual: false and p_drop: 0"
 
-        network = self.residual, self.hidden_dim, self.num_mlp_layers, self.activation, self.p_drop
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
+        from robodiff.networks.mlp import Mlp, TimedMlp
+
         condition = self.n_obs_steps * condition_dim
+        if self.time_in_each_layer:
+            network = self.hidden_dim, self.num_mlp_layers, self.diffusion_step_embed_dim
+            return TimedMlp(trajectory_dim, self.denoised_steps, condition, *network)
+        network = self.residual, self.hidden_dim, self.num_mlp_layers, self.activation, self.p_drop
         return Mlp(trajectory_dim, self.denoised_steps, condition, *network, self.diffusion_step_embed_dim)
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
