@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.frozen
 	$(BIN)/python -m benchmarks.time_to_skill
 	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.tabletop

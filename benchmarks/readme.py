@@ -23,6 +23,8 @@ TITLES = {
     "tabletop": "Successes of the scripted experts without noise and with the usual noise",
     "tabletop_speed": "Steps with observations of the state, and images of 1 / 2 / 3 cameras, a CPU second",
     "tabletop_skill": "Successes of policies, preset `tabletop_state`, one training seed",
+    "frozen": "Windows a second of training, preset `mycobot` (ResNet-34 at 224 x 224), in turn in one process",
+    "frozen_latency": "Milliseconds of a whole decision of a policy of preset `mycobot`, from an image to an action",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
 

@@ -70,7 +70,8 @@ class Windows:
     def episode_frames(self) -> np.ndarray:
         """Every frame of the episodes, (F,) int64, in windows or not."""
         first = self.now == self._start  # the first window of each episode
-        return np.concatenate([np.arange(s, e + 1) for s, e in zip(self._start[first], self._last[first], strict=True)])
+        ends = zip(self._start[first], self._last[first], strict=True)
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(start, last + 1) for start, last in ends)])
 
     def frames(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the frame of every time step, (B, T) int64, and where it lies outside of its episode, (B, T) bool.
