@@ -158,23 +158,23 @@ def test_acts_from_images_as_the_original_prepares_them(original: Original, save
 
 
 def test_reads_what_torch_writes_in_other_ways(original: Original, save: Callable[..., Path]) -> None:
-    """Args as a Namespace, a loss that NumPy computed, the old format, a ResNet in a sequence, weights alone."""
-    weights, expected = original.state_dict(), None
-    sequence = dict(zip(dict(original.image_encoder.named_children()), "0123456789", strict=False))
-    parts = {key: key.split(".") for key in weights}
-    listed = {
-        ".".join(["image_encoder", sequence[part[1]], *part[2:]]) if part[0] == "image_encoder" else key: weights[key]
-        for key, part in parts.items()
-    }
-    named = argparse.Namespace(**{**ARGS, "num_layers": 4, "best": np.float64(0.1)})
-    for path in (save(weights), save(weights, named), save(listed, _use_new_zipfile_serialization=False)):
-        state = imported(path).state_dict()
-        expected = expected or state
-        assert all(torch.equal(state[key], value) for key, value in expected.items())
+    """Args as a Namespace, a loss that NumPy computed, the old format, a ResNet in a sequence; and weights alone."""
+    weights, resnet = original.state_dict(), original.image_encoder.state_dict()
+    places = dict(zip(dict(original.image_encoder.named_children()), "0123456789", strict=False))
+    listed = {key: value for key, value in weights.items() if not key.startswith("image_encoder")}
+    for key, value in resnet.items():
+        part, _, rest = key.partition(".")
+        listed[f"image_encoder.{places[part]}.{rest}"] = value
+    args = argparse.Namespace(**{**ARGS, "num_layers": 4, "best": np.float64(0.1)})
+    path = save(listed, args, _use_new_zipfile_serialization=False)
+    policies = [imported(path)]
     torch.save(weights, path)
-    bare = imported(path)
-    assert all(torch.equal(bare.state_dict()[key], value) for key, value in (expected or {}).items())
-    assert (bare.config.num_train_timesteps, bare.config.resize_shape) == (1000, (224, 224))
+    policies.append(imported(path))
+    for policy in policies:
+        state = policy.state_dict()
+        assert all(torch.equal(state[f"cameras.encoders.shared.backbone.{key}"], resnet[key]) for key in resnet)
+        assert all(torch.equal(value, weights[key]) for key, value in policy.denoiser.state_dict().items())
+    assert [policy.config.resize_shape for policy in policies] == [(64, 64), (224, 224)]
 
 
 class Evil:
