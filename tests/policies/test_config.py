@@ -51,7 +51,7 @@ KINDS = (DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig)
         ({"optimizer_betas": (0.9, 1.0)}, "optimizer_betas"),
         ({"optimizer_betas": (0.9, 0.99, 0.999)}, "optimizer_betas: expected list of two"),
         ({"ema_min_value": 0.9, "ema_max_value": 0.5}, "ema_min_value"),
-        ({"vision_backbone": "vgg16"}, "one of resnet18, resnet34, resnet50; found 'vgg16'"),
+        ({"vision_backbone": "vgg16"}, "resnet18, resnet34, resnet50 or timm:NAME; found 'vgg16'"),
         (
             {"pretrained_backbone_weights": "IMAGENET1K_V1"},
             "trained with batch normalisation; set use_group_norm: false",
