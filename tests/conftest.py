@@ -23,7 +23,7 @@ from robodiff.data.normalize import Statistics
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import EnvSpec
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 torch.set_num_threads(1)
@@ -35,6 +35,8 @@ PUSHT_FEATURES = {
 }
 SMALL_MODEL = {"down_dims": (8, 16), "n_groups": 4, "diffusion_step_embed_dim": 8, "kernel_size": 3}
 SMALL_TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 32}
+SMALL_MLP = {"hidden_dim": 64, "num_mlp_layers": 2, "diffusion_step_embed_dim": 8}
+SMALL = {DiffusionConfig: SMALL_MODEL, DiffusionTransformerConfig: SMALL_TRANSFORMER, DiffusionMlpConfig: SMALL_MLP}
 TOP, WRIST, STATE = "observation.images.top", "observation.images.wrist", "observation.state"
 CAMERAS = {
     TOP: Feature("image", (3, 48, 40), "uint8"),
@@ -97,7 +99,7 @@ def small_policy() -> Callable[..., DiffusionPolicy]:
 
     def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
         torch.manual_seed(0)
-        small = SMALL_TRANSFORMER if issubclass(kind, DiffusionTransformerConfig) else SMALL_MODEL
+        small = next(size for base, size in SMALL.items() if issubclass(kind, base))
         config = kind(**{**small, "num_train_timesteps": 20, **changes})  # type: ignore[arg-type]
         policy = config.make_policy(PUSHT_FEATURES, fps=10.0)
         ranges = {key: feature.shape[0] for key, feature in policy.features.items()}
@@ -118,7 +120,7 @@ def seeing_policy() -> Callable[..., DiffusionPolicy]:
 
     def make(kind: type[PolicyConfig] = DiffusionConfig, **changes: object) -> DiffusionPolicy:
         torch.manual_seed(0)
-        small = SMALL_TRANSFORMER if issubclass(kind, DiffusionTransformerConfig) else SMALL_MODEL
+        small = next(size for base, size in SMALL.items() if issubclass(kind, base))
         config = kind(**{**small, "num_train_timesteps": 20, **VISION, **changes})  # type: ignore[arg-type]
         policy = config.make_policy(CAMERAS, fps=10.0)
         ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))

@@ -31,6 +31,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "models": {
         "DiffusionConfig": "robodiff.policies.config:DiffusionConfig",
         "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
+        "DiffusionMlpConfig": "robodiff.policies.config:DiffusionMlpConfig",
     },
     "data": {
         "AgentFilesConfig": "robodiff.data.formats.agents:FORMAT",  # first: by the path alone

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torchvision import models
 
 from robodiff.cli.fit import presets
+from robodiff.data.episodes import Episodes, Feature
+from robodiff.data.formats.convert import convert
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_run
 from robodiff.policies.checkpoint import load_policy
@@ -105,6 +108,8 @@ FAST = ("--trainer.fast_dev_run", "true", "--data.train_batch_size", 4)
 KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
 ROBOMIMIC = ["transformer_hybrid_image", "transformer_hybrid_image_cpu"]  # see test_robomimic.py
 OF_AGENTS = ["robofactory", "tabletop_state"]  # see test_fit_agents.py
+MYCOBOT = ["mycobot", "mycobot_chunks"]
+OTHERS = [*KEYPOINTS, *ROBOMIMIC, *OF_AGENTS, *MYCOBOT, "generic"]
 
 
 def small(preset: str) -> tuple[object, ...]:
@@ -122,6 +127,44 @@ def test_keypoints_presets_run(robodiff: Run, recording: Path, tmp_path: Path, p
     assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
+@pytest.mark.parametrize("preset", MYCOBOT)
+@pytest.mark.slow
+def test_mycobot_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
+    run, random = tmp_path / "run", np.random.default_rng(0)
+    arrays = {"observation.state": random.uniform(-90, 90, (120, 7)).astype(np.float32),
+              "observation.images.front": random.integers(0, 256, (120, 3, 24, 32), np.uint8)}  # fmt: skip
+    features = {key: Feature.of(array) for key, array in arrays.items()}
+    convert(Episodes("made up", arrays, np.arange(20, 121, 20), 10.0, features), tmp_path / "eps", form="mycobot")
+    torch.manual_seed(0)
+    torch.save(models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    encoder = ("--model.vision_backbone", "resnet18", "--model.resize_shape", "[192,192]",
+               "--model.pretrained_backbone_weights", tmp_path / "resnet18.pth")  # fmt: skip
+    code, _, err = robodiff("fit", "--config", preset, "--data", tmp_path / "eps", "--run", run, *encoder, *FAST)
+    assert code == 0, err
+    assert (run / "policy" / "config.json").is_file()
+    assert "After step 2 of 2" in (run / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_mlp_learns_single_actions_repeatably_and_is_measured(
+    robodiff: Run, recording: Path, tmp_path: Path
+) -> None:
+    command = ("fit", "--config", "pusht_keypoints", "--model", "DiffusionMlpConfig", "--data.path", recording,
+               "--model.n_obs_steps", 1, "--model.horizon", 1, "--model.n_action_steps", 1, "--model.p_drop", 0.5,
+               "--model.hidden_dim", 16, "--data.train_batch_size", 4, "--rollout.env", "null",
+               "--trainer.precision", "bf16-mixed", "--trainer.accumulate_grad_batches", 2,
+               "--model.scheduler_name", "constant", "--model.scheduler_warmup_steps", 0)  # fmt: skip
+    for run, steps in (("whole", 4), ("stopped", 2)):
+        code, _, err = robodiff(*command, "--run", tmp_path / run, "--trainer.max_steps", steps)
+        assert code == 0, err
+    assert robodiff("fit", "--resume", tmp_path / "stopped", "--trainer.max_steps", 4)[0] == 0
+    whole, resumed = (load_policy(tmp_path / run / "policy-last").state_dict() for run in ("whole", "stopped"))
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    code, out, err = robodiff("eval", tmp_path / "whole", "--env", "pusht", "--episodes", 2, "--num_envs", 2)
+    assert code == 0, err
+    assert "in 2 episodes of pusht" in out
+
+
 def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, _, err = robodiff("fit", "--config", "pusht_transformer", "--data.path", recording, "--run", run,
@@ -136,7 +179,7 @@ def test_executed_steps_alone_and_a_normalization_of_nothing(robodiff: Run, reco
     assert "After step 2 of 2" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("preset", [p for p in presets() if p not in [*KEYPOINTS, *ROBOMIMIC, *OF_AGENTS, "generic"]])
+@pytest.mark.parametrize("preset", [p for p in presets() if p not in OTHERS])
 @pytest.mark.slow
 def test_image_presets_run(robodiff: Run, tmp_path: Path, preset: str) -> None:
     run, random = tmp_path / "run", np.random.default_rng(0)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import yaml
 
+from robodiff.cli.fit import FitOptions
 from robodiff.cli.foreign import ELSEWHERE
 from robodiff.data.formats.lerobot import LeRobotConfig
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
+from robodiff.data.formats.mycobot import MycobotConfig
 from robodiff.errors import notice
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
 
 Run = Callable[..., tuple[int, str, str]]
@@ -183,9 +185,31 @@ def test_a_configuration_of_diffusion_policy_is_told_where_to_go(robodiff: Run, 
 
 
 def test_the_table_of_other_names_leads_to_options_that_there_are() -> None:
-    parts = {"model": DiffusionConfig, "data": LeRobotConfig, "trainer": TrainerConfig, "rollout": RolloutConfig}
-    known = {f"{part}.{field.name}" for part, kind in parts.items() for field in dataclasses.fields(kind)}
-    assert {ours.partition(" ")[0] for ours in ELSEWHERE.values()} <= known | {"seed_everything"}
+    parts = {"model": (DiffusionConfig, DiffusionMlpConfig), "data": (LeRobotConfig, MycobotConfig),
+             "trainer": (TrainerConfig,), "rollout": (RolloutConfig,)}  # fmt: skip
+    known = {f"{part}.{field.name}" for part, kinds in parts.items() for kind in kinds
+             for field in dataclasses.fields(kind)}  # fmt: skip
+    own = {field.name for field in dataclasses.fields(FitOptions)}
+    assert {ours.partition(" ")[0] for ours in ELSEWHERE.values()} <= known | own
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--batch_size", 16), "unknown option --batch_size; it is --data.train_batch_size here"),
+        (("--data_dir", "eps"), "unknown option --data_dir; it is --data here"),
+        (("--use_amp",), "unknown option --use_amp; it is --trainer.precision (bf16-mixed or 16-mixed) here"),
+        (("--state_dim=7",), "unknown option --state_dim; it has no use here: it follows from the recording"),
+        (("--num_workers", 8), "unknown option --num_workers; it has no use here: batches are gathered from memory"),
+        (("--trainer.learning_rate", 1), "unknown option trainer.learning_rate; it is model.learning_rate here"),
+    ],
+)
+def test_options_of_the_mycobot_code_base_are_told_what_they_are_here(
+    robodiff: Run, option: tuple[object, ...], message: str
+) -> None:
+    code, _, err = robodiff("fit", "--config", "mycobot", *option, "--data.path", "none")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert message in err
 
 
 def test_no_module_is_imported_because_it_is_named(robodiff: Run, tmp_path: Path) -> None:

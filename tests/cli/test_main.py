@@ -44,7 +44,7 @@ def test_no_command_and_unknown_commands(robodiff: Run) -> None:
     code, _, err = robodiff("eva")
     assert code == 2
     assert err.strip() == ("robodiff eva: error: unknown command 'eva'; there is demo, collect, fit, eval, report, "
-                           "data. Did you mean 'eval'?")  # fmt: skip
+                           "data, import. Did you mean 'eval'?")  # fmt: skip
     assert robodiff("--version")[1].startswith("robodiff 0.")
 
 

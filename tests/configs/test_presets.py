@@ -86,15 +86,30 @@ ROBOFACTORY = {
     "rollout": {"env": None},
 }  # fmt: skip
 
+# The description of the myCobot diffusion policy; it acts with fewer steps of a deterministic sampler here.
+MYCOBOT = {
+    "model": {"observation_keys": ["observation.images.front"], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1,
+              "vision_backbone": "resnet34", "pretrained_backbone_weights": "IMAGENET1K_V1", "freeze_backbone": True,
+              "use_group_norm": False, "resize_shape": [224, 224], "spatial_softmax_num_keypoints": None,
+              "residual": False, "hidden_dim": 256, "num_mlp_layers": 4, "activation": "relu",
+              "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+              "prediction_type": "epsilon", "optimizer_type": "adam", "optimizer_betas": [0.9, 0.999],
+              "optimizer_weight_decay": 1e-5, "learning_rate": 1e-4, "scheduler_name": "constant",
+              "scheduler_warmup_steps": 0},
+    "data": {"train_batch_size": 32, "frame_skip": 2},
+    "trainer": {"max_epochs": 1000, "keep_every_n_epochs": 100, "gradient_clip_val": None},
+}  # fmt: skip
+
 PRESETS = {"pusht_basic": BASIC, "pusht_fast": FAST, "pusht_cpu": CPU, "pusht_multigpu": MULTIGPU, "aloha": ALOHA,
-           "transformer_hybrid_image": TRANSFORMER, "robofactory": ROBOFACTORY}  # fmt: skip
+           "transformer_hybrid_image": TRANSFORMER, "robofactory": ROBOFACTORY,
+           "mycobot": MYCOBOT}  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_the_values_of_what_they_stand_for(
     robodiff: Callable[..., tuple[int, str, str]], preset: str
 ) -> None:
-    data = ("--data", "builtin:pusht") if preset == "robofactory" else ()
+    data = {"robofactory": ("--data", "builtin:pusht"), "mycobot": ("--data.path", "eps")}.get(preset, ())
     code, printed, err = robodiff("fit", "--config", preset, *data, "--print_config")
     assert code == 0, err
     loaded: dict[str, Any] = yaml.safe_load(printed)

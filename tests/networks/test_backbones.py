@@ -10,13 +10,23 @@ from torch import Tensor, nn
 from torchvision import models
 
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.networks.backbones import BackboneConfig, feature_map, load_backbone, make_backbone, read_weights
+from robodiff.networks.backbones import (
+    BackboneConfig,
+    feature_map,
+    fold_norms,
+    load_backbone,
+    make_backbone,
+    read_weights,
+)
 
 
 @pytest.fixture(scope="module")
 def resnet() -> models.ResNet:
+    """A ResNet-18 whose batch normalisation has seen something."""
     torch.manual_seed(0)
-    return models.resnet18().eval()
+    network = models.resnet18()
+    network(torch.randn(4, 3, 40, 40) * 2)
+    return network.eval()
 
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [("resnet18", 512, 11_176_512),
@@ -51,7 +61,9 @@ def test_a_resnet_up_to_an_earlier_map(resnet: models.ResNet) -> None:
 
 def test_a_network_of_timm_up_to_a_map(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    whole = timm.create_model("tf_efficientnet_lite0")
+    whole(torch.randn(4, 3, 64, 64))
+    whole.eval()
     save_file(whole.state_dict(), file := tmp_path / "weights.safetensors")
     config = BackboneConfig("timm:tf_efficientnet_lite0", 16, group_norm=False, pretrained=str(file))
     body, form = make_backbone(config, (64, 96))
@@ -62,6 +74,18 @@ def test_a_network_of_timm_up_to_a_map(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = whole.forward_intermediates(images, indices=[3], intermediates_only=True)[0]
         torch.testing.assert_close(feature_map(body, images), expected)
+        folded = fold_norms(body)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+        torch.testing.assert_close(feature_map(folded, images), expected, rtol=1e-4, atol=1e-4)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+
+
+def test_normalisation_is_folded_into_convolutions(resnet: models.ResNet) -> None:
+    images = torch.randn(2, 3, 64, 96, generator=torch.manual_seed(0))
+    folded = fold_norms(resnet)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), resnet(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

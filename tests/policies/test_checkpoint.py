@@ -20,7 +20,7 @@ from robodiff import registry
 from robodiff.data.episodes import Unit
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import find_policy, load_policy, load_with_hash, policy_hash, save_policy
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Make = Callable[..., DiffusionPolicy]
@@ -34,6 +34,8 @@ KINDS = [
     (DiffusionTransformerConfig, {"n_cond_layers": 1, "causal_attn": False}),
     (DiffusionTransformerConfig, INPAINT),
     (DiffusionTransformerConfig, {**INPAINT, "time_as_cond": False}),
+    (DiffusionMlpConfig, FLOW),
+    (DiffusionMlpConfig, {"residual": False, "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}),
 ]
 
 

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 from robodiff.training.optim import make_optimizer
 
 Make = Callable[..., DiffusionPolicy]
 
+KINDS = (DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig)
 COMBINATIONS = [
     pytest.param(kind, changes, id=f"{kind.__name__}-{'-'.join(str(v) for v in changes.values())}")
-    for kind in (DiffusionConfig, DiffusionTransformerConfig)
+    for kind in KINDS
     for changes in (
         {"conditioning": "global"},
         {"conditioning": "global", "pred_action_steps_only": True},
@@ -44,7 +45,8 @@ def windows(rows: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("kind", "changes"), COMBINATIONS)
 def test_eight_windows_are_learnt_by_heart(small_policy: Make, kind: type[PolicyConfig], changes: dict) -> None:
-    size: dict = {"p_drop_attn": 0.0} if kind is DiffusionTransformerConfig else {"diffusion_step_embed_dim": 32}
+    size: dict = {DiffusionConfig: {"diffusion_step_embed_dim": 32}, DiffusionTransformerConfig: {"p_drop_attn": 0.0},
+                  DiffusionMlpConfig: {"hidden_dim": 128}}[kind]  # fmt: skip
     slow = kind is DiffusionConfig and changes["conditioning"] == "inpaint"  # what is known comes by convolutions alone
     if slow:
         size |= {"down_dims": (32, 64), "kernel_size": 5}
@@ -71,7 +73,7 @@ def test_eight_windows_are_learnt_by_heart(small_policy: Make, kind: type[Policy
     assert error < 0.03 * 512  # px
 
 
-@pytest.mark.parametrize("kind", [DiffusionConfig, DiffusionTransformerConfig])
+@pytest.mark.parametrize("kind", KINDS)
 def test_inpainting_leaves_what_is_known_out_of_the_loss(small_policy: Make, kind: type[PolicyConfig]) -> None:
     policy = small_policy(kind, conditioning="inpaint", do_mask_loss_for_padding=True)
     batch, noise, timesteps = windows(3), torch.randn(3, 16, 20), torch.tensor([2, 9, 17])
@@ -88,7 +90,7 @@ def test_inpainting_leaves_what_is_known_out_of_the_loss(small_policy: Make, kin
     torch.testing.assert_close(loss, error[counts].mean())
 
 
-@pytest.mark.parametrize("kind", [DiffusionConfig, DiffusionTransformerConfig])
+@pytest.mark.parametrize("kind", KINDS)
 def test_inpainting_overwrites_what_is_known_before_every_step(small_policy: Make, kind: type[PolicyConfig]) -> None:
     policy = small_policy(kind, conditioning="inpaint", num_inference_steps=4, clip_sample_range=0.5)
     batch, given = windows(2), 100 + 50 * torch.rand(2, 16, 2)

@@ -10,9 +10,9 @@ import pytest
 from robodiff import registry
 from robodiff.documents import field_docs, plain, typed
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
 
-KINDS = (DiffusionConfig, DiffusionTransformerConfig)
+KINDS = (DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,12 @@ def test_refused_of_a_transformer(changes: dict, message: str) -> None:
         DiffusionTransformerConfig(**changes)
 
 
+@pytest.mark.parametrize("changes", [{}, {"residual": False, "p_drop": 0.1}])
+def test_layers_that_are_each_told_the_timestep_are_plain(changes: dict) -> None:
+    with pytest.raises(UsageError, match="set residual: false and p_drop: 0"):
+        DiffusionMlpConfig(time_in_each_layer=True, **changes)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -96,6 +102,7 @@ def test_refused_of_a_transformer(changes: dict, message: str) -> None:
         (DiffusionTransformerConfig, {"pred_action_steps_only": True, "n_action_steps": 7}),
         (DiffusionTransformerConfig, {"conditioning": "inpaint"}),
         (DiffusionTransformerConfig, {"conditioning": "inpaint", "time_as_cond": False}),
+        (DiffusionMlpConfig, {"n_obs_steps": 1, "horizon": 1, "n_action_steps": 1, "residual": False}),
         (DiffusionConfig, {"observation_keys": ["observation.a"], "down_dims": (8, 16), "learning_rate": 1}),
         (DiffusionConfig, {"normalization": {"action": {"0:1": "limits", "1:2": "identity"}}, "clip_sample": False}),
         (DiffusionConfig, {"resize_shape": (96, 128), "crop_shape": [84, 112], "spatial_softmax_num_keypoints": None}),
@@ -123,7 +130,8 @@ def test_a_class_has_its_own_name() -> None:
         """A U-Net of another kind."""
 
     assert (Grandchild.registry_kind, Grandchild.registry_name) == ("models", "Grandchild")
-    assert [kind.registry_name for kind in KINDS] == ["DiffusionConfig", "DiffusionTransformerConfig"]
+    names = ["DiffusionConfig", "DiffusionTransformerConfig", "DiffusionMlpConfig"]
+    assert [kind.registry_name for kind in KINDS] == names
     assert all(registry.find("models", kind.registry_name) is kind for kind in KINDS)
 
 

@@ -81,9 +81,10 @@ def steps_in(
     seconds: Callable[[int], float],
     batches: int = 1,
     measuring: Measuring | None = None,
+    before: float = 0.0,
 ) -> tuple[int, float]:
     """Return how many steps, of so many batches, a budget of minutes allows, and how long they take, where a batch of
-    step n takes ``seconds(n)``."""
+    step n takes ``seconds(n)``, and frames are encoded ``before``."""
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     STOPPED.clear()
@@ -92,6 +93,8 @@ def steps_in(
     module.stop_measuring = lambda: STOPPED.append(True)
     module.set_length = lambda steps: setattr(module, "total_steps", steps)
     trainer: Any = SimpleNamespace(global_step=0, should_stop=False, strategy=SimpleNamespace(broadcast=lambda x: x))
+    length.on_fit_start(trainer, module)
+    clock[0] += before
     length.on_train_start(trainer, module)
     batch = 0
     while not trainer.should_stop:
@@ -131,6 +134,11 @@ def test_a_slow_start_does_not_count_for_the_rest(monkeypatch: pytest.MonkeyPatc
     steps, took = steps_in(monkeypatch, 5, lambda step: 40.0 if step == 0 else 0.1)  # it compiles
     assert steps == pytest.approx(2600, abs=2)
     assert took == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize(("before", "steps"), [(60.0, 480), (299.0, 3), (900.0, 1)])
+def test_what_comes_before_counts_in_a_time_budget(monkeypatch: pytest.MonkeyPatch, before: float, steps: int) -> None:
+    assert steps_in(monkeypatch, 5, lambda _: 0.5, before=before) == (steps, before + steps * 0.5)
 
 
 @pytest.mark.kind("a second Ctrl-C")

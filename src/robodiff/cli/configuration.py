@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robodiff import documents, registry
-from robodiff.cli.foreign import CLASSES, ELSEWHERE, check_origin, translate
+from robodiff.cli.foreign import CLASSES, check_origin, explained, translate
 from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
@@ -252,15 +252,15 @@ def _options(values: Any, where: str = "") -> dict[str, Any]:
 
 
 def _explained(kind: type, option: str, problem: str) -> str:
-    """Say of an unknown option what it is called here, or which class has it."""
+    """Say of an unknown option which class has it, or what it is called here."""
     part, _, name = option.rpartition(".")
     if not problem.startswith(UNKNOWN):
         return problem
-    if name in ELSEWHERE:
-        return f"{UNKNOWN}; it is {ELSEWHERE[name]} here"
     others = [find_class(part, other) for other in registry.names(KINDS[part])] if part in KINDS else []
-    owners = [other.__name__ for other in others if name in hints(other)]
-    return f"{UNKNOWN} of {kind.__name__}; known to {', '.join(owners)}" if owners else problem
+    if owners := [other.__name__ for other in others if name in hints(other)]:
+        return f"{UNKNOWN} of {kind.__name__}; known to {', '.join(owners)}"
+    told = explained(name)
+    return f"{UNKNOWN}; {told}" if told else problem
 
 
 def _without_null(value: Any) -> Any:

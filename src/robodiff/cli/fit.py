@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
+from robodiff.cli.foreign import explained
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
 from robodiff.data.naming import AGENT_FILES
 from robodiff.documents import Above, AtMost, FilePath
@@ -61,6 +62,10 @@ class FitOptions(Options):
 
     further = "."
     alone = {"print_config": "whole"}  # noqa: RUF012
+
+    @staticmethod
+    def explain(option: str) -> str | None:  # noqa: D102
+        return explained(option, "--")
 
 
 def run(arguments: list[str]) -> None:

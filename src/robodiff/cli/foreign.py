@@ -65,8 +65,42 @@ ELSEWHERE = {
     "compile_model": "trainer.compile",
     "seed": "seed_everything",
     "minutes": "trainer.max_time",
+    "data_dir": "data",
+    "output_dir": "run",
+    "resume_from": "resume",
+    "image_size": "model.resize_shape (two numbers)",
+    "frame_skip": "data.frame_skip",
+    "hidden_dim": "model.hidden_dim",
+    "num_mlp_layers": "model.num_mlp_layers",
+    "num_layers": "model.num_mlp_layers",
+    "time_emb_dim": "model.diffusion_step_embed_dim",
+    "use_pretrained_resnet": "model.pretrained_backbone_weights",
+    "freeze_resnet": "model.freeze_backbone",
+    "learning_rate": "model.learning_rate",
+    "weight_decay": "model.optimizer_weight_decay",
+    "diffusion_timesteps": "model.num_train_timesteps",
+    "beta_start": "model.beta_start",
+    "beta_end": "model.beta_end",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "use_amp": "trainer.precision (bf16-mixed or 16-mixed)",
+    "save_interval": "trainer.keep_every_n_epochs",
+    "eval_interval": "trainer.sample_every_n_epochs",
 }
 """Options that other code bases have, and what they are called here."""
+NO_USE = {
+    "state_dim": "it follows from the recording",
+    "image_feature_dim": "it follows from model.vision_backbone",
+    "num_workers": "batches are gathered from memory",
+    "pin_memory": "batches are gathered from memory",
+}
+"""Options of theirs that have no use here, and why."""
+
+
+def explained(option: str, prefix: str = "") -> str | None:
+    """Say what an option of another code base is called here, or why it has no use; None where it is not known."""
+    if option in NO_USE:
+        return f"it has no use here: {NO_USE[option]}"
+    return f"it is {prefix}{ELSEWHERE[option]} here" if option in ELSEWHERE else None
 
 
 def check_origin(content: dict[str, Any]) -> None:

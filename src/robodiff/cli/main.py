@@ -18,8 +18,11 @@ COMMANDS = {
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
+    "import": "Make a policy of a checkpoint of another code base.",
 }
 """Each is a module of this package with ``run(arguments)``."""
+MODULES = {"import": "import_"}
+"""What modules are called whose command is a word of Python's."""
 
 UNUSABLE = {
     os.strerror(errno.ENAMETOOLONG): "a path is too long; choose a shorter one",
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             from robodiff.registry import load_plugin
 
             load_plugin(word)
-        importlib.import_module(f"robodiff.cli.{command}").run(arguments[1:])
+        importlib.import_module(f"robodiff.cli.{MODULES.get(command, command)}").run(arguments[1:])
     except RobodiffError as error:
         _fail(f"robodiff {command}: error: {error}", 2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:

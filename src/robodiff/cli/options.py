@@ -23,6 +23,11 @@ class Options(Document):
     alone: ClassVar[Mapping[str, str]] = {}
     """What options are that stand without a value."""
 
+    @staticmethod
+    def explain(option: str) -> str | None:
+        """Say of an option that is unknown what it is here, where that is known."""
+        return None
+
 
 def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: dict[str, Any] | None = None) -> T:
     """Read a command line; ``--help`` prints the options and exits.
@@ -48,7 +53,7 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: d
         elif extra is not None and kind.further in option:
             extra[option] = text
         else:
-            raise unknown_option(option, annotations)
+            raise unknown_option(option, annotations, kind.explain(option))
     for name in kind.positional:
         if words and in_words(annotations[name]).startswith("list"):
             given[name], words = words, []
@@ -98,9 +103,10 @@ def read_value(option: str, text: str | None, kind: Any) -> Any:
         raise UsageError(f"--{option}: {error}") from None
 
 
-def unknown_option(option: str, known: Any) -> UsageError:
-    """Return the error that an option is unknown, with the nearest known one."""
-    return UsageError(f"unknown option --{option}.{nearest(option, list(known), prefix='--')}")
+def unknown_option(option: str, known: Any, told: str | None = None) -> UsageError:
+    """Return the error that an option is unknown, with what is told of it or the nearest known one."""
+    more = f"; {told}" if told else f".{nearest(option, list(known), prefix='--')}"
+    return UsageError(f"unknown option --{option}{more}")
 
 
 def usage(kind: type[Options], command: str) -> str:

@@ -6,12 +6,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from robodiff.errors import RobodiffError, UsageError, first_line, nearest
 from robodiff.networks.layers import shape_misfits
@@ -92,6 +94,21 @@ def load_backbone(backbone: nn.Module, config: BackboneConfig, weights: Mapping[
     if wrong := shape_misfits(given, expected):
         raise UsageError(f"{config.pretrained}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
     backbone.load_state_dict(given, strict=False)
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Return a copy of a network in evaluation mode whose batch normalisations are part of the convolutions before.
+
+    By the order in which modules are listed, which is that of the computation in most networks: compare the outputs.
+    """
+    module = copy.deepcopy(module)
+    named = [(parent, name, child) for parent in module.modules() for name, child in parent.named_children()]
+    for (parent, name, convolution), (inner, other, norm) in pairwise(named):
+        if parent is inner and isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(parent, name, fuse_conv_bn_eval(convolution, norm).to(memory_format=torch.channels_last))
+            activation = getattr(norm, "act", None)  # timm has one in the normalisation
+            setattr(parent, other, nn.Identity() if activation is None else activation)
+    return module
 
 
 def read_weights(config: BackboneConfig) -> dict[str, Tensor]:

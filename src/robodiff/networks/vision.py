@@ -5,6 +5,7 @@ Images are resized, cropped, normalised, run through a backbone up to a feature 
 a frozen backbone gives the same every time, so that training can encode each frame once (``CameraEncoders.features``).
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from robodiff.networks.backbones import (
     BackboneConfig,
     Statistics,
     feature_map,
+    fold_norms,
     load_backbone,
     make_backbone,
     read_weights,
@@ -111,6 +113,13 @@ class CameraEncoders(nn.Module):
         seen = self.preparation(images.unsqueeze(1), training=False).squeeze(1)
         return encoder.features(seen, encoder.mean[place, None], encoder.std[place, None])
 
+    def folded(self) -> "CameraEncoders":
+        """Return a copy for ``features`` alone, with its normalisations as ``fold_norms`` leaves them."""
+        folded = copy.deepcopy(self)
+        for encoder, _ in folded._encoders():
+            encoder.backbone = fold_norms(encoder.backbone)
+        return folded
+
     def constants(self, camera: str) -> list[Tensor]:
         """Return all the numbers that make ``features`` of a camera's frames."""
         encoder, place = self._encoder(camera)
@@ -201,6 +210,7 @@ class ImageEncoder(nn.Module):
             self.dim = 2 * config.keypoints
             self.pool = SpatialSoftmax(channels, config.keypoints, (cells[0], cells[1]))
             self.out = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU())
+        self.train()
 
     @property
     def feature_shape(self) -> tuple[int, ...]:

@@ -384,3 +384,46 @@ class DiffusionTransformerConfig(PolicyConfig):
         if not name.startswith("denoiser."):
             return self.obs_encoder_weight_decay
         return self.transformer_weight_decay if ndim == 2 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionMlpConfig(PolicyConfig):
+    """A multi-layer perceptron denoises a single action, or a short chunk as one vector. Any horizon will do."""
+
+    residual: bool = True
+    """Blocks that add to what they are given (layer normalisation, two linear layers); else plain layers one after the
+    other."""
+    hidden_dim: Channels = 512
+    """Width of the layers."""
+    num_mlp_layers: Layers = 3
+    """Residual blocks, or plain hidden layers."""
+    activation: Literal["relu", "mish"] = "mish"
+    """Between the layers."""
+    p_drop: Share = 0.0
+    """Share that training drops after each activation."""
+    diffusion_step_embed_dim: Annotated[int, Between(4, 16_384, step=2)] = 64
+    """Size of the embedding of the diffusion timestep; even, at least 4."""
+    time_in_each_layer: bool = False
+    """Plain layers with layer normalisation and GELU that are, but for the first, each told the timestep: for weights
+    of the myCobot code base's later network."""
+
+    optimizer_weight_decay: NotNegative = 1e-6
+    """Weight decay."""
+
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        yield from super().conflicts()
+        if self.time_in_each_layer and (self.residual or self.p_drop):
+            yield "time_in_each_layer is for plain layers without dropout; set residual: false and p_drop: 0"
+
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
+        from robodiff.networks.mlp import Mlp, TimedMlp
+
+        condition = self.n_obs_steps * condition_dim
+        if self.time_in_each_layer:
+            network = self.hidden_dim, self.num_mlp_layers, self.diffusion_step_embed_dim
+            return TimedMlp(trajectory_dim, self.denoised_steps, condition, *network)
+        network = self.residual, self.hidden_dim, self.num_mlp_layers, self.activation, self.p_drop
+        return Mlp(trajectory_dim, self.denoised_steps, condition, *network, self.diffusion_step_embed_dim)
+
+    def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
+        return self.optimizer_weight_decay
