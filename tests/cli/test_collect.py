@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,14 @@ from robodiff.envs.mujoco.actions import in_degrees
 from robodiff.envs.pusht.expert import observations
 from robodiff.envs.pusht.layout import DEMONSTRATIONS
 from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
 
 Run = Callable[..., tuple[int, str, str]]
 STATE = "observation.state"
 
 
-def read(path: Path) -> Episodes:
-    return open_path(str(path)).read()
+def read(path: Path, **options: Any) -> Episodes:
+    return open_path(str(path), **options).read()
 
 
 def test_collects_goes_on_and_packs(robodiff: Run, tmp_path: Path) -> None:
@@ -163,6 +165,13 @@ def test_a_policy_of_mycobots_files_acts_without_further_options(
     action, state = (np.concatenate([each.arrays[key] for each in expected]) for key in ("action", STATE))
     for key, values in (("action", action), (STATE, state)):
         np.testing.assert_allclose(found.arrays[key], in_degrees(values), rtol=1e-6, atol=1e-6)
+    for skip in (1, 2):  # what is read does the task again, each action held for as many steps as were skipped
+        robot, actions = (
+            get_env_spec(f"{env}?action_space=degrees").make(()),
+            read(data, frame_skip=skip).arrays["action"],
+        )
+        robot.reset(seed=0)
+        assert any(robot.step(action)[4]["is_success"] for action in np.repeat(actions, skip, axis=0))
     code, out, err = robodiff(
         "fit", "--config", "generic", "--data", data, "--run", run, "--model.observation_keys", f"[{STATE}]",
         "--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--model.num_inference_steps", 1,
