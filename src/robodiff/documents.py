@@ -293,7 +293,9 @@ def decode_json(path: Path, content: bytes, kind: type[T], advice: str) -> T:
     except UsageError as error:
         raise RobodiffError(f"{path}: {error}; {advice}") from None
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+        place = re.search(r"\(byte (\d+)\)", str(error))
+        near = f" at {brief(content[int(place[1]) :][:20].decode(errors='replace'))}" if place else ""
+        raise RobodiffError(f"{path}: cannot be read as JSON: {error}{near}; {advice}") from None
 
 
 def write_json(target: Path, value: Any) -> None:

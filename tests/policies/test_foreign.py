@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -187,13 +188,15 @@ class Evil:
         return os.system, (f"touch {self.marker}",)
 
 
-@pytest.mark.parametrize("where", ["args", "weights", "bare", "old", "plain"])
-def test_code_in_a_checkpoint_is_refused_by_name_and_not_run(where: str, save: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("where", ["args", "weights", "bare", "old", "plain", 3, 4, 5])
+def test_code_in_a_checkpoint_is_refused_by_name_and_not_run(where: str | int, save: Callable[..., Path]) -> None:
     path = save({})
     marker = path.with_name("marker")
     evil = Evil(marker)
-    if where == "plain":
-        path.write_bytes(pickle.dumps({"args": evil}, protocol=2))
+    if isinstance(where, int):
+        torch.save({"w": torch.zeros(2), "x": evil}, path, pickle_protocol=where)
+    elif where == "plain":
+        path.write_bytes(pickle.dumps({"args": evil}))
     elif where == "bare":
         torch.save(evil, path)
     else:
@@ -233,9 +236,13 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
         (SMALL, {}, "should be (64, 3, 7, 7), is absent"),
         ({**SMALL, "mlp.0.weight": torch.zeros(1).expand(4, 2**40)}, {}, "its tensors are larger than the file"),
         ({**SMALL, "mlp.0.weight": torch.zeros(4).to_sparse()}, {}, "expected tensors in model_state_dict"),
-        ({**SMALL, "mlp.0.bias": torch.tensor(1.0)}, {}, "such as mlp.0.bias; found mlp.0.bias"),
-        ({"output_projection.weight": torch.zeros(2)}, {}, "such as input_projection.layers.0.bias; found output"),
-        ({"layers.0.weight": torch.zeros(2)}, {}, "such as mlp.0.bias; found layers.0.weight"),
+        ({**SMALL, "mlp.0.bias": torch.tensor(1.0)}, {}, "such as mlp.0.bias and time_mlp.3.bias; found mlp.0.bias"),
+        (
+            {"output_projection.weight": torch.zeros(2)},
+            {},
+            "such as input_projection.layers.0.bias and time_mlp.3.bias; found output",
+        ),
+        ({"layers.0.weight": torch.zeros(2)}, {}, "such as mlp.0.bias and time_mlp.3.bias; found layers.0.weight"),
         ({}, {}, "found nothing"),
         ([torch.zeros(2)], {}, "expected tensors in model_state_dict"),
         ({"mlp.0.weight": 3}, {}, "expected tensors in model_state_dict"),
@@ -246,6 +253,15 @@ def test_what_does_not_fit_is_told(weights: Any, args: Any, problem: str, save: 
         imported(save(weights, args))
     assert problem in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_compressed_checkpoint_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
+    """torch would take the compressed bytes for numbers."""
+    with ZipFile(save(SMALL)) as saved, ZipFile(tmp_path / "zipped.pth", "w", ZIP_DEFLATED) as zipped:
+        for name in saved.namelist():
+            zipped.writestr(name, saved.read(name))
+    with pytest.raises(UsageError, match=r"zipped\.pth: was compressed after torch\.save wrote it; take the file as"):
+        read_checkpoint(tmp_path / "zipped.pth")
 
 
 def test_files_that_are_no_checkpoint(save: Callable[..., Path], tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 A function a source; so far the myCobot diffusion policy (FedVLA).
 """
 
+import pickletools
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 
 import torch
 from torch import Tensor
@@ -64,22 +66,47 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return what ``torch.save`` wrote: a dictionary of tensors, plain values and ``Inert`` objects. No code is run.
 
     Raises:
-        UsageError: it names something that would have to be called, or is no dictionary.
+        UsageError: it is compressed, names something that would have to be called, or is no dictionary.
         RobodiffError: it cannot be read.
     """
     stand_ins = torch.serialization.safe_globals([(Inert, name) for name in INERT])
     with reading(path, "a checkpoint that torch.save wrote"), warnings.catch_warnings(action="ignore"), stand_ins:
+        entries = _entries(path)
+        if any(entry.compress_type != ZIP_STORED for entry in entries):  # torch would map the compressed bytes
+            raise UsageError(f"{path}: was compressed after torch.save wrote it; {AS_SAVED}")
         try:
-            content = torch.load(path, "cpu", weights_only=True, mmap=is_zipfile(path))  # nothing is inflated
+            content = torch.load(path, "cpu", weights_only=True, mmap=bool(entries))  # of any size
         except (UnpicklingError, RuntimeError) as error:
-            if name := re.search(r"GLOBAL ([\w.]+)", str(error)):
-                problem = f"names {name[1]}, which reading it would call; refused, and nothing of it was run"
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if name := named[1] if named else _called(path, entries):
+                problem = f"names {name}, which reading it would call; refused, and nothing of it was run"
                 remedy = f"save it anew with tensors and plain values alone: {WEIGHTS}, and args as vars(args)"
                 raise UsageError(f"{path}: {problem}\n{remedy}") from None
             raise ValueError("torch cannot read it") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a dictionary with {WEIGHTS}; found {brief(content)}")
     return content
+
+
+def _entries(path: Path) -> list[ZipInfo]:
+    """Return what is in a file that torch writes today; nothing for its old format, or where it is neither."""
+    if not is_zipfile(path):
+        return []
+    with ZipFile(path) as archive:
+        return archive.infolist()
+
+
+def _called(path: Path, entries: list[ZipInfo]) -> str | None:
+    """Return what a pickle in opcodes that torch does not know names first, beside torch's own; none of it is run."""
+    strings, known = ["", ""], ("torch.", "collections.", *INERT)
+    with path.open("rb") as file, ZipFile(path) if entries else nullcontext() as archive, suppress(Exception):  # broken
+        pickled = archive.read(next(e for e in entries if e.filename.endswith("data.pkl"))) if archive else file
+        for opcode, value, _ in pickletools.genops(pickled):
+            name = ".".join(strings[-2:]) if opcode.name == "STACK_GLOBAL" else str(value).replace(" ", ".")
+            if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not name.startswith(known):
+                return name
+            strings += [value] if isinstance(value, str) else []
+    return None
 
 
 def mycobot_policy(
@@ -162,7 +189,9 @@ def _mycobot_sizes(path: Path, weights: Mapping[Any, Tensor], is_timed: bool) ->
         hidden, time = (len(weights[name]) for name in (first, "time_mlp.3.bias"))
     except (KeyError, TypeError):
         found = ", ".join(map(str, [*weights][:3])) or "nothing"
-        raise UsageError(f"{path}: expected weights of the myCobot code base, such as {first}; found {found}") from None
+        raise UsageError(
+            f"{path}: expected weights of the myCobot code base, such as {first} and time_mlp.3.bias; found {found}"
+        ) from None
     layers = sum(bool(re.fullmatch(layer, str(name))) for name in weights)
     sizes = {"hidden_dim": hidden, "time_emb_dim": time, "state_dim": len(NAMES), "image_feature_dim": 512}
     return sizes | {"num_mlp_layers": layers, "num_layers": layers}

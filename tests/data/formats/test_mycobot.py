@@ -128,11 +128,12 @@ def test_the_documents_action_is_told_to_teach_nothing(folder: Path, capsys: pyt
     assert "learns nothing else" in capsys.readouterr().err
 
 
-def test_rows_without_actions_have_the_next_state(folder: Path) -> None:
+def test_rows_without_actions_have_the_next_state(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, SECOND, lambda rows: [rows[frame].pop("action") for frame in (1, 3)])
     np.testing.assert_array_equal(
         open_path(str(folder)).read().arrays["action"], recorded(UNITS).arrays[STATE][[1, 2, 2, 4, 5, 6, 6]]
     )
+    assert "2 of 7 frames have no action; all actions are next states" in capsys.readouterr().err
     assert faults(folder, action_from="recorded").endswith(
         f"{SECOND}/states.json: has no action at frame 1, of all 2 frames"
     )
@@ -165,6 +166,12 @@ def test_what_is_no_mycobot_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_another_rate_than_the_usual_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert(open_path(str(folder), frame_skip=3).read(), folder / "copy", form="mycobot")
+    assert f"read it with data.fps {10 / 3}" in capsys.readouterr().err
+    assert open_path(str(folder / "copy"), fps=10 / 3).read().fps == 10 / 3
+
+
 ROW = {"angles": [1] * 6, "gripper_value": [3], "image": "frame_dir/image_00000.png"}
 
 
@@ -176,6 +183,7 @@ ROW = {"angles": [1] * 6, "gripper_value": [3], "image": "frame_dir/image_00000.
         ({**ROW, "action": [1] * 6}, r"action.*length 7"),
         ({"angles": [1] * 6, "gripper_value": [3]}, "image.* is missing|missing.*image"),
         ({**ROW, "angles": ["a"] * 6}, "angles"),
+        ({**ROW, "angles": [float("nan")] * 6}, r"cannot be read as JSON.*at 'NaN, NaN, NaN"),
         ({**ROW, "angles": [1e300] * 6}, r"not finite at frame 0"),
         ({**ROW, "image": "../../../a.png"}, "leads out of the recording"),
         ({**ROW, "image": "a.png"}, f"{FIRST}/a.png: not found"),
@@ -226,14 +234,20 @@ def test_episodes_of_other_images_are_named(folder: Path) -> None:
 def in_radians(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         row["angles"] = np.radians(row["angles"]).tolist()
+    actions_in_radians(rows)
+
+
+def actions_in_radians(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
         row["action"][:6] = np.radians(row["action"][:6]).tolist()
 
 
 def test_radians_are_told_from_degrees(folder: Path) -> None:
     change(folder, SECOND, in_radians)
     message = faults(folder)
-    assert f"the angles of {SECOND} lie from -1" in message
-    assert message.endswith("as radians do; those of other episodes are degrees")
+    assert message.startswith(f"joints of angles in {SECOND} lie from -1")
+    assert message.endswith("as radians do; others are degrees")
+    assert "\n" not in message
     assert len(open_path(str(folder), episodes=[0]).read()) == 1
     assert len(open_path(str(folder), angles="deg").read()) == 2
     change(folder, FIRST, in_radians)
@@ -243,6 +257,29 @@ def test_radians_are_told_from_degrees(folder: Path) -> None:
     for key in (STATE, "action"):
         np.testing.assert_allclose(found.arrays[key], recorded(UNITS).arrays[key], rtol=1e-6)
     assert found.features[STATE].unit == UNITS
+
+
+def test_actions_in_radians_are_told_from_states_in_degrees(folder: Path) -> None:
+    for episode in (FIRST, SECOND):
+        change(folder, episode, actions_in_radians)
+    one, other = faults(folder).splitlines()
+    assert one.startswith(f"joints of action in {FIRST} lie from -1")
+    assert SECOND in other
+    assert len(open_path(str(folder), action_from="next_state").read()) == 2  # which has no use for them
+
+
+@pytest.mark.parametrize(
+    ("values", "is_told"),
+    [((0, 0.9), True), ((-50, 20), True), ((0, 1000), True), ((0, 60), False), ((0.4, 0.4), False), ((-2, 102), False)],
+)
+def test_a_gripper_that_is_not_in_per_cent_is_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str], values: tuple[float, float], is_told: bool
+) -> None:
+    for episode in (FIRST, SECOND):
+        change(folder, episode, lambda rows: [row.update(gripper_value=values[i % 2]) for i, row in enumerate(rows)])
+    read_sound(open_path(str(folder)), None)
+    told = f"gripper_value of {FIRST} lies from {values[0]:g} to {values[1]:g}, and is read as per cent"
+    assert (told in capsys.readouterr().err) == is_told
 
 
 def test_what_harms_no_training_is_noted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ A row has ``angles`` (six, in degrees), ``gripper_value`` (per cent, a number or
 and may have ``action``, what the robot was told to do, in the same units.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,8 +97,11 @@ class MycobotConfig(DataConfig):
             notice(f"{self.path}: does not say its rate; taken as {FPS:g} frames a second (data.fps)")
         episodes = _read(self.path, [(number, files[number]) for number in numbers], self.frame_skip)
         labels, names = [each.folder.name for each in episodes], {key: key for key in (STATE, ACTION, CAMERA)}
-        has_actions = all(row.action for each in episodes for row in each.rows)
-        source = self.action_from or ("recorded" if has_actions else "next_state")
+        have_action = [row.action is not None for each in episodes for row in each.rows]
+        source = self.action_from or ("recorded" if all(have_action) else "next_state")
+        if self.action_from is None and any(have_action) and not all(have_action):
+            told = f"{have_action.count(False)} of {counted(len(have_action), 'frame')} have no action"
+            notice(f"{self.path}: {told}; all actions are next states (data.action_from)")
         if source == "same_state":
             notice(f"{self.path}: an action is what was observed at its frame already (action_from same_state), and a "
                    "policy that is shown it learns nothing else; next_state is where the robot went")  # fmt: skip
@@ -105,7 +109,7 @@ class MycobotConfig(DataConfig):
         table = {"episode_index": numbers}
         recording = Gathered(self.path, pieces, labels, names, self.fps or FPS, table).recording(self)
         faults = [*_without_action(episodes)] if source == "recorded" else []
-        radians = [*_radians(episodes)] if self.angles is None else []
+        radians = [*_radians(episodes, source == "recorded" and not faults)] if self.angles is None else []
         return replace(recording, findings=[*faults, *radians, *_unusual(episodes)])
 
     def rate(self, recording: Recording, clock: float | None = None) -> float:  # noqa: D102
@@ -172,21 +176,24 @@ def _without_action(episodes: list[_Episode]) -> Iterator[Finding]:
             yield Finding("fatal", "form", message, "data.action_from next_state makes it of states", ACTION, number)
 
 
-def _radians(episodes: list[_Episode]) -> Iterator[Finding]:
-    """Find angles that move, and never by more than one turn is in radians, which is a few degrees."""
-    angles = [np.array([row.angles for row in each.rows]) for each in episodes]
-    small = [np.abs(each).max() <= 2 * np.pi and np.ptp(each, axis=0).max() >= SMALLEST_RANGE for each in angles]
-    if all(small):
-        every = np.concatenate(angles)
-        message = f"all angles lie from {every.min():.2f} to {every.max():.2f}, as radians do"
-        yield Finding("fatal", "unit", message, "say with data.angles whether they are rad or deg", STATE)
-        return
-    for each, own in zip(episodes, angles, strict=True):
-        if small.pop(0):
-            message = f"the angles of {each.folder.name} lie from {own.min():.2f} to {own.max():.2f}, as radians do; "
-            message += "those of other episodes are degrees"
+def _radians(episodes: list[_Episode], has_actions: bool) -> Iterator[Finding]:
+    """Find angles, else actions, that move, and never by more than one turn is in radians, which is a few degrees."""
+    for what, key in [("angles", STATE), (ACTION, ACTION)][: 1 + has_actions]:
+        angles = [np.array([getattr(row, what)[:6] for row in each.rows], ndmin=2) for each in episodes]
+        small = [np.abs(each).max() <= 2 * np.pi and np.ptp(each, axis=0).max() >= SMALLEST_RANGE for each in angles]
+        if key == STATE and all(small):
+            every = np.concatenate(angles)
+            message = f"all angles lie from {every.min():.2f} to {every.max():.2f}, as radians do"
+            yield Finding("fatal", "unit", message, "say with data.angles whether they are rad or deg", STATE)
+            return
+        for each, own in itertools.compress(zip(episodes, angles, strict=True), small):
+            message = (
+                f"joints of {what} in {each.folder.name} lie from {own.min():.2f} to {own.max():.2f}, as radians do"
+            )
             advice = f"write degrees, or say data.angles deg if they are; or {ADVICE}"
-            yield Finding("fatal", "unit", message, advice, STATE, each.number)
+            yield Finding("fatal", "unit", f"{message}; others are degrees", advice, key, each.number)
+        if any(small):
+            return
 
 
 def _unusual(episodes: list[_Episode]) -> Iterator[Finding]:
@@ -195,6 +202,10 @@ def _unusual(episodes: list[_Episode]) -> Iterator[Finding]:
         if len(rows) == 1:
             message = f"{folder.name} has one frame, and so no move to learn"
             yield Finding("warning", "length", message, ADVICE, episode=number)
+        low, high = min(openings := [row.state[-1] for row in rows]), max(openings)
+        if low < -5 or high > 105 or low < high <= 1:
+            message = f"gripper_value of {folder.name} lies from {low:g} to {high:g}, and is read as per cent"
+            yield Finding("warning", "unit", message, "0 is closed and 100 open; write it so", STATE, number)
         pictures = {f"{FRAMES}/{path.name}" for path in folder.glob(f"{FRAMES}/*") if path.suffix in SUFFIXES}
         if unnamed := pictures - images:
             message = f"{folder.name} has {counted(len(unnamed), 'picture')} that {STATES} does not name"
@@ -236,6 +247,8 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
             (folder / STATES).write_text("[\n  " + ",\n  ".join(frames) + "\n]\n")
             if on_episode is not None:
                 on_episode(number + 1)
+    if episodes.fps != FPS:
+        notice(f"{path}: its files do not say its rate; read it with data.fps {episodes.fps}")
     keys = [key for key in episodes.arrays if key not in (STATE, camera, *rows)]
     return [*keys, *left_out(episodes, ["seed"], names_kept=True)]
 

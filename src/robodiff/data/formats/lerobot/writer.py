@@ -76,7 +76,7 @@ class LeRobotWriter:
         robot_type: str | None = None,
     ) -> None:
         if fps != int(fps) or fps < 1:
-            raise UsageError(f"{path}: LeRobot's fps is a whole number; found {fps:g}")
+            raise UsageError(f"LeRobot's fps is a whole number; found {fps:g}; choose another format")
         if path.exists() and any(path.iterdir()):
             raise UsageError(f"{path}: exists already; choose another path")
         self.path, self.fps, self._robot_type = path, int(fps), robot_type
