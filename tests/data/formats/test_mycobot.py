@@ -117,10 +117,15 @@ def test_which_state_is_an_action(folder: Path, options: dict, frames: list, end
     assert (found.episode_ends.tolist(), found.fps) == (ends, fps)
 
 
-def test_skipped_frames_lose_their_actions_and_images(folder: Path) -> None:
-    found, whole = open_path(str(folder), frame_skip=2).read(), recorded(UNITS)
-    for key in (STATE, CAMERA, "action"):
-        np.testing.assert_array_equal(found.arrays[key], whole.arrays[key][[0, 2, 3, 5]])
+@pytest.mark.parametrize(("skip", "frames", "actions"), [(2, [0, 2, 3, 5], [1, 2, 4, 6]), (3, [0, 3, 6], [2, 5, 6])])
+def test_skipped_frames_lose_their_images_and_give_their_last_action(
+    folder: Path, skip: int, frames: list[int], actions: list[int]
+) -> None:
+    """What the robot was told last before the next frame is where it went by then."""
+    found, whole = open_path(str(folder), frame_skip=skip).read(), recorded(UNITS)
+    for key in (STATE, CAMERA):
+        np.testing.assert_array_equal(found.arrays[key], whole.arrays[key][frames])
+    np.testing.assert_array_equal(found.arrays["action"], whole.arrays["action"][actions])
 
 
 def test_the_documents_action_is_told_to_teach_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,9 @@ def _read(source: str, files: Sequence[tuple[int, Path]], skip: int) -> list[_Ep
             rows = read_json(inside(file.parents[1], file), list[_Frame], "record the episode again")
             if not rows:
                 raise RobodiffError(f"{file}: has no frames")
-            episodes.append(_Episode(number, file.parent, rows[::skip], {row.image for row in rows}))
+            told = [row.action for row in rows[skip - 1 :: skip]] + [rows[-1].action]  # last before the next frame
+            kept = [replace(row, action=action) for row, action in zip(rows[::skip], told, strict=False)]
+            episodes.append(_Episode(number, file.parent, kept, {row.image for row in rows}))
         except RobodiffError as error:
             faults.append(Finding("fatal", "form", str(error), ADVICE, episode=number))
     raise_faults(source, faults)
