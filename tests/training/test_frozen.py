@@ -48,6 +48,8 @@ def test_encoded_frames_stand_for_images(seeing_policy: Callable[..., DiffusionP
     draws = policy.draw(3, torch.manual_seed(0))
     losses = [policy.loss({**batch, **changed}, **draws)[0] for changed in ({}, encoded)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):  # as precision bf16-mixed
+        torch.testing.assert_close(policy.loss({**batch, **encoded}, **draws)[0], losses[0], rtol=0.1, atol=0.01)
     for loss in losses:
         policy.zero_grad()
         loss.backward()
