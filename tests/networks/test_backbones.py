@@ -80,6 +80,35 @@ def test_a_network_of_timm_up_to_a_map(tmp_path: Path) -> None:
     assert any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
 
 
+@pytest.mark.parametrize(("name", "pretrained", "mean"), [("mobilenetv3_large_100", None, 0.485),
+                         ("mobilenetv3_large_100.miil_in21k", None, 0), ("mobilenetv3_large_100", "miil_in21k", 0),
+                         ("mobilenetv3_large_100.miil_in21k", "weights.pth", 0)])  # fmt: skip
+def test_pixels_are_those_that_the_weights_were_trained_on(name: str, pretrained: str | None, mean: float) -> None:
+    _, form = make_backbone(BackboneConfig(f"timm:{name}", group_norm=False, pretrained=pretrained), (64, 64))
+    assert form.pixels[0][0] == mean
+
+
+def test_a_transformers_places_are_fitted_to_images_of_another_size() -> None:
+    torch.manual_seed(0)
+    whole = timm.create_model("vit_tiny_patch16_224")
+    config = BackboneConfig("timm:vit_tiny_patch16_224", group_norm=False, pretrained="weights.pth")
+    weights = {key: value.clone() for key, value in whole.state_dict().items()}
+    for size in (224, 224), (64, 96):
+        body, form = make_backbone(config, size)
+        load_backbone(body, config, weights)
+        whole.set_input_size(size)
+        assert form.shape == (192, size[0] // 16, size[1] // 16)
+        torch.testing.assert_close(body.state_dict()["model.pos_embed"], whole.pos_embed.detach())
+
+
+def test_what_no_file_holds_of_a_network_is_made_when_it_is_loaded() -> None:
+    with torch.device("meta"):
+        body, _ = make_backbone(BackboneConfig("timm:resnetblur18", group_norm=False), (64, 64))
+    weights = make_backbone(BackboneConfig("timm:resnetblur18", group_norm=False), (64, 64))[0].state_dict()
+    body.load_state_dict(weights, assign=True)
+    assert feature_map(body.eval(), torch.zeros(1, 3, 64, 64)).isfinite().all()
+
+
 def test_normalisation_is_folded_into_convolutions(resnet: models.ResNet) -> None:
     images = torch.randn(2, 3, 64, 96, generator=torch.manual_seed(0))
     folded = fold_norms(resnet)
@@ -95,6 +124,7 @@ def test_normalisation_is_folded_into_convolutions(resnet: models.ResNet) -> Non
         ("timm:tf_efficientnet_lite0", 6, r"has maps of stride 2, 4, 8, 16, 32; found backbone_stride 6"),
         ("timm:vit_tiny_patch16_224", 8, r"has maps of stride 16; found backbone_stride 8"),
         ("timm:vgg11", 64, r"timm:vgg11"),
+        ("timm:resnet10t.in22k", None, r"timm has no weights 'in22k' for timm:resnet10t; there is c3_in1k"),
     ],
 )
 def test_what_timm_cannot_give_is_told(name: str, stride: int | None, message: str) -> None:
@@ -110,11 +140,13 @@ def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_timms_weights_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     config = BackboneConfig("timm:tf_efficientnet_lite0", group_norm=False, pretrained="in1k")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RobodiffError, match=r"in1k could not be downloaded from the hub: .*give the file"):
         read_weights(config)
     with pytest.raises(UsageError, match=r"no weights 'in2k' for timm:tf_efficientnet_lite0; there is in1k, or give"):
         read_weights(BackboneConfig("timm:tf_efficientnet_lite0", pretrained="in2k"))
+    with pytest.raises(UsageError, match=r"no weights 'in2k' for timm:resnet10t.c3_in1k; there is c3_in1k, or give"):
+        read_weights(BackboneConfig("timm:resnet10t.c3_in1k", pretrained="in2k"))
 
 
 def test_weights_that_do_not_fit_are_named(resnet: models.ResNet, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.recordings import write_npz
 from torchvision import models
 
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.training.module import PolicyTraining
 
 Command = Callable[..., tuple[int, str, str]]
 FROZEN = {"freeze_backbone": True, "use_group_norm": False, "pretrained_backbone_weights": "any.pth"}
@@ -47,6 +48,8 @@ def test_encoded_frames_stand_for_images(seeing_policy: Callable[..., DiffusionP
     draws = policy.draw(3, torch.manual_seed(0))
     losses = [policy.loss({**batch, **changed}, **draws)[0] for changed in ({}, encoded)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):  # as precision bf16-mixed
+        torch.testing.assert_close(policy.loss({**batch, **encoded}, **draws)[0], losses[0], rtol=0.1, atol=0.01)
     for loss in losses:
         policy.zero_grad()
         loss.backward()
@@ -102,6 +105,39 @@ def test_a_run_goes_on_with_what_was_encoded(robodiff: Command, arguments: list[
     assert code == 0, err
     whole, parts = (load_file(tmp_path / run / "policy-last" / "model.safetensors") for run in ("whole", "parts"))
     assert [key for key, value in whole.items() if not parts[key].equal(value)] == []
+
+
+def test_what_cannot_be_learnt_from_is_told(robodiff: Command, arguments: list[object], tmp_path: Path) -> None:
+    weights = torch.load(tmp_path / "weights.pth")
+    weights["layer4.1.bn2.bias"] += 1e5  # beyond float16
+    torch.save(weights, tmp_path / "weights.pth")
+    code, _, err = robodiff("fit", *arguments, "--run", tmp_path / "run")
+    assert code == 2
+    assert "demos.npz: observation.image: frame 0: resnet18, frozen, gives numbers that are not finite or too" in err
+    assert [file for file in (tmp_path / "cache").glob("*.npy") if np.load(file).dtype == np.float16] == []
+
+
+def test_stopped_while_encoding(
+    robodiff: Command, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robodiff.training.frozen.encode", ctrl_c)
+    code, out, _ = robodiff("fit", *arguments, "--run", tmp_path / "run")
+    assert (code, out.count(f"go on with: robodiff fit --resume {tmp_path / 'run'}")) == (130, 1), out
+
+
+def test_frozen_weights_are_kept_and_averaged_once(seeing_policy: Callable[..., DiffusionPolicy]) -> None:
+    training = PolicyTraining(seeing_policy(**FROZEN, crop_is_random=False), 0, None, 2, torch.ones(2))
+    policies = dict(training.policy.named_parameters()), dict(training.average.named_parameters())
+    shared = {name for name, parameter in policies[0].items() if policies[1][name] is parameter}
+    assert shared == {name for name in policies[0] if ".backbone." in name}
+    with torch.no_grad():
+        for parameter in policies[0].values():
+            parameter += 1
+    training.ema.update(0.5)
+    assert all(torch.equal(policies[1][name], parameter) == (name in shared) for name, parameter in policies[0].items())
 
 
 def test_random_crops_say_what_they_cost(robodiff: Command, arguments: list[object], tmp_path: Path) -> None:

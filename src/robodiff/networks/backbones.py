@@ -1,10 +1,12 @@
 """Networks that turn an image into a feature map, and their weights: torchvision's ResNets, and what timm has."""
 
 import copy
+import math
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +36,7 @@ class BackboneConfig:
     """Which network, up to which of its maps, and with which weights."""
 
     name: str = "resnet18"
-    """resnet18, resnet34, resnet50, or timm:NAME."""
+    """resnet18, resnet34, resnet50, or timm:NAME, which may have the name of its weights: timm:NAME.WEIGHTS."""
     stride: int | None = None
     """Pixels from one cell of the feature map to the next: of the last map that has it, the layers up to it; of the
     network's last map when None."""
@@ -91,6 +93,8 @@ def load_backbone(backbone: nn.Module, config: BackboneConfig, weights: Mapping[
     prefix, counts = "model." if config.name.startswith(TIMM) else "", "num_batches_tracked"  # old files lack these
     expected = {key: value for key, value in backbone.state_dict().items() if not key.endswith(counts)}
     given = {f"{prefix}{key}": value for key, value in weights.items() if f"{prefix}{key}" in expected}
+    if (places := given.get("model.pos_embed")) is not None:
+        given["model.pos_embed"] = _places_at(backbone, places)
     if wrong := shape_misfits(given, expected):
         raise UsageError(f"{config.pretrained}: {len(wrong)} weights do not fit the backbone: {'; '.join(wrong[:3])}")
     backbone.load_state_dict(given, strict=False)
@@ -123,8 +127,7 @@ def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
     if name.endswith(FILES):
         return _read_file(Path(os.path.expanduser(name)))
     if config.name.startswith(TIMM):
-        timm, network = _timm(), config.name.removeprefix(TIMM)
-        known = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+        timm, (network, _, known) = _timm(), _timms(config.name)
         fetch, where = (lambda: timm.create_model(f"{network}.{name}", pretrained=True).state_dict()), "the hub"
         file = "its model.safetensors"
     else:
@@ -137,7 +140,8 @@ def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
         where = every[name].url if name in known else ""
         file = Path(where).name
     if name not in known:
-        raise UsageError(f"no weights {name!r} for {config.name}; there is {', '.join(known)}, or give a file")
+        listed = ", ".join(known) or "none"
+        raise UsageError(f"no weights {name!r} for {config.name}; there is {listed}, or give a file")
     try:
         return fetch()
     except Exception as error:  # no network, a broken download, a cache that cannot be written: of many kinds
@@ -164,16 +168,15 @@ def _resnet_body(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Modu
 
 def _timm_body(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Module, int, Statistics]:
     """Return one of timm's networks up to a feature map, its names after ``model.``."""
-    timm, name = _timm(), config.name.removeprefix(TIMM)
-    if not timm.is_model(name):
-        known = timm.list_models()
-        raise UsageError(f"timm has no network {name!r}; timm.list_models() lists {len(known)}.{nearest(name, known)}")
+    timm, (network, tag, known) = _timm(), _timms(config.name)
+    tag = config.pretrained if config.pretrained in known else tag
+    weights = timm.get_pretrained_cfg(f"{network}.{tag}" if tag else network)
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter"}  # which drops what follows the map
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    if weights.fixed_input_size:
         options["img_size"] = size
     try:
         with torch.device("meta"):
-            outline = timm.create_model(name, **options)
+            outline = timm.create_model(network, **options)
     except Exception as error:  # each of its networks refuses in a way of its own
         raise UsageError(f"{config.name} cannot give a feature map: {first_line(error)}") from None
     strides = outline.feature_info.reduction()
@@ -181,9 +184,34 @@ def _timm_body(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Module
     if stride not in strides:
         raise UsageError(f"{config.name} has maps of stride {_listed(strides)}; found backbone_stride {stride}")
     index = max(i for i, each in zip(outline.feature_info.out_indices, strides, strict=True) if each == stride)
-    body = timm.create_model(name, out_indices=(index,), **options)
-    weights = timm.get_pretrained_cfg(name)
+    constants = dict(outline.named_buffers()).keys() - outline.state_dict().keys()  # in no file: made here and now
+    with torch.device("cpu") if constants else nullcontext():
+        body = timm.create_model(network, out_indices=(index,), **options)
     return body, stride, (weights.mean, weights.std)
+
+
+def _timms(name: str) -> tuple[str, str, list[str]]:
+    """Return of ``timm:NETWORK`` or ``timm:NETWORK.WEIGHTS`` both, and what weights timm has for the network."""
+    timm, (network, _, tag) = _timm(), name.removeprefix(TIMM).partition(".")
+    if not timm.is_model(network):
+        every = timm.list_models()
+        where = f"timm.list_models() lists {len(every)}.{nearest(network, every)}"
+        raise UsageError(f"timm has no network {network!r}; {where}")
+    known = [each.partition(".")[2] for each in timm.list_pretrained(f"{network}.*")]
+    if tag and tag not in known:
+        raise UsageError(f"timm has no weights {tag!r} for {TIMM}{network}; there is {', '.join(known) or 'none'}")
+    return network, tag, known
+
+
+def _places_at(backbone: nn.Module, places: Tensor) -> Tensor:
+    """Return what a transformer of timm has learnt of the places in square images, for images of another size."""
+    network: Any = backbone.model
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    others = 0 if getattr(network, "no_embed_class", False) else getattr(network, "num_prefix_tokens", 0)
+    cells = places.shape[1] - others if places.ndim == 3 else 0
+    if grid is None or cells < 1 or math.isqrt(cells) ** 2 != cells:
+        return places
+    return _timm().layers.resample_abs_pos_embed(places, grid, num_prefix_tokens=others)
 
 
 def _timm() -> Any:

@@ -49,12 +49,7 @@ class Mlp(nn.Module):
         def block() -> nn.Module:
             return Residual(nn.LayerNorm(hidden_dim), *layer(hidden_dim), nn.Linear(hidden_dim, hidden_dim))
 
-        self.time_mlp = nn.Sequential(
-            SinusoidalEmbedding(step_embed_dim),
-            nn.Linear(step_embed_dim, 2 * step_embed_dim),
-            nn.Mish(),
-            nn.Linear(2 * step_embed_dim, step_embed_dim),
-        )
+        self.time_mlp = _time_mlp(step_embed_dim, nn.Mish())
         width = action_dim * horizon
         first = width + step_embed_dim + condition_dim
         if residual:
@@ -104,12 +99,7 @@ class TimedMlp(nn.Module):
         def layer(width: int) -> nn.Module:
             return nn.Sequential(nn.Linear(width, hidden_dim), nn.LayerNorm(hidden_dim), nn.GELU())
 
-        self.time_mlp = nn.Sequential(
-            SinusoidalEmbedding(step_embed_dim),
-            nn.Linear(step_embed_dim, 2 * step_embed_dim),
-            nn.GELU(),
-            nn.Linear(2 * step_embed_dim, step_embed_dim),
-        )
+        self.time_mlp = _time_mlp(step_embed_dim, nn.GELU())
         width = action_dim * horizon
         self.first = layer(width + condition_dim)
         self.layers = nn.ModuleList(layer(hidden_dim + step_embed_dim) for _ in range(n_layer))
@@ -122,3 +112,8 @@ class TimedMlp(nn.Module):
         for layer in self.layers:
             x = layer(torch.cat([x, time], dim=-1))
         return self.last(x).view_as(trajectory)
+
+
+def _time_mlp(dim: int, activation: nn.Module) -> nn.Sequential:
+    """Return what embeds a diffusion timestep: (B,) to (B, dim)."""
+    return nn.Sequential(SinusoidalEmbedding(dim), nn.Linear(dim, 2 * dim), activation, nn.Linear(2 * dim, dim))

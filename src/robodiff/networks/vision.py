@@ -133,8 +133,9 @@ class CameraEncoders(nn.Module):
         embeddings = {}
         for encoder, cameras in self._encoders():
             if images[cameras[0]].is_floating_point():
-                seen = torch.cat([images[camera] for camera in cameras])
-                encoded = encoder.embed(seen.flatten(0, 1).float())
+                # On a CPU bfloat16 is not mixed with float16: not even to concatenate.
+                seen = torch.cat([images[camera].float() for camera in cameras])
+                encoded = encoder.embed(seen.flatten(0, 1))
             else:
                 seen = torch.cat([self.preparation(images[camera], self.training) for camera in cameras])
                 encoded = encoder(seen.flatten(0, 1))

@@ -19,7 +19,7 @@ class Ema:
     """Moves ``average`` towards ``model``, which has the same structure.
 
     Buffers are averaged, too (batch normalisation keeps statistics in them); integer ones are copied. What is trained
-    is named by how the names of its tensors begin.
+    is named by how the names of its tensors begin; tensors that both have in common are left alone.
     """
 
     def __init__(self, average: nn.Module, model: nn.Module) -> None:
@@ -46,5 +46,6 @@ class Ema:
     def _pairs(self) -> list[tuple[str, tuple[Tensor, Tensor]]]:
         if not self._named:
             average, model = (module.state_dict(keep_vars=True) for module in self._modules)
-            self._named = {name: (average[name], model[name]) for name in average}
+            pairs = {name: (average[name], model[name]) for name in average}
+            self._named = {name: (a, m) for name, (a, m) in pairs.items() if a is not m}
         return list(self._named.items())

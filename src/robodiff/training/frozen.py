@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from robodiff.data.cache import cached, folder_of
 from robodiff.data.datamodule import WindowDataModule
-from robodiff.errors import notice
+from robodiff.errors import UsageError, notice
 from robodiff.networks.vision import CameraEncoders
 from robodiff.progress import bar
+from robodiff.training.callbacks import Interrupted
 from robodiff.training.module import PolicyTraining
 
 PIXELS_AT_ONCE = {"cpu": 160_000, "cuda": 8_000_000}
@@ -32,11 +34,19 @@ class EncodeOnce(Callback):
         cameras, data = pl_module.policy.cameras, trainer.datamodule  # pyright: ignore
         if cameras.config.freeze and cameras.encoders and not cameras.feature_shapes:
             notice("random crops and color_jitter make the frozen backbone encode every frame anew at every step")
-        data.encoded = {key: encode(cameras, key, data) for key in cameras.feature_shapes}
+        try:
+            data.encoded = {key: encode(cameras, key, data) for key in cameras.feature_shapes}
+        except KeyboardInterrupt:  # which Lightning takes for the end of the process
+            raise Interrupted(signal.SIGINT, saved=False) from None
 
 
 def encode(cameras: CameraEncoders, key: str, data: WindowDataModule) -> np.ndarray:
-    """Return what the backbone gives of a camera's frames, (N, ...) float16; of frames in no window nothing."""
+    """Return what the backbone gives of a camera's frames, (N, ...) float16; of frames in no window nothing.
+
+    Raises:
+        UsageError: numbers that are not finite, or too large for float16.
+        RobodiffError: the cache cannot be written.
+    """
     images = data.episodes.arrays[key]
     shape = len(images), *cameras.feature_shapes[key]
     constants = cameras.constants(key)
@@ -61,8 +71,13 @@ def encode(cameras: CameraEncoders, key: str, data: WindowDataModule) -> np.ndar
             encoder, done = _fast(cameras, key, _pixels(images[blocks[0]], device)), 0
             for block in blocks:
                 file.seek(header + int(block.start) * width)
-                features = encoder.features(key, _pixels(images[block], device))
-                file.write(features.half().cpu().contiguous().numpy().data)
+                features = encoder.features(key, _pixels(images[block], device)).half().cpu()
+                if not (sound := features.isfinite().flatten(1).all(1)).all():
+                    frame = int(block.start) + int((~sound).nonzero()[0])
+                    fault = f"{backbone.name}, frozen, gives numbers that are not finite or too large for float16"
+                    remedy = "use other pretrained_backbone_weights, or another backbone_stride"
+                    raise UsageError(f"{data.episodes.source}: {key}: frame {frame}: {fault}\n{remedy}")
+                file.write(features.contiguous().numpy().data)
                 done += len(features)
                 show(done)
 

@@ -56,7 +56,8 @@ class PolicyTraining(LightningModule):
     ) -> None:
         super().__init__()
         self.policy = policy
-        self.average = copy.deepcopy(policy).requires_grad_(False).eval()
+        frozen = {id(parameter): parameter for parameter in policy.parameters() if not parameter.requires_grad}
+        self.average = copy.deepcopy(policy, frozen).requires_grad_(False).eval()  # which has these in common
         self.ema = Ema(self.average, self.policy)
         self.stages = policy.config.stages()
         check_stages(policy, self.stages)
