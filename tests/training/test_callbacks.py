@@ -137,8 +137,12 @@ def test_a_slow_start_does_not_count_for_the_rest(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("before", "steps"), [(60.0, 480), (299.0, 3), (900.0, 1)])
-def test_what_comes_before_counts_in_a_time_budget(monkeypatch: pytest.MonkeyPatch, before: float, steps: int) -> None:
+def test_what_comes_before_counts_in_a_time_budget(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], before: float, steps: int
+) -> None:
     assert steps_in(monkeypatch, 5, lambda _: 0.5, before=before) == (steps, before + steps * 0.5)
+    told = f"encoding frames took {before / 60:.1f} of 5 minutes" in capsys.readouterr().err
+    assert told == (before > 150)
 
 
 @pytest.mark.kind("a second Ctrl-C")

@@ -45,6 +45,11 @@ class BackboneConfig:
     pretrained: str | None = None
     """Name or file of the weights that ``read_weights`` reads."""
 
+    @property
+    def is_timms(self) -> bool:
+        """Whether timm has the network."""
+        return self.name.startswith(TIMM)
+
 
 @dataclass(frozen=True)
 class MapForm:
@@ -65,7 +70,7 @@ def make_backbone(config: BackboneConfig, size: tuple[int, int]) -> tuple[nn.Mod
         UsageError: a name or a stride that is not known, or images that the network cannot take.
         RobodiffError: timm is not installed.
     """
-    make = _timm_body if config.name.startswith(TIMM) else _resnet_body
+    make = _timm_body if config.is_timms else _resnet_body
     body, stride, pixels = make(config, size)
     outline = copy.deepcopy(body).to("meta").eval()
     try:
@@ -90,7 +95,7 @@ def load_backbone(backbone: nn.Module, config: BackboneConfig, weights: Mapping[
     Raises:
         UsageError: they do not fit; the message names where they are from and the first of them.
     """
-    prefix, counts = "model." if config.name.startswith(TIMM) else "", "num_batches_tracked"  # old files lack these
+    prefix, counts = "model." if config.is_timms else "", "num_batches_tracked"  # old files lack these
     expected = {key: value for key, value in backbone.state_dict().items() if not key.endswith(counts)}
     given = {f"{prefix}{key}": value for key, value in weights.items() if f"{prefix}{key}" in expected}
     if (places := given.get("model.pos_embed")) is not None:
@@ -126,7 +131,7 @@ def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
     name = str(config.pretrained)
     if name.endswith(FILES):
         return _read_file(Path(os.path.expanduser(name)))
-    if config.name.startswith(TIMM):
+    if config.is_timms:
         timm, (network, _, known) = _timm(), _timms(config.name)
         fetch, where = (lambda: timm.create_model(f"{network}.{name}", pretrained=True).state_dict()), "the hub"
         file = "its model.safetensors"

@@ -200,7 +200,7 @@ class ImageEncoder(nn.Module):
         usual = HALF if config.backbone.pretrained is None else self.form.pixels
         statistics = [usual if mode is None else PIXELS[mode] for mode in pixels]
         for name, values in zip(("mean", "std"), zip(*statistics, strict=True), strict=True):
-            is_kept = "dataset" in pixels  # others are constants
+            is_kept = "dataset" in pixels or config.backbone.is_timms  # others are constants of this package
             channels = 255 * torch.tensor(values, device=None if is_kept else "cpu")
             self.register_buffer(name, channels[..., None, None], persistent=is_kept)  # (cameras, 3, 1, 1)
         channels, *cells = self.form.shape

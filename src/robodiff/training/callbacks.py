@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from robodiff.envs.spec import get_env_spec
+from robodiff.errors import notice
 from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import rollout
 from robodiff.policies.checkpoint import save_policy
@@ -80,6 +81,10 @@ class RunLength(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
         self._resumed, self._begun = trainer.global_step, time.monotonic()
+        before = self._begun - self._prepared
+        if self.config.max_time is not None and pl_module.total_steps is None and before > self.config.seconds / 2:
+            budget = f"{self.config.seconds / 60:.3g} minutes"
+            notice(f"encoding frames took {before / 60:.1f} of {budget}; the next run on them finds them in the cache")
         if self.new_length:
             pl_module.total_steps, pl_module.measures = None, True
         if pl_module.total_steps is not None:
