@@ -42,7 +42,7 @@ FRONT, STATES = "images.front state", "state environment_state"
 MYCOBOT, CUBES = "--episodes 200 --format mycobot", "--episodes 200"
 SINGLE = " --model.resize_shape [224,224]"
 ROWS = (
-    Row("lift_cube", "laptop_images", 20, "images.agentview images.wrist state", "--episodes 100 --cameras agentview,wrist"),
+    Row("lift_cube", "laptop_images", 10, "images.agentview images.wrist state", "--episodes 100 --cameras agentview,wrist"),
     Row("pusht", "laptop_images", 15, "image state", None, "--data.layout pusht"),
     Row("pusht", "laptop_images", 15, "image state", "--episodes 300 --images"),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
