@@ -38,13 +38,14 @@ class Row:
         return "-".join(parts).replace(" ", "-").replace("images.", "")
 
 
-FRONT, STATES = "images.front state", "state environment_state"
+FRONT, TWO, STATES = "images.front state", "images.agentview images.wrist state", "state environment_state"
 MYCOBOT, CUBES = "--episodes 200 --format mycobot", "--episodes 200"
-SINGLE = " --model.resize_shape [224,224]"
+NARROW = "--model.down_dims [32,64,128]"
+"""As ``pusht_keypoints``: two numbers of an action need no more."""
 ROWS = (
-    Row("lift_cube", "laptop_images", 10, "images.agentview images.wrist state", "--episodes 100 --cameras agentview,wrist"),
-    Row("pusht", "laptop_images", 15, "image state", None, "--data.layout pusht"),
-    Row("pusht", "laptop_images", 15, "image state", "--episodes 300 --images"),
+    Row("lift_cube", "laptop_images", 10, TWO, "--episodes 100 --cameras agentview,wrist"),
+    Row("pusht", "laptop_images", 15, "image state", None, f"--data.layout pusht {NARROW}"),
+    Row("pusht", "laptop_images", 15, "image state", "--episodes 300 --images", NARROW),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
     Row("stack_cube_mycobot", "mycobot", 10, "images.front", MYCOBOT),
     Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
