@@ -45,7 +45,7 @@ NARROW = "--model.down_dims [32,64,128]"
 ROWS = (
     Row("lift_cube", "laptop_images", 10, TWO, "--episodes 100 --cameras agentview,wrist"),
     Row("pusht", "laptop_images", 15, "image state", None, f"--data.layout pusht {NARROW}"),
-    Row("pusht", "laptop_images", 15, "image state", "--episodes 300 --images", NARROW),
+    Row("pusht", "laptop_images", 15, "image state", "--episodes 350 --corrections 0.35 --images", NARROW),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
     Row("stack_cube_mycobot", "mycobot", 10, "images.front", MYCOBOT),
     Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
