@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,14 @@ from robodiff.envs.mujoco.actions import in_degrees
 from robodiff.envs.pusht.expert import observations
 from robodiff.envs.pusht.layout import DEMONSTRATIONS
 from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
 
 Run = Callable[..., tuple[int, str, str]]
 STATE = "observation.state"
 
 
-def read(path: Path) -> Episodes:
-    return open_path(str(path)).read()
+def read(path: Path, **options: Any) -> Episodes:
+    return open_path(str(path), **options).read()
 
 
 def test_collects_goes_on_and_packs(robodiff: Run, tmp_path: Path) -> None:
@@ -155,16 +157,25 @@ def test_a_policy_of_mycobots_files_acts_without_further_options(
     robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In degrees and per cent, at half the environment's rate; its expert's own actions were recorded."""
-    monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)  # whose figures take longer
+    monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)  # figures take longer
+    monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)
     env, data, run = "stack_cube_mycobot", tmp_path / "eps", tmp_path / "run"
-    assert robodiff("collect", f"{env}?size=24x32", "--format", "mycobot", "--episodes", 2, "--out", data)[0] == 0
-    found, expected = read(data), [*collect(env, 2)]
+    assert robodiff("collect", f"{env}?size=24x32", "--format", "mycobot", "--episodes", 1, "--out", data)[0] == 0
+    found, expected = read(data), [*collect(env, 1)]
     action, state = (np.concatenate([each.arrays[key] for each in expected]) for key in ("action", STATE))
     for key, values in (("action", action), (STATE, state)):
         np.testing.assert_allclose(found.arrays[key], in_degrees(values), rtol=1e-6, atol=1e-6)
+    for skip in (1, 2):  # what is read does the task again, each action held for as many steps as were skipped
+        robot, actions = (
+            get_env_spec(f"{env}?action_space=degrees").make(()),
+            read(data, frame_skip=skip).arrays["action"],
+        )
+        robot.reset(seed=0)
+        assert any(robot.step(action)[4]["is_success"] for action in np.repeat(actions, skip, axis=0))
     code, out, err = robodiff(
         "fit", "--config", "generic", "--data", data, "--run", run, "--model.observation_keys", f"[{STATE}]",
-        "--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--data.frame_skip", 2, "--trainer.max_steps", 2,
+        "--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--model.num_inference_steps", 1,
+        "--data.frame_skip", 2, "--trainer.max_steps", 2,
     )  # fmt: skip
     assert code == 0, err
     code, out, err = robodiff("eval", run, "--env", env, "--episodes", 1, "--videos", 0)

@@ -155,7 +155,7 @@ def test_what_was_stopped_leaves_nothing(source: Source, tmp_path: Path, fault: 
 def test_a_full_disk_is_told_beforehand(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(RobodiffError, match=r"^the camera: takes 0 MB decoded, and .*\.npy cannot be written: the disk "
+    with pytest.raises(RobodiffError, match=r"^the camera: decoding takes 0 MB, and .*\.npy cannot be written: the disk "
                                             r"has 0 MB free; free some space there, or set data\.cache_d"):  # fmt: skip
         make(source, tmp_path / "cache")
     assert source.decoded == [0, 0, 0]

@@ -14,7 +14,7 @@ from tests.conftest import Tags
 from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.errors import UsageError
 from robodiff.report.pages import write_page
-from robodiff.report.recording import Part, most_moving, move_within_episodes, movements, write_view
+from robodiff.report.recording import Part, describe, most_moving, move_within_episodes, movements, write_view
 from robodiff.text import printable
 
 Run = Callable[..., tuple[int, str, str]]
@@ -98,6 +98,17 @@ def test_state_and_action_of_a_joint_share_a_panel(dimensions: int, named: bool)
     assert parts[0].moving == dimensions
     expected = names if named else [f"dimension {d}" for d in range(dimensions)]
     assert {title for panel in parts[0].panels for title in titles(panel)} <= set(expected)
+
+
+@PAGES
+def test_each_dimension_has_its_own_unit() -> None:
+    values, names, units = walk(2), ("joint", "gripper"), ("deg", "percent")
+    episodes = made(values, values + 0.01, names=(names, names), units=(units, units))
+    (part,) = movements(episodes, 8)["parts"]
+    assert {title for panel in part.panels for title in titles(panel)} == {"joint (deg)", "gripper (percent)"}
+    assert [(row["dimension"], row["unit"]) for row in describe(episodes)["table"]] == 2 * [
+        *zip(names, units, strict=True)
+    ]
 
 
 @PAGES

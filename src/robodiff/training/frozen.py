@@ -45,7 +45,8 @@ def encode(cameras: CameraEncoders, key: str, data: WindowDataModule) -> np.ndar
     frames = np.union1d(data.train_windows.episode_frames, data.val_windows.episode_frames)
     runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
     blocks = [slice(each[0], each[-1] + 1) for run in runs for each in np.split(run, range(size, len(run), size))]
-    digest = hashlib.sha256(f"{shape} {cameras.preparation} {cameras.config.backbone}".encode())
+    backbone = cameras.config.backbone
+    digest = hashlib.sha256(f"{shape} {cameras.preparation} {backbone.name} {backbone.stride}".encode())
     for block in blocks:
         digest.update(f"{block}".encode())
         digest.update(np.ascontiguousarray(images[block]).data)
