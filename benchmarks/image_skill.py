@@ -19,13 +19,18 @@ from benchmarks.common import RESULTS, keep
 LITE0 = "timm:tf_efficientnet_lite0"
 
 
+STEPS = 1000
+"""Of the runs that differ in one thing."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """What is learnt: of what, as which preset, in how many minutes."""
+    """What is learnt: from what, as which preset, for how long."""
 
     env: str
     preset: str
-    minutes: float
+    minutes: float | None
+    """Of ``fit``; ``STEPS`` optimizer steps when None."""
     observes: str
     collect: str | None
     """How demonstrations are collected; None where they are given."""
@@ -34,16 +39,16 @@ class Row:
 
     @property
     def name(self) -> str:
-        parts = self.env, self.preset, f"{self.minutes:g}", "scripted" if self.collect else "human", self.observes
-        return "-".join(parts).replace(" ", "-").replace("images.", "")
+        parts = self.env, self.preset, self.minutes or STEPS, "scripted" if self.collect else "human", self.observes
+        return "-".join(map(str, parts)).replace(" ", "-").replace("images.", "")
 
 
 FRONT, TWO, STATES = "images.front state", "images.agentview images.wrist state", "state environment_state"
-MYCOBOT, CUBES = "--episodes 200 --format mycobot", "--episodes 200"
+LIFTED, MYCOBOT, CUBES = "--episodes 100 --cameras agentview,wrist", "--episodes 200 --format mycobot", "--episodes 200"
 NARROW = "--model.down_dims [32,64,128]"
 """As ``pusht_keypoints``: two numbers of an action need no more."""
 ROWS = (
-    Row("lift_cube", "laptop_images", 10, TWO, "--episodes 100 --cameras agentview,wrist"),
+    Row("lift_cube", "laptop_images", 10, TWO, LIFTED),
     Row("pusht", "laptop_images", 15, "image state", None, f"--data.layout pusht {NARROW}"),
     Row("pusht", "laptop_images", 15, "image state", "--episodes 350 --corrections 0.35 --images", NARROW),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
@@ -51,6 +56,16 @@ ROWS = (
     Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
     Row("stack_cube_mycobot", "mycobot_chunks", 10, STATES, CUBES, "--model.frame_stride 2"),
 )
+VARIATIONS = {
+    "as the preset": (TWO, ""),
+    "`agentview` alone": ("images.agentview state", ""),
+    "`wrist` alone": ("images.wrist state", ""),
+    "the average of the map": (TWO, "--model.spatial_softmax_num_keypoints null"),
+    "the map of stride 32": (TWO, "--model.backbone_stride 32"),
+    "the map of stride 8": (TWO, "--model.backbone_stride 8"),
+    "images of 96 pixels": (TWO, "--model.resize_shape [96,96]"),
+}
+"""Of ``lift_cube``: what differs, what is observed, options."""
 
 
 def robodiff(*arguments: object) -> None:
@@ -86,28 +101,43 @@ def demonstrations(row: Row, folder: Path, human: Path) -> Path:
     return path
 
 
-def measure(row: Row, folder: Path, human: Path) -> dict[str, Any]:
-    """Collect, train, let act; a run that is there already is measured again."""
-    data, run = demonstrations(row, folder, human), folder / row.name
+def measure(row: Row, run: Path, folder: Path, human: Path) -> dict[str, Any]:
+    """Collect, train, let act, and return the metrics; a run that is there already is measured again."""
+    data = demonstrations(row, folder, human)
     if not run.exists():
         keys = ",".join(f"observation.{key}" for key in row.observes.split())
         encoder = ["--model.vision_backbone", LITE0, "--model.pretrained_backbone_weights", lite0_weights(folder)]
-        robodiff("fit", "--config", row.preset, "--data", data, "--minutes", row.minutes, "--run", run,
+        budget = ["--minutes", row.minutes] if row.minutes else ["--trainer.max_steps", STEPS]
+        robodiff("fit", "--config", row.preset, "--data", data, "--run", run, *budget,
                  "--model.observation_keys", f"[{keys}]", *encoder, *row.fit.split())  # fmt: skip
     robodiff("eval", run, "--env", row.env, "--episodes", 100, "--videos", 1, "--out", run / "measured")
-    metrics = json.loads((run / "measured" / "metrics.json").read_text())
+    return json.loads((run / "measured" / "metrics.json").read_text())
+
+
+def success(metrics: dict[str, Any]) -> str:
     low, high = metrics["success_rate_ci95"]
-    steps = json.loads((run / "run.json").read_text())["steps"]
+    return f"**{metrics['success_rate']:.2f}** ({low:.2f} to {high:.2f})"
+
+
+def learnt(row: Row, folder: Path, human: Path) -> dict[str, Any]:
+    run = folder / row.name
+    metrics = measure(row, run, folder, human)
     return {
         "task": f"`{row.env}`",
         "demonstrations": row.collect.split()[1] + " scripted" if row.collect else "206 human",
         "preset": f"`{row.preset}`",
         "observes": ", ".join(key.removeprefix("images.") for key in row.observes.split()),
         "minutes": f"{row.minutes:g}",
-        "optimizer steps": f"{steps:,}",
-        "success": f"**{metrics['success_rate']:.2f}** ({low:.2f} to {high:.2f})",
-        "mean maximum reward": f"**{metrics['mean_max_reward']:.3f}**",
+        "optimizer steps": f"{json.loads((run / 'run.json').read_text())['steps']:,}",
+        "success": success(metrics),
+        "mean maximum reward": f"{metrics['mean_max_reward']:.3f}",
     }
+
+
+def varied(what: str, folder: Path) -> dict[str, Any]:
+    observes, options = VARIATIONS[what]
+    row = Row("lift_cube", "laptop_images", None, observes, LIFTED, options)
+    return {"what differs": what, "success": success(measure(row, folder / what.replace("`", ""), folder, folder))}
 
 
 def main() -> None:
@@ -116,15 +146,28 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="measure rows with such names alone, and keep the others as they are")
     parser.add_argument("--folder", type=Path, default=Path("image_skill"), help="where recordings and runs go")
     options = parser.parse_args()
-    kept = RESULTS / "image_skill.json"
-    earlier = json.loads(kept.read_text())["rows"] if kept.exists() and options.only else []
-    head = "task", "demonstrations", "preset", "observes", "minutes"
-    rows = {tuple(row[key] for key in head): row for row in earlier}
+
+    def is_asked_for(name: str) -> bool:
+        return not options.only or any(part in name for part in options.only)
+
+    rows = earlier("image_skill", "task", "demonstrations", "preset", "observes")
     for each in ROWS:
-        if not options.only or any(part in each.name for part in options.only):
-            row = measure(each, options.folder, options.human)
-            rows[tuple(row[key] for key in head)] = row
+        if is_asked_for(each.name):
+            row = learnt(each, options.folder, options.human)
+            rows[tuple(row.values())[:4]] = row
             keep("image_skill", [*rows.values()])
+    rows = earlier("image_variations", "what differs")
+    for what in VARIATIONS:
+        if is_asked_for(what):
+            rows[(what,)] = varied(what, options.folder)
+            keep("image_variations", [*rows.values()])
+
+
+def earlier(name: str, *keys: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the rows that were measured before, by what tells them apart."""
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return {tuple(row[key] for key in keys): row for row in rows}
 
 
 if __name__ == "__main__":
