@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import zarr
+from safetensors.torch import save_file
 from tests.conftest import write_recording, write_robomimic_file
 
 from robodiff import registry
@@ -87,6 +89,8 @@ def test_commands(
         arguments = small(command)
         if "demos.zarr" in command and "--out demos.zarr" not in command and not Path("demos.zarr").exists():
             write_recording(Path("demos.zarr"))
+        if "lite0.safetensors" in command:
+            save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), "lite0.safetensors")
         for name in re.findall(r"runs/\w+", command):
             if f"--run {name}" not in command and not Path(name).exists():
                 shutil.copytree(finished, name)
