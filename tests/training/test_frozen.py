@@ -140,6 +140,11 @@ def test_frozen_weights_are_kept_and_averaged_once(seeing_policy: Callable[..., 
     assert all(torch.equal(policies[1][name], parameter) == (name in shared) for name, parameter in policies[0].items())
 
 
+def test_one_step_to_try_encodes_no_recording(robodiff: Command, arguments: list[object], tmp_path: Path) -> None:
+    code, _, err = robodiff("fit", *arguments, "--trainer.fast_dev_run", "--run", tmp_path / "run")
+    assert (code, "encoding once" in err) == (0, False), err
+
+
 def test_random_crops_say_what_they_cost(robodiff: Command, arguments: list[object], tmp_path: Path) -> None:
     code, _, err = robodiff("fit", *arguments, "--model.crop_shape", "[40, 60]", "--run", tmp_path / "run")
     assert code == 0, err
