@@ -36,21 +36,26 @@ class Row:
     """How demonstrations are collected; None where they are given."""
     fit: str = ""
     """Further options."""
+    pixels: int | None = None
+    """Height and width of what the encoder sees; the preset's when None."""
 
     @property
     def name(self) -> str:
         parts = self.env, self.preset, self.minutes or STEPS, "scripted" if self.collect else "human", self.observes
-        return "-".join(map(str, parts)).replace(" ", "-").replace("images.", "")
+        pixels = f"-{self.pixels}" if self.pixels else ""
+        return "-".join(map(str, parts)).replace(" ", "-").replace("images.", "") + pixels
 
 
 FRONT, TWO, STATES = "images.front state", "images.agentview images.wrist state", "state environment_state"
 LIFTED, MYCOBOT, CUBES = "--episodes 100 --cameras agentview,wrist", "--episodes 200 --format mycobot", "--episodes 200"
+CORRECTED = "--episodes 350 --corrections 0.35 --images"
 NARROW = "--model.down_dims [32,64,128]"
 """As ``pusht_keypoints``: two numbers of an action need no more."""
 ROWS = (
     Row("lift_cube", "laptop_images", 10, TWO, LIFTED),
     Row("pusht", "laptop_images", 15, "image state", None, f"--data.layout pusht {NARROW}"),
-    Row("pusht", "laptop_images", 15, "image state", "--episodes 350 --corrections 0.35 --images", NARROW),
+    Row("pusht", "laptop_images", 15, "image state", CORRECTED, NARROW),
+    Row("pusht", "laptop_images", 15, "image state", CORRECTED, NARROW, 192),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
     Row("stack_cube_mycobot", "mycobot", 10, "images.front", MYCOBOT),
     Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
@@ -107,9 +112,10 @@ def measure(row: Row, run: Path, folder: Path, human: Path) -> dict[str, Any]:
     if not run.exists():
         keys = ",".join(f"observation.{key}" for key in row.observes.split())
         encoder = ["--model.vision_backbone", LITE0, "--model.pretrained_backbone_weights", lite0_weights(folder)]
+        size = ["--model.resize_shape", f"[{row.pixels},{row.pixels}]"] if row.pixels else []
         budget = ["--minutes", row.minutes] if row.minutes else ["--trainer.max_steps", STEPS]
         robodiff("fit", "--config", row.preset, "--data", data, "--run", run, *budget,
-                 "--model.observation_keys", f"[{keys}]", *encoder, *row.fit.split())  # fmt: skip
+                 "--model.observation_keys", f"[{keys}]", *encoder, *size, *row.fit.split())  # fmt: skip
     robodiff("eval", run, "--env", row.env, "--episodes", 100, "--videos", 1, "--out", run / "measured")
     return json.loads((run / "measured" / "metrics.json").read_text())
 
@@ -122,11 +128,13 @@ def success(metrics: dict[str, Any]) -> str:
 def learnt(row: Row, folder: Path, human: Path) -> dict[str, Any]:
     run = folder / row.name
     metrics = measure(row, run, folder, human)
+    config = json.loads((run / "policy" / "config.json").read_text())["config"]
     return {
         "task": f"`{row.env}`",
         "demonstrations": row.collect.split()[1] + " scripted" if row.collect else "206 human",
         "preset": f"`{row.preset}`",
         "observes": ", ".join(key.removeprefix("images.") for key in row.observes.split()),
+        "pixels": " x ".join(map(str, config["resize_shape"])) if "image" in row.observes else "none",
         "minutes": f"{row.minutes:g}",
         "optimizer steps": f"{json.loads((run / 'run.json').read_text())['steps']:,}",
         "success": success(metrics),
@@ -150,11 +158,11 @@ def main() -> None:
     def is_asked_for(name: str) -> bool:
         return not options.only or any(part in name for part in options.only)
 
-    rows = earlier("image_skill", "task", "demonstrations", "preset", "observes")
+    rows = earlier("image_skill", "task", "demonstrations", "preset", "observes", "pixels")
     for each in ROWS:
         if is_asked_for(each.name):
             row = learnt(each, options.folder, options.human)
-            rows[tuple(row.values())[:4]] = row
+            rows[tuple(row.values())[:5]] = row
             keep("image_skill", [*rows.values()])
     rows = earlier("image_variations", "what differs")
     for what in VARIATIONS:
