@@ -36,30 +36,25 @@ class Row:
     """How demonstrations are collected; None where they are given."""
     fit: str = ""
     """Further options."""
-    pixels: int | None = None
-    """Height and width of what the encoder sees; the preset's when None."""
 
     @property
     def name(self) -> str:
         parts = self.env, self.preset, self.minutes or STEPS, "scripted" if self.collect else "human", self.observes
-        pixels = f"-{self.pixels}" if self.pixels else ""
-        return "-".join(map(str, parts)).replace(" ", "-").replace("images.", "") + pixels
+        return "-".join(map(str, parts)).replace(" ", "-").replace("images.", "")
 
 
 FRONT, TWO, STATES = "images.front state", "images.agentview images.wrist state", "state environment_state"
 LIFTED, MYCOBOT, CUBES = "--episodes 100 --cameras agentview,wrist", "--episodes 200 --format mycobot", "--episodes 200"
-CORRECTED = "--episodes 350 --corrections 0.35 --images"
 NARROW = "--model.down_dims [32,64,128]"
 """As ``pusht_keypoints``: two numbers of an action need no more."""
 ROWS = (
     Row("lift_cube", "laptop_images", 10, TWO, LIFTED),
     Row("pusht", "laptop_images", 15, "image state", None, f"--data.layout pusht {NARROW}"),
-    Row("pusht", "laptop_images", 15, "image state", CORRECTED, NARROW),
-    Row("pusht", "laptop_images", 15, "image state", CORRECTED, NARROW, 192),
+    Row("pusht", "laptop_images", 15, "image state", "--episodes 350 --corrections 0.35 --images", NARROW),
     Row("stack_cube_mycobot", "laptop_images", 20, FRONT, "--episodes 300 --cameras front"),
     Row("stack_cube_mycobot", "mycobot", 10, "images.front", MYCOBOT),
     Row("stack_cube_mycobot", "mycobot_chunks", 10, FRONT, MYCOBOT),
-    Row("stack_cube_mycobot", "mycobot_chunks", 10, STATES, CUBES, "--model.frame_stride 2"),
+    Row("stack_cube_mycobot", "mycobot_chunks", 10, STATES, CUBES),
 )
 VARIATIONS = {
     "as the preset": (TWO, ""),
@@ -112,10 +107,9 @@ def measure(row: Row, run: Path, folder: Path, human: Path) -> dict[str, Any]:
     if not run.exists():
         keys = ",".join(f"observation.{key}" for key in row.observes.split())
         encoder = ["--model.vision_backbone", LITE0, "--model.pretrained_backbone_weights", lite0_weights(folder)]
-        size = ["--model.resize_shape", f"[{row.pixels},{row.pixels}]"] if row.pixels else []
         budget = ["--minutes", row.minutes] if row.minutes else ["--trainer.max_steps", STEPS]
         robodiff("fit", "--config", row.preset, "--data", data, "--run", run, *budget,
-                 "--model.observation_keys", f"[{keys}]", *encoder, *size, *row.fit.split())  # fmt: skip
+                 "--model.observation_keys", f"[{keys}]", *encoder, *row.fit.split())  # fmt: skip
     robodiff("eval", run, "--env", row.env, "--episodes", 100, "--videos", 1, "--out", run / "measured")
     return json.loads((run / "measured" / "metrics.json").read_text())
 
