@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
     "docs/concepts.md": ("denoisers", "denoisers_pixels"),
-    "docs/cameras.md": ("image_skill", "image_variations"),
+    "docs/cameras.md": ("image_skill", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
 }
 TITLES = {
