@@ -398,7 +398,7 @@ class DiffusionMlpConfig(PolicyConfig):
     num_mlp_layers: Layers = 3
     """Residual blocks, or plain hidden layers."""
     activation: Literal["relu", "mish"] = "mish"
-    """Between the layers."""
+    """Between the layers; with time_in_each_layer it is GELU, whatever is said here."""
     p_drop: Share = 0.0
     """Share that training drops after each activation."""
     diffusion_step_embed_dim: Annotated[int, Between(4, 16_384, step=2)] = 64

@@ -91,7 +91,7 @@ def fit(
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
     length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
-    encoding = [] if config.trainer.fast_dev_run else [EncodeOnce()]  # of one step's frames it would be all
+    encoding = [] if config.trainer.fast_dev_run else [EncodeOnce()]  # one step would encode them all
     shown = length, *encoding, throughput, ProgressLine(console, throughput)
     trainer = _trainer(config, [*([rollouts] if rollouts else []), *shown, last])  # the last keeps what all have done
     seed_everything(config.seed_everything, verbose=False)

@@ -66,11 +66,11 @@ def encode(cameras: CameraEncoders, key: str, data: WindowDataModule) -> np.ndar
     def write(path: Path) -> None:
         """Write the file, the frames that are not used as holes."""
         header = np.lib.format.open_memmap(path, "w+", np.float16, shape).offset
-        width = math.prod(shape[1:]) * 2
+        frame_size = math.prod(shape[1:]) * 2  # bytes
         with path.open("r+b") as file, bar(Console(stderr=True), "frames", len(frames)) as show, torch.no_grad():
             encoder, done = _fast(cameras, key, _pixels(images[blocks[0]], device)), 0
             for block in blocks:
-                file.seek(header + int(block.start) * width)
+                file.seek(header + int(block.start) * frame_size)
                 features = encoder.features(key, _pixels(images[block], device)).half().cpu()
                 if not (sound := features.isfinite().flatten(1).all(1)).all():
                     frame = int(block.start) + int((~sound).nonzero()[0])

@@ -103,8 +103,8 @@ class MycobotConfig(DataConfig):
             told = f"{have_action.count(False)} of {counted(len(have_action), 'frame')} have no action"
             notice(f"{self.path}: {told}; all actions are next states (data.action_from)")
         if source == "same_state":
-            notice(f"{self.path}: an action is what was observed at its frame already (action_from same_state), and a "
-                   "policy that is shown it learns nothing else; next_state is where the robot went")  # fmt: skip
+            told = "an action is what was observed at its frame already (action_from same_state), and a policy that is"
+            notice(f"{self.path}: {told} shown it learns nothing else; next_state is where the robot went")
         pieces = [_pieces(each, source, self.angles == "rad") for each in episodes]
         table = {"episode_index": numbers}
         recording = Gathered(self.path, pieces, labels, names, self.fps or FPS, table).recording(self)
@@ -189,9 +189,8 @@ def _radians(episodes: list[_Episode], has_actions: bool) -> Iterator[Finding]:
             yield Finding("fatal", "unit", message, "say with data.angles whether they are rad or deg", STATE)
             return
         for each, own in itertools.compress(zip(episodes, angles, strict=True), small):
-            message = (
-                f"joints of {what} in {each.folder.name} lie from {own.min():.2f} to {own.max():.2f}, as radians do"
-            )
+            where = f"joints of {what} in {each.folder.name}"
+            message = f"{where} lie from {own.min():.2f} to {own.max():.2f}, as radians do"
             advice = f"write degrees, or say data.angles deg if they are; or {ADVICE}"
             yield Finding("fatal", "unit", f"{message}; others are degrees", advice, key, each.number)
         if any(small):
@@ -199,7 +198,7 @@ def _radians(episodes: list[_Episode], has_actions: bool) -> Iterator[Finding]:
 
 
 def _unusual(episodes: list[_Episode]) -> Iterator[Finding]:
-    """Find what harms no training: episodes of one frame, and pictures that no row names."""
+    """Find what can be trained on: episodes of one frame, grippers not in per cent, and pictures that no row names."""
     for number, folder, rows, images in episodes:
         if len(rows) == 1:
             message = f"{folder.name} has one frame, and so no move to learn"
@@ -224,14 +223,10 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
     """
     from PIL import Image
 
-    (_, camera), state, action = (
-        written_keys(episodes.features),
-        episodes.features[STATE],
-        episodes.features.get(ACTION),
-    )
-    rows = {"state": _in_degrees(STATE, state, episodes.arrays[STATE])}
-    if action and action.names and action.names == state.names:
-        rows[ACTION] = _in_degrees(ACTION, action, episodes.arrays[ACTION])
+    (_, camera), names = written_keys(episodes.features), episodes.features[STATE].names
+    with_action = ACTION in episodes.features and names is not None and episodes.features[ACTION].names == names
+    written = (STATE, ACTION) if with_action else (STATE,)
+    rows = {key: _in_degrees(key, episodes.features[key], episodes.arrays[key]) for key in written}
     seeds = episodes.columns(int).get("seed", [])
     is_name = len({*seeds}) == len(episodes) and all(seed is not None and 0 <= seed < 10**14 for seed in seeds)
     with replacing(path) as temporary:
@@ -243,15 +238,15 @@ def write_mycobot(episodes: Episodes, path: Path, on_episode: Callable[[int], No
             for frame in range(episodes.slice(number).start, episodes.slice(number).stop):
                 image = f"{FRAMES}/image_{len(frames):05}.png"
                 Image.fromarray(episodes.arrays[camera][frame].transpose(1, 2, 0)).save(folder / image)  # CHW -> HWC
-                *angles, gripper = rows["state"][frame]
+                *angles, gripper = rows[STATE][frame]
                 row = {"angles": angles, "gripper_value": [gripper], "image": image}
-                frames.append(json.dumps(row | {key: rows[key][frame] for key in rows if key == ACTION}))
+                frames.append(json.dumps({**row, ACTION: rows[ACTION][frame]} if with_action else row))
             (folder / STATES).write_text("[\n  " + ",\n  ".join(frames) + "\n]\n")
             if on_episode is not None:
                 on_episode(number + 1)
     if episodes.fps != FPS:
         notice(f"{path}: its files do not say its rate; read it with data.fps {episodes.fps}")
-    keys = [key for key in episodes.arrays if key not in (STATE, camera, *rows)]
+    keys = [key for key in episodes.arrays if key not in (camera, *rows)]
     return [*keys, *left_out(episodes, ["seed"], names_kept=True)]
 
 
