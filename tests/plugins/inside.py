@@ -1,4 +1,4 @@
-"""What tests do in LeRobot's environment: python inside.py acting CHECKPOINT IN.npz OUT.npz, or schedule OUT.json."""
+"""What tests do in LeRobot's environment: acting CHECKPOINT POLICY IN.npz OUT.npz, or schedule OUT.json."""
 
 import json
 import sys
@@ -8,13 +8,22 @@ import torch
 from lerobot.policies import get_policy_class, make_policy_config, make_pre_post_processors
 from lerobot.utils.import_utils import register_third_party_plugins
 
+from robodiff.policies.checkpoint import load_policy
+from robodiff.policies.config import HybridDiffusionConfig
 
-def acting(checkpoint: str, given: str, out: str) -> None:
-    """Write the chunk that follows from a window of observations and noise, and then the actions one by one."""
+
+def acting(checkpoint: str, ours: str, given: str, out: str) -> None:
+    """Write the chunk that follows from a window of observations and noise, then its actions one by one.
+
+    With the same torch it is, to the bit, the chunk of robodiff's own policy.
+    """
     policy = get_policy_class("hybrid_diffusion").from_pretrained(checkpoint, strict=True)
     values = {key: torch.from_numpy(value) for key, value in np.load(given).items()}
     noise = values.pop("noise")
     chunk = policy.predict_action_chunk(values, noise=noise)
+    own, pictures = load_policy(ours), {key: (value * 255).round().byte() for key, value in values.items()}
+    observed = {key: pictures[key] if own.features[key].kind == "image" else value for key, value in values.items()}
+    assert own.predict_chunk(observed, noise=noise).executed(own.timing).equal(chunk)
     before, after = make_pre_post_processors(policy.config, checkpoint)
     policy.reset()
     steps = []
@@ -30,6 +39,7 @@ def acting(checkpoint: str, given: str, out: str) -> None:
 def schedule(out: str) -> None:
     """Write the learning rates of runs of 40 steps, 10 of them of the first stage."""
     config = make_policy_config("hybrid_diffusion", device="cpu", n_vae_training_steps=10, scheduler_warmup_steps=3)
+    assert config.robodiff_config == HybridDiffusionConfig(n_vae_training_steps=10, scheduler_warmup_steps=3)
     preset, weights = config.get_scheduler_preset(), [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
     groups = [{"params": [weights[0]], "name": "diffusion"}, {"params": [weights[1]], "name": "vae", "lr": 0.5}]
     made = {"named": groups, "unnamed": [{"params": [weights[2]]}]}

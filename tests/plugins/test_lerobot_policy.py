@@ -18,7 +18,6 @@ from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.config import HybridDiffusionConfig
-from robodiff.policies.diffusion import DiffusionPolicy
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +153,7 @@ def test_resumed_it_ends_in_the_same_weights(step: int, lerobot: LeRobot, traine
     words = [f"--config_path={checkpoint(run, step) / 'train_config.json'}", "--resume=true", f"--output_dir={out}"]
     done = lerobot("lerobot-train", *words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("the VAE is trained and rests") == (1 if step < VAE_STEPS else 0)
+    assert done.stderr.count("the VAE is trained and rests") == (1 if step < VAE_STEPS else 0)
     expected, found = weights(run, STEPS), weights(out, STEPS)
     assert expected.keys() == found.keys()
     assert all(expected[key].equal(found[key]) for key in expected)
@@ -184,7 +183,7 @@ def test_its_checkpoint_acts_here_as_it_does_there(lerobot: LeRobot, trained: tu
     assert names
     assert (names[0], names[-1], policy.features[ACTION].units[0]) == ("joint 0", "right contact", "rad")
     assert policy.fps == 50
-    check_equal(lerobot, policy, checkpoint(run, STEPS), tmp_path)
+    check_equal(lerobot, tmp_path / "policy", checkpoint(run, STEPS), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +202,7 @@ def test_a_policy_of_ours_acts_there_as_it_does_here(options: Any, lerobot: LeRo
     save_policy(config.make_policy(features, fps=30), tmp_path / "policy")
     done = lerobot("python", "-m", "lerobot_policy_robodiff.export", tmp_path / "policy", tmp_path / "exported")
     assert done.returncode == 0, done.stderr
-    check_equal(lerobot, load_policy(tmp_path / "policy"), tmp_path / "exported", tmp_path)
+    check_equal(lerobot, tmp_path / "policy", tmp_path / "exported", tmp_path)
     main(["import", str(tmp_path / "exported"), "--out", str(tmp_path / "back")])
     back, there = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("back", "policy"))
     assert {**back, "weights_sha256": ""} == {**there, "weights_sha256": ""}
@@ -212,9 +211,10 @@ def test_a_policy_of_ours_acts_there_as_it_does_here(options: Any, lerobot: LeRo
     assert done.stderr.strip() == f"error: {tmp_path / 'exported'}: exists already; choose another folder"
 
 
-def check_equal(lerobot: LeRobot, policy: DiffusionPolicy, there: Path, tmp_path: Path) -> None:
-    """The same observations and noise give the same actions, as a chunk and one by one."""
+def check_equal(lerobot: LeRobot, folder: Path, there: Path, tmp_path: Path) -> None:
+    """The same observations and noise give the same actions, as a chunk and one by one; another torch rounds otherwise."""
     torch.manual_seed(1)
+    policy = load_policy(folder)
     steps = policy.timing.n_obs_steps
     images = torch.randint(0, 256, (3, steps, 3, 24, 32), dtype=torch.uint8)
     observed = {
@@ -225,13 +225,13 @@ def check_equal(lerobot: LeRobot, policy: DiffusionPolicy, there: Path, tmp_path
     noise = torch.randn(policy.noise_shape(3))
     scaled = {key: (value / 255 if value.dtype == torch.uint8 else value).numpy() for key, value in observed.items()}
     np.savez(tmp_path / "in.npz", noise=noise.numpy(), **scaled)
-    words = ("acting", there, tmp_path / "in.npz", tmp_path / "out.npz")
+    words = ("acting", there, folder, tmp_path / "in.npz", tmp_path / "out.npz")
     done = lerobot("python", Path(__file__).with_name("inside.py"), *words)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = policy.predict_chunk(observed, noise=noise).executed(policy.timing).numpy()
     with np.load(tmp_path / "out.npz") as acted:
-        np.testing.assert_allclose(acted["chunk"], expected, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(acted["steps"], expected[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(acted["chunk"], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(acted["steps"], expected[0], rtol=0, atol=1e-5)
     flags = expected[..., -2:]
     assert ((flags == 0) | (flags == 1)).all()
 
@@ -261,6 +261,11 @@ def test_learning_rates(lerobot: LeRobot, tmp_path: Path) -> None:
         ),
         (["--policy.options={hidden_dims: 3}"], (0, 1), "unknown option hidden_dims. Did you mean 'hidden_dim'?"),
         (["--policy.vae_per=frame"], (0, 1), "vae_per: "),
+        (
+            ["--policy.discrete_codec=none"],
+            (0, 0.5),
+            "the last 2 numbers of an action: expected classes, whole numbers",
+        ),
         ([], (0, 0.5), "the last 2 numbers of an action: expected classes, whole numbers from 0 on; found 0.5"),
     ],
 )

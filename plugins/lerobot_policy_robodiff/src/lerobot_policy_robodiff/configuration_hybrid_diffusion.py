@@ -16,6 +16,8 @@ from robodiff.errors import UsageError
 from robodiff.policies.config import HybridDiffusionConfig as Options
 from robodiff.policies.lerobot import TYPE, Recorded, config_from_lerobot, recorded_from_lerobot
 
+DEFAULTS = Options()
+
 
 @PreTrainedConfig.register_subclass(TYPE)
 @dataclass
@@ -26,98 +28,98 @@ class HybridDiffusionConfig(PreTrainedConfig):
     continuous actions and latent together.
     """
 
-    continuous_action_dim: int = Options.continuous_action_dim
+    continuous_action_dim: int = DEFAULTS.continuous_action_dim
     """How many numbers of the action are continuous; they come first."""
-    discrete_action_dim: int = Options.discrete_action_dim
+    discrete_action_dim: int = DEFAULTS.discrete_action_dim
     """How many are discrete, 0 or 1."""
-    n_vae_training_steps: int = Options.n_vae_training_steps
+    n_vae_training_steps: int = DEFAULTS.n_vae_training_steps
     """Optimizer steps of the first stage, which trains the VAE alone; all others train the diffusion model alone."""
-    discrete_codec: str = Options.discrete_codec
+    discrete_codec: str = DEFAULTS.discrete_codec
     """What of a discrete action is denoised: vae (its latent), analog_bits (-1 or 1) or none (the number)."""
-    vae_latent_dim: int = Options.vae_latent_dim
+    vae_latent_dim: int = DEFAULTS.vae_latent_dim
     """Numbers of the latent."""
-    vae_hidden_dim: int = Options.vae_hidden_dim
+    vae_hidden_dim: int = DEFAULTS.vae_hidden_dim
     """Width of the two hidden layers of the VAE's encoder, and of its decoder."""
-    vae_beta: float = Options.vae_beta
+    vae_beta: float = DEFAULTS.vae_beta
     """Weight of the divergence of the posterior from the standard normal, beside the cross-entropy."""
-    vae_lr: float = Options.vae_lr
+    vae_lr: float = DEFAULTS.vae_lr
     """Learning rate of the first stage."""
-    vae_per: str = Options.vae_per
+    vae_per: str = DEFAULTS.vae_per
     """A latent for each time step (step), or one for the whole chunk (chunk)."""
-    vae_target: str = Options.vae_target
+    vae_target: str = DEFAULTS.vae_target
     """What is denoised: the mean of the posterior, or a sample of it."""
 
-    n_obs_steps: int = Options.n_obs_steps
+    n_obs_steps: int = DEFAULTS.n_obs_steps
     """Observations that the policy sees, the newest included."""
-    horizon: int = Options.horizon
+    horizon: int = DEFAULTS.horizon
     """Time steps that are denoised together, from the oldest observation's on."""
-    n_action_steps: int = Options.n_action_steps
+    n_action_steps: int = DEFAULTS.n_action_steps
     """Actions that are executed before the policy is asked again."""
 
-    denoiser: str = Options.denoiser
+    denoiser: str = DEFAULTS.denoiser
     """The network: unet, transformer or mlp; options of the last two are further options."""
-    down_dims: tuple[int, ...] = Options.down_dims
+    down_dims: tuple[int, ...] = DEFAULTS.down_dims
     """Channels of each level of the U-Net."""
-    kernel_size: int = Options.kernel_size
+    kernel_size: int = DEFAULTS.kernel_size
     """Kernel of its convolutions over time."""
-    n_groups: int = Options.n_groups
+    n_groups: int = DEFAULTS.n_groups
     """Groups of its group normalisations."""
-    diffusion_step_embed_dim: int = Options.diffusion_step_embed_dim
+    diffusion_step_embed_dim: int = DEFAULTS.diffusion_step_embed_dim
     """Size of the embedding of the diffusion timestep."""
-    use_film_scale_modulation: bool = Options.use_film_scale_modulation
+    use_film_scale_modulation: bool = DEFAULTS.use_film_scale_modulation
     """The observation scales and shifts the channels; else it shifts them only."""
 
-    vision_backbone: str = Options.vision_backbone
+    vision_backbone: str = DEFAULTS.vision_backbone
     """Network that encodes images: resnet18, resnet34 or resnet50."""
-    pretrained_backbone_weights: str | None = Options.pretrained_backbone_weights
+    pretrained_backbone_weights: str | None = DEFAULTS.pretrained_backbone_weights
     """Weights that it starts from, such as IMAGENET1K_V1; random when null."""
-    use_group_norm: bool = Options.use_group_norm
+    use_group_norm: bool = DEFAULTS.use_group_norm
     """Group instead of batch normalisation in the backbone; with pretrained weights false."""
-    resize_shape: tuple[int, int] | None = Options.resize_shape
+    resize_shape: tuple[int, int] | None = DEFAULTS.resize_shape
     """Height and width that images are resized to."""
-    crop_shape: tuple[int, int] | None = Options.crop_shape
+    crop_shape: tuple[int, int] | None = DEFAULTS.crop_shape
     """Height and width that are then cut out."""
-    crop_is_random: bool = Options.crop_is_random
+    crop_is_random: bool = DEFAULTS.crop_is_random
     """In training cut at a random place."""
-    spatial_softmax_num_keypoints: int | None = Options.spatial_softmax_num_keypoints
+    spatial_softmax_num_keypoints: int | None = DEFAULTS.spatial_softmax_num_keypoints
     """Points in the image at which each encoder learns to look."""
-    use_separate_rgb_encoder_per_camera: bool = Options.use_separate_rgb_encoder_per_camera
+    use_separate_rgb_encoder_per_camera: bool = DEFAULTS.use_separate_rgb_encoder_per_camera
     """An encoder for each camera."""
 
-    noise_scheduler_type: str = Options.noise_scheduler_type
+    noise_scheduler_type: str = DEFAULTS.noise_scheduler_type
     """The sampler: DDPM, DDIM, DPMSolver++, Flow or FlowHeun."""
-    num_train_timesteps: int = Options.num_train_timesteps
+    num_train_timesteps: int = DEFAULTS.num_train_timesteps
     """Noise levels of the diffusion."""
-    num_inference_steps: int | None = Options.num_inference_steps
+    num_inference_steps: int | None = DEFAULTS.num_inference_steps
     """Denoising steps of the sampler; num_train_timesteps when null."""
-    beta_schedule: str = Options.beta_schedule
+    beta_schedule: str = DEFAULTS.beta_schedule
     """How noise grows: squaredcos_cap_v2, linear, scaled_linear or flow."""
-    beta_start: float = Options.beta_start
+    beta_start: float = DEFAULTS.beta_start
     """First beta of the linear schedules."""
-    beta_end: float = Options.beta_end
+    beta_end: float = DEFAULTS.beta_end
     """Last beta of the linear schedules."""
-    prediction_type: str = Options.prediction_type
+    prediction_type: str = DEFAULTS.prediction_type
     """What the network predicts: epsilon, sample, v_prediction or velocity."""
-    clip_sample: bool = Options.clip_sample
+    clip_sample: bool = DEFAULTS.clip_sample
     """Clip the predicted clean actions at every step."""
-    clip_sample_range: float = Options.clip_sample_range
+    clip_sample_range: float = DEFAULTS.clip_sample_range
     """To plus and minus this."""
-    do_mask_loss_for_padding: bool = Options.do_mask_loss_for_padding
+    do_mask_loss_for_padding: bool = DEFAULTS.do_mask_loss_for_padding
     """Leave actions beyond the end of an episode out of the loss."""
 
-    optimizer_type: str = Options.optimizer_type
+    optimizer_type: str = DEFAULTS.optimizer_type
     """adam or adamw."""
-    optimizer_lr: float = Options.learning_rate
+    optimizer_lr: float = DEFAULTS.learning_rate
     """Learning rate of the second stage after its warm-up."""
-    optimizer_betas: tuple[float, float] = Options.optimizer_betas
+    optimizer_betas: tuple[float, float] = DEFAULTS.optimizer_betas
     """Decay of the averages of the gradient and of its square."""
-    optimizer_eps: float = Options.optimizer_eps
+    optimizer_eps: float = DEFAULTS.optimizer_eps
     """Keeps the optimizer's division finite."""
-    optimizer_weight_decay: float = Options.optimizer_weight_decay
+    optimizer_weight_decay: float = DEFAULTS.optimizer_weight_decay
     """Weight decay."""
-    scheduler_name: str = Options.scheduler_name
+    scheduler_name: str = DEFAULTS.scheduler_name
     """How the learning rates decay: cosine, linear or constant."""
-    scheduler_warmup_steps: int = Options.scheduler_warmup_steps
+    scheduler_warmup_steps: int = DEFAULTS.scheduler_warmup_steps
     """Steps of the second stage in which its learning rate rises from 0."""
 
     options: dict[str, Any] = field(default_factory=dict)

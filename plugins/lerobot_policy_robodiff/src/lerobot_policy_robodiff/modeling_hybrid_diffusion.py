@@ -10,15 +10,15 @@ import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
 from lerobot.utils.constants import ACTION
-from robodiff.policies.discrete import VaeCodec
 from torch import Tensor
 
 from lerobot_policy_robodiff.configuration_hybrid_diffusion import HybridDiffusionConfig
 from robodiff.data.normalize import Statistics
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.policies.checkpoint import load_vae
 from robodiff.policies.config import Stage
 from robodiff.policies.diffusion import CONVERGED
+from robodiff.policies.discrete import VaeCodec
 
 STATISTICS = ("min", "max", "mean", "std")
 
@@ -59,7 +59,7 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
                 self.policy.load_pretrained_backbones()
                 if self.policy.config.vae_weights is not None:
                     load_vae(self.policy, self.policy.config.vae_weights)
-        except (RobodiffError, UsageError) as error:
+        except RobodiffError as error:
             raise ValueError(str(error)) from None
         self.reset()
 
@@ -85,15 +85,16 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of the stage on one batch of windows, and what there is to log, as numbers."""
-        stage, size = self.stage, len(batch[ACTION])
+        stages, stage = self.policy.config.stages(), self.stage
         window = {**self._observed(batch), ACTION: batch[ACTION], "action_is_pad": batch[f"{ACTION}_is_pad"]}
-        draws = {name: value.to(self.policy.device) for name, value in self._draw(size).items()}
-        if stage.loss == "vae_loss" and self.training:
-            self._remember(batch[ACTION])
+        draws = {name: value.to(self.policy.device) for name, value in self._draw(len(batch[ACTION])).items()}
+        if self.training and stage == stages[0]:
+            patterns = self._patterns(batch[ACTION])
+            self._seen |= patterns if len(stages) > 1 else set()
         loss, parts = getattr(self.policy, stage.loss)(window, **draws)
         metrics = {name: float(value) for name, value in parts.items()}
-        number = self.policy.config.stages().index(stage) + 1
-        return loss, {"stage": float(number), f"{stage.name}_loss": float(loss.detach()), **metrics}
+        number = float(stages.index(stage) + 1)
+        return loss, {"stage": number, f"{stage.name}_loss": float(loss.detach()), **metrics}
 
     def _draw(self, size: int) -> dict[str, Tensor]:
         """Draw the noise of a loss, which is a function of seed, process and step: a resumed run draws the same."""
@@ -114,36 +115,38 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
         assert isinstance(codec, VaeCodec)
         accuracy = codec.fit(self.get_extra_state().to(self.policy.device))
         reach = float(torch.maximum(codec.low.abs(), codec.high.abs()).max())
-        print(
+        notice(
             f"step {int(self.step)}: the VAE is trained and rests, the diffusion model is trained from here on; of "
             f"{len(self._seen)} patterns of discrete actions {accuracy:.2%} come back, from latents within {reach:.2f}"
         )
         if accuracy < CONVERGED:
-            print("warning: the VAE has not converged; train it longer, n_vae_training_steps")
+            notice(f"the VAE has not converged (below {CONVERGED:.1%}): train it longer, policy.n_vae_training_steps")
         self._seen.clear()
 
-    def _remember(self, actions: Tensor) -> None:
-        """Keep the patterns of discrete actions of a batch: of each step, or of the chunk where a code is of that.
+    def _patterns(self, actions: Tensor) -> set[bytes]:
+        """Return the patterns of discrete actions of a batch: of each step, or of the chunk where a code is of that.
 
         Raises:
             ValueError: values that are no class.
         """
         codec = self.policy.codec
-        assert isinstance(codec, VaeCodec)
         values = self.policy.representation.discrete(actions[:, self.policy.config.denoised]).cpu()
         classes = torch.tensor(codec.classes)
         if len(wrong := values[(values != values.round()) | (values < 0) | (values >= classes)]):
             place = f"the last {len(codec.classes)} numbers of an action"
             raise ValueError(f"{place}: expected classes, whole numbers from 0 on; found {wrong[0]:g}")
-        rows = values.reshape(-1, codec.steps if codec.spans_chunk else 1, len(codec.classes)).to(torch.int16).numpy()
-        self._seen |= {row.tobytes() for row in rows}
+        rows = values.reshape(-1, *self._pattern_shape).to(torch.int16).numpy()
+        return {row.tobytes() for row in rows}
+
+    @property
+    def _pattern_shape(self) -> tuple[int, int]:
+        codec = self.policy.codec
+        return codec.steps if codec.spans_chunk else 1, len(codec.classes)
 
     def get_extra_state(self) -> Tensor:
         """Return the patterns of discrete actions that the first stage has seen, (N, n, D); saved with the weights."""
-        codec = self.policy.codec
-        shape = (codec.steps if codec.spans_chunk else 1, len(codec.classes))
         rows = np.frombuffer(b"".join(sorted(self._seen)), np.int16)
-        return torch.from_numpy(rows.reshape(-1, *shape).copy())
+        return torch.from_numpy(rows.reshape(-1, *self._pattern_shape).copy())
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take up the patterns that were seen before."""
