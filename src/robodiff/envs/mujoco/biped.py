@@ -127,8 +127,8 @@ class Biped:
 
     @property
     def has_fallen(self) -> bool:
-        """Whether the pelvis is low or tilted, or the simulation has come to nothing."""
-        return not (self.root[2] >= LOWEST and self.rotation[2, 2] >= STEEPEST)
+        """Whether the pelvis is low or tilted."""
+        return bool(self.root[2] < LOWEST or self.rotation[2, 2] < STEEPEST)
 
     @property
     def state(self) -> Array:

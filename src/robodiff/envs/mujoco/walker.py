@@ -77,9 +77,8 @@ class WalkerOptions(Document):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.command_low > self.command_high:
-            raise UsageError(
-                f"expected command_low of at most command_high; found {self.command_low:g} and {self.command_high:g}"
-            )
+            ends = f"{self.command_low:g} and {self.command_high:g}"
+            raise UsageError(f"biped: expected command_low of at most command_high; found {ends}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +214,8 @@ class WalkerExpert:
         frames, actions = [], []
         for step in range(MAX_STEPS):
             frames.append(seen)
-            actions.append(walk.act())
-            executed = actions[-1].copy()
+            actions.append(walk.act().astype(np.float32))
+            executed = actions[-1].astype(float)
             executed[:21] += sizes[step // NOISE_HELD]
             executed[21:] = np.abs(executed[21:] - flipped[step])
             seen, _, fell, _, info = env.step(executed)
@@ -225,7 +224,7 @@ class WalkerExpert:
         if not info["is_success"]:
             return None
         recorded = {key: np.stack([frame[key] for frame in frames]) for key in seen}
-        return recorded | {ACTION: np.stack(actions).astype(np.float32)}
+        return recorded | {ACTION: np.stack(actions)}
 
 
 @lru_cache

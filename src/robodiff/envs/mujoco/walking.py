@@ -31,10 +31,8 @@ LOSS, LEAST = 1.14, 0.1
 """The periodic gait is planned for LOSS * command + LEAST, m/s: impacts cost what it goes beyond the command."""
 DAMPING = 0.14
 """s: a step goes farther by so much for each m/s that the robot is slower than told."""
-SWING_LEAD, STANCE_LEAD = 0.045, 0.01
-"""How far in time targets of joints run ahead, against their lag, s."""
-OVERTAKE = 1.15
-"""A foot is over its place when 1 / OVERTAKE of the way is done, and comes down there."""
+SWING_LEAD = 0.045
+"""How far in time the targets of a foot that swings run ahead, against the lag of its joints, s."""
 SEARCH = 0.4
 """How fast a foot that has not met the floor in time is lowered, m/s."""
 ANKLE_GAINS, ANKLE_MOST = (1.1, 0.8), 0.2
@@ -100,7 +98,7 @@ class Walk:
         """Return the angles (6,) of the leg that steps, a share of the planned time after it was lifted."""
         share += SWING_LEAD / SINGLE
         late, share = max(share - 1, 0), min(share, 1)
-        blend = min(1.0, OVERTAKE * share**3 * (10 - 15 * share + 6 * share**2))  # starts and ends at rest
+        blend = share**3 * (10 - 15 * share + 6 * share**2)  # starts and ends at rest
         x, y = (1 - blend) * self._start[:2] + blend * place
         z = ANKLE + CLEARANCE * math.sin(math.pi * share) - SEARCH * SINGLE * late
         rotation = self._biped.rotation
@@ -109,7 +107,7 @@ class Walk:
 
     def _stance_leg(self, side: int) -> Array:
         """Return the angles (6,) of a leg that stands, under a pelvis that is upright and at its height."""
-        x, y = self._biped.root[:2] + STANCE_LEAD * self._biped.com_velocity[:2]
+        x, y, _ = self._biped.root
         hip = x, y + (HIP, -HIP)[side], HEIGHT + self._biped.ankles[self._stance][2]
         return leg_angles(np.eye(3), self._biped.ankles[side] - hip)
 
