@@ -1,21 +1,25 @@
 """The humanoid: how often its expert walks, pushed and not, what wrong flags do to it, and how fast it is.
 
 python -m benchmarks.walking                   (rates are per CPU second of one thread)
+python -m benchmarks.walking --picture         (of docs/walking.md)
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from benchmarks.common import keep
+from benchmarks.common import RESULTS, keep
 from robodiff.envs.collect import collect
 from robodiff.envs.mujoco.walker import STATE, WalkerEnv, WalkerOptions
 from robodiff.envs.mujoco.walking import Walk
 from robodiff.evaluation.statistics import wilson_interval
 
 SEEDS = range(1_000_000, 1_000_100)
+PICTURE = RESULTS.parents[1] / "docs" / "pictures" / "walking.png"
 FEW = SEEDS[:50]
 """For wrong flags, which leave little doubt."""
 DEMONSTRATIONS = 20
@@ -29,6 +33,9 @@ WRONG: dict[str, Flags] = {
 
 
 def main() -> None:
+    if "--picture" in sys.argv:
+        take_picture()
+        return
     rows = [row("as they should be", lambda flags, _: flags, push) for push in (0, 100, 150, 200)]
     rows += [row(name, flags, 0, FEW) for name, flags in WRONG.items()]
     keep("walking", rows)
@@ -65,6 +72,19 @@ def walk(seed: int, flags: Flags, push: float) -> Iterator[dict[str, Any]]:
         _, _, fell, ended, info = env.step(action)
         over = fell or ended
         yield info
+
+
+def take_picture() -> None:
+    """Six moments of a walk, a tenth of a second apart."""
+    env = WalkerEnv([], WalkerOptions(command_low=0.7, command_high=0.7))
+    env.reset(seed=SEEDS[0])
+    expert, pictures = Walk(env.biped, env.command, 0), []
+    for step in range(130):
+        env.step(expert.act())
+        if step >= 100 and step % 5 == 0:
+            pictures.append(env.render()[58:378, 140:340])
+    strip = Image.fromarray(np.concatenate(pictures, axis=1)).resize((900, 240), Image.Resampling.LANCZOS)
+    strip.quantize(128, Image.Quantize.MAXCOVERAGE).save(PICTURE, optimize=True)
 
 
 def speed() -> dict[str, Any]:

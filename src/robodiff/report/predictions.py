@@ -110,7 +110,7 @@ class _Canvas:
         if self.scene is not None and (image := self.scene.draw(_observation(episodes, frame))) is not None:
             if self.scene.extent is not None:
                 return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
-            picture = [figures.camera_view(image, None, title)]
+            picture = [figures.camera_view(image, None, title)] if recorded is not None else []
         drawn = list(self.dimensions.items())[: _MOST_DIMENSIONS if recorded is not None else _MOST_DENOISED]
         return picture + [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
