@@ -95,7 +95,7 @@ def test_options_of_an_environment_stand_beside_its_name(robodiff: Run, policies
             "environment biped: 'push=3' is no option=value of it; it has push_newton",
         ),
         (("--env", "biped", "--env.push_newton"), "--env.push_newton needs a value"),
-        (("--env", "biped", "--env.push_newton", -3), "push_newton: expected float >= 0; found -3"),
+        (("--env", "biped", "--env.push_newton", -3), "push_newton: expected float >= 0 and <= 5000; found -3"),
         (("--env", "pusht", "--env.push_newton", 3), "it has no options"),
         (("--env.push_newton", 3), "--env.push_newton is an option of the environment that --env names; give --env"),
         (("--env", "biped", "--environment.push", 3), "unknown option --environment.push"),

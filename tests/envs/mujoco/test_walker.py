@@ -173,6 +173,7 @@ def test_commands_are_of_the_range_that_is_asked_for() -> None:
     ("query", "message"),
     [
         ("push_newton=-1", "biped: push_newton: expected .*>= 0.*found -1"),
+        ("push_newton=inf", "biped: push_newton: expected .*<= 5000.*found 'inf'"),
         ("command_low=2", "biped: command_low: expected .*<= 0.8.*found 2"),
         ("command_low=0.7&command_high=0.5", "biped: expected command_low of at most command_high; found 0.7 and 0.5"),
         ("push=1", "biped: 'push=1' is no option=value of it; it has push_newton, command_low, command_high"),

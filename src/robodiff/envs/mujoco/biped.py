@@ -46,8 +46,8 @@ TOUCH = 5.0
 """Force under a sole from which on it touches the floor, N."""
 LOWEST, STEEPEST = 0.55, 0.6
 """Height of the pelvis, and cosine of its tilt, below which the robot has fallen."""
-BEND = 0.35
-"""Of hips and ankles at the start, half of the knees'."""
+BEND, SHOULDER, ELBOW = 0.35, 0.15, -0.4
+"""At the start: of hips and ankles, half of the knees'; of the shoulders outwards; of the elbows."""
 
 
 class Biped:
@@ -80,11 +80,11 @@ class Biped:
         mujoco.mj_resetData(self.model, data)
         for leg, arm, outwards in zip(LEGS, ARMS, (1, -1), strict=True):
             self.joints[leg] = 0, 0, -BEND, 2 * BEND, -BEND, 0
-            self.joints[arm] = 0, outwards * 0.15, -0.4
-        self.joints += rng.normal(0, 0.02, 21)
-        data.qpos[3:7] = 1, *rng.normal(0, 0.01, 3)
-        data.qvel[:6] = rng.normal(0, (0.1, 0.05, 0, 0.1, 0.1, 0.1))
-        self.joint_velocities[:] = rng.normal(0, 0.1, 21)
+            self.joints[arm] = 0, outwards * SHOULDER, ELBOW
+        self.joints += rng.normal(0, 0.02, 21)  # rad
+        data.qpos[3:7] = 1, *rng.normal(0, 0.01, 3)  # tilted by 0.02 rad
+        data.qvel[:6] = rng.normal(0, (0.1, 0.05, 0, 0.1, 0.1, 0.1))  # m/s, rad/s
+        self.joint_velocities[:] = rng.normal(0, 0.1, 21)  # rad/s
         self.flags = np.ones(2)
         mujoco.mj_normalizeQuat(self.model, data.qpos)
         mujoco.mj_kinematics(self.model, data)

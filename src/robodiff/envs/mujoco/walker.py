@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature, joined_unit
-from robodiff.documents import AtLeast, Between, Document
+from robodiff.documents import Between, Document
 from robodiff.envs.mujoco.biped import FPS, JOINTS, Array, Biped
 from robodiff.envs.mujoco.library import mujoco
 from robodiff.envs.mujoco.scene import PICTURE
@@ -66,7 +66,7 @@ FEATURES = {**OBSERVATIONS, ACTION: _vector((JOINTS, "rad"), (CONTACTS, None))}
 class WalkerOptions(Document):
     """Options of the environment."""
 
-    push_newton: Annotated[float, AtLeast(0)] = 0.0
+    push_newton: Annotated[float, Between(0, 5000)] = 0.0
     """The largest push at the torso, N: one of 0.1 s every 1.5 s, as strong as this or down to 30 % of it, in any
     horizontal direction."""
     command_low: Annotated[float, Between(0, 0.8)] = 0.2
@@ -85,12 +85,12 @@ class WalkerOptions(Document):
 class WalkerExpertOptions(Document):
     """Options of the scripted expert."""
 
-    noise: Annotated[float, AtLeast(0)] = 0.06
+    noise: Annotated[float, Between(0, 1)] = 0.06
     """By how much at most what the joints are told is disturbed, rad; each demonstration draws its own measure. What is
     recorded is what was meant, so that demonstrations show how to come back."""
     flips: Annotated[float, Between(0, 1)] = 0.01
     """How often a contact flag that is executed is the wrong one, by chance."""
-    push: Annotated[float, AtLeast(0)] = 130.0
+    push: Annotated[float, Between(0, 5000)] = 130.0
     """The largest push at the torso, N, every 2 s, beside those of the environment."""
 
 
@@ -169,11 +169,24 @@ class WalkerEnv(gymnasium.Env[Any, Any]):
         return {key: self._state() if key == STATE else self._image() for key in self._keys}
 
     def _state(self) -> Array:
-        it = self.biped
+        robot = self.biped
         parts = (
-            *(it.joints, it.joint_velocities, it.rotation[2], it.rotation[:2, 0], it.velocity, it.turning),
-            *(it.root[2:], it.ankles[0] - it.root, it.ankles[1] - it.root, it.com - it.root, it.com_velocity),
-            *(it.touch, it.flags, (self.command,)),
+            *(
+                robot.joints,
+                robot.joint_velocities,
+                robot.rotation[2],
+                robot.rotation[:2, 0],
+                robot.velocity,
+                robot.turning,
+            ),
+            *(
+                robot.root[2:],
+                robot.ankles[0] - robot.root,
+                robot.ankles[1] - robot.root,
+                robot.com - robot.root,
+                robot.com_velocity,
+            ),
+            *(robot.touch, robot.flags, (self.command,)),
         )
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from robodiff.envs.mujoco.biped import ANKLE, ARMS, FPS, HIP, LEGS, SHANK, THIGH, Array, Biped
+from robodiff.envs.mujoco.biped import ANKLE, ARMS, ELBOW, FPS, HIP, LEGS, SHANK, SHOULDER, THIGH, Array, Biped
 
 GRAVITY = 9.81
 SINGLE, DOUBLE = 0.2, 0.02
@@ -37,6 +37,10 @@ SEARCH = 0.4
 """How fast a foot that has not met the floor in time is lowered, m/s."""
 ANKLE_GAINS, ANKLE_MOST = (1.1, 0.8), 0.2
 """Rad of the stance ankle, about y and x, for a m of the DCM's error, and at most: it moves the point of support."""
+ARM_SWING = 0.5
+"""Rad that a shoulder swings, against the legs, for a m between the feet."""
+STRETCHED = 0.995
+"""Share of its length to which a leg is stretched at most, short of where its knee has no direction."""
 
 
 class Walk:
@@ -73,9 +77,9 @@ class Walk:
                 action[21 + side] = 1
         ankle = LEGS[self._stance].start + 4
         action[ankle : ankle + 2] += np.clip(error * ANKLE_GAINS, -ANKLE_MOST, ANKLE_MOST) * (1, -1)
-        ahead = 0.5 * (self._biped.ankles[0][0] - self._biped.ankles[1][0])  # arms swing against the legs
+        ahead = ARM_SWING * (self._biped.ankles[0][0] - self._biped.ankles[1][0])
         for arm, outwards in zip(ARMS, (1, -1), strict=True):
-            action[arm] = outwards * ahead, outwards * 0.15, -0.4
+            action[arm] = outwards * ahead, outwards * SHOULDER, ELBOW
         self._time += 1 / FPS
         return action
 
@@ -122,7 +126,7 @@ def leg_angles(rotation: Array, ankle: Array) -> Array:
         ankle: from the hip, (3,), along the axes of the world; what is farther than the leg is long is drawn near.
     """
     distance = float(np.linalg.norm(ankle))
-    length = min(distance, 0.995 * (THIGH + SHANK))
+    length = min(distance, STRETCHED * (THIGH + SHANK))
     x, y, z = (ankle * (length / distance)).tolist()
     bent = (THIGH**2 + SHANK**2 - length**2) / (2 * THIGH * SHANK)
     knee = math.pi - math.acos(max(-1.0, min(1.0, bent)))
