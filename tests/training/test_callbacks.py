@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from robodiff.policies.config import Stage
 from robodiff.training import callbacks
 from robodiff.training.callbacks import AGREE_EVERY, Checkpoints, Interrupted, Measuring, RunLength
 from robodiff.training.config import TrainerConfig
@@ -71,6 +72,20 @@ def test_processes_agree_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.saved[-1] == 401
 
 
+class Budgeted:
+    """What a time budget is divided over: the stages of a module."""
+
+    def __init__(self, *earlier: Stage) -> None:
+        self.stages, self.lengths, self.device = (*earlier, Stage("last")), list[int](), torch.device("cpu")
+
+    @property
+    def total_steps(self) -> int | None:
+        return sum(self.lengths) if len(self.lengths) == len(self.stages) else None
+
+    def stop_measuring(self) -> None:
+        STOPPED.append(True)
+
+
 STOPPED: list[bool] = []
 """Whether the latest run of ``steps_in`` gave up measuring."""
 
@@ -82,6 +97,7 @@ def steps_in(
     batches: int = 1,
     measuring: Measuring | None = None,
     before: float = 0.0,
+    module: Any = None,
 ) -> tuple[int, float]:
     """Return how many steps, of so many batches, a budget of minutes allows, and how long they take, where a batch of
     step n takes ``seconds(n)``, and frames are encoded ``before``."""
@@ -89,9 +105,7 @@ def steps_in(
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     STOPPED.clear()
     length = RunLength(TrainerConfig(max_time=f"00:00:{minutes:02d}:00"), measuring=measuring)
-    module: Any = SimpleNamespace(total_steps=None, device=torch.device("cpu"))
-    module.stop_measuring = lambda: STOPPED.append(True)
-    module.set_length = lambda steps: setattr(module, "total_steps", steps)
+    module = module or Budgeted()
     trainer: Any = SimpleNamespace(global_step=0, should_stop=False, strategy=SimpleNamespace(broadcast=lambda x: x))
     length.on_fit_start(trainer, module)
     clock[0] += before
@@ -143,6 +157,29 @@ def test_what_comes_before_counts_in_a_time_budget(
     assert steps_in(monkeypatch, 5, lambda _: 0.5, before=before) == (steps, before + steps * 0.5)
     told = f"encoding frames took {before / 60:.1f} of 5 minutes" in capsys.readouterr().err
     assert told == (before > 150)
+
+
+@pytest.mark.kind("a time budget that does not hold")
+@pytest.mark.parametrize(
+    ("earlier", "each", "expected"),
+    [
+        (Stage("vae", steps=1000), (0.01, 0.5), [1000, 580]),  # which takes 10 of the 300 seconds
+        (Stage("vae", steps=30), (0.01, 0.5), [30, 599]),  # fewer than would be timed
+        (Stage("vae", steps=100_000), (0.1, 0.5), [750, 450]),  # a quarter of the time, however many it asks for
+        (Stage("vae", steps=0.5), (0.1, 0.5), [1500, 300]),  # a share is one of the time
+        (Stage("vae", steps=5000), (60.0, 60.0), [3, 2]),  # three are timed in any case
+    ],
+)
+def test_stages_divide_a_time_budget(
+    monkeypatch: pytest.MonkeyPatch, earlier: Stage, each: tuple[float, float], expected: list[int]
+) -> None:
+    module = Budgeted(earlier)
+    steps, took = steps_in(
+        monkeypatch, 5, lambda step: each[len(module.lengths) == 1 and step >= module.lengths[0]], module=module
+    )
+    assert module.lengths == pytest.approx(expected, abs=2)
+    assert steps == sum(module.lengths)
+    assert took <= 300 + 1e-6
 
 
 @pytest.mark.kind("a second Ctrl-C")

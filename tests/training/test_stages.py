@@ -22,32 +22,34 @@ from robodiff.training.callbacks import Checkpoints, Interrupted, RunLength
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.fit import fit
 from robodiff.training.module import PolicyTraining
-from robodiff.training.stages import check_stages, span_at
+from robodiff.training.stages import Span, check_stages, lengths_of, span_at
 
 A, B, C = (Stage(name, steps=steps) for name, steps in (("a", 10), ("b", 0.25), ("c", None)))
 REST = Stage("rest")
 
 
-def course(stages: tuple[Stage, ...], total: int | None, steps: int) -> str:
+def course(stages: tuple[Stage, ...], total: int, steps: int, known: tuple[int, ...] = ()) -> str:
     """The names of the stages of the first steps."""
-    return "".join(span_at(stages, step, total).stage.name[0] for step in range(steps))
+    lengths = lengths_of(stages, total, known)
+    return "".join(span_at(stages, step, lengths).stage.name[0] for step in range(steps))
 
 
 def test_a_stage_is_a_function_of_the_step() -> None:
     assert course((A, B, C), 40, 41) == 10 * "a" + 10 * "b" + 21 * "c"
     assert course((A, B, C), 8, 8) == 8 * "a"  # a run that does not come to the others
     assert course((C, A, B), 40, 41) == 20 * "c" + 10 * "a" + 11 * "b"
-    assert course((REST,), None, 3) == "rrr"
-    span = span_at((A, B, C), 12, 40)
+    assert course((A, B, C), 40, 41, known=(3, 4)) == 3 * "a" + 4 * "b" + 34 * "c"
+    span = span_at((A, B, C), 12, [10, 10, 20])
     assert (span.start, span.steps, span.is_last) == (10, 10, False)
-    assert (span_at((REST,), 5, 40).steps, span_at((REST,), 5, None).steps) == (40, None)
+    assert span_at((REST,), 5, [40]).steps == 40
 
 
-def test_while_the_length_is_not_known_the_first_stage_that_depends_on_it_runs() -> None:
-    assert course((A, B, C), None, 30) == 10 * "a" + 20 * "b"
-    assert course((B, C), None, 30) == 30 * "b"
-    span = span_at((A, B, C), 12, None)
-    assert (span.start, span.steps, span.is_last) == (10, None, False)
+def test_a_stage_runs_until_its_length_is_known() -> None:
+    span = span_at((A, B, C), 300, [])
+    assert (span.stage, span.start, span.steps, span.is_last) == (A, 0, None, False)
+    span = span_at((A, B, C), 12, [10])
+    assert (span.stage, span.start, span.steps, span.is_last) == (B, 10, None, False)
+    assert span_at((REST,), 5, []).steps is None
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_a_stage_trains_its_own(
 ) -> None:
     watch, modules = Watch(monkeypatch), []
     begin = PolicyTraining._begin
-    monkeypatch.setattr(PolicyTraining, "_begin", lambda module, stage: modules.append(module) or begin(module, stage))
+    monkeypatch.setattr(PolicyTraining, "_begin", lambda module, span: modules.append(module) or begin(module, span))
     fit(configured(), tmp_path / "run", "", console=silent())
     assert watch.trained == 7 * ["b"] + 7 * ["d"]  # the bottleneck, then the denoiser
     assert watch.averaged == watch.trained
@@ -161,11 +163,15 @@ def test_resuming_across_stages_changes_nothing(
     assert csv[0] == csv[1]
 
 
-@pytest.mark.parametrize("batch", [7, 10])
-def test_a_time_budget_lets_the_first_stage_run_until_it_is_known(
+@pytest.mark.parametrize("batch", [2, 5, 6, 7, 10])
+def test_each_stage_has_its_part_of_a_time_budget(
     configured: Callable[..., FitConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(RunLength, "_measured", lambda self: 14 if len(self._step_ends) >= 6 else None)
+
+    def measured(length: RunLength, span: Span) -> int | None:
+        return None if len(length._step_ends) < 3 else 8 if span.is_last else 6
+
+    monkeypatch.setattr(RunLength, "_measured", measured)
     config, watch = configured(first_share=0.2, max_steps=None, max_time="00:00:05:00"), Watch(monkeypatch)
     fit(config, tmp_path / "whole", "", console=silent())
     assert watch.trained == 6 * ["b"] + 8 * ["d"]  # and not 3 of the first

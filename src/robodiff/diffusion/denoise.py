@@ -39,11 +39,12 @@ class SamplerTable:
 
 def denoise(
     table: SamplerTable,
-    denoiser: Callable[[Tensor, Tensor], Tensor],
+    denoiser: Callable[..., Tensor],
     noise: Tensor,
     clip_range: float | Tensor | None = None,
     known: tuple[Tensor, Tensor] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
+    self_conditioning: bool = False,
 ) -> Tensor:
     """Turn noise into a sample. Nothing depends on the data in the tensors, so it exports and fits a CUDA graph.
 
@@ -59,6 +60,7 @@ def denoise(
             overwritten before every evaluation and at the end, as in the original diffusion_policy
             (``DiffusionUnetLowdimPolicy.conditional_sample``).
         on_row: Called with (rows done, x (B, ...)), from (0, the noise) on, to watch the sample come about.
+        self_conditioning: The denoiser takes a third argument, the x0 (B, ...) of the row before, at first 0.
 
     Returns:
         The sample (B, ...), in the dtype of ``noise``.
@@ -72,12 +74,14 @@ def denoise(
     def overwrite_known(x: Tensor) -> Tensor:
         return x if known is None else torch.where(known[1], known[0].to(x.dtype), x)
 
-    x = x0_previous = noise[0]  # (1 + R, B, ...) -> (B, ...); no first row reads x0_previous
+    x = noise[0]  # (1 + R, B, ...) -> (B, ...)
+    x0_previous = torch.zeros_like(x)  # which no first row reads
     for index, (row, convert) in enumerate(zip(table.rows, table.conversions, strict=True)):
         x = overwrite_known(x)
         if on_row is not None:
             on_row(index, x)
-        prediction = denoiser(x, _timestep_batch(row.timestep, x))  # (B, ...)
+        told = (x0_previous,) if self_conditioning else ()
+        prediction = denoiser(x, _timestep_batch(row.timestep, x), *told)  # (B, ...)
         x0 = _mix((convert.x0_from_x, x), (convert.x0_from_prediction, prediction))
         if clip_range is not None:
             x0 = x0.clamp(-clip_range, clip_range)  # pyright: ignore[reportCallIssue, reportArgumentType]

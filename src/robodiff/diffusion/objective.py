@@ -82,6 +82,21 @@ def conversion(prediction_type: str, alpha: float, sigma: float) -> Conversion:
     )
 
 
+def clean(prediction_type: str, x: Tensor, prediction: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Return the x_0 that a prediction stands for, (B, ...): ``target`` solved for it.
+
+    Args:
+        prediction_type: One of the four, which determines x_0 at these levels.
+        x: Noisy samples (B, ...).
+        prediction: Of the network (B, ...).
+        alpha: Of each sample's timestep (B,).
+        sigma: Of each sample's timestep (B,).
+    """
+    alpha, sigma = expand_like(alpha, x), expand_like(sigma, x)
+    weight_x0, weight_eps = _mixture(prediction_type, alpha, sigma)
+    return (weight_eps * x - sigma * prediction) / (alpha * weight_eps - sigma * weight_x0)
+
+
 def diffusion_loss(prediction: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean squared error over all elements, or over the valid ones.
 

@@ -1,5 +1,7 @@
 """What the network sees of an action, and back: rotations as six numbers, poses relative to the current state.
 
+Ranges that are discrete are left out here, for they are encoded together: ``policies.discrete``.
+
 A recording holds a rotation as axis-angle: three numbers, whose direction is the axis and whose length is the angle in
 radians. The network sees the first two rows of its matrix, for which ``rotations`` tells the reasons.
 """
@@ -39,6 +41,7 @@ class ActionRepresentation(nn.Module):
             observed one, R_observation^T R_action, the observation being axis-angle (3 numbers) or a quaternion
             x, y, z, w (4 numbers of any length above 0, as robosuite and robomimic write it).
         observations: dimensions of every vector that is observed.
+        discrete: ranges of it that hold class values, with the number of classes, ``{"6:7": 2}``.
 
     Raises:
         UsageError: a range that is not one, is outside of the action or overlaps another; a rotation that is not 3
@@ -54,6 +57,7 @@ class ActionRepresentation(nn.Module):
         rotations: Sequence[str] = (),
         relative_to: Mapping[str, str] | None = None,
         observations: Mapping[str, int] | None = None,
+        discrete: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         rotated = [_range(text, dim, "rotations") for text in rotations]
@@ -61,15 +65,21 @@ class ActionRepresentation(nn.Module):
             if stop - start != 3:
                 raise UsageError(f"rotations: axis-angle is 3 numbers; the range {start}:{stop} has {stop - start}")
         relative = [(_range(text, dim, "relative_to"), source) for text, source in (relative_to or {}).items()]
-        ranges = sorted(rotated + [range_ for range_, _ in relative if range_ not in rotated])
+        classes = {_range(text, dim, "discrete"): number for text, number in (discrete or {}).items()}
+        ranges = sorted([*rotated, *(range_ for range_, _ in relative if range_ not in rotated), *classes])
         for (a, b), (c, d) in pairwise(ranges):
             if c < b:
-                raise UsageError(f"rotations and relative_to: the ranges {a}:{b} and {c}:{d} overlap")
+                raise UsageError(f"rotations, relative_to and discrete: the ranges {a}:{b} and {c}:{d} overlap")
         vectors = observations or {}
         references = {range_: _reference(source, range_, range_ in rotated, vectors) for range_, source in relative}
         edges = sorted({0, dim, *(edge for range_ in ranges for edge in range_)})
-        self._parts = [_Part(*range_, range_ in rotated, references.get(range_)) for range_ in pairwise(edges)]
+        self._parts = [
+            _Part(*range_, range_ in rotated, references.get(range_), classes.get(range_, 0))
+            for range_ in pairwise(edges)
+        ]
         self.dim = dim
+        self.classes = {dim: part.classes for part in self._parts if part.classes for dim in part.dimensions}
+        """How many classes each discrete dimension has, by its number."""
         self.encoded_dim = sum(part.encoded_dim for part in self._parts)
         self.reference_keys = sorted({reference.key for reference in references.values()})
         """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
@@ -93,18 +103,30 @@ class ActionRepresentation(nn.Module):
                 n_obs_steps - 1 of the window. All T steps are taken relative to it.
 
         Returns:
-            (B, T, encoded_dim), not normalised.
+            (B, T, encoded_dim), not normalised, without the discrete dimensions.
         """
         return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
 
-    def decode(self, encoded: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+    def discrete(self, values: Tensor) -> Tensor:
+        """Return the discrete dimensions (..., D) of recorded actions, or of their mask, (..., dim)."""
+        return values[..., [*self.classes]]
+
+    def decode(self, encoded: Tensor, reference: Mapping[str, Tensor], discrete: Tensor | None = None) -> Tensor:
         """Invert ``encode``, (B, T, encoded_dim) to (B, T, dim), and hold still what was.
 
         Six numbers that are no rotation give the one that Gram and Schmidt make of them. Angles come out in [0, pi],
-        but of an axis-angle of which some numbers are still: the way round that is nearer to these.
+        but of an axis-angle of which some numbers are still: the way round that is nearer to these. What is discrete
+        is taken from ``discrete`` (B, T, D), where there is any.
         """
         pieces = encoded.split([part.encoded_dim for part in self._parts], -1)
         parts = [part.decode(piece, reference) for part, piece in zip(self._parts, pieces, strict=True)]
+        if self.classes:
+            assert discrete is not None
+            sizes = [part.stop - part.start if part.classes else 0 for part in self._parts]
+            values = discrete.split(sizes, -1)
+            parts = [
+                value if part.classes else each for part, each, value in zip(self._parts, parts, values, strict=True)
+            ]
         if self.is_identity:
             return torch.cat(parts, -1)
         for place, part in enumerate(self._parts):
@@ -116,8 +138,9 @@ class ActionRepresentation(nn.Module):
     def distance(self, actions: Tensor, others: Tensor) -> Tensor:
         """Measure how far recorded actions are from others, (..., dim) each, to (..., E): what ``distances`` lists.
 
-        Of a number that is the size of the difference, of a rotation the angle that leads from one to the other, in
-        radians: differences between axis-angles mean nothing where the axis flips.
+        Of a number that is the size of the difference, of a class whether it is another (0 or 1), of a rotation the
+        angle that leads from one to the other, in radians: differences between axis-angles mean nothing where the axis
+        flips.
         """
         return torch.cat([part.distance(actions, others) for part in self._parts], -1)
 
@@ -127,9 +150,15 @@ class ActionRepresentation(nn.Module):
         return [dims for part in self._parts for dims in part.distances]
 
     def mean(self, actions: Tensor) -> Tensor:
-        """Return the mean (dim,) of recorded actions (F, dim); of rotations what Gram and Schmidt make of it."""
+        """Return the mean (dim,) of recorded actions (F, dim).
+
+        Of rotations what Gram and Schmidt make of it, of classes the most frequent.
+        """
         means = []
         for part in self._parts:
+            if part.classes:
+                means.append(actions[:, part.start : part.stop].mode(0).values)
+                continue
             absolute = replace(part, reference=None)
             encoded = absolute.encode(actions[None, :, part.start : part.stop], {})  # (1, F, encoded_dim)
             means.append(absolute.decode(encoded.mean(1, keepdim=True), {})[0, 0])
@@ -168,21 +197,30 @@ class _Part:
     stop: int
     is_rotation: bool
     reference: _Reference | None
+    classes: int = 0
+    """How many, where it is discrete."""
+
+    @property
+    def dimensions(self) -> range:
+        return range(self.start, self.stop)
 
     @property
     def encoded_dim(self) -> int:
-        return 6 if self.is_rotation else self.stop - self.start
+        return 0 if self.classes else 6 if self.is_rotation else self.stop - self.start
 
     @property
     def distances(self) -> list[tuple[int, ...]]:
-        dims = range(self.start, self.stop)
-        return [tuple(dims)] if self.is_rotation else [(dim,) for dim in dims]
+        return [tuple(self.dimensions)] if self.is_rotation else [(dim,) for dim in self.dimensions]
 
     def distance(self, actions: Tensor, others: Tensor) -> Tensor:
         a, b = actions[..., self.start : self.stop], others[..., self.start : self.stop]
+        if self.classes:
+            return (a != b).to(a.dtype)
         return so3.angle_between(a, b).unsqueeze(-1) if self.is_rotation else (a - b).abs()
 
     def encode(self, action: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
+        if self.classes:
+            return action[..., :0]
         if not self.is_rotation:
             return action - self.reference.numbers(observations) if self.reference else action
         matrix = so3.axis_angle_to_matrix(action)  # (B, T, 3, 3)
@@ -191,6 +229,8 @@ class _Part:
         return so3.matrix_to_rotation_6d(matrix)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
+        if self.classes:
+            return mask[..., :0]
         return mask.all(-1, keepdim=True).expand(*mask.shape[:-1], 6) if self.is_rotation else mask
 
     def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
@@ -226,7 +266,7 @@ def encoded_statistics(
     """
     low, high = np.full(representation.encoded_dim, np.inf), np.full(representation.encoded_dim, -np.inf)
     count, mean, squares = 0, np.zeros_like(low), np.zeros_like(low)
-    for frames, now in _training_steps(windows, steps if representation.reference_keys else None, chunk):
+    for frames, now in training_steps(windows, steps if representation.reference_keys else None, chunk):
         current = {key: torch.from_numpy(arrays[key][now]) for key in representation.reference_keys}
         encoded = representation.encode(torch.from_numpy(arrays[ACTION][frames]), current)  # (B, n, encoded_dim)
         values = encoded.flatten(0, 1).numpy().astype(np.float64)
@@ -239,7 +279,7 @@ def encoded_statistics(
     return Statistics(low, high, mean, np.sqrt(squares / count))
 
 
-def _training_steps(windows: Windows, steps: slice | None, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def training_steps(windows: Windows, steps: slice | None, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the frames of actions (B, n) and the current frame of each row (B,); every frame once without steps."""
     if steps is None:
         every = windows.episode_frames

@@ -19,6 +19,7 @@ from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.discrete import VaeCodec
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -133,6 +134,25 @@ def change_sampling(
         raise UsageError("the policy has no sampler that could be changed")
     if changes:
         policy.set_sampler(replace(policy.config, **changes))
+
+
+def load_vae(policy: DiffusionPolicy, path: str | Path) -> None:
+    """Give a policy the VAE of discrete actions that another has, with the limits of its latent.
+
+    Raises:
+        RobodiffError: no policy there, or one that is broken.
+        UsageError: it has no VAE, or one of other sizes.
+    """
+    codec = load_policy(path).codec
+    if not isinstance(policy.codec, VaeCodec):
+        raise UsageError("model.vae_weights: no action is discrete; name the ranges in model.action_discrete")
+    if not isinstance(codec, VaeCodec):
+        raise UsageError(f"model.vae_weights: the policy of {path} has no VAE")
+    misfits = shape_misfits(codec.state_dict(), policy.codec.state_dict())
+    if misfits or codec.vae.classes != policy.codec.vae.classes:
+        problem = misfits[0] if misfits else f"classes {codec.vae.classes}, needed are {policy.codec.vae.classes}"
+        raise UsageError(f"model.vae_weights: the VAE of {path} does not fit: {problem}")
+    policy.codec.load_state_dict(codec.state_dict())
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:

@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from operator import gt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from robodiff.data.episodes import Feature
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
-from robodiff.documents import Above, AtLeast, Between, Document, FromTo, NotEmpty
+from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, hints
+from robodiff.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +21,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50")
 Pixels = Annotated[int, Between(1, 16_384)]
 Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
+ClassCount = Annotated[int, Between(2, 1024)]
 Share = Annotated[float, FromTo(0, 1)]
 NotNegative = Annotated[float, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -37,8 +39,13 @@ class Stage:
     """Optimizer steps, as a number or, where it is a float, as a share of the run's; the rest when None."""
     learning_rate: float | None = None
     """After warm-up; the configuration's when None. Warm-up and decay are those of the stage."""
+    warmup_steps: int | None = None
+    """Of the stage; the configuration's when None."""
     loss: str = "loss"
     """The policy's method that is the objective, called as ``loss`` is."""
+    prepare: str | None = None
+    """The policy's method that is called with the training episodes and their windows before the first step, for
+    instance to fit what depends on earlier stages; it returns what there is to tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,10 @@ class WindowConfig(Document):
     action_rotations: list[str] = field(default_factory=list)
     """Ranges of the recorded action that are rotations as axis-angle, in radians, such as ["3:6"]; the network sees six
     numbers of each, the first two rows of its matrix."""
+    action_discrete: list[str] | dict[str, ClassCount] = field(default_factory=list)
+    """Ranges of the recorded action that hold class values: ["21:23"] for 0 or 1, {"21:23": 2, "23:24": 5} to say how
+    many classes each number has. What leaves the policy there is one of them; discrete_codec says how they are
+    learnt."""
     action_relative_to: dict[str, str] = field(default_factory=dict)
     """Ranges of the action that the network sees relative to the newest observation of a vector, such as {"0:3":
     observation.robot0_eef_pos} or {"0:2": "observation.state[0:2]"}; all are absolute when empty."""
@@ -77,6 +88,9 @@ class WindowConfig(Document):
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
         _ = self.window  # checks that the executed actions fit the horizon
+        named, discrete = {*self.action_rotations, *self.action_relative_to}, self.discrete_classes
+        if both := sorted(named & discrete.keys()):
+            yield f"action_discrete {both[0]} holds class values, which are neither rotated nor relative"
         if self.conditioning == "inpaint" and self.pred_action_steps_only:
             yield "conditioning inpaint denoises the whole window; set pred_action_steps_only: false"
 
@@ -85,6 +99,12 @@ class WindowConfig(Document):
         """The time steps of one training sample."""
         observes_all = self.conditioning == "inpaint"
         return WindowShape(self.n_obs_steps, self.horizon, self.n_action_steps, self.frame_stride, observes_all)
+
+    @property
+    def discrete_classes(self) -> dict[str, int]:
+        """How many classes each discrete range of the action has."""
+        ranges = self.action_discrete
+        return ranges if isinstance(ranges, dict) else dict.fromkeys(ranges, 2)
 
     @property
     def first_step(self) -> int:
@@ -196,6 +216,40 @@ class ProcessConfig(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscreteConfig(Document):
+    """How discrete actions are learnt beside continuous ones."""
+
+    discrete_codec: Literal["vae", "analog_bits", "none"] = "analog_bits"
+    """What of a class value is denoised: the latent of a VAE, which a first stage of training learns; its binary digits
+    as -1 and 1 (analog_bits); or its number as any other number, which is rounded at the end (none). For two classes
+    the last two are the same."""
+    self_conditioning: bool = False
+    """Tell the network its estimate of the clean actions at the denoising step before, for half of the training
+    windows; half as much work again."""
+    n_vae_training_steps: Annotated[int, AtLeast(1)] = 5000
+    """Optimizer steps of the first stage, in which the VAE is trained; with a time budget at most a quarter of it."""
+    vae_latent_dim: Annotated[int, Between(1, 1024)] = 16
+    """Numbers of the latent."""
+    vae_hidden_dim: Channels = 64
+    """Width of the two hidden layers of the VAE's encoder, and of its decoder."""
+    vae_beta: NotNegative = 1e-4
+    """Weight of the divergence of the posterior from the standard normal, beside the cross-entropy."""
+    vae_lr: Positive = 3e-4
+    """Learning rate of the first stage, without warm-up."""
+    vae_per: Literal["step", "chunk"] = "step"
+    """A latent for each time step, or one for all class values of a chunk."""
+    vae_target: Literal["mean", "sample"] = "mean"
+    """What is denoised: the mean of the posterior, or a sample of it."""
+    vae_weights: FilePath | None = None
+    """A run, or a policy's folder, whose VAE is taken as it is; then there is no first stage."""
+
+    @property
+    def trains_vae(self) -> bool:
+        """Whether the codec, if any action is discrete, is a VAE that is trained here."""
+        return self.discrete_codec == "vae" and self.vae_weights is None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Document):
     """The objective, the optimizer and the average of the weights."""
 
@@ -229,7 +283,7 @@ class OptimizerConfig(Document):
 
 
 @dataclass(frozen=True, kw_only=True)  # fields come in the order of the bases from the last to the first
-class PolicyConfig(OptimizerConfig, ProcessConfig, VisionConfig, WindowConfig, ABC):
+class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig, WindowConfig, ABC):
     """Options of every diffusion policy. Field names are LeRobot's where it has the field.
 
     A subclass says how its denoiser is made. One for a policy of another kind returns that from ``make_policy``: a
@@ -245,6 +299,9 @@ class PolicyConfig(OptimizerConfig, ProcessConfig, VisionConfig, WindowConfig, A
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
+        yield from self.network_conflicts()
+        if self.vae_weights is not None and self.discrete_codec != "vae":
+            yield f"vae_weights needs discrete_codec vae; found {self.discrete_codec}"
         mode = self.normalization.get("action", "limits")
         if self.clip_sample and "mean_std" in ([mode] if isinstance(mode, str) else mode.values()):
             yield "clip_sample would cut actions normalised by mean_std; set clip_sample: false, or use limits"
@@ -277,9 +334,20 @@ class PolicyConfig(OptimizerConfig, ProcessConfig, VisionConfig, WindowConfig, A
         """Return the weight decay of one of the policy's parameters, by its name and its number of dimensions."""
         return 0.0
 
+    def network_conflicts(self) -> Iterator[str]:
+        """Yield in words which options of the denoiser do not go together."""
+        yield from ()
+
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of training, in their order."""
-        return (Stage("training"),)
+        if not (self.action_discrete and self.trains_vae):
+            return (Stage("training"),)
+        first = Stage("vae", ("codec.",), self.n_vae_training_steps, self.vae_lr, warmup_steps=0, loss="vae_loss")
+        return first, Stage("diffusion", ("denoiser.", "cameras."), prepare="fit_latents")
+
+    def short(self) -> "PolicyConfig":
+        """Return the configuration of a trial: each stage has a step, and sampling two."""
+        return replace(self, num_inference_steps=2, n_vae_training_steps=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +371,7 @@ class DiffusionConfig(PolicyConfig):
     optimizer_weight_decay: NotNegative = 1e-6
     """Weight decay."""
 
-    def conflicts(self) -> Iterator[str]:  # noqa: D102
-        yield from super().conflicts()
+    def network_conflicts(self) -> Iterator[str]:  # noqa: D102
         dims, steps, factor = list(self.down_dims), self.denoised_steps, 2 ** (len(self.down_dims) - 1)
         if steps % factor:
             name = "n_action_steps" if self.pred_action_steps_only else "horizon"
@@ -358,8 +425,7 @@ class DiffusionTransformerConfig(PolicyConfig):
     obs_encoder_weight_decay: NotNegative = 1e-6
     """Weight decay of the image encoders."""
 
-    def conflicts(self) -> Iterator[str]:  # noqa: D102
-        yield from super().conflicts()
+    def network_conflicts(self) -> Iterator[str]:  # noqa: D102
         if self.n_emb % self.n_head:
             yield f"n_emb must be divisible by n_head {self.n_head}; found {self.n_emb}"
         if not self.time_as_cond and self.n_cond_layers:
@@ -410,8 +476,7 @@ class DiffusionMlpConfig(PolicyConfig):
     optimizer_weight_decay: NotNegative = 1e-6
     """Weight decay."""
 
-    def conflicts(self) -> Iterator[str]:  # noqa: D102
-        yield from super().conflicts()
+    def network_conflicts(self) -> Iterator[str]:  # noqa: D102
         if self.time_in_each_layer and (self.residual or self.p_drop):
             yield "time_in_each_layer is for plain layers without dropout; set residual: false and p_drop: 0"
 
@@ -427,3 +492,69 @@ class DiffusionMlpConfig(PolicyConfig):
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
         return self.optimizer_weight_decay
+
+
+NETWORKS: dict[str, type[PolicyConfig]] = {
+    "unet": DiffusionConfig,
+    "transformer": DiffusionTransformerConfig,
+    "mlp": DiffusionMlpConfig,
+}
+"""By their short names, the configurations that make each denoiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridDiffusionConfig(DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig):
+    """Continuous and discrete actions together, in the order [continuous, discrete], such as joint targets and foot
+    contacts: a VAE turns the discrete ones into a latent, which is denoised beside the others.
+
+    Options of other denoisers than the chosen one have no meaning, and are refused.
+    """
+
+    denoiser: Literal["unet", "transformer", "mlp"] = "unet"
+    """The network: a U-Net (down_dims, ...), a transformer (n_layer, ...) or a perceptron (hidden_dim, ...)."""
+    continuous_action_dim: Annotated[int, AtLeast(0)] = 21
+    """How many numbers of the action are continuous; they come first."""
+    discrete_action_dim: Annotated[int, AtLeast(1)] = 2
+    """How many are discrete, 0 or 1; action_discrete says more where they have more classes."""
+    discrete_codec: Literal["vae", "analog_bits", "none"] = "vae"
+    """As in the other models, but that a VAE is the default."""
+    num_vae_training_steps: Annotated[int, AtLeast(1)] | None = None
+    """Another name of n_vae_training_steps."""
+
+    def conflicts(self) -> Iterator[str]:  # noqa: D102
+        if self.num_vae_training_steps is not None:
+            usual = HybridDiffusionConfig.n_vae_training_steps
+            if self.n_vae_training_steps not in (usual, self.num_vae_training_steps):
+                yield "n_vae_training_steps and num_vae_training_steps are the same option; give one of them"
+            object.__setattr__(self, "n_vae_training_steps", self.num_vae_training_steps)
+            object.__setattr__(self, "num_vae_training_steps", None)
+        start, stop = self.continuous_action_dim, self.continuous_action_dim + self.discrete_action_dim
+        if not self.action_discrete:
+            object.__setattr__(self, "action_discrete", [f"{start}:{stop}"])
+        yield from super().conflicts()
+
+    def network_conflicts(self) -> Iterator[str]:  # noqa: D102
+        network = NETWORKS[self.denoiser]
+        others = {each.name for kind in NETWORKS.values() for each in fields(kind)} - {*hints(network)}
+        for each in fields(self):
+            if each.name in others and getattr(self, each.name) != each.default:
+                yield f"{each.name} is no option of denoiser {self.denoiser}; leave it out"
+        yield from network.network_conflicts(self)
+
+    def make_policy(self, features: Mapping[str, Feature], fps: float) -> "DiffusionPolicy":
+        """Return the policy, with random weights, as ``PolicyConfig`` does.
+
+        Raises:
+            UsageError: the recorded action has another number of dimensions.
+        """
+        first, last, found = self.continuous_action_dim, self.discrete_action_dim, features["action"].shape
+        if found != (first + last,):
+            asked = f"continuous_action_dim {first} + discrete_action_dim {last} is {first + last} numbers"
+            raise UsageError(f"model: {asked} of an action; the recording has {found[0]}")
+        return super().make_policy(features, fps)
+
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
+        return NETWORKS[self.denoiser].make_denoiser(self, trajectory_dim, condition_dim)
+
+    def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
+        return NETWORKS[self.denoiser].weight_decay(self, name, ndim)

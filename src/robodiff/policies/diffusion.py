@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,18 @@ from robodiff.data.episodes import ACTION, Episodes, Feature
 from robodiff.data.normalize import Normalizer, Statistics, pixel_statistics
 from robodiff.data.windows import Windows
 from robodiff.diffusion.denoise import denoise, make_table
-from robodiff.diffusion.objective import diffusion_loss, target
+from robodiff.diffusion.objective import clean, diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError, notice
 from robodiff.networks.vision import CameraView
-from robodiff.policies.actions import ActionRepresentation, encoded_statistics
+from robodiff.policies.actions import ActionRepresentation, encoded_statistics, training_steps
 from robodiff.policies.config import PolicyConfig
+from robodiff.policies.discrete import VaeCodec, check_classes, make_codec
 from robodiff.policies.observations import check_observation, make_cameras, policy_features
 from robodiff.policies.runtime import Chunk, Timing
+
+CONVERGED = 0.995
+"""Share of the discrete actions that a VAE should give back."""
 
 
 class DiffusionPolicy(nn.Module):
@@ -29,7 +34,8 @@ class DiffusionPolicy(nn.Module):
     ``load_pretrained_backbones``; one that is loaded needs neither, for both are in its file.
 
     What is denoised is the trajectory (B, n, W): n of the window's steps, and of each the action as it is represented
-    and normalised, with ``conditioning: inpaint`` followed by the embedding of its observation (D numbers).
+    and normalised, followed by the code of its discrete dimensions, and with ``conditioning: inpaint`` by the embedding
+    of its observation (D numbers).
 
     Args:
         config: what the policy is made of.
@@ -50,17 +56,24 @@ class DiffusionPolicy(nn.Module):
         self.fps = fps
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
+        how = config.action_rotations, config.action_relative_to
         self.representation = ActionRepresentation(
-            dims.pop(ACTION), config.action_rotations, config.action_relative_to, observations=dims
+            dims.pop(ACTION), *how, observations=dims, discrete=config.discrete_classes
         )
+        self.codec = make_codec(config, [*self.representation.classes.values()])
+        if self.codec and config.vae_weights is not None:
+            self.codec.requires_grad_(False)
         dims[ACTION] = self.representation.encoded_dim
         self.normalizer = Normalizer(dims, {key: config.normalization.get(key, "limits") for key in dims})
         self.cameras = make_cameras(config, self.features)
         widths = {**dims, **self.cameras.dims}
-        self.action_dim, self.embedding_dim = dims[ACTION], sum(widths[key] for key in self.observation_keys)
+        self.action_dim = dims[ACTION] + (self.codec.dim if self.codec else 0)
+        self.embedding_dim = sum(widths[key] for key in self.observation_keys)
         self.inpaints = config.conditioning == "inpaint"
         self.trajectory_dim = self.action_dim + (self.embedding_dim if self.inpaints else 0)
-        self.denoiser = config.make_denoiser(self.trajectory_dim, 0 if self.inpaints else self.embedding_dim)
+        # Self-conditioned it is given two trajectories, and what it says of the second is not used.
+        width = self.trajectory_dim * (2 if config.self_conditioning else 1)
+        self.denoiser = config.make_denoiser(width, 0 if self.inpaints else self.embedding_dim)
         steps, places = (torch.arange(n, device="cpu") for n in (config.denoised_steps, self.trajectory_dim))
         self.register_buffer("_seen_steps", steps[:, None] < config.n_obs_steps, persistent=False)  # (n, 1)
         self.register_buffer("_is_embedding", places >= self.action_dim, persistent=False)  # (W,)
@@ -107,6 +120,7 @@ class DiffusionPolicy(nn.Module):
             UsageError: ``clip_sample`` would cut actions off.
         """
         arrays, config = episodes.arrays, self.config
+        check_classes(episodes, self.representation.classes)
         frames = windows.episode_frames
         self.representation.fit(Statistics.of(arrays[ACTION], frames))
         actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
@@ -117,8 +131,8 @@ class DiffusionPolicy(nn.Module):
             observes = ", ".join(self.observation_keys)
             notice(f"model.normalization of {key} has no effect: the policy observes {observes}")
         extent = self.normalizer.extent(ACTION)
-        farthest = f"dimension {int(extent.argmax())}, normalised, reaches {extent.max():.4g}"
-        if config.clip_sample and extent.max() > config.clip_sample_range + 1e-3:
+        if config.clip_sample and (extent > config.clip_sample_range + 1e-3).any():
+            farthest = f"dimension {int(extent.argmax())}, normalised, reaches {extent.max():.4g}"
             raise UsageError(f"clip_sample would cut the actions: {farthest}; use limits, or set clip_sample: false")
 
     def load_pretrained_backbones(self) -> None:
@@ -130,14 +144,50 @@ class DiffusionPolicy(nn.Module):
         """
         self.cameras.load_pretrained()
 
+    def fit_latents(self, episodes: Episodes, windows: Windows) -> str:
+        """Scale the latent of discrete actions by that of the training episodes; return in words what was learnt."""
+        assert isinstance(self.codec, VaeCodec)
+        actions = self.representation.discrete(torch.from_numpy(episodes.arrays[ACTION]))  # (F, D)
+        steps = self.config.denoised if self.codec.spans_chunk else None
+        frames = np.concatenate([frames for frames, _ in training_steps(windows, steps, 4096)])  # (N, n)
+        accuracy = self.codec.fit(actions[frames].to(self.device))
+        reach = max(float(self.codec.low.abs().max()), float(self.codec.high.abs().max()))
+        learnt = f"the VAE gives back {accuracy:.2%} of the discrete actions, from latents within {reach:.2f}"
+        if accuracy < CONVERGED:
+            learnt += f"\nit has not converged (below {CONVERGED:.1%}): train it longer, model.n_vae_training_steps"
+        return learnt
+
     def draw(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw the random numbers of the loss of ``size`` windows, on the CPU: keyword arguments of ``loss``."""
         noise = torch.randn(self.noise_shape(size)[1:], generator=generator)
         uniform = torch.rand(size, generator=generator)
-        return {"noise": noise, "timesteps": self.schedule.timesteps_from_uniform(uniform)}
+        draws = {"noise": noise, "timesteps": self.schedule.timesteps_from_uniform(uniform)}
+        if self.codec and (shape := self.codec.noise_shape(size)):
+            draws["latent_noise"] = torch.randn(shape, generator=generator)
+        if self.config.self_conditioning:
+            draws["self_conditioned"] = torch.rand(size, generator=generator) < 0.5
+        return draws
+
+    def vae_loss(
+        self, batch: Mapping[str, Tensor], *, latent_noise: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective of the autoencoder of discrete actions on one batch of windows, and its parts.
+
+        Args:
+            batch: ``action`` (B, T, Da); nothing else is read.
+            latent_noise: (B, n, latent), or (B, latent) of chunks; standard normal when None.
+        """
+        assert isinstance(self.codec, VaeCodec)
+        return self.codec.loss(self.representation.discrete(batch[ACTION][:, self.config.denoised]), latent_noise)
 
     def loss(
-        self, batch: Mapping[str, Tensor], *, noise: Tensor | None = None, timesteps: Tensor | None = None
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        noise: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        latent_noise: Tensor | None = None,
+        self_conditioned: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training objective on one batch of windows.
 
@@ -146,13 +196,18 @@ class DiffusionPolicy(nn.Module):
                 (B, T).
             noise: (B, n, W); standard normal when None.
             timesteps: (B,); drawn uniformly when None.
+            latent_noise: with ``vae_target: sample``, as ``vae_loss`` has it; none when None.
+            self_conditioned: with ``self_conditioning``, (B,) which windows are told a first estimate; none when None.
 
         Returns:
             The mean squared error of the prediction, over all that was not known beforehand, and its spread over the
             samples of the batch.
         """
         steps = self.config.denoised
-        trajectory = self._encode(batch[ACTION][:, steps], self._reference(batch))  # (B, n, action_dim)
+        with torch.no_grad():  # no part of it is learnt here
+            trajectory = self._encode(
+                batch[ACTION][:, steps], self._reference(batch), latent_noise
+            )  # (B, n, action_dim)
         condition = self.embed(batch, self.config.window.obs_steps_in_batch)  # (B, To or T, D)
         if self.inpaints:
             # What is seen trains its encoder. What comes later is there to be predicted: with a gradient, an encoder
@@ -166,8 +221,11 @@ class DiffusionPolicy(nn.Module):
         noisy = self.schedule.add_noise(trajectory, noise, timesteps)
         if self.inpaints:
             noisy = torch.where(self._seen, trajectory, noisy)
-        prediction = self.denoiser(noisy, timesteps, condition)
         coefficients = self.schedule.coefficients(timesteps, trajectory.dtype)  # (B,) each
+        estimate = None
+        if self.config.self_conditioning:
+            estimate = self._estimate(noisy, timesteps, condition, coefficients, self_conditioned)
+        prediction = self._denoise(condition, noisy, timesteps, estimate)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         loss, per_sample = diffusion_loss(prediction, wanted, self._counts(batch["action_is_pad"][:, steps]))
         per_sample = per_sample.detach()
@@ -201,20 +259,21 @@ class DiffusionPolicy(nn.Module):
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
+        given = known  # in recorded units
         if known is not None:
-            known = self._encode(known[0], reference), self.representation.encode_mask(known[1])
-        clip = self.config.clip_sample_range if self.config.clip_sample else None
+            known = self._encode(known[0], reference), self._encode_mask(known[1])
         if self.inpaints:
             known, condition = self._inpainting(condition, known), None
-            if clip is not None:  # what encoders say has no bound
-                clip = torch.where(self._is_bounded, clip, math.inf)
 
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
             actions = self._decode(x, reference)
+            if given is not None and self.codec:  # of a code that says several values not all may be known
+                actions = torch.where(given[1], given[0].to(actions.dtype), actions)
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
-        trajectory = denoise(self.sampler, lambda x, t: self.denoiser(x, t, condition), noise, clip, known, watch)
+        denoiser, told = partial(self._denoise, condition), self.config.self_conditioning
+        trajectory = denoise(self.sampler, denoiser, noise, self._clip, known, watch, told)
         ranges = {key: self.normalizer.range(key).cpu().numpy() for key in self._vectors} if is_numpy else {}
         return Chunk(recorded(trajectory), self.config.first_step, ranges)
 
@@ -299,11 +358,51 @@ class DiffusionPolicy(nn.Module):
         newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
         return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
 
-    def _encode(self, actions: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
-        """Return recorded actions (B, n, Da) as they are learnt."""
-        return self.normalizer.normalize(ACTION, self.representation.encode(actions, reference))
+    def _denoise(self, condition: Tensor | None, x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+        """Return the prediction of the network, (B, n, W), of a noisy trajectory and, told of it, an estimate of x0."""
+        if estimate is None:
+            return self.denoiser(x, timestep, condition)
+        return self.denoiser(torch.cat([x, estimate], -1), timestep, condition)[..., : self.trajectory_dim]
+
+    @torch.no_grad()
+    def _estimate(
+        self, x: Tensor, timesteps: Tensor, condition: Tensor | None, coefficients: Any, chosen: Tensor | None
+    ) -> Tensor:
+        """Return what some windows are told of x0, (B, n, W): what the network estimates without being told; 0 else.
+
+        Self-conditioning (Chen et al. 2022, arXiv:2208.04202, algorithm 1).
+        """
+        nothing = torch.zeros_like(x)
+        if chosen is None:
+            return nothing
+        prediction = self._denoise(condition, x, timesteps, nothing)
+        x0 = clean(self.config.prediction_type, x, prediction, *coefficients)
+        if (clip := self._clip) is not None:
+            x0 = x0.clamp(-clip, clip)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return torch.where(chosen[:, None, None], x0, nothing)
+
+    @property
+    def _clip(self) -> float | Tensor | None:
+        """How far from 0 an estimate of x0 may lie, (W,); what encoders say has no bound."""
+        if not self.config.clip_sample:
+            return None
+        limit = self.config.clip_sample_range
+        return torch.where(self._is_bounded, limit, math.inf) if self.inpaints else limit
+
+    def _encode(self, actions: Tensor, reference: Mapping[str, Tensor], latent_noise: Tensor | None = None) -> Tensor:
+        """Return recorded actions (B, n, Da) as they are learnt, (B, n, action_dim)."""
+        encoded = self.normalizer.normalize(ACTION, self.representation.encode(actions, reference))
+        if self.codec is None:
+            return encoded
+        return torch.cat([encoded, self.codec.encode(self.representation.discrete(actions), latent_noise)], -1)
+
+    def _encode_mask(self, mask: Tensor) -> Tensor:
+        """Tell which numbers are known, (B, n, Da) to (B, n, action_dim)."""
+        encoded = self.representation.encode_mask(mask)
+        return torch.cat([encoded, self.codec.mask(self.representation.discrete(mask))], -1) if self.codec else encoded
 
     def _decode(self, trajectory: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
         """Return the actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
-        encoded = self.normalizer.unnormalize(ACTION, trajectory[..., : self.action_dim])
-        return self.representation.decode(encoded, reference)
+        encoded, code, _ = trajectory.tensor_split([self.representation.encoded_dim, self.action_dim], dim=-1)
+        discrete = self.codec.decode(code) if self.codec else None
+        return self.representation.decode(self.normalizer.unnormalize(ACTION, encoded), reference, discrete)

@@ -18,6 +18,7 @@ from robodiff.evaluation.rollout import rollout
 from robodiff.policies.checkpoint import save_policy
 from robodiff.training.config import RolloutConfig, TrainerConfig
 from robodiff.training.module import PolicyTraining
+from robodiff.training.stages import Span, spans
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 UNSAVED = ".unsaved"
@@ -30,6 +31,8 @@ SHARE = 30
 """Training takes at least so many times as long as the checkpoints of it: those of large networks take seconds."""
 MEASURING = 0.25
 """Share of a time budget that measuring the policy at the end may take."""
+EARLIER = 0.25
+"""Share of a time budget that an earlier stage, which has a number of steps, may take."""
 AGREE_EVERY = 20
 """Optimizer steps after which processes that train together agree on saving and stopping: to ask takes time, too."""
 
@@ -60,8 +63,8 @@ class Measuring:
 class RunLength(Callback):
     """Know the run's number of optimizer steps, and end it there.
 
-    A time budget becomes a number of steps by timing the first ones after a warm-up; the number is kept with the run,
-    for the learning rate depends on it, and a run that is resumed must follow the same schedule.
+    A time budget becomes a number of steps by timing the first ones of each stage after a warm-up; the number is kept
+    with the run, for the learning rate depends on it, and a run that is resumed must follow the same schedule.
     """
 
     warmup_steps, timed_steps = 10, 40
@@ -70,9 +73,10 @@ class RunLength(Callback):
         self.config, self.new_length = config, new_length  # although the checkpoint brings one
         self.measuring = measuring or Measuring()
         self._affords = True  # whether there is time to measure
-        self._step_ends: list[float] = []  # when each optimizer step of this process ended
-        self._resumed, self._begun = 0, 0.0  # the step at which this process began, and when
+        self._step_ends: list[float] = []  # when each timed optimizer step ended
+        self._first, self._begun = 0, 0.0  # the step from which steps are timed, and when it began
         self._prepared = time.monotonic()  # when what comes before the first step was begun
+        self._earlier = 0.0  # seconds that earlier processes have taken of the budget
 
     def on_fit_start(self, *_: Any) -> None:
         """Count what comes before the first step, such as encoding frames, to the time of the run."""
@@ -80,13 +84,16 @@ class RunLength(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore
         """Find the number of steps, unless the checkpoint brought it or a time budget has still to be measured."""
-        self._resumed, self._begun = trainer.global_step, time.monotonic()
+        self._first, self._begun = trainer.global_step, time.monotonic()
         before = self._begun - self._prepared
         if self.config.max_time is not None and pl_module.total_steps is None and before > self.config.seconds / 2:
             budget = f"{self.config.seconds / 60:.3g} minutes"
             notice(f"encoding frames took {before / 60:.1f} of {budget}; the next run on them finds them in the cache")
         if self.new_length:
-            pl_module.total_steps, pl_module.measures = None, True
+            pl_module.forget_length()
+            pl_module.measures = True
+        elif pl_module.lengths:
+            self._earlier = pl_module.seconds - before
         if pl_module.total_steps is not None:
             return
         if self.config.max_steps is not None:
@@ -97,39 +104,56 @@ class RunLength(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
         """Measure a time budget, and stop at the last step."""
-        step = trainer.global_step
         if pl_module.total_steps is None:
-            if step - self._resumed > len(self._step_ends):  # not between the batches of an accumulated step
-                if pl_module.device.type == "cuda":
-                    torch.cuda.synchronize()  # the step has been queued, not done
-                self._step_ends.append(time.monotonic())
-            steps, affords = trainer.strategy.broadcast((self._measured(), self._affords))
-            if steps is not None:
-                if not affords:
-                    pl_module.stop_measuring()
-                pl_module.set_length(max(step, self._resumed + steps))
-        if pl_module.total_steps is not None and step >= pl_module.total_steps:
+            self._time(trainer, pl_module)
+        if pl_module.total_steps is not None and trainer.global_step >= pl_module.total_steps:
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1  # what the run ends with is validated, in whichever epoch that is
 
-    def _measured(self) -> int | None:
-        """Return the steps that the time budget allows; None while too few of them have been timed.
+    def _time(self, trainer: Trainer, module: PolicyTraining) -> None:
+        """Time the first steps of a stage, and tell its length when it is known."""
+        step, start = trainer.global_step, sum(module.lengths)
+        if self._first >= start:  # else an earlier stage runs, whose length is known
+            if step - self._first > len(self._step_ends):  # not between the batches of an accumulated step
+                if module.device.type == "cuda":
+                    torch.cuda.synchronize()  # the step has been queued, not done
+                self._step_ends.append(time.monotonic())
+            *_, span = spans(module.stages, module.lengths)
+            steps, affords = trainer.strategy.broadcast((self._measured(span), self._affords))
+            if steps is not None:
+                if not affords:
+                    module.stop_measuring()
+                module.lengths.append(max(step, self._first + steps) - start)
+        if self._first < step == sum(module.lengths):  # the next stage begins
+            self._first, self._begun, self._step_ends = step, time.monotonic(), []
+
+    def _measured(self, span: Span) -> int | None:
+        """Return the steps that the time budget allows a stage; None while too few of them have been timed.
 
         Timing takes a tenth of the budget at most, but for the first three steps: a step may take a minute. Measuring
-        at the end may take ``MEASURING`` of it; where it would take longer there is none.
+        at the end may take ``MEASURING`` of it; where it would take longer there is none. Stages before the last get
+        the share of the time that they name, or the steps, which take ``EARLIER`` of it at most.
         """
-        ends, spent = self._step_ends, time.monotonic() - self._begun
-        budget = self.config.seconds - (self._begun - self._prepared)
+        ends, spent, wanted = self._step_ends, time.monotonic() - self._begun, span.stage.steps
+        budget = self.config.seconds - self._earlier - (self._begun - self._prepared)
+        most = None
+        if not span.is_last:
+            most = wanted - (self._first - span.start) if isinstance(wanted, int) else None
+            budget = min(budget, (wanted if isinstance(wanted, float) else EARLIER) * self.config.seconds)
+        if most is not None and len(ends) >= most:
+            return most
         long = (ends and spent > budget) or (len(ends) >= 3 and spent > budget / 10)  # one step is taken in any case
         if len(ends) <= self.warmup_steps + self.timed_steps and not long:
             return None
         durations = np.diff(ends[min(self.warmup_steps, len(ends) // 2) :])
         seconds = float(np.median(durations)) if len(durations) else spent
-        at_end = seconds * self.measuring.at_end
-        self._affords = at_end <= MEASURING * budget
-        if self._affords:
-            spent, seconds = spent + at_end, seconds * (1 + self.measuring.each_step)
-        return len(ends) + max(0, int((budget - spent) / seconds))
+        if span.is_last:
+            at_end = seconds * self.measuring.at_end
+            self._affords = at_end <= MEASURING * budget
+            if self._affords:
+                spent, seconds = spent + at_end, seconds * (1 + self.measuring.each_step)
+        steps = len(ends) + max(0, int((budget - spent) / seconds))
+        return steps if most is None else min(steps, most)
 
 
 class Rollouts(Callback):
@@ -229,7 +253,8 @@ class Checkpoints(Callback):
             self.worse_in_a_row += 1
             patience = self.config.early_stopping_patience
             if patience is not None and self.worse_in_a_row >= patience:
-                trainer.should_stop, pl_module.total_steps = True, trainer.global_step  # resumed, it has finished
+                trainer.should_stop = True
+                pl_module.set_length(trainer.global_step)  # resumed, it has finished
         every = self.config.keep_every_n_epochs
         if every is not None and (trainer.current_epoch + 1) % every == 0:
             self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")

@@ -62,8 +62,8 @@ class TrainerConfig(Document):
     wandb_project: str | None = None
     """Log to this Weights & Biases project, too; needs the extra wandb."""
     fast_dev_run: bool = False
-    """One training batch, one validation batch and one rollout with two denoising steps, on one device, to see that
-    everything works."""
+    """One training batch of each stage, one validation batch and one rollout with two denoising steps, on one device,
+    to see that everything works."""
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         given = [name for name in ("max_epochs", "max_steps", "max_time") if getattr(self, name) is not None]
@@ -121,11 +121,11 @@ class FitConfig(Document):
     """The installed distributions that the run's classes came from, for messages."""
 
     def short(self) -> "FitConfig":
-        """Return the configuration that ``fast_dev_run`` trains: one step of it, on what there is of this machine."""
-        length = {"max_epochs": None, "max_steps": 1, "max_time": None, "limit_train_batches": 1}
+        """Return the configuration that ``fast_dev_run`` trains: a step a stage, on what there is of this machine."""
+        model, rollout = self.model.short(), replace(self.rollout, episodes=1)
+        length = {"max_epochs": None, "max_steps": len(model.stages()), "max_time": None, "limit_train_batches": 1}
         machine = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
         trainer = replace(self.trainer, **length, **machine, limit_val_batches=1, log_every_n_steps=1)
-        model, rollout = replace(self.model, num_inference_steps=2), replace(self.rollout, episodes=1)
         return replace(self, model=model, trainer=trainer, rollout=rollout)
 
 

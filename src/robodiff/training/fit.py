@@ -29,6 +29,8 @@ from robodiff.evaluation.results import RunFacts, write_result
 from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing, standing
 from robodiff.machine import describe_machine
+from robodiff.networks.unet import ConditionalUnet1d
+from robodiff.policies.checkpoint import load_vae
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
@@ -162,6 +164,8 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained:
         policy.load_pretrained_backbones()
+        if model.vae_weights is not None:
+            load_vae(policy, model.vae_weights)
     if config.rollout.env is not None:
         spec = get_env_spec(config.rollout.env)
         if config.data.agent is not None and spec.agents:
@@ -209,7 +213,8 @@ def _note_narrow(policy: DiffusionPolicy) -> None:
     """Tell where a U-Net is too narrow for its actions: with 2 channels a dimension the loss stayed at 0.43, with 4 it
     fell to 0.03."""
     config, channels = policy.config, 4 * policy.action_dim
-    if isinstance(config, DiffusionConfig) and config.down_dims[0] < channels:
+    is_unet = isinstance(policy.denoiser, ConditionalUnet1d)  # of a hybrid it may be another
+    if is_unet and isinstance(config, DiffusionConfig) and config.down_dims[0] < channels:
         channels = -(-channels // config.n_groups) * config.n_groups
         dims = f"model.down_dims {list(config.down_dims)} is narrow for actions of {policy.action_dim} dimensions"
         notice(f"{dims}, whose noise it has to carry; if the loss stays high, begin it with {channels} or more")

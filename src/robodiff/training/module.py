@@ -22,7 +22,7 @@ from robodiff.policies.runtime import Chunk
 from robodiff.text import counted
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate, make_optimizer
-from robodiff.training.stages import Span, check_stages, span_at, spans
+from robodiff.training.stages import Span, check_stages, lengths_of, span_at, spans
 
 _NEVER = 2**62
 """A batch that no run comes to."""
@@ -69,7 +69,7 @@ class PolicyTraining(LightningModule):
         weights = torch.where(moves, 1 / action_variance, 0) / moves.sum()  # of squared errors, (E,)
         self.register_buffer("action_weights", weights.float(), persistent=False)
         self.micro_batches = 0  # batches seen in all epochs
-        self.total_steps: int | None = None  # optimizer steps of the run, once it is known
+        self.lengths: list[int] = []  # optimizer steps of the stages, of the first ones while not all are known
         self.measures = True  # whether there is time to validate and to roll out
         self.run = ""  # as ``TrainedOn.run``
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
@@ -96,22 +96,32 @@ class PolicyTraining(LightningModule):
         self.measures, self.trainer.limit_val_batches = False, 0
         notice("in this time the policy cannot be measured, too: no validation, no rollouts; the last one is kept")
 
+    @property
+    def total_steps(self) -> int | None:
+        """Optimizer steps of the run; None while they are not known."""
+        return sum(self.lengths) if len(self.lengths) == len(self.stages) else None
+
     def set_length(self, steps: int) -> None:
-        """Tell how many optimizer steps the run has."""
-        self.total_steps = steps
-        for span in spans(self.stages, steps):
+        """Tell how many optimizer steps the run has; stages before the last keep what was told of them."""
+        self.lengths = lengths_of(self.stages, steps, self.lengths[: len(self.stages) - 1])
+        for span in spans(self.stages, self.lengths):
             if span.steps == 0:
                 notice(f"in {counted(steps, 'step')} the run does not come to the stage {span.stage.name}")
+
+    def forget_length(self) -> None:
+        """Let stages that are not over yet have another length."""
+        ends = (span.start + (span.steps or 0) for span in spans(self.stages, self.lengths[:-1]))
+        self.lengths = [steps for steps, end in zip(self.lengths[:-1], ends, strict=False) if end <= self.global_step]
 
     @property
     def span(self) -> Span:
         """The stage of the optimizer step that comes next."""
-        return span_at(self.stages, self.global_step, self.total_steps)
+        return span_at(self.stages, self.global_step, self.lengths)
 
     @property
     def trained_span(self) -> Span:
         """The stage of the optimizer step before, which is what can be measured."""
-        return span_at(self.stages, max(0, self.global_step - 1), self.total_steps)
+        return span_at(self.stages, max(0, self.global_step - 1), self.lengths)
 
     @property
     def seconds(self) -> float:
@@ -125,8 +135,8 @@ class PolicyTraining(LightningModule):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Begin the stage of the step that comes, if it is another than before."""
-        if (stage := self.span.stage) != self._stage:
-            self._begin(stage)
+        if (span := self.span).stage != self._stage:
+            self._begin(span)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch, with noise drawn for that of all ranks, of which each keeps its rows."""
@@ -157,11 +167,13 @@ class PolicyTraining(LightningModule):
         """Step with the learning rate of this step, then move the average."""
         span, config = self.span, self.policy.config
         step = self.global_step - span.start
-        rate = learning_rate(step, span.steps, config, span.stage.learning_rate)
+        rate = learning_rate(step, span.steps, config, span.stage)
         for group in optimizer.param_groups:
             group["lr"] = rate
         if self._is_logged():
             self.log("train/learning_rate", rate)
+            if len(self.stages) > 1:
+                self.log("train/stage", float(self.stages.index(span.stage) + 1))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(ema_decay(step + 1, config), span.stage.trains)
 
@@ -228,22 +240,28 @@ class PolicyTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the run stands beside the weights."""
-        names = ("micro_batches", "total_steps", "seconds", "measures", "run")
+        names = ("micro_batches", "total_steps", "lengths", "seconds", "measures", "run")
         checkpoint["robodiff"] = {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from where the run stood."""
         kept = checkpoint["robodiff"]
-        self.micro_batches, self.total_steps = kept["micro_batches"], kept["total_steps"]
+        self.micro_batches = kept["micro_batches"]
+        earlier = [kept["total_steps"]] if kept["total_steps"] is not None and len(self.stages) == 1 else []
+        self.lengths = kept.get("lengths", earlier)
         self._earlier_seconds, self.measures = kept["seconds"], kept.get("measures", True)
 
     def _is_logged(self) -> bool:
         """Tell whether Lightning writes this step's metrics; to collect those of the others takes a tenth of a step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
 
-    def _begin(self, stage: Stage) -> None:
+    def _begin(self, span: Span) -> None:
         """Let a stage train what it trains, and the rest be as it acts; to begin it twice changes nothing."""
-        self._stage = stage
+        self._stage = stage = span.stage
+        if stage.prepare and self.global_step == span.start:  # later it is in the checkpoint
+            data = self.trainer.datamodule  # pyright: ignore
+            learnt = getattr(self.average, stage.prepare)(data.episodes, data.train_windows)
+            notice(f"step {self.global_step}: stage {stage.name} begins; {learnt}")
         if len(self.stages) == 1:
             return
         if (logged := self.trainer._results) is not None:

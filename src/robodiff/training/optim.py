@@ -6,7 +6,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from robodiff.policies.config import PolicyConfig
+from robodiff.policies.config import PolicyConfig, Stage
 from robodiff.policies.diffusion import DiffusionPolicy
 
 
@@ -31,17 +31,17 @@ def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimize
     )
 
 
-def learning_rate(step: int, total_steps: int | None, config: PolicyConfig, peak: float | None = None) -> float:
+def learning_rate(step: int, total_steps: int | None, config: PolicyConfig, stage: Stage) -> float:
     """Return the learning rate of optimizer step 0, 1, ... of a stage.
 
     Args:
         step: which one.
         total_steps: of the stage; None while it is not known (then as in a very long one).
-        config: names the schedule and its warm-up.
-        peak: the rate after warm-up; the configuration's when None.
+        config: names the schedule, and rate and warm-up where the stage has none of its own.
+        stage: which stage.
     """
-    peak = config.learning_rate if peak is None else peak
-    warmup = config.scheduler_warmup_steps
+    peak = config.learning_rate if stage.learning_rate is None else stage.learning_rate
+    warmup = config.scheduler_warmup_steps if stage.warmup_steps is None else stage.warmup_steps
     if total_steps is not None:
         warmup = min(warmup, total_steps // 10)
     if step < warmup:

@@ -1,0 +1,198 @@
+"""Discrete actions as continuous codes, which can be denoised, and back to exact class values."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes
+from robodiff.errors import UsageError
+from robodiff.networks.vae import DiscreteVae
+from robodiff.policies.config import PolicyConfig
+
+
+class DiscreteCodec(nn.Module, ABC):
+    """A map from the class values of a chunk, (B, n, D), to codes (B, n, dim) within [-1, 1], and back.
+
+    Args:
+        classes: how many classes each value has, (D,).
+    """
+
+    dim: int
+    """Numbers of the code of each time step."""
+    spans_chunk = False
+    """Whether a code tells of all time steps together."""
+
+    def __init__(self, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.register_buffer("_last", torch.tensor(self.classes, device="cpu") - 1, persistent=False)  # (D,)
+
+    @abstractmethod
+    def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the codes of class values; ``noise`` as ``noise_shape`` says, none where it is None."""
+
+    @abstractmethod
+    def decode(self, code: Tensor) -> Tensor:
+        """Return the class values, float32, whose codes are nearest, or most likely."""
+
+    def noise_shape(self, size: int) -> tuple[int, ...] | None:
+        """Return the shape of the noise that the loss of ``size`` windows needs; None where it needs none."""
+        return None
+
+    def mask(self, known: Tensor) -> Tensor:
+        """Tell which numbers of the code are known, (B, n, dim), where it is told which values are, (B, n, D)."""
+        whole = known.all(-1, keepdim=True)
+        if self.spans_chunk:
+            whole = whole.all(1, keepdim=True).expand_as(whole)
+        return whole.expand(*whole.shape[:2], self.dim)
+
+    def _indices(self, values: Tensor) -> Tensor:
+        """Return class values as int64; of what is not known, and can hold anything, those of some class."""
+        last = self._buffers["_last"]
+        return values.nan_to_num().round().long().clamp(torch.zeros_like(last), last)  # pyright: ignore
+
+
+class TableCodec(DiscreteCodec):
+    """Every class has its own code; the nearest one decides.
+
+    Args:
+        classes: how many classes each value has, (D,).
+        bits: a class is the binary digits of its number as -1 and 1, the "analog bits" of Chen et al. 2022
+            (arXiv:2208.04202); else one number, from -1 for the first to 1 for the last.
+    """
+
+    def __init__(self, classes: Sequence[int], bits: bool) -> None:
+        super().__init__(classes)
+        tables = [_bits(each) if bits else torch.linspace(-1, 1, each, device="cpu").unsqueeze(1) for each in classes]
+        for place, table in enumerate(tables):  # (K, w)
+            self.register_buffer(f"_table{place}", table, persistent=False)
+        self._widths = [table.shape[1] for table in tables]
+        self.dim = sum(self._widths)
+
+    def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:  # noqa: D102
+        return torch.cat(
+            [table[i] for table, i in zip(self._tables, self._indices(values).unbind(-1), strict=True)], -1
+        )
+
+    def decode(self, code: Tensor) -> Tensor:  # noqa: D102
+        parts = zip(code.split(self._widths, dim=-1), self._tables, strict=True)
+        nearest = [(part.unsqueeze(-2) - table).square().sum(-1).argmin(-1) for part, table in parts]  # (B, n) each
+        return torch.stack(nearest, -1).to(torch.float32)
+
+    @property
+    def _tables(self) -> list[Tensor]:
+        return [self.get_buffer(f"_table{place}") for place in range(len(self.classes))]
+
+
+class VaeCodec(DiscreteCodec):
+    """The latent of a variational autoencoder, scaled so that those of the training data fill [-1, 1].
+
+    Args:
+        classes: how many classes each value has, (D,).
+        config: ``vae_per`` step, a latent for each time step; or chunk, one for all, which every step repeats and whose
+            mean over the steps is decoded.
+        steps: time steps of a chunk.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, classes: Sequence[int], config: PolicyConfig, steps: int) -> None:
+        super().__init__(classes)
+        self.config, self.steps, self.dim = config, steps, config.vae_latent_dim
+        self.spans_chunk = config.vae_per == "chunk"
+        self.vae = DiscreteVae(self.classes * (steps if self.spans_chunk else 1), self.dim, config.vae_hidden_dim)
+        for name, value in (("low", -1.0), ("high", 1.0)):
+            self.register_buffer(name, torch.full((self.dim,), value))
+
+    def noise_shape(self, size: int) -> tuple[int, ...] | None:  # noqa: D102
+        return (size, self.dim) if self.spans_chunk else (size, self.steps, self.dim)
+
+    def loss(self, values: Tensor, noise: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective of the autoencoder on class values (B, n, D), and its parts."""
+        joined = self._joined(values)
+        if noise is None:
+            noise = torch.randn(*joined.shape[:-1], self.dim, device=values.device)
+        return self.vae.loss(joined, noise, self.config.vae_beta)
+
+    def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:  # noqa: D102
+        latent, log_variance = self.vae.encode(self._joined(values))
+        if noise is not None and self.config.vae_target == "sample":
+            latent = latent + (log_variance / 2).exp() * noise
+        code = (latent - self._centre) / self._scale
+        return code.unsqueeze(1).expand(-1, values.shape[1], -1) if self.spans_chunk else code
+
+    def decode(self, code: Tensor) -> Tensor:  # noqa: D102
+        latent = (code.mean(1) if self.spans_chunk else code) * self._scale + self._centre
+        return self.vae.decode(latent).reshape(*code.shape[:2], -1).to(torch.float32)
+
+    @torch.no_grad()
+    def fit(self, values: Tensor) -> float:
+        """Scale the latent by that of the training data; return the share of their values that come back.
+
+        Args:
+            values: of all training chunks, (N, n, D).
+        """
+        patterns, counts = self._joined(values).flatten(0, -2).unique(dim=0, return_counts=True)
+        mean, _ = self.vae.encode(patterns)
+        self.low.copy_(mean.amin(0))
+        self.high.copy_(mean.amax(0))
+        return float(((self.vae.decode(mean) == patterns).float().mean(-1) * counts).sum() / counts.sum())
+
+    def _joined(self, values: Tensor) -> Tensor:
+        indices = self._indices(values)
+        return indices.flatten(1) if self.spans_chunk else indices
+
+    @property
+    def _centre(self) -> Tensor:
+        return (self.low + self.high) / 2
+
+    @property
+    def _scale(self) -> Tensor:
+        half = (self.high - self.low) / 2
+        return torch.where(half < SMALLEST_RANGE / 2, 1, half)
+
+
+def make_codec(config: PolicyConfig, classes: Sequence[int]) -> DiscreteCodec | None:
+    """Return the codec that a configuration names; None where no action is discrete."""
+    if not classes:
+        return None
+    if config.discrete_codec == "vae":
+        return VaeCodec(classes, config, config.denoised_steps)
+    return TableCodec(classes, bits=config.discrete_codec == "analog_bits")
+
+
+def check_classes(episodes: Episodes, classes: dict[int, int]) -> None:
+    """Refuse a recording with actions that are no class values.
+
+    Args:
+        episodes: all of them, held-out ones too.
+        classes: how many classes each discrete dimension of the action has, by its number.
+
+    Raises:
+        UsageError: the first such value, with its frame and episode.
+    """
+    names = episodes.features[ACTION].names
+    for dimension, number in classes.items():
+        values = np.asarray(episodes.arrays[ACTION][:, dimension])
+        wrong = np.flatnonzero((values != np.round(values)) | (values < 0) | (values >= number))
+        if not len(wrong):
+            continue
+        what = f"{ACTION} {dimension}" + (f" ({names[dimension]})" if names else "")
+        expected = "0 or 1" if number == 2 else f"a class, 0 to {number - 1}"
+        more = f", and in {len(wrong) - 1:,} more frames" if len(wrong) > 1 else ""
+        remedy = "correct the recording, or name the range in model.action_discrete that holds classes"
+        if np.array_equal(values, np.round(values)) and values.min() >= 0:
+            asked = f'{{"{dimension}:{dimension + 1}": {int(values.max()) + 1}}}'
+            remedy = f"if these are its classes, tell how many: --model.action_discrete '{asked}'"
+        place = f"{episodes.source}: {what}: {episodes.where(int(wrong[0]))}"
+        raise UsageError(f"{place}: expected {expected}; found {values[wrong[0]]:g}{more}\n{remedy}")
+
+
+def _bits(classes: int) -> Tensor:
+    """Return the binary digits of 0 ... classes - 1 as -1 and 1, (K, digits)."""
+    digits = torch.arange(max(1, (classes - 1).bit_length()), device="cpu")
+    return (torch.arange(classes, device="cpu").unsqueeze(1) >> digits & 1) * 2.0 - 1
