@@ -42,4 +42,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.time_to_skill
 	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.tabletop
+	$(BIN)/python -m benchmarks.walking
 	$(BIN)/python -m benchmarks.reliability

@@ -12,6 +12,7 @@ PAGES = {
     "docs/concepts.md": ("denoisers", "denoisers_pixels"),
     "docs/cameras.md": ("image_skill", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
+    "docs/walking.md": ("walking", "walking_speed"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
@@ -24,6 +25,8 @@ TITLES = {
     "tabletop": "Successes of the scripted experts without noise and with the usual noise",
     "tabletop_speed": "Steps with observations of the state, and images of 1 / 2 / 3 cameras, a CPU second",
     "tabletop_skill": "Successes of policies, preset `tabletop_state`, one training seed",
+    "walking": "The expert of `biped` on fresh seeds, undisturbed but for what the row says",
+    "walking_speed": "Steps with the state observed, a CPU second, and demonstrations with the usual disturbances",
     "frozen": "Windows a second of training, preset `mycobot` (ResNet-34 at 224 x 224), in turn in one process",
     "frozen_latency": "Milliseconds of a whole decision of a policy of preset `mycobot`, from an image to an action",
     "image_skill": "From images, encoder EfficientNet-Lite0; success with its 95 % interval on 100 unseen seeds",

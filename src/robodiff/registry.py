@@ -50,6 +50,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "pusht": "robodiff.envs.pusht.spec:SPEC",
         "gymnasium": "robodiff.envs.gymnasium:read_spec",
         "team": "robodiff.envs.team:team_spec",
+        "biped": "robodiff.envs.mujoco.walker:SPEC",
     },
     "samplers": {},
     "layouts": {"pusht": "robodiff.envs.pusht.layout:LAYOUT"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.policies.test_diffusion import FLOW
 
-from robodiff.cli.eval import EvalOptions, default_folder
+from robodiff.cli.eval import EvalOptions, _read, default_folder
 from robodiff.evaluation.members import find_members
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -80,6 +80,29 @@ def test_against_another_policy(robodiff: Run, policies: tuple[Path, Path]) -> N
     code, out, err = robodiff("eval", a, *SIZE)  # alone: the comparison would be with what is not there any more
     assert code == 0, err
     assert not (ours.parent / "comparison.json").exists()
+
+
+def test_options_of_an_environment_stand_beside_its_name(robodiff: Run, policies: tuple[Path, Path]) -> None:
+    for env, words in (
+        ("biped", ["--env.push_newton", "100", "--env.command_low=0.3"]),
+        ("biped?command_low=0.3", ["--env.push_newton=100"]),
+    ):
+        options, recording = _read([str(policies[0]), "--env", env, *words])
+        assert (options.env, recording) == ("biped?push_newton=100.0&command_low=0.3", {})
+    for words, message in (
+        (
+            ("--env", "biped", "--env.push", 3),
+            "environment biped: 'push=3' is no option=value of it; it has push_newton",
+        ),
+        (("--env", "biped", "--env.push_newton"), "--env.push_newton needs a value"),
+        (("--env", "biped", "--env.push_newton", -3), "push_newton: expected float >= 0 and <= 5000; found -3"),
+        (("--env", "pusht", "--env.push_newton", 3), "it has no options"),
+        (("--env.push_newton", 3), "--env.push_newton is an option of the environment that --env names; give --env"),
+        (("--env", "biped", "--environment.push", 3), "unknown option --environment.push"),
+    ):
+        code, _, err = robodiff("eval", policies[0], *words)
+        assert (code, "Traceback" in err) == (2, False), err
+        assert message in err
 
 
 def test_an_option_of_the_recording_that_is_no_yaml(robodiff: Run, policies: tuple[Path, Path]) -> None:

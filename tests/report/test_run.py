@@ -20,6 +20,7 @@ from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import Scene
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.runs import read_curves, read_run
 from robodiff.policies.checkpoint import load_policy, save_policy
@@ -189,6 +190,20 @@ def test_chunks_of_the_dimensions_that_move_most(run: Path, monkeypatch: pytest.
     name = "y" if env else "action 1"
     assert len(drawn.chunks) == 6
     assert all(f": {name} (px)</p>" in panel for panel in (*drawn.chunks, *drawn.denoising))
+
+
+@PAGES
+def test_a_scene_in_which_actions_are_no_places_stands_beside_their_curves(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(lambda _: np.zeros((4, 4, 3), np.uint8))
+    use_env(monkeypatch, dataclasses.replace(SPEC, name="meet", scene=scene))
+    episodes = ZarrConfig(path=str(run.parent / "demos.zarr")).read()
+    drawn = draw_predictions(run / "policy", episodes, [0], "meet", samples=1)
+    assert ["<image " in panel for panel in drawn.chunks] == [True, False, False] * 6
+    assert all("step of the chunk" in panel for panel in drawn.chunks if "<image " not in panel)
+    assert drawn.denoising
+    assert not any("<image " in panel for panel in drawn.denoising)
 
 
 def test_comparison(bare: Path, robodiff: Run, tmp_path: Path) -> None:

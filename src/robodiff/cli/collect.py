@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from robodiff.cli.options import Options, read_options, split
+from robodiff.cli.options import Options, name_with, read_options, split
 from robodiff.documents import AtLeast, Document, FilePath, hints, plain
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.text import counted
@@ -131,9 +131,8 @@ def configured_spec(options: CollectOptions) -> tuple[Any, dict[str, Any]]:
     spec, values = get_env_spec(options.env), plain(options)
     own, expert_options = ({name: values[name] for name in hints(part)} for part in (spec.options, spec.expert_options))
     usual = plain(spec.options())
-    if query := "&".join(f"{name}={value}" for name, value in own.items() if value != usual[name]):
-        spec = get_env_spec(f"{options.env}{'&' if '?' in options.env else '?'}{query}")
-    return spec, expert_options
+    name = name_with(options.env, {name: value for name, value in own.items() if value != usual[name]})
+    return get_env_spec(name), expert_options
 
 
 def seeds_in_words(table: Mapping[str, Any], first: int) -> str:

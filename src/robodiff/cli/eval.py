@@ -11,11 +11,11 @@ from rich.console import Console
 
 from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
-from robodiff.cli.options import Options, read_options
+from robodiff.cli.options import Options, name_with, read_options, unknown_option
 from robodiff.cli.report import report_evaluation
 from robodiff.data.naming import in_order
 from robodiff.data.recordings import DataConfig, open_path, resolve
-from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, parse
+from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, hints, parse
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
 from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
@@ -47,19 +47,20 @@ class EvalOptions(Options):
       robodiff eval runs/second --against runs/first
       robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
       robodiff eval runs/first --env pusht --checkpoint epoch-0300
+      robodiff eval runs/walk --env biped --env.push_newton 100
       robodiff eval runs/team --env lift_barrier
       robodiff eval runs/team/agent-0 runs/other/agent-1 --env lift_barrier
     """
 
     positional = ("policies",)
-    further = "data."
+    further = "."
 
     policies: Annotated[list[FilePath], NotEmpty()]
     """A run, a policy's folder, or a repository of the Hugging Face hub. For a team the folder that holds the runs of
     its agents, or a policy of each: whose it is its run says, else their order does."""
     env: str | None = None
-    """The environment, such as pusht. Without one, the policy's actions are compared with those of its run's held-out
-    episodes."""
+    """The environment, such as pusht. --env.NAME sets any option of it: robodiff collect ENV --help lists them. Without
+    one, the policy's actions are compared with those of its run's held-out episodes."""
     episodes: Annotated[int, AtLeast(1)] | None = None
     """With --env: how many episodes; 100 when not given."""
     seed: Annotated[int, AtLeast(0)] | None = None
@@ -149,13 +150,25 @@ def _read(arguments: list[str]) -> tuple[EvalOptions, dict[str, Any]]:
     dotted: dict[str, Any] = {}
     options = read_options(EvalOptions, "eval", arguments, dotted)
     recording = {name: value for name in RECORDING if (value := getattr(options, name)) is not None}
-    recording |= {option: parse(text or "", Any) for option, text in dotted.items()}
+    of_env = {}
+    for option, text in dotted.items():
+        part, _, name = option.partition(".")
+        if part == "data":
+            recording[option] = parse(text or "", Any)
+        elif part != "env":
+            raise unknown_option(option, hints(EvalOptions))
+        elif text is None:
+            raise UsageError(f"--{option} needs a value")
+        else:
+            of_env[name] = text
     if recording and options.data is None:
         raise UsageError(f"--{next(iter(recording))} says more of the recording that --data names; give --data")
     if options.env is not None:
         from robodiff.envs.spec import get_env_spec  # needs gymnasium
 
-        options = replace(options, env=get_env_spec(options.env).name)  # of several spellings one
+        options = replace(options, env=get_env_spec(name_with(options.env, of_env)).name)  # of several spellings one
+    elif of_env:
+        raise UsageError(f"--env.{next(iter(of_env))} is an option of the environment that --env names; give --env")
     return options, {name.removeprefix("data."): value for name, value in recording.items()}
 
 

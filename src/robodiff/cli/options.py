@@ -109,6 +109,12 @@ def unknown_option(option: str, known: Any, told: str | None = None) -> UsageErr
     return UsageError(f"unknown option --{option}{more}")
 
 
+def name_with(env: str, options: Mapping[str, Any]) -> str:
+    """Return the name of an environment with further options of it."""
+    query = "&".join(f"{option}={value}" for option, value in options.items())
+    return f"{env}{'&' if '?' in env else '?'}{query}" if query else env
+
+
 def usage(kind: type[Options], command: str) -> str:
     """Return how a command is written, in a line."""
     required = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]

@@ -31,12 +31,13 @@ class Expert(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """How recorded observations are drawn, and where actions lie in the picture."""
+    """How recorded observations are drawn, and where actions lie in the picture, if they are places in it."""
 
     draw: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any] | None]
     """From one observation to (H, W, 3) uint8; None where the observation does not say enough."""
-    extent: tuple[float, float, float, float]
-    """The picture's left, right, bottom and top edges in the units of an action's first two dimensions."""
+    extent: tuple[float, float, float, float] | None = None
+    """The picture's left, right, bottom and top edges in the units of an action's first two dimensions; None where
+    actions are no places in it: they are drawn beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class EnvSpec:
     local: bool = False
     """Whether other processes cannot make it although they load the same plugins."""
     scene: Scene | None = None
-    """Draws observations with actions over them; None where actions are no places in a picture."""
+    """Draws observations, actions over them or beside; None where a recorded observation cannot be drawn."""
 
     registry_kind: ClassVar[str] = "envs"
 

@@ -106,10 +106,13 @@ class _Canvas:
         """Draw chunks that begin at a frame, (n, Da) and (S, n, Da); fewer dimensions where nothing was recorded."""
         if not np.isfinite(sampled).all():  # what is not has no place in a figure
             return []
+        picture = []
         if self.scene is not None and (image := self.scene.draw(_observation(episodes, frame))) is not None:
-            return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
+            if self.scene.extent is not None:
+                return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
+            picture = [figures.camera_view(image, None, title)] if recorded is not None else []
         drawn = list(self.dimensions.items())[: _MOST_DIMENSIONS if recorded is not None else _MOST_DENOISED]
-        return [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
+        return picture + [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
 
 def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
