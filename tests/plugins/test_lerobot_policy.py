@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from tests.plugins.environment import environment, install
 
 from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
-from robodiff.data.formats.lerobot.writer import LeRobotWriter
+from robodiff.data.formats.lerobot.writer import write_lerobot
+from robodiff.data.recordings import open_path
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.config import HybridDiffusionConfig
 
 pytestmark = pytest.mark.slow
 
 STATE, ACTION = "observation.state", "action"
-JOINTS, FLAGS, WIDTH = 21, 2, 71
+JOINTS, FLAGS = 21, 2
 VAE_STEPS, STEPS, EVERY = 8, 16, 4
 SMALL = ["--policy.down_dims=[8,16]", "--policy.n_groups=4", "--policy.kernel_size=3", "--policy.horizon=8",
          "--policy.n_action_steps=4", "--policy.num_train_timesteps=5", "--policy.scheduler_warmup_steps=1",
@@ -33,22 +35,12 @@ QUIET = ["--policy.push_to_hub=false", "--policy.device=cpu", "--num_workers=0",
 LeRobot = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def write_walk(path: Path, flags: tuple[float, float] = (0, 1)) -> Path:
-    """A made-up recording of the biped's shape, in which one joint is still and a foot or two touch the floor."""
-    random = np.random.default_rng(0)
-    names = (*(f"joint {number}" for number in range(JOINTS)), "left contact", "right contact")
-    action = Feature("vector", (JOINTS + FLAGS,), "float32", names, (*["rad"] * JOINTS, *["bool"] * FLAGS))
-    writer = LeRobotWriter(path, 50, features={ACTION: action}, robot_type="biped")
-    for episode in range(4):
-        phase = np.arange(40 + episode)[:, None] / 6 + random.uniform(0, 6)
-        joints = np.sin(phase + np.arange(JOINTS))
-        joints[:, -1] = 0.3
-        touch = np.where(np.concatenate([np.sin(phase) > -0.3, np.sin(phase) < 0.3], 1), flags[1], flags[0])
-        state = np.concatenate([joints, touch, random.normal(size=(len(phase), WIDTH - JOINTS - FLAGS))], 1)
-        arrays = {STATE: state, ACTION: np.concatenate([joints, touch], 1)}
-        writer.append({key: array.astype(np.float32) for key, array in arrays.items()}, task="walk")
-    writer.close()
-    return path
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four demonstrations of the humanoid that walks."""
+    folder = tmp_path_factory.mktemp("demonstrations") / "walk"
+    main(["collect", "biped", "--episodes", "4", "--workers", "1", "--format", "lerobot", "--out", str(folder)])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +58,10 @@ def lerobot(tmp_path_factory: pytest.TempPathFactory) -> LeRobot:
 
 
 @pytest.fixture(scope="module")
-def trained(lerobot: LeRobot, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(lerobot: LeRobot, walk: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a run of both stages with validation, and what it printed."""
     folder = tmp_path_factory.mktemp("lerobot")
-    data = ["--dataset.repo_id=me/walk", f"--dataset.root={write_walk(folder / 'walk')}", "--dataset.eval_split=0.25"]
+    data = ["--dataset.repo_id=me/walk", f"--dataset.root={walk}", "--dataset.eval_split=0.25"]
     length = [f"--steps={STEPS}", f"--save_freq={EVERY}", f"--log_freq={EVERY}", "--eval_steps=3"]
     words = ["--policy.type=hybrid_diffusion", *data, *SMALL, *QUIET, *length, f"--output_dir={folder / 'run'}"]
     done = lerobot("lerobot-train", *words)
@@ -159,10 +151,10 @@ def test_resumed_it_ends_in_the_same_weights(step: int, lerobot: LeRobot, traine
     assert all(expected[key].equal(found[key]) for key in expected)
 
 
-def test_another_run_goes_on_from_it(lerobot: LeRobot, trained: tuple[Path, str]) -> None:
+def test_another_run_goes_on_from_it(lerobot: LeRobot, walk: Path, trained: tuple[Path, str]) -> None:
     """What is left of the first stage is trained first; where nothing is left the second begins at once."""
     run, _ = trained
-    data = ["--dataset.repo_id=me/walk", f"--dataset.root={run.with_name('walk')}"]
+    data = ["--dataset.repo_id=me/walk", f"--dataset.root={walk}"]
     for step, left in ((EVERY, VAE_STEPS - EVERY), (STEPS, 0)):
         out = run.with_name(f"more-{step}")
         words = [f"--policy.path={checkpoint(run, step)}", *data, *QUIET, "--steps=6", f"--output_dir={out}"]
@@ -181,7 +173,7 @@ def test_its_checkpoint_acts_here_as_it_does_there(lerobot: LeRobot, trained: tu
     policy = load_policy(tmp_path / "policy")
     names = policy.features[ACTION].names
     assert names
-    assert (names[0], names[-1], policy.features[ACTION].units[0]) == ("joint 0", "right contact", "rad")
+    assert (names[0], names[-1], policy.features[ACTION].units[0]) == ("left_hip_z", "right_contact", "rad")
     assert policy.fps == 50
     check_equal(lerobot, tmp_path / "policy", checkpoint(run, STEPS), tmp_path)
 
@@ -212,7 +204,7 @@ def test_a_policy_of_ours_acts_there_as_it_does_here(options: Any, lerobot: LeRo
 
 
 def check_equal(lerobot: LeRobot, folder: Path, there: Path, tmp_path: Path) -> None:
-    """The same observations and noise give the same actions, as a chunk and one by one; another torch rounds otherwise."""
+    """The same observations and noise give the same chunk and the same single actions, up to how each torch rounds."""
     torch.manual_seed(1)
     policy = load_policy(folder)
     steps = policy.timing.n_obs_steps
@@ -251,27 +243,34 @@ def test_learning_rates(lerobot: LeRobot, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(rates["unnamed"])[:, 0], vae / 2 + diffusion)
 
 
+CLASSES = "the last 2 numbers of an action: expected classes, whole numbers from 0 on; found 0.5"
+
+
 @pytest.mark.parametrize(
-    ("words", "flags", "problem"),
+    ("words", "problem"),
     [
         (
             ["--policy.discrete_action_dim=3"],
-            (0, 1),
-            "continuous_action_dim 21 + discrete_action_dim 3 = 24 numbers of an action; the",
+            "continuous_action_dim 21 + discrete_action_dim 3 = 24 numbers of an action",
         ),
-        (["--policy.options={hidden_dims: 3}"], (0, 1), "unknown option hidden_dims. Did you mean 'hidden_dim'?"),
-        (["--policy.vae_per=frame"], (0, 1), "vae_per: "),
-        (
-            ["--policy.discrete_codec=none"],
-            (0, 0.5),
-            "the last 2 numbers of an action: expected classes, whole numbers",
-        ),
-        ([], (0, 0.5), "the last 2 numbers of an action: expected classes, whole numbers from 0 on; found 0.5"),
+        (["--policy.options={hidden_dims: 3}"], "unknown option hidden_dims. Did you mean 'hidden_dim'?"),
+        (["--policy.vae_per=frame"], "vae_per: "),
+        (["--policy.discrete_codec=none"], CLASSES),
+        ([], CLASSES),
     ],
 )
-def test_mistakes(words: list[str], flags: tuple[float, float], problem: str, lerobot: LeRobot, tmp_path: Path) -> None:
-    data = ["--dataset.repo_id=me/walk", f"--dataset.root={write_walk(tmp_path / 'walk', flags)}"]
+def test_mistakes(words: list[str], problem: str, lerobot: LeRobot, walk: Path, tmp_path: Path) -> None:
+    root = halved(walk, tmp_path / "halved") if problem == CLASSES else walk
+    data = ["--dataset.repo_id=me/walk", f"--dataset.root={root}"]
     run = ["--policy.type=hybrid_diffusion", *data, *SMALL, *QUIET, "--steps=2", f"--output_dir={tmp_path / 'run'}"]
     done = lerobot("lerobot-train", *run, *words)
     assert done.returncode != 0
     assert f"ValueError: {problem}" in done.stderr, done.stderr[-2000:]
+
+
+def halved(walk: Path, out: Path) -> Path:
+    """The same recording with flags of 0 and 0.5."""
+    data = open_path(str(walk)).read()
+    scale = np.repeat(np.array([1, 0.5], np.float32), [JOINTS, FLAGS])
+    write_lerobot(replace(data, arrays={**data.arrays, ACTION: data.arrays[ACTION] * scale}), out)
+    return out
