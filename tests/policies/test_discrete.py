@@ -12,9 +12,10 @@ from torch import Tensor
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, notice
-from robodiff.policies.config import DiffusionMlpConfig, HybridDiffusionConfig, PolicyConfig
+from robodiff.policies.config import DiffusionMlpConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.discrete import TableCodec, make_codec
+from robodiff.policies.hybrid import HybridDiffusionConfig
 
 FEATURES = {"observation.state": Feature("vector", (6,), "float32"), "action": Feature("vector", (9,), "float32")}
 RANGES = {"2:4": 2, "7:8": 5}

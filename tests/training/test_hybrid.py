@@ -18,7 +18,7 @@ from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.errors import UsageError
 from robodiff.files import read_rows
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import HybridDiffusionConfig
+from robodiff.policies.hybrid import HybridDiffusionConfig
 from robodiff.training.config import FitConfig, TrainerConfig
 from robodiff.training.fit import fit
 
