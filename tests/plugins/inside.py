@@ -9,7 +9,7 @@ from lerobot.policies import get_policy_class, make_policy_config, make_pre_post
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import HybridDiffusionConfig
+from robodiff.policies.hybrid import HybridDiffusionConfig
 
 
 def acting(checkpoint: str, ours: str, given: str, out: str) -> None:

@@ -19,7 +19,7 @@ from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import write_lerobot
 from robodiff.data.recordings import open_path
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.config import HybridDiffusionConfig
+from robodiff.policies.hybrid import HybridDiffusionConfig
 
 pytestmark = pytest.mark.slow
 

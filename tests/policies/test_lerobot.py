@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from robodiff.data.episodes import Feature
 from robodiff.documents import plain
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import HybridDiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.hybrid import HybridDiffusionConfig
 from robodiff.policies.lerobot import lerobot_policy
 
 STATE, ACTION, CAMERA = "observation.state", "action", "observation.images.top"

@@ -18,8 +18,8 @@ from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import reading
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE, first_not_finite
-from robodiff.policies.config import HybridDiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.hybrid import HybridDiffusionConfig
 
 TYPE = "hybrid_diffusion"
 PREFIX = "policy."

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from lerobot_policy_robodiff.schedule import HybridDiffusionSchedulerConfig
 from robodiff.errors import UsageError
-from robodiff.policies.config import HybridDiffusionConfig as Options
+from robodiff.policies.hybrid import HybridDiffusionConfig as Options
 from robodiff.policies.lerobot import TYPE, Recorded, config_from_lerobot, recorded_from_lerobot
 
 DEFAULTS = Options()

@@ -14,8 +14,8 @@ from robodiff.data.episodes import ACTION
 from robodiff.documents import plain
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import HybridDiffusionConfig as Options
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.hybrid import HybridDiffusionConfig as Options
 from robodiff.policies.lerobot import RENAMED
 
 ENVIRONMENT = "observation.environment_state"
