@@ -13,6 +13,7 @@ PAGES = {
     "docs/cameras.md": ("image_skill", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
+    "docs/hybrid.md": ("hybrid", "prediction_types"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",

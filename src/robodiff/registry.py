@@ -32,7 +32,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "DiffusionConfig": "robodiff.policies.config:DiffusionConfig",
         "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
         "DiffusionMlpConfig": "robodiff.policies.config:DiffusionMlpConfig",
-        "HybridDiffusionConfig": "robodiff.policies.config:HybridDiffusionConfig",
+        "HybridDiffusionConfig": "robodiff.policies.hybrid:HybridDiffusionConfig",
     },
     "data": {
         "AgentFilesConfig": "robodiff.data.formats.agents:FORMAT",  # first: by the path alone

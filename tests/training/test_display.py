@@ -18,7 +18,7 @@ def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     throughput.recent.append((0.5, 4))
     line = ProgressLine(Console(file=out), throughput)
     trainer: Any = SimpleNamespace(global_step=3, current_epoch=0, accumulate_grad_batches=1, callback_metrics={})
-    module: Any = SimpleNamespace(total_steps=None)
+    module: Any = SimpleNamespace(total_steps=None, news=[])
     line.on_train_batch_end(trainer, module)
     assert out.getvalue() == "step 3  epoch 0  8 samples/s\n"
     trainer.callback_metrics["train/loss"] = torch.tensor(torch.nan)  # an epoch has begun

@@ -46,6 +46,8 @@ ELSEWHERE = {
     "betas": "model.optimizer_betas",
     "lr_scheduler": "model.scheduler_name",
     "lr_warmup_steps": "model.scheduler_warmup_steps",
+    "warmup_steps": "model.scheduler_warmup_steps",
+    "num_vae_training_steps": "model.n_vae_training_steps",
     "inv_gamma": "model.ema_inv_gamma",
     "power": "model.ema_power",
     "min_value": "model.ema_min_value",

@@ -152,10 +152,10 @@ class DiffusionPolicy(nn.Module):
         frames = np.concatenate([frames for frames, _ in training_steps(windows, steps, 4096)])  # (N, n)
         accuracy = self.codec.fit(actions[frames].to(self.device))
         reach = max(float(self.codec.low.abs().max()), float(self.codec.high.abs().max()))
-        learnt = f"the VAE gives back {accuracy:.2%} of the discrete actions, from latents within {reach:.2f}"
         if accuracy < CONVERGED:
-            learnt += f"\nit has not converged (below {CONVERGED:.1%}): train it longer, model.n_vae_training_steps"
-        return learnt
+            remedy = "train it longer, model.n_vae_training_steps, or with another model.vae_lr"
+            notice(f"the VAE has not converged, it gives back {accuracy:.2%} of the discrete actions: {remedy}")
+        return f"the VAE gives back {accuracy:.2%} of the discrete actions, from latents within {reach:.2f}"
 
     def draw(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw the random numbers of the loss of ``size`` windows, on the CPU: keyword arguments of ``loss``."""

@@ -72,6 +72,8 @@ class ProgressLine(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: PolicyTraining, *_: Any) -> None:  # pyright: ignore
         """Tell how far it is."""
+        while pl_module.news:
+            say(self.console, pl_module.news.pop(0))
         if len(self.throughput.recent) > self.throughput.warmup_batches:
             self._show_pace(trainer)
         if trainer.global_step == pl_module.total_steps:

@@ -70,6 +70,7 @@ class PolicyTraining(LightningModule):
         self.register_buffer("action_weights", weights.float(), persistent=False)
         self.micro_batches = 0  # batches seen in all epochs
         self.lengths: list[int] = []  # optimizer steps of the stages, of the first ones while not all are known
+        self.news: list[str] = []  # what the progress line has still to tell
         self.measures = True  # whether there is time to validate and to roll out
         self.run = ""  # as ``TrainedOn.run``
         self._broken = torch.tensor(_NEVER)  # the first batch whose loss or gradient was not finite
@@ -261,7 +262,7 @@ class PolicyTraining(LightningModule):
         if stage.prepare and self.global_step == span.start:  # later it is in the checkpoint
             data = self.trainer.datamodule  # pyright: ignore
             learnt = getattr(self.average, stage.prepare)(data.episodes, data.train_windows)
-            notice(f"step {self.global_step}: stage {stage.name} begins; {learnt}")
+            self.news.append(f"step {self.global_step}: stage {stage.name} begins; {learnt}")
         if len(self.stages) == 1:
             return
         if (logged := self.trainer._results) is not None:
