@@ -33,8 +33,8 @@ from robodiff.evaluation.config import SEED
 from robodiff.evaluation.rollout import rollout
 from robodiff.machine import cores
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import HybridDiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.hybrid import HybridDiffusionConfig
 from robodiff.training.config import FitConfig
 from robodiff.training.fit import fit
 
