@@ -11,6 +11,7 @@ import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,7 +101,7 @@ class Converted(nn.Module):
         return target(self.wanted, x0, noise, alpha, sigma)
 
 
-def configuration(row: Row, data: Path) -> FitConfig:
+def configuration(row: Row, data: Path, device: str) -> FitConfig:
     draft = find_config("biped_hybrid")
     draft.choose("model", ConvertedConfig.__name__)
     draft.choose("data", str(data))
@@ -108,7 +109,7 @@ def configuration(row: Row, data: Path) -> FitConfig:
     draft.values["model"].update(discrete_codec="none", **process, **row.network)
     draft.values["data"]["val_batch_size"] = 1000
     draft.clear_length()
-    draft.values["trainer"].update(max_steps=row.steps, accelerator="cpu", devices=1, tensorboard=False)
+    draft.values["trainer"].update(max_steps=row.steps, accelerator=device, devices=1, tensorboard=False)
     return draft.build()
 
 
@@ -140,11 +141,11 @@ def errors(policy: DiffusionPolicy, batch: dict[str, Tensor]) -> dict[str, float
     return found
 
 
-def measure(row: Row, data: Path) -> dict[str, str]:
+def measure(row: Row, data: Path, device: str) -> dict[str, str]:
     """Train and measure one row."""
     torch.set_num_threads(1)
     robodiff.register(ConvertedConfig)
-    config = configuration(row, data)
+    config = configuration(row, data, device)
     with TemporaryDirectory() as folder:
         fit(config, Path(folder) / "run", to_yaml(config), console=Console(quiet=True))
         policy = load_policy(Path(folder) / "run" / "policy-last")
@@ -171,13 +172,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("hybrid"), help="where the demonstrations go")
     parser.add_argument("--jobs", type=int, default=cores(), help="at once")
+    parser.add_argument("--device", default="cpu", help="of training; cpu or cuda")
     given = parser.parse_args()
     data = given.folder / "walk.zarr"
     if not data.exists():
         command("collect", "biped", "--episodes", DEMONSTRATIONS, "--out", data)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
-        measured = [*pool.map(measure, ROWS[::-1], [data] * len(ROWS))]  # those that take longest first
+        measured = [
+            *pool.map(partial(measure, data=data, device=given.device), ROWS[::-1])
+        ]  # those that take longest first
     keep("prediction_types", measured[::-1])
 
 
