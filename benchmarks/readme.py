@@ -27,7 +27,7 @@ TITLES = {
     "tabletop_speed": "Steps with observations of the state, and images of 1 / 2 / 3 cameras, a CPU second",
     "tabletop_skill": "Successes of policies, preset `tabletop_state`, one training seed",
     "hybrid": "Successes on `biped`, preset `biped_hybrid`, 1,500 steps, with the 95 % interval of all training seeds",
-    "prediction_types": "What a network gives and what its loss is of, on `biped` from 100 demonstrations, 50 unseen seeds",
+    "prediction_types": "What a network gives and what its loss is of, on `biped`, 100 demonstrations, 50 unseen seeds",
     "walking": "The expert of `biped` on fresh seeds, undisturbed but for what the row says",
     "walking_speed": "Steps with the state observed, a CPU second, and demonstrations with the usual disturbances",
     "frozen": "Windows a second of training, preset `mycobot` (ResNet-34 at 224 x 224), in turn in one process",
