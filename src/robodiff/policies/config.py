@@ -20,7 +20,8 @@ RESNETS = ("resnet18", "resnet34", "resnet50")
 Pixels = Annotated[int, Between(1, 16_384)]
 Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
-ClassCount = Annotated[int, Between(2, 1024)]
+MOST_CLASSES = 1024
+ClassCount = Annotated[int, Between(2, MOST_CLASSES)]
 Share = Annotated[float, FromTo(0, 1)]
 NotNegative = Annotated[float, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -244,7 +245,7 @@ class DiscreteConfig(Document):
 
     @property
     def trains_vae(self) -> bool:
-        """Whether the codec, if any action is discrete, is a VAE that is trained here."""
+        """Whether the codec is a VAE that is trained here."""
         return self.discrete_codec == "vae" and self.vae_weights is None
 
 
@@ -299,6 +300,8 @@ class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig,
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
         yield from self.network_conflicts()
+        if self.discrete_codec == "vae" and not self.action_discrete:
+            yield "discrete_codec vae needs action_discrete, the ranges that hold class values"
         if self.vae_weights is not None and self.discrete_codec != "vae":
             yield f"vae_weights needs discrete_codec vae; found {self.discrete_codec}"
         mode = self.normalization.get("action", "limits")
@@ -339,7 +342,7 @@ class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig,
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of training, in their order."""
-        if not (self.action_discrete and self.trains_vae):
+        if not self.trains_vae:
             return (Stage("training"),)
         first = Stage("vae", ("codec.",), self.n_vae_training_steps, self.vae_lr, warmup_steps=0, loss="vae_loss")
         return first, Stage("diffusion", ("denoiser.", "cameras."), prepare="fit_latents")
