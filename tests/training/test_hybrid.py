@@ -143,7 +143,8 @@ def test_a_vae_whose_latent_was_never_scaled_is_taken(
 
 
 def test_a_run_that_is_made_longer_goes_on_with_its_vae(configured: Callable[..., FitConfig], tmp_path: Path) -> None:
-    fit(configured(max_steps=4), tmp_path / "run", "", console=silent())  # of the six
+    fit(configured(max_steps=4, keep_every_n_epochs=1), tmp_path / "run", "", console=silent())  # of the six
+    assert not (tmp_path / "run" / "policies").exists()  # none of them could act
     fit(configured(), tmp_path / "run", "", resume=True, new_length=True, console=silent())
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["robodiff"]["lengths"] == [6, 10]

@@ -42,7 +42,7 @@ class Stage:
     warmup_steps: int | None = None
     """Of the stage; the configuration's when None."""
     loss: str = "loss"
-    """The policy's method that is the objective, called as ``loss`` is."""
+    """The policy's method that is the objective, called as ``loss`` is; it is logged by this name."""
     prepare: str | None = None
     """The policy's method that is called with the training episodes and their windows before the first step, for
     instance to fit what depends on earlier stages; it returns what there is to tell."""
@@ -241,7 +241,8 @@ class DiscreteConfig(Document):
     vae_target: Literal["mean", "sample"] = "mean"
     """What is denoised: the mean of the posterior, or a sample of it."""
     vae_weights: FilePath | None = None
-    """A run, or a policy's folder, whose VAE is taken as it is; then there is no first stage."""
+    """A run, or a policy's folder, whose VAE is taken, its latent scaled to this recording; then there is no first
+    stage."""
 
     @property
     def trains_vae(self) -> bool:
