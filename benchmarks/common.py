@@ -40,11 +40,12 @@ def side_by_side(candidates: dict[str, Callable[[], object]], rounds: int = 7) -
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def keep(name: str, rows: list[dict[str, Any]]) -> None:
-    """Print the rows as a Markdown table and write them with the hardware to ``results/<name>.json``."""
+def keep(name: str, rows: list[dict[str, Any]], measured_on: dict[str, Any] | None = None) -> None:
+    """Print the rows as a Markdown table and write them to ``results/<name>.json``, with the hardware: this if None."""
     print(markdown(rows))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"hardware": hardware(), "rows": rows}, indent=2) + "\n")
+    content = {"hardware": measured_on or hardware(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

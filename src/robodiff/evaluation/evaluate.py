@@ -162,12 +162,12 @@ def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, 
 
     Where the environment cannot draw here, that is told, and there are none: results need no videos.
     """
-    from robodiff.data.formats.lerobot.video import encode_video  # needs av
-
     for old in video_files(folder):
         old.unlink()
-    if not spec.renders:
+    if not spec.renders or count == 0:
         return
+    from robodiff.data.formats.lerobot.video import encode_video  # needs av
+
     for success, name in ((True, "success"), (False, "failure")):
         for record in [record for record in records if record.success == success][:count]:
             try:

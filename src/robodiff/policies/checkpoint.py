@@ -54,7 +54,7 @@ def save_policy(policy: DiffusionPolicy, folder: Path) -> None:
         RobodiffError: it holds values that are not finite; an earlier policy in the folder stays.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
-    if (broken := _first_not_finite(weights)) is not None:
+    if (broken := first_not_finite(weights)) is not None:
         raise RobodiffError(f"{folder}: not written: {broken} holds values that are not finite; the earlier one stays")
     tensors, name = save(weights), policy.config.registry_name
     values = {
@@ -243,7 +243,7 @@ def _weights(path: Path, stored: _Stored, outline: nn.Module, sha256: str | None
     weights = {key: value for key, value in outlines.items() if not value.is_meta} | weights  # of later versions
     if misfits := shape_misfits(weights, outlines):
         raise RobodiffError(f"{path}: does not fit {CONFIG_FILE}: {misfits[0]}; {_REMEDY}")
-    if (broken := _first_not_finite(weights)) is not None:
+    if (broken := first_not_finite(weights)) is not None:
         raise RobodiffError(f"{path}: {broken} holds values that are not finite; train again or take an earlier policy")
     if sha256 not in (None, stored.weights_sha256):
         raise RobodiffError(f"{path}: is not the file that was saved with {CONFIG_FILE}: another sha256; {_REMEDY}")
@@ -254,5 +254,6 @@ def _weights(path: Path, stored: _Stored, outline: nn.Module, sha256: str | None
     }
 
 
-def _first_not_finite(weights: dict[str, Tensor]) -> str | None:
+def first_not_finite(weights: dict[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds values that are not finite; None where there is none."""
     return next((k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()), None)

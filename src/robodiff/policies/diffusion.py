@@ -49,6 +49,7 @@ class DiffusionPolicy(nn.Module):
     _seen_steps: Tensor
     _is_embedding: Tensor
     _is_bounded: Tensor
+    _weights: Tensor
 
     def __init__(self, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class DiffusionPolicy(nn.Module):
         limited = [place for key in self.observation_keys for place in self._limited(key, widths[key])]
         bounded = torch.tensor([True] * self.action_dim + (limited if self.inpaints else []), device="cpu")
         self.register_buffer("_is_bounded", bounded, persistent=False)  # (W,)
+        self.register_buffer("_weights", self._loss_weights(dims[ACTION]), persistent=False)  # (W,)
         levels = config.num_train_timesteps
         self.schedule = make_schedule(config.beta_schedule, levels, config.beta_start, config.beta_end)
         self.set_sampler(config)
@@ -93,6 +95,17 @@ class DiffusionPolicy(nn.Module):
         """Tell which of the numbers that embed a key are normalised by limits."""
         spans = self.normalizer.modes.get(key, [(0, width, "encoder")])
         return [mode == "limits" for start, stop, mode in spans for _ in range(start, stop)]
+
+    def _loss_weights(self, continuous: int) -> Tensor:
+        """Return what each number of a trajectory counts in the loss, 1 in the mean.
+
+        A discrete value counts as one number, however many its code has: sixteen numbers of a latent that tells of two
+        contacts would else outweigh the joints.
+        """
+        weights = torch.ones(self.trajectory_dim, device="cpu")
+        if self.codec:
+            weights[continuous : self.action_dim] = len(self.codec.classes) / self.codec.dim
+        return weights / weights.mean()
 
     @property
     def _vectors(self) -> list[str]:
@@ -227,7 +240,9 @@ class DiffusionPolicy(nn.Module):
             estimate = self._estimate(noisy, timesteps, condition, coefficients, self_conditioned)
         prediction = self._denoise(condition, noisy, timesteps, estimate)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
-        loss, per_sample = diffusion_loss(prediction, wanted, self._counts(batch["action_is_pad"][:, steps]))
+        scale = self._weights.sqrt() if self.codec else 1.0
+        counts = self._counts(batch["action_is_pad"][:, steps])
+        loss, per_sample = diffusion_loss(prediction * scale, wanted * scale, counts)
         per_sample = per_sample.detach()
         spread = {"loss_std": per_sample.std(correction=0), "loss_min": per_sample.min(), "loss_max": per_sample.max()}
         return loss, spread
