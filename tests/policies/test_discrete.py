@@ -14,7 +14,7 @@ from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, notice
 from robodiff.policies.config import DiffusionMlpConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.discrete import TableCodec, make_codec
+from robodiff.policies.discrete import TableCodec
 from robodiff.policies.hybrid import HybridDiffusionConfig
 
 FEATURES = {"observation.state": Feature("vector", (6,), "float32"), "action": Feature("vector", (9,), "float32")}
@@ -122,8 +122,18 @@ def test_known_class_values_come_back_although_their_code_says_more() -> None:
     mask[:, :2, 3] = mask[:, :4, :2] = True
     values = torch.where(mask, batch["action"], torch.nan)
     actions = policy.predict_chunk(batch, known=(values, mask)).actions
-    assert actions[mask].equal(values[mask])
+    torch.testing.assert_close(actions[mask], values[mask])
+    assert set(actions[..., 2:4].unique().tolist()) == {0, 1}
     assert actions.isfinite().all()
+
+
+def test_of_a_rotation_next_to_classes_no_number_is_known_alone() -> None:
+    episodes = recorded()
+    policy, batch = fitted(episodes, action_rotations=["4:7"], num_inference_steps=1), batch_of(episodes)
+    noise, mask = torch.zeros(policy.noise_shape(3)), torch.zeros(3, 8, 9, dtype=torch.bool)
+    free = policy.predict_chunk(batch, noise=noise).actions
+    mask[..., 4] = True
+    assert policy.predict_chunk(batch, noise=noise, known=(batch["action"], mask)).actions.equal(free)
 
 
 def test_a_chunk_has_one_latent() -> None:
@@ -172,7 +182,12 @@ def test_classes_are_compared_and_not_subtracted() -> None:
     ("dimension", "value", "message"),
     [
         (2, 0.5, r"made.zarr: action 2: frame 7 of episode 1: expected 0 or 1; found 0.5\ncorrect the recording"),
-        (3, 3.0, r"action 3: .*expected 0 or 1; found 3\nif these .*--model.action_discrete '\{\"3:4\": 4\}'"),
+        (
+            3,
+            3.0,
+            r"action 3: .*expected 0 or 1; found 3\nif these are .*_discrete '\{\"2:3\": 2, \"3:4\": 4, \"7:8\": 5, ",
+        ),
+        (3, 1024.0, r"action 3: .*expected 0 or 1; found 1024\ncorrect"),
         (7, -1.0, r"action 7: .*expected a class, 0 to 4; found -1\ncorrect"),
         (2, np.nan, r"action 2: .*expected 0 or 1; found nan"),
     ],
@@ -191,6 +206,7 @@ def test_what_is_no_class_value_is_refused(dimension: int, value: float, message
         ({"action_relative_to": {"2:4": "observation.state[0:2]"}}, "action_discrete 2:4 holds class values"),
         ({"action_discrete": ["8:10"]}, "the range 8:10 is not within the dimensions 0:9"),
         ({"action_discrete": {"2:4": 1}}, "2:4: expected int >= 2 and <= 1024; found 1"),
+        ({"action_discrete": [], "discrete_codec": "vae"}, "discrete_codec vae needs action_discrete, the ranges"),
         ({"vae_weights": "runs/first", "discrete_codec": "none"}, "vae_weights needs discrete_codec vae; found none"),
     ],
 )
@@ -209,15 +225,12 @@ def test_a_hybrid_has_one_of_three_denoisers() -> None:
         assert (policy.config.discrete_classes, policy.action_dim) == ({"12:14": 2}, 12 + 16)
         assert [stage.steps for stage in config.stages()] == [5000, None]
         for other in options.keys() - {denoiser}:
-            with pytest.raises(UsageError, match=f"is no option of denoiser {denoiser}"):
+            with pytest.raises(UsageError, match=f"is no option of denoiser {denoiser}; leave it at "):
                 HybridDiffusionConfig(denoiser=denoiser, **parts, **options[other])
     assert HybridDiffusionConfig(num_vae_training_steps=7).stages()[0].steps == 7
     with pytest.raises(UsageError, match="are the same option"):
         HybridDiffusionConfig(num_vae_training_steps=7, n_vae_training_steps=8)
     with pytest.raises(UsageError, match=r"continuous_action_dim 21 \+ .* is 23 numbers .*; the recording has 14"):
         HybridDiffusionConfig().make_policy(features, 10.0)
-
-
-def test_no_action_is_discrete() -> None:
-    assert make_codec(DiffusionMlpConfig(discrete_codec="vae"), []) is None
-    assert len(DiffusionMlpConfig(discrete_codec="vae").stages()) == 1
+    with pytest.raises(UsageError, match=r"action_discrete names 13:14; expected all of 12:14, the last numbers"):
+        HybridDiffusionConfig(**parts, action_discrete={"13:14": 3}).make_policy(features, 10.0)

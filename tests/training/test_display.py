@@ -8,8 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from robodiff.policies.config import Stage
 from robodiff.training import display
 from robodiff.training.display import ProgressLine, Throughput
+from robodiff.training.stages import Span
 
 
 def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +20,7 @@ def test_what_is_not_known_yet_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     throughput.recent.append((0.5, 4))
     line = ProgressLine(Console(file=out), throughput)
     trainer: Any = SimpleNamespace(global_step=3, current_epoch=0, accumulate_grad_batches=1, callback_metrics={})
-    module: Any = SimpleNamespace(total_steps=None, news=[])
+    module: Any = SimpleNamespace(total_steps=None, news=[], trained_span=Span(Stage("training"), 0, None, True))
     line.on_train_batch_end(trainer, module)
     assert out.getvalue() == "step 3  epoch 0  8 samples/s\n"
     trainer.callback_metrics["train/loss"] = torch.tensor(torch.nan)  # an epoch has begun

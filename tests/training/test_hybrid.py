@@ -77,8 +77,10 @@ def test_each_stage_learns_its_own_at_its_own_rate(
     assert watch.rates[0] == pytest.approx(3e-4)  # of the VAE, without warm-up
     assert watch.rates[6:8] == pytest.approx([2e-3, 2e-3])  # a tenth of ten steps is the warm-up
     logged = read_rows(run / "metrics.csv", "global_step")
-    steps = {int(row["global_step"]): row for row in logged if row["train/loss"]}
+    steps = {int(row["global_step"]): row for row in logged if row["train/stage"]}
     assert [int(row["train/stage"]) for row in steps.values()] == 6 * [1] + 10 * [2]
+    assert [bool(row["train/vae_loss"]) for row in steps.values()] == 6 * [True] + 10 * [False]
+    assert [bool(row["train/loss"]) for row in steps.values()] == 6 * [False] + 10 * [True]
     for name in ("reconstruction", "kl", "accuracy", "latent_range"):
         assert [bool(row[f"train/{name}"]) for row in steps.values()] == 6 * [True] + 10 * [False]
     measured = [row for row in logged if row["val/action_mse"]]
@@ -126,6 +128,26 @@ def test_the_vae_of_another_run_is_taken(configured: Callable[..., FitConfig], t
     fit(config, tmp_path / "second", "", resume=True, new_length=True, console=silent())
     with pytest.raises(UsageError, match=r"the VAE of .*first does not fit: low should be \(3,\), is \(16,\)"):
         fit(replace(config, model=replace(config.model, vae_latent_dim=3)), tmp_path / "third", "", console=silent())
+
+
+def test_a_vae_whose_latent_was_never_scaled_is_taken(
+    configured: Callable[..., FitConfig], tmp_path: Path, gait: Path
+) -> None:
+    fit(configured(max_steps=6), tmp_path / "first", "", console=silent())  # its limits are fitted in the second stage
+    config = configured({"vae_weights": str(tmp_path / "first")}, max_steps=1)
+    fit(config, tmp_path / "second", "", console=silent())
+    flags = torch.tensor([[0.0, 1], [1, 0], [1, 1]])  # all that there are
+    code = load_policy(tmp_path / "second").codec.encode(flags[None])[0]
+    torch.testing.assert_close(code.amin(0), -torch.ones(16))
+    torch.testing.assert_close(code.amax(0), torch.ones(16))
+
+
+def test_a_run_that_is_made_longer_goes_on_with_its_vae(configured: Callable[..., FitConfig], tmp_path: Path) -> None:
+    fit(configured(max_steps=4, keep_every_n_epochs=1), tmp_path / "run", "", console=silent())  # of the six
+    assert not (tmp_path / "run" / "policies").exists()  # none of them could act
+    fit(configured(), tmp_path / "run", "", resume=True, new_length=True, console=silent())
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["robodiff"]["lengths"] == [6, 10]
 
 
 @pytest.mark.parametrize("denoiser", ["unet", "transformer", "mlp"])

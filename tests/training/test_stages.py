@@ -127,8 +127,9 @@ def test_a_stage_trains_its_own(
     for name, value in module.average.bottleneck.state_dict().items():  # the denoiser learnt with what acts
         assert module.policy.bottleneck.state_dict()[name].equal(value)
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    assert rows[0].split(",")[-1] == "train/lost_share"
-    assert [bool(row.split(",")[-1]) for row in rows[1:] if row.split(",")[2]] == 7 * [True] + 7 * [False]
+    assert rows[0].split(",")[-3:] == ["train/stage", "train/keeping", "train/lost_share"]  # each loss has its name
+    assert [bool(row.split(",")[-1]) for row in rows[1:] if row.split(",")[-3]] == 7 * [True] + 7 * [False]
+    assert [bool(row.split(",")[2]) for row in rows[1:] if row.split(",")[-3]] == 7 * [False] + 7 * [True]
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
@@ -163,7 +164,7 @@ def test_resuming_across_stages_changes_nothing(
     assert csv[0] == csv[1]
 
 
-@pytest.mark.parametrize("batch", [2, 5, 6, 7, 10])
+@pytest.mark.parametrize("batch", [5, 6, 10])  # not while steps are timed, which is done anew
 def test_each_stage_has_its_part_of_a_time_budget(
     configured: Callable[..., FitConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:

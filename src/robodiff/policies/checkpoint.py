@@ -144,8 +144,7 @@ def load_vae(policy: DiffusionPolicy, path: str | Path) -> None:
         UsageError: it has no VAE, or one of other sizes.
     """
     codec = load_policy(path).codec
-    if not isinstance(policy.codec, VaeCodec):
-        raise UsageError("model.vae_weights: no action is discrete; name the ranges in model.action_discrete")
+    assert isinstance(policy.codec, VaeCodec)
     if not isinstance(codec, VaeCodec):
         raise UsageError(f"model.vae_weights: the policy of {path} has no VAE")
     misfits = shape_misfits(codec.state_dict(), policy.codec.state_dict())

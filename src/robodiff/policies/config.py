@@ -20,7 +20,8 @@ RESNETS = ("resnet18", "resnet34", "resnet50")
 Pixels = Annotated[int, Between(1, 16_384)]
 Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
-ClassCount = Annotated[int, Between(2, 1024)]
+MOST_CLASSES = 1024
+ClassCount = Annotated[int, Between(2, MOST_CLASSES)]
 Share = Annotated[float, FromTo(0, 1)]
 NotNegative = Annotated[float, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -41,7 +42,7 @@ class Stage:
     warmup_steps: int | None = None
     """Of the stage; the configuration's when None."""
     loss: str = "loss"
-    """The policy's method that is the objective, called as ``loss`` is."""
+    """The policy's method that is the objective, called as ``loss`` is; it is logged by this name."""
     prepare: str | None = None
     """The policy's method that is called with the training episodes and their windows before the first step, for
     instance to fit what depends on earlier stages; it returns what there is to tell."""
@@ -240,11 +241,12 @@ class DiscreteConfig(Document):
     vae_target: Literal["mean", "sample"] = "mean"
     """What is denoised: the mean of the posterior, or a sample of it."""
     vae_weights: FilePath | None = None
-    """A run, or a policy's folder, whose VAE is taken as it is; then there is no first stage."""
+    """A run, or a policy's folder, whose VAE is taken, its latent scaled to this recording; then there is no first
+    stage."""
 
     @property
     def trains_vae(self) -> bool:
-        """Whether the codec, if any action is discrete, is a VAE that is trained here."""
+        """Whether the codec is a VAE that is trained here."""
         return self.discrete_codec == "vae" and self.vae_weights is None
 
 
@@ -299,6 +301,8 @@ class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig,
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         yield from super().conflicts()
         yield from self.network_conflicts()
+        if self.discrete_codec == "vae" and not self.action_discrete:
+            yield "discrete_codec vae needs action_discrete, the ranges that hold class values"
         if self.vae_weights is not None and self.discrete_codec != "vae":
             yield f"vae_weights needs discrete_codec vae; found {self.discrete_codec}"
         mode = self.normalization.get("action", "limits")
@@ -339,7 +343,7 @@ class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig,
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of training, in their order."""
-        if not (self.action_discrete and self.trains_vae):
+        if not self.trains_vae:
             return (Stage("training"),)
         first = Stage("vae", ("codec.",), self.n_vae_training_steps, self.vae_lr, warmup_steps=0, loss="vae_loss")
         return first, Stage("diffusion", ("denoiser.", "cameras."), prepare="fit_latents")

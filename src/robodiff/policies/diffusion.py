@@ -283,7 +283,9 @@ class DiffusionPolicy(nn.Module):
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
             actions = self._decode(x, reference)
             if given is not None and self.codec:  # of a code that says several values not all may be known
-                actions = torch.where(given[1], given[0].to(actions.dtype), actions)
+                places = [*self.representation.classes]
+                values, mask = (array.expand_as(actions)[..., places] for array in given)
+                actions[..., places] = torch.where(mask, values.to(actions.dtype), actions[..., places])
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))

@@ -1,5 +1,6 @@
 """Discrete actions as continuous codes, which can be denoised, and back to exact class values."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes
 from robodiff.errors import UsageError
 from robodiff.networks.vae import DiscreteVae
-from robodiff.policies.config import PolicyConfig
+from robodiff.policies.config import MOST_CLASSES, PolicyConfig
 
 
 class DiscreteCodec(nn.Module, ABC):
@@ -185,9 +186,9 @@ def check_classes(episodes: Episodes, classes: dict[int, int]) -> None:
         expected = "0 or 1" if number == 2 else f"a class, 0 to {number - 1}"
         more = f", and in {len(wrong) - 1:,} more frames" if len(wrong) > 1 else ""
         remedy = "correct the recording, or name the range in model.action_discrete that holds classes"
-        if np.array_equal(values, np.round(values)) and values.min() >= 0:
-            asked = f'{{"{dimension}:{dimension + 1}": {int(values.max()) + 1}}}'
-            remedy = f"if these are its classes, tell how many: --model.action_discrete '{asked}'"
+        if np.array_equal(values, np.round(values)) and values.min() >= 0 and values.max() < MOST_CLASSES:
+            asked = {f"{place}:{place + 1}": k for place, k in {**classes, dimension: int(values.max()) + 1}.items()}
+            remedy = f"if these are its classes, tell how many: --model.action_discrete '{json.dumps(asked)}'"
         place = f"{episodes.source}: {what}: {episodes.where(int(wrong[0]))}"
         raise UsageError(f"{place}: expected {expected}; found {values[wrong[0]]:g}{more}\n{remedy}")
 

@@ -58,20 +58,24 @@ class HybridDiffusionConfig(DiffusionConfig, DiffusionTransformerConfig, Diffusi
         others = {each.name for kind in NETWORKS.values() for each in fields(kind)} - {*hints(network)}
         for each in fields(self):
             if each.name in others and getattr(self, each.name) != each.default:
-                yield f"{each.name} is no option of denoiser {self.denoiser}; leave it out"
+                yield f"{each.name} is no option of denoiser {self.denoiser}; leave it at {each.default}"
         yield from network.network_conflicts(self)
 
     def make_policy(self, features: Mapping[str, Feature], fps: float) -> "DiffusionPolicy":
         """Return the policy, with random weights, as ``PolicyConfig`` does.
 
         Raises:
-            UsageError: the recorded action has another number of dimensions.
+            UsageError: the recorded action has another number of dimensions, or others of them are discrete.
         """
         first, last, found = self.continuous_action_dim, self.discrete_action_dim, features[ACTION].shape
         if found != (first + last,):
             asked = f"continuous_action_dim {first} + discrete_action_dim {last} is {first + last} numbers"
             raise UsageError(f"model: {asked} of an action; the recording has {found[0]}")
-        return super().make_policy(features, fps)
+        policy = super().make_policy(features, fps)
+        if [*policy.representation.classes] != [*range(first, first + last)]:
+            named = f"action_discrete names {', '.join(self.discrete_classes)}"
+            raise UsageError(f"model: {named}; expected all of {first}:{first + last}, the last numbers, and no others")
+        return policy
 
     def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> "nn.Module":  # noqa: D102
         return NETWORKS[self.denoiser].make_denoiser(self, trajectory_dim, condition_dim)

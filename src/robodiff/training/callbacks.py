@@ -256,7 +256,8 @@ class Checkpoints(Callback):
                 trainer.should_stop = True
                 pl_module.set_length(trainer.global_step)  # resumed, it has finished
         every = self.config.keep_every_n_epochs
-        if every is not None and (trainer.current_epoch + 1) % every == 0:
+        due = every is not None and (trainer.current_epoch + 1) % every == 0
+        if due and pl_module.trained_span.is_last:  # before that nothing can act
             self._save_policy(trainer, pl_module, f"policies/epoch-{trainer.current_epoch + 1:04d}")
 
     def on_train_end(self, trainer: Trainer, pl_module: PolicyTraining) -> None:  # pyright: ignore

@@ -83,7 +83,8 @@ class ProgressLine(Callback):
             return
         self._clock = now
         (seconds, rate), step, total = self.throughput.pace, trainer.global_step, pl_module.total_steps
-        loss = trainer.callback_metrics.get("train/loss")  # None, or NaN in a new epoch, until it is logged
+        name = f"train/{pl_module.trained_span.stage.loss}"
+        loss = trainer.callback_metrics.get(name)  # None, or NaN in a new epoch, until it is logged
         self._loss = self._loss if loss is None or loss.isnan() else f"loss {float(loss):.4f}  "
         text = f"epoch {trainer.current_epoch}  {self._loss}{rate}"
         if self.bar is not None:

@@ -166,6 +166,7 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         policy.load_pretrained_backbones()
         if model.vae_weights is not None:
             load_vae(policy, model.vae_weights)
+            notice(f"{model.vae_weights}: {policy.fit_latents(data.episodes, data.train_windows)}")
     if config.rollout.env is not None:
         spec = get_env_spec(config.rollout.env)
         if config.data.agent is not None and spec.agents:

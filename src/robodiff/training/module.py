@@ -110,9 +110,9 @@ class PolicyTraining(LightningModule):
                 notice(f"in {counted(steps, 'step')} the run does not come to the stage {span.stage.name}")
 
     def forget_length(self) -> None:
-        """Let stages that are not over yet have another length."""
+        """Let stages after which no other has begun have another length: the run's end may have cut them short."""
         ends = (span.start + (span.steps or 0) for span in spans(self.stages, self.lengths[:-1]))
-        self.lengths = [steps for steps, end in zip(self.lengths[:-1], ends, strict=False) if end <= self.global_step]
+        self.lengths = [steps for steps, end in zip(self.lengths[:-1], ends, strict=False) if end < self.global_step]
 
     @property
     def span(self) -> Span:
@@ -149,7 +149,7 @@ class PolicyTraining(LightningModule):
         self.micro_batches += 1
         self._watch(loss.detach())
         if self._is_logged():
-            self.log("train/loss", loss, sync_dist=True)
+            self.log(f"train/{self.span.stage.loss}", loss, sync_dist=True)  # of which each stage may have its own
             self.log_dict({f"train/{name}": value for name, value in metrics.items()})
         return loss
 
@@ -212,7 +212,7 @@ class PolicyTraining(LightningModule):
         draws, objective = self._draw(size, 1, 0, _mix(self.seed, batch_idx, 2)), self.trained_span.stage.loss
         with torch.autocast(self.device.type, enabled=False):
             loss, _ = getattr(self.average, objective)(batch, **draws)
-        self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        self.log(f"val/{objective}", loss, batch_size=size, sync_dist=True)
         if not self.samples_chunks:
             return
         generator = torch.Generator().manual_seed(_mix(self.seed, batch_idx, 3))
