@@ -15,7 +15,7 @@ from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.config import DiffusionConfig, Stage
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
 from robodiff.training import module
 from robodiff.training.module import PolicyTraining
@@ -38,7 +38,7 @@ def test_rate_and_average_step_with_the_optimizer(
     steps, rates = read_curves(run / "metrics.csv")["train/learning_rate"]
     assert steps == updates
     config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
-    assert rates == pytest.approx([learning_rate(step, 6, config) for step in range(6)])
+    assert rates == pytest.approx([learning_rate(step, 6, config, Stage("training")) for step in range(6)])
 
 
 class Validation:
