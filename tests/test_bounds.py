@@ -21,6 +21,7 @@ for module in pkgutil.walk_packages(robodiff.__path__, "robodiff."):
 ABSURD = (float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 2**70, -(2**70))
 NEGATIVE_MEANS = {
     "devices": "Lightning's word for all of them",
+    "action_discrete": "values of classes, such as -1 and 1",
     "delta_timestamps": "seconds before now",
     "num_workers": "has no effect",
     "episodes": "refused where the recording says how many it has",

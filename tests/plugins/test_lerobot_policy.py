@@ -243,7 +243,7 @@ def test_learning_rates(lerobot: LeRobot, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(rates["unnamed"])[:, 0], vae / 2 + diffusion)
 
 
-CLASSES = "the last 2 numbers of an action: expected classes, whole numbers from 0 on; found 0.5"
+CLASSES = "the last 2 numbers of an action: expected class values, such as 0, 1; found 0.5"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.config import DiffusionConfig, Stage
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate
+
+STAGE = Stage("training")
 
 
 def test_decay_is_that_of_diffusers() -> None:
@@ -37,9 +39,11 @@ def test_average_of_parameters_and_buffers() -> None:
 @pytest.mark.parametrize(("name", "half", "end"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)])
 def test_learning_rate(name: str, half: float, end: float) -> None:
     config = DiffusionConfig(learning_rate=1.0, scheduler_warmup_steps=10, scheduler_name=name)  # type: ignore[arg-type]
-    assert [learning_rate(s, 1000, config) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert learning_rate(505, 1000, config) == pytest.approx(half)
-    assert learning_rate(1000, 1000, config) == pytest.approx(end)
-    assert learning_rate(5, 20, config) == learning_rate(5, 20, config) <= 1.0  # warm-up is at most a tenth
-    assert learning_rate(2, 20, config) > learning_rate(1, None, config)
-    assert learning_rate(10**9, None, config) == 1.0  # while the length is not known
+    assert [learning_rate(s, 1000, config, STAGE) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(505, 1000, config, STAGE) == pytest.approx(half)
+    assert learning_rate(1000, 1000, config, STAGE) == pytest.approx(end)
+    assert (
+        learning_rate(5, 20, config, STAGE) == learning_rate(5, 20, config, STAGE) <= 1.0
+    )  # warm-up is at most a tenth
+    assert learning_rate(2, 20, config, STAGE) > learning_rate(1, None, config, STAGE)
+    assert learning_rate(10**9, None, config, STAGE) == 1.0  # while the length is not known

@@ -41,7 +41,7 @@ class ActionRepresentation(nn.Module):
             observed one, R_observation^T R_action, the observation being axis-angle (3 numbers) or a quaternion
             x, y, z, w (4 numbers of any length above 0, as robosuite and robomimic write it).
         observations: dimensions of every vector that is observed.
-        discrete: ranges of it that hold class values, with the number of classes, ``{"6:7": 2}``.
+        discrete: ranges of it that hold class values, with these, ``{"6:7": (0, 1)}``.
 
     Raises:
         UsageError: a range that is not one, is outside of the action or overlaps another; a rotation that is not 3
@@ -57,7 +57,7 @@ class ActionRepresentation(nn.Module):
         rotations: Sequence[str] = (),
         relative_to: Mapping[str, str] | None = None,
         observations: Mapping[str, int] | None = None,
-        discrete: Mapping[str, int] | None = None,
+        discrete: Mapping[str, tuple[float, ...]] | None = None,
     ) -> None:
         super().__init__()
         rotated = [_range(text, dim, "rotations") for text in rotations]
@@ -65,7 +65,7 @@ class ActionRepresentation(nn.Module):
             if stop - start != 3:
                 raise UsageError(f"rotations: axis-angle is 3 numbers; the range {start}:{stop} has {stop - start}")
         relative = [(_range(text, dim, "relative_to"), source) for text, source in (relative_to or {}).items()]
-        classes = {_range(text, dim, "discrete"): number for text, number in (discrete or {}).items()}
+        classes = {_range(text, dim, "discrete"): values for text, values in (discrete or {}).items()}
         ranges = sorted([*rotated, *(range_ for range_, _ in relative if range_ not in rotated), *classes])
         for (a, b), (c, d) in pairwise(ranges):
             if c < b:
@@ -74,12 +74,12 @@ class ActionRepresentation(nn.Module):
         references = {range_: _reference(source, range_, range_ in rotated, vectors) for range_, source in relative}
         edges = sorted({0, dim, *(edge for range_ in ranges for edge in range_)})
         self._parts = [
-            _Part(*range_, range_ in rotated, references.get(range_), classes.get(range_, 0))
+            _Part(*range_, range_ in rotated, references.get(range_), classes.get(range_, ()))
             for range_ in pairwise(edges)
         ]
         self.dim = dim
         self.classes = {dim: part.classes for part in self._parts if part.classes for dim in part.dimensions}
-        """How many classes each discrete dimension has, by its number."""
+        """The class values of each discrete dimension, by its number."""
         self.encoded_dim = sum(part.encoded_dim for part in self._parts)
         self.reference_keys = sorted({reference.key for reference in references.values()})
         """Observations that ``encode`` and ``decode`` need; none when every action is absolute."""
@@ -197,8 +197,8 @@ class _Part:
     stop: int
     is_rotation: bool
     reference: _Reference | None
-    classes: int = 0
-    """How many, where it is discrete."""
+    classes: tuple[float, ...] = ()
+    """Its values, where it is discrete."""
 
     @property
     def dimensions(self) -> range:

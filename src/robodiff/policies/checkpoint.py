@@ -148,8 +148,8 @@ def load_vae(policy: DiffusionPolicy, path: str | Path) -> None:
     if not isinstance(codec, VaeCodec):
         raise UsageError(f"model.vae_weights: the policy of {path} has no VAE")
     misfits = shape_misfits(codec.state_dict(), policy.codec.state_dict())
-    if misfits or codec.vae.classes != policy.codec.vae.classes:
-        problem = misfits[0] if misfits else f"classes {codec.vae.classes}, needed are {policy.codec.vae.classes}"
+    if misfits or codec.classes != policy.codec.classes:
+        problem = misfits[0] if misfits else f"classes {codec.classes}, needed are {policy.codec.classes}"
         raise UsageError(f"model.vae_weights: the VAE of {path} does not fit: {problem}")
     policy.codec.load_state_dict(codec.state_dict())
 

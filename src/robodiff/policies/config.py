@@ -22,6 +22,7 @@ Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
 MOST_CLASSES = 1024
 ClassCount = Annotated[int, Between(2, MOST_CLASSES)]
+ClassValues = Annotated[tuple[float, ...], NotEmpty(most=MOST_CLASSES)]
 Share = Annotated[float, FromTo(0, 1)]
 NotNegative = Annotated[float, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -72,10 +73,10 @@ class WindowConfig(Document):
     action_rotations: list[str] = field(default_factory=list)
     """Ranges of the recorded action that are rotations as axis-angle, in radians, such as ["3:6"]; the network sees six
     numbers of each, the first two rows of its matrix."""
-    action_discrete: list[str] | dict[str, ClassCount] = field(default_factory=list)
-    """Ranges of the recorded action that hold class values: ["21:23"] for 0 or 1, {"21:23": 2, "23:24": 5} to say how
-    many classes each number has. What leaves the policy there is one of them; discrete_codec says how they are
-    learnt."""
+    action_discrete: list[str] | dict[str, ClassCount | ClassValues] = field(default_factory=list)
+    """Ranges of the recorded action that hold class values: ["21:23"] for 0 or 1; {"21:23": 2, "23:24": 5} to say how
+    many classes there are, from 0 on, or {"6:7": [-1, 1]} which. What leaves the policy there is one of them;
+    discrete_codec says how they are learnt."""
     action_relative_to: dict[str, str] = field(default_factory=dict)
     """Ranges of the action that the network sees relative to the newest observation of a vector, such as {"0:3":
     observation.robot0_eef_pos} or {"0:2": "observation.state[0:2]"}; all are absolute when empty."""
@@ -89,6 +90,9 @@ class WindowConfig(Document):
         yield from super().conflicts()
         _ = self.window  # checks that the executed actions fit the horizon
         named, discrete = {*self.action_rotations, *self.action_relative_to}, self.discrete_classes
+        for text, values in discrete.items():
+            if len({*values}) < max(2, len(values)):
+                yield f"action_discrete {text}: expected different values, two at least; found {list(values)}"
         if both := sorted(named & discrete.keys()):
             yield f"action_discrete {both[0]} holds class values, which are neither rotated nor relative"
         if self.conditioning == "inpaint" and self.pred_action_steps_only:
@@ -101,10 +105,12 @@ class WindowConfig(Document):
         return WindowShape(self.n_obs_steps, self.horizon, self.n_action_steps, self.frame_stride, observes_all)
 
     @property
-    def discrete_classes(self) -> dict[str, int]:
-        """How many classes each discrete range of the action has."""
-        ranges = self.action_discrete
-        return ranges if isinstance(ranges, dict) else dict.fromkeys(ranges, 2)
+    def discrete_classes(self) -> dict[str, tuple[float, ...]]:
+        """The class values of each discrete range of the action."""
+        ranges = (
+            self.action_discrete if isinstance(self.action_discrete, dict) else dict.fromkeys(self.action_discrete, 2)
+        )
+        return {text: (*range(each),) if isinstance(each, int) else each for text, each in ranges.items()}
 
     @property
     def first_step(self) -> int:

@@ -1,6 +1,7 @@
 """Discrete actions as continuous codes, which can be denoised, and back to exact class values."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes
 from robodiff.errors import UsageError
 from robodiff.networks.vae import DiscreteVae
-from robodiff.policies.config import MOST_CLASSES, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+
+MOST_NAMED = 16
+"""Values of which a message can say that they may be classes."""
 
 
 class DiscreteCodec(nn.Module, ABC):
     """A map from the class values of a chunk, (B, n, D), to codes (B, n, dim) within [-1, 1], and back.
 
     Args:
-        classes: how many classes each value has, (D,).
+        classes: the values that each number can have, D times.
     """
 
     dim: int
@@ -26,10 +30,13 @@ class DiscreteCodec(nn.Module, ABC):
     spans_chunk = False
     """Whether a code tells of all time steps together."""
 
-    def __init__(self, classes: Sequence[int]) -> None:
+    _values: Tensor
+
+    def __init__(self, classes: Sequence[tuple[float, ...]]) -> None:
         super().__init__()
-        self.classes = tuple(classes)
-        self.register_buffer("_last", torch.tensor(self.classes, device="cpu") - 1, persistent=False)  # (D,)
+        self.classes, self.counts = tuple(classes), tuple(map(len, classes))
+        padded = [[*each, *[math.inf] * (max(self.counts) - len(each))] for each in classes]
+        self.register_buffer("_values", torch.tensor(padded, device="cpu"), persistent=False)  # (D, K), infinite: none
 
     @abstractmethod
     def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -37,7 +44,7 @@ class DiscreteCodec(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, code: Tensor) -> Tensor:
-        """Return the class values, float32, whose codes are nearest, or most likely."""
+        """Return the class values whose codes are nearest, or most likely."""
 
     def noise_shape(self, size: int) -> tuple[int, ...] | None:
         """Return the shape of the noise that the loss of ``size`` windows needs; None where it needs none."""
@@ -50,49 +57,50 @@ class DiscreteCodec(nn.Module, ABC):
             whole = whole.all(1, keepdim=True).expand_as(whole)
         return whole.expand(*whole.shape[:2], self.dim)
 
-    def _indices(self, values: Tensor) -> Tensor:
-        """Return class values as int64; of what is not known, and can hold anything, those of some class."""
-        last = self._buffers["_last"]
-        return values.nan_to_num().round().long().clamp(torch.zeros_like(last), last)  # pyright: ignore
+    def indices(self, values: Tensor) -> Tensor:
+        """Return which class each value is, (..., D) int64; of what is not known, and can hold anything, some class."""
+        return (values.nan_to_num().unsqueeze(-1) - self._values).abs().argmin(-1)
+
+    def values(self, indices: Tensor) -> Tensor:
+        """Invert ``indices``."""
+        return self._values.expand(*indices.shape, -1).gather(-1, indices.unsqueeze(-1)).squeeze(-1)
 
 
 class TableCodec(DiscreteCodec):
     """Every class has its own code; the nearest one decides.
 
     Args:
-        classes: how many classes each value has, (D,).
-        bits: a class is the binary digits of its number as -1 and 1, the "analog bits" of Chen et al. 2022
-            (arXiv:2208.04202); else one number, from -1 for the first to 1 for the last.
+        classes: the values that each number can have, D times.
+        bits: a class is the binary digits of its place as -1 and 1, the "analog bits" of Chen et al. 2022
+            (arXiv:2208.04202); else its value, scaled to [-1, 1].
     """
 
-    def __init__(self, classes: Sequence[int], bits: bool) -> None:
+    def __init__(self, classes: Sequence[tuple[float, ...]], bits: bool) -> None:
         super().__init__(classes)
-        tables = [_bits(each) if bits else torch.linspace(-1, 1, each, device="cpu").unsqueeze(1) for each in classes]
+        tables = [_bits(len(each)) if bits else _numbers(each) for each in classes]
         for place, table in enumerate(tables):  # (K, w)
             self.register_buffer(f"_table{place}", table, persistent=False)
         self._widths = [table.shape[1] for table in tables]
         self.dim = sum(self._widths)
 
     def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:  # noqa: D102
-        return torch.cat(
-            [table[i] for table, i in zip(self._tables, self._indices(values).unbind(-1), strict=True)], -1
-        )
+        return torch.cat([table[i] for table, i in zip(self._tables, self.indices(values).unbind(-1), strict=True)], -1)
 
     def decode(self, code: Tensor) -> Tensor:  # noqa: D102
         parts = zip(code.split(self._widths, dim=-1), self._tables, strict=True)
         nearest = [(part.unsqueeze(-2) - table).square().sum(-1).argmin(-1) for part, table in parts]  # (B, n) each
-        return torch.stack(nearest, -1).to(torch.float32)
+        return self.values(torch.stack(nearest, -1))
 
     @property
     def _tables(self) -> list[Tensor]:
-        return [self.get_buffer(f"_table{place}") for place in range(len(self.classes))]
+        return [self.get_buffer(f"_table{place}") for place in range(len(self.counts))]
 
 
 class VaeCodec(DiscreteCodec):
     """The latent of a variational autoencoder, scaled so that those of the training data fill [-1, 1].
 
     Args:
-        classes: how many classes each value has, (D,).
+        classes: the values that each number can have, D times.
         config: ``vae_per`` step, a latent for each time step; or chunk, one for all, which every step repeats and whose
             mean over the steps is decoded.
         steps: time steps of a chunk.
@@ -101,11 +109,11 @@ class VaeCodec(DiscreteCodec):
     low: Tensor
     high: Tensor
 
-    def __init__(self, classes: Sequence[int], config: PolicyConfig, steps: int) -> None:
+    def __init__(self, classes: Sequence[tuple[float, ...]], config: PolicyConfig, steps: int) -> None:
         super().__init__(classes)
         self.config, self.steps, self.dim = config, steps, config.vae_latent_dim
         self.spans_chunk = config.vae_per == "chunk"
-        self.vae = DiscreteVae(self.classes * (steps if self.spans_chunk else 1), self.dim, config.vae_hidden_dim)
+        self.vae = DiscreteVae(self.counts * (steps if self.spans_chunk else 1), self.dim, config.vae_hidden_dim)
         for name, value in (("low", -1.0), ("high", 1.0)):
             self.register_buffer(name, torch.full((self.dim,), value))
 
@@ -128,7 +136,7 @@ class VaeCodec(DiscreteCodec):
 
     def decode(self, code: Tensor) -> Tensor:  # noqa: D102
         latent = (code.mean(1) if self.spans_chunk else code) * self._scale + self._centre
-        return self.vae.decode(latent).reshape(*code.shape[:2], -1).to(torch.float32)
+        return self.values(self.vae.decode(latent).reshape(*code.shape[:2], -1))
 
     @torch.no_grad()
     def fit(self, values: Tensor) -> float:
@@ -144,7 +152,7 @@ class VaeCodec(DiscreteCodec):
         return float(((self.vae.decode(mean) == patterns).float().mean(-1) * counts).sum() / counts.sum())
 
     def _joined(self, values: Tensor) -> Tensor:
-        indices = self._indices(values)
+        indices = self.indices(values)
         return indices.flatten(1) if self.spans_chunk else indices
 
     @property
@@ -157,7 +165,7 @@ class VaeCodec(DiscreteCodec):
         return torch.where(half < SMALLEST_RANGE / 2, 1, half)
 
 
-def make_codec(config: PolicyConfig, classes: Sequence[int]) -> DiscreteCodec | None:
+def make_codec(config: PolicyConfig, classes: Sequence[tuple[float, ...]]) -> DiscreteCodec | None:
     """Return the codec that a configuration names; None where no action is discrete."""
     if not classes:
         return None
@@ -166,31 +174,40 @@ def make_codec(config: PolicyConfig, classes: Sequence[int]) -> DiscreteCodec | 
     return TableCodec(classes, bits=config.discrete_codec == "analog_bits")
 
 
-def check_classes(episodes: Episodes, classes: dict[int, int]) -> None:
+def check_classes(episodes: Episodes, classes: dict[int, tuple[float, ...]]) -> None:
     """Refuse a recording with actions that are no class values.
 
     Args:
         episodes: all of them, held-out ones too.
-        classes: how many classes each discrete dimension of the action has, by its number.
+        classes: the values of each discrete dimension of the action, by its number.
 
     Raises:
         UsageError: the first such value, with its frame and episode.
     """
     names = episodes.features[ACTION].names
-    for dimension, number in classes.items():
-        values = np.asarray(episodes.arrays[ACTION][:, dimension])
-        wrong = np.flatnonzero((values != np.round(values)) | (values < 0) | (values >= number))
+    for dimension, known in classes.items():
+        recorded = np.asarray(episodes.arrays[ACTION][:, dimension])
+        wrong = np.flatnonzero(~np.isin(recorded, np.array(known, recorded.dtype)))
         if not len(wrong):
             continue
         what = f"{ACTION} {dimension}" + (f" ({names[dimension]})" if names else "")
-        expected = "0 or 1" if number == 2 else f"a class, 0 to {number - 1}"
+        expected = f"a class, 0 to {known[-1]:g}" if len(known) > 2 else " or ".join(f"{each:g}" for each in known)
         more = f", and in {len(wrong) - 1:,} more frames" if len(wrong) > 1 else ""
         remedy = "correct the recording, or name the range in model.action_discrete that holds classes"
-        if np.array_equal(values, np.round(values)) and values.min() >= 0 and values.max() < MOST_CLASSES:
-            asked = {f"{place}:{place + 1}": k for place, k in {**classes, dimension: int(values.max()) + 1}.items()}
-            remedy = f"if these are its classes, tell how many: --model.action_discrete '{json.dumps(asked)}'"
+        found = np.unique(recorded)
+        if len(found) <= MOST_NAMED and np.isfinite(found).all():
+            own = [int(each) if each.is_integer() else each for each in found.tolist()]
+            asked = {f"{place}:{place + 1}": each for place, each in {**classes, dimension: own}.items()}
+            remedy = f"correct it, or say that all of these are classes: --model.action_discrete '{json.dumps(asked)}'"
         place = f"{episodes.source}: {what}: {episodes.where(int(wrong[0]))}"
-        raise UsageError(f"{place}: expected {expected}; found {values[wrong[0]]:g}{more}\n{remedy}")
+        raise UsageError(f"{place}: expected {expected}; found {recorded[wrong[0]]:g}{more}\n{remedy}")
+
+
+def _numbers(values: tuple[float, ...]) -> Tensor:
+    """Return class values scaled to [-1, 1], (K, 1)."""
+    numbers = torch.tensor(values, device="cpu").unsqueeze(1)
+    low, high = numbers.min(), numbers.max()
+    return (2 * numbers - low - high) / (high - low)
 
 
 def _bits(classes: int) -> Tensor:

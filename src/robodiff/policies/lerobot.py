@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import torch
 from safetensors.torch import load
 
-from robodiff.data.episodes import Feature
-from robodiff.documents import Above, Document, decode_json, typed
+from robodiff.data.episodes import LARGEST, Feature
+from robodiff.documents import Above, Between, Document, decode_json, typed
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import reading
 from robodiff.networks.layers import shape_misfits
@@ -35,7 +35,7 @@ class LeRobotFeature(Document):
 
     type: str
     """``VISUAL``, ``STATE``, ``ENV`` or ``ACTION``."""
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Between(1, LARGEST)], ...]
     """Of one time step; channels come first."""
 
 

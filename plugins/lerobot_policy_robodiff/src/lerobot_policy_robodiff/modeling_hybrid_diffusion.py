@@ -113,7 +113,7 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
         """Scale the latent by that of all discrete chunks that were seen, now that it no longer changes."""
         codec = self.policy.codec
         assert isinstance(codec, VaeCodec)
-        accuracy = codec.fit(self.get_extra_state().to(self.policy.device))
+        accuracy = codec.fit(codec.values(self.get_extra_state().to(self.policy.device, torch.int64)))
         reach = float(torch.maximum(codec.low.abs(), codec.high.abs()).max())
         notice(
             f"step {int(self.step)}: the VAE is trained and rests, the diffusion model is trained from here on; of "
@@ -124,18 +124,19 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
         self._seen.clear()
 
     def _patterns(self, actions: Tensor) -> set[bytes]:
-        """Return the patterns of discrete actions of a batch: of each step, or of the chunk where a code is of that.
+        """Return the patterns of classes of a batch: of each step, or of the chunk where a code is of that.
 
         Raises:
             ValueError: values that are no class.
         """
         codec = self.policy.codec
-        values = self.policy.representation.discrete(actions[:, self.policy.config.denoised]).cpu()
-        classes = torch.tensor(codec.classes)
-        if len(wrong := values[(values != values.round()) | (values < 0) | (values >= classes)]):
+        values = self.policy.representation.discrete(actions[:, self.policy.config.denoised])
+        indices = codec.indices(values)
+        if len(wrong := values[values != codec.values(indices)]):
+            known = ", ".join(f"{each:g}" for each in codec.classes[0])
             place = f"the last {len(codec.classes)} numbers of an action"
-            raise ValueError(f"{place}: expected classes, whole numbers from 0 on; found {wrong[0]:g}")
-        rows = values.reshape(-1, *self._pattern_shape).to(torch.int16).numpy()
+            raise ValueError(f"{place}: expected class values, such as {known}; found {wrong[0]:g}")
+        rows = indices.reshape(-1, *self._pattern_shape).to(torch.int16).cpu().numpy()
         return {row.tobytes() for row in rows}
 
     @property
