@@ -93,7 +93,7 @@ class WindowConfig(Document):
         _ = self.window  # checks that the executed actions fit the horizon
         named, discrete = {*self.action_rotations, *self.action_relative_to}, self.discrete_classes
         for text, values in discrete.items():
-            if len({*np.float32(values).tolist()}) < max(2, len(values)):
+            if np.unique(np.array(values, np.float32)).size < max(2, len(values)):
                 problem = f"expected at least two values, all of them different as float32; found {brief(list(values))}"
                 yield f"action_discrete {text}: {problem}"
         if both := sorted(named & discrete.keys()):
