@@ -162,12 +162,12 @@ def test_classes_have_any_values(codec: dict[str, Any]) -> None:
     """A gripper of robomimic closes at 1 and opens at -1."""
     episodes = recorded()
     action = episodes.arrays["action"]
-    action[:, 2], action[:, 7] = 2 * action[:, 2] - 1, np.array([-0.5, 0, 2, 3, 40])[action[:, 7].astype(int)]
-    policy = fitted(episodes, action_discrete={"2:3": [-1, 1], "7:8": [40, -0.5, 0, 2, 3]}, **codec)
+    action[:, 2], action[:, 7] = 2 * action[:, 2] - 1, np.array([-0.5, 0, 0.1, 3, 40])[action[:, 7].astype(int)]
+    policy = fitted(episodes, action_discrete={"2:3": [-1, 1], "7:8": [40, -0.5, 0, 0.1, 3]}, **codec)
     batch = batch_of(episodes)
     actions = policy.predict_chunk(batch).actions
     assert {*actions[..., 2].unique().tolist()} <= {-1, 1}
-    assert {*actions[..., 7].unique().tolist()} <= {-0.5, 0, 2, 3, 40}
+    assert {*actions[..., 7].unique().tolist()} <= {*action[:, 7].tolist()}  # 0.1 is that of float32
     if codec["discrete_codec"] != "vae":  # which has learnt nothing yet
         torch.testing.assert_close(policy._decode(policy._encode(batch["action"], {}), {}), batch["action"])
 
@@ -210,6 +210,25 @@ def test_what_is_no_class_value_is_refused(dimension: int, value: float, message
         fitted(episodes)
 
 
+@pytest.mark.kind("a value of another kind")
+@pytest.mark.parametrize(
+    ("recorded_values", "known", "message"),
+    [
+        ([0.1, 0.3], [0.1, 0.2], r"expected 0.1 or 0.2; found 0.3.*\n.*'\{\"2:3\": \[0.1, 0.3\]\}'"),
+        ([-1, 1], [-1, -0.5, 2], r"expected -1 or -0.5 or 2; found 1.*\n.*'\{\"2:3\": \[-1, 1\]\}'"),
+        ([-1, -1], 2, r"expected 0 or 1; found -1.*\ncorrect the recording, or name the range"),  # one is no class
+        ([-1, 0], [*range(1, 99)], r"expected 1 or 2 .* or 16, ...; found"),
+    ],
+)
+def test_the_classes_that_a_message_proposes_are_those_recorded(
+    recorded_values: list[float], known: Any, message: str
+) -> None:
+    episodes = recorded()
+    episodes.arrays["action"][:, 2] = np.resize(recorded_values, len(episodes.arrays["action"]))
+    with pytest.raises(UsageError, match=message):
+        fitted(episodes, action_discrete={"2:3": known})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -217,7 +236,8 @@ def test_what_is_no_class_value_is_refused(dimension: int, value: float, message
         ({"action_relative_to": {"2:4": "observation.state[0:2]"}}, "action_discrete 2:4 holds class values"),
         ({"action_discrete": ["8:10"]}, "the range 8:10 is not within the dimensions 0:9"),
         ({"action_discrete": {"2:4": 1}}, r"2:4: expected .*; found 1"),
-        ({"action_discrete": {"2:4": [1, 1]}}, r"2:4: expected different values, two at least; found \[1.0, 1.0\]"),
+        ({"action_discrete": {"2:4": [1, 1]}}, r"2:4: expected at least two values, all .*; found \[1.0, 1.0\]"),
+        ({"action_discrete": {"2:4": [0.1, 0.1 + 1e-10]}}, r"2:4: expected .* different as float32; found \[0.1, 0.1"),
         ({"action_discrete": [], "discrete_codec": "vae"}, "discrete_codec vae needs action_discrete, the ranges"),
         ({"vae_weights": "runs/first", "discrete_codec": "none"}, "vae_weights needs discrete_codec vae; found none"),
     ],

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from operator import gt
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
+
 from robodiff.data.episodes import Feature
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
-from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty
+from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, brief
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,8 +93,9 @@ class WindowConfig(Document):
         _ = self.window  # checks that the executed actions fit the horizon
         named, discrete = {*self.action_rotations, *self.action_relative_to}, self.discrete_classes
         for text, values in discrete.items():
-            if len({*values}) < max(2, len(values)):
-                yield f"action_discrete {text}: expected different values, two at least; found {list(values)}"
+            if np.unique(np.array(values, np.float32)).size < max(2, len(values)):
+                problem = f"expected at least two values, all of them different as float32; found {brief(list(values))}"
+                yield f"action_discrete {text}: {problem}"
         if both := sorted(named & discrete.keys()):
             yield f"action_discrete {both[0]} holds class values, which are neither rotated nor relative"
         if self.conditioning == "inpaint" and self.pred_action_steps_only:
@@ -227,8 +230,8 @@ class DiscreteConfig(Document):
 
     discrete_codec: Literal["vae", "analog_bits", "none"] = "analog_bits"
     """What of a class value is denoised: the latent of a VAE, which a first stage of training learns; its binary digits
-    as -1 and 1 (analog_bits); or its number as any other number, which is rounded at the end (none). For two classes
-    the last two are the same."""
+    as -1 and 1 (analog_bits); or its value, scaled to [-1, 1] (none). The nearest class leaves the policy. For two
+    classes the last two are the same."""
     self_conditioning: bool = False
     """Tell the network its estimate of the clean actions at the denoising step before, for half of the training
     windows; half as much work again."""

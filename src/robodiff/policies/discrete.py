@@ -15,7 +15,7 @@ from robodiff.networks.vae import DiscreteVae
 from robodiff.policies.config import PolicyConfig
 
 MOST_NAMED = 16
-"""Values of which a message can say that they may be classes."""
+"""Values that a message lists."""
 
 
 class DiscreteCodec(nn.Module, ABC):
@@ -28,7 +28,7 @@ class DiscreteCodec(nn.Module, ABC):
     dim: int
     """Numbers of the code of each time step."""
     spans_chunk = False
-    """Whether a code tells of all time steps together."""
+    """Whether a code describes all time steps together."""
 
     _values: Tensor
 
@@ -40,7 +40,7 @@ class DiscreteCodec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, values: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return the codes of class values; ``noise`` as ``noise_shape`` says, none where it is None."""
+        """Return the codes of class values; ``noise`` is of ``noise_shape``, or None for none."""
 
     @abstractmethod
     def decode(self, code: Tensor) -> Tensor:
@@ -51,14 +51,14 @@ class DiscreteCodec(nn.Module, ABC):
         return None
 
     def mask(self, known: Tensor) -> Tensor:
-        """Tell which numbers of the code are known, (B, n, dim), where it is told which values are, (B, n, D)."""
+        """Return which numbers of the code are known, (B, n, dim), from which values are, (B, n, D)."""
         whole = known.all(-1, keepdim=True)
         if self.spans_chunk:
             whole = whole.all(1, keepdim=True).expand_as(whole)
         return whole.expand(*whole.shape[:2], self.dim)
 
     def indices(self, values: Tensor) -> Tensor:
-        """Return which class each value is, (..., D) int64; of what is not known, and can hold anything, some class."""
+        """Return the place of each value among its classes, (..., D) int64; any place for unknown values, or NaN."""
         return (values.nan_to_num().unsqueeze(-1) - self._values).abs().argmin(-1)
 
     def values(self, indices: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class DiscreteCodec(nn.Module, ABC):
 
 
 class TableCodec(DiscreteCodec):
-    """Every class has its own code; the nearest one decides.
+    """A fixed code of each class; the nearest one decides.
 
     Args:
         classes: the values that each number can have, D times.
@@ -191,16 +191,23 @@ def check_classes(episodes: Episodes, classes: dict[int, tuple[float, ...]]) -> 
         if not len(wrong):
             continue
         what = f"{ACTION} {dimension}" + (f" ({names[dimension]})" if names else "")
-        expected = f"a class, 0 to {known[-1]:g}" if len(known) > 2 else " or ".join(f"{each:g}" for each in known)
+        expected = " or ".join(f"{each:g}" for each in known[:MOST_NAMED]) + ", ..." * (len(known) > MOST_NAMED)
+        if len(known) > 2 and known == (*range(len(known)),):
+            expected = f"a class, 0 to {known[-1]}"
         more = f", and in {len(wrong) - 1:,} more frames" if len(wrong) > 1 else ""
         remedy = "correct the recording, or name the range in model.action_discrete that holds classes"
         found = np.unique(recorded)
-        if len(found) <= MOST_NAMED and np.isfinite(found).all():
-            own = [int(each) if each.is_integer() else each for each in found.tolist()]
-            asked = {f"{place}:{place + 1}": each for place, each in {**classes, dimension: own}.items()}
+        if 1 < len(found) <= MOST_NAMED and np.isfinite(found).all():
+            known = {**classes, dimension: found.tolist()}
+            asked = {f"{place}:{place + 1}": [*map(_shortest, values)] for place, values in known.items()}
             remedy = f"correct it, or say that all of these are classes: --model.action_discrete '{json.dumps(asked)}'"
         place = f"{episodes.source}: {what}: {episodes.where(int(wrong[0]))}"
         raise UsageError(f"{place}: expected {expected}; found {recorded[wrong[0]]:g}{more}\n{remedy}")
+
+
+def _shortest(value: float) -> float:
+    """Return the shortest number that is the same as float32."""
+    return int(value) if float(value).is_integer() else float(str(np.float32(value)))
 
 
 def _numbers(values: tuple[float, ...]) -> Tensor:

@@ -35,9 +35,9 @@ class HybridDiffusionConfig(DiffusionConfig, DiffusionTransformerConfig, Diffusi
     continuous_action_dim: Annotated[int, AtLeast(0)] = 21
     """How many numbers of the action are continuous; they come first."""
     discrete_action_dim: Annotated[int, AtLeast(1)] = 2
-    """How many are discrete, 0 or 1; action_discrete says more where they have more classes."""
+    """How many are discrete; 0 or 1, unless action_discrete gives them other classes."""
     discrete_codec: Literal["vae", "analog_bits", "none"] = "vae"
-    """As in the other models, but that a VAE is the default."""
+    """As in the other models, but with a VAE as the default."""
     num_vae_training_steps: Annotated[int, AtLeast(1)] | None = None
     """Another name of n_vae_training_steps."""
 

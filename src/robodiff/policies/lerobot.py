@@ -1,7 +1,7 @@
 """Checkpoints of LeRobot's policy type ``hybrid_diffusion``, which the plugin lerobot_policy_robodiff trains.
 
-The plugin trains and runs robodiff's own policy, so nothing but names is converted: those of options that LeRobot calls
-otherwise, and those of the weights.
+The plugin trains and runs robodiff's own policy, so only names are converted: of options that LeRobot calls otherwise,
+and of the weights.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _REMEDY = "copy the whole folder again from where it comes from"
 
 @dataclass(frozen=True, kw_only=True)
 class LeRobotFeature(Document):
-    """What a checkpoint says of a key."""
+    """What a checkpoint stores about a key."""
 
     type: str
     """``VISUAL``, ``STATE``, ``ENV`` or ``ACTION``."""
@@ -41,7 +41,7 @@ class LeRobotFeature(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded(Document):
-    """What a checkpoint says of the recording that it was trained on."""
+    """What a checkpoint stores about the recording that it was trained on."""
 
     input_features: dict[str, LeRobotFeature]
     """What is observed."""
@@ -105,7 +105,7 @@ def lerobot_policy(folder: Path) -> DiffusionPolicy:
         raise UsageError(f"{path}: expected a policy of type {TYPE}; found {values.get('type')!r}")
     try:
         config, recorded = config_from_lerobot(values), recorded_from_lerobot(values)
-        with torch.device("meta"):  # weights take no memory, whatever sizes are said
+        with torch.device("meta"):  # weights take no memory, whatever sizes it names
             outline = config.make_policy(recorded.features, recorded.fps).state_dict()
     except UsageError as error:
         raise RobodiffError(f"{path}: does not describe a policy: {error}") from None

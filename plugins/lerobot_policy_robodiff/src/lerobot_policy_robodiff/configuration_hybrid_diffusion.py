@@ -31,7 +31,7 @@ class HybridDiffusionConfig(PreTrainedConfig):
     continuous_action_dim: int = DEFAULTS.continuous_action_dim
     """How many numbers of the action are continuous; they come first."""
     discrete_action_dim: int = DEFAULTS.discrete_action_dim
-    """How many are discrete, 0 or 1."""
+    """How many are discrete; 0 or 1, unless the option action_discrete gives them other classes."""
     n_vae_training_steps: int = DEFAULTS.n_vae_training_steps
     """Optimizer steps of the first stage, which trains the VAE alone; all others train the diffusion model alone."""
     discrete_codec: str = DEFAULTS.discrete_codec

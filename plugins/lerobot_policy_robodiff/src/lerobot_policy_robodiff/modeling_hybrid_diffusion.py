@@ -134,8 +134,10 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
         indices = codec.indices(values)
         if len(wrong := values[values != codec.values(indices)]):
             known = ", ".join(f"{each:g}" for each in codec.classes[0])
-            place = f"the last {len(codec.classes)} numbers of an action"
-            raise ValueError(f"{place}: expected class values, such as {known}; found {wrong[0]:g}")
+            count = len(codec.classes)
+            place = f"the last {count} numbers of an action" if count > 1 else "the last number of an action"
+            remedy = "name other classes by action_discrete in --policy.options"
+            raise ValueError(f"{place}: expected class values, such as {known}; found {wrong[0]:g}; {remedy}")
         rows = indices.reshape(-1, *self._pattern_shape).to(torch.int16).cpu().numpy()
         return {row.tobytes() for row in rows}
 

@@ -43,7 +43,7 @@ TRUNK_AND_ARMS = ((300, 12), (400, 16), (400, 16), *((40, 3), (40, 3), (30, 2)) 
 UPRIGHT, HEADING = (550.0, 50.0), (100.0, 12.0)
 """The same of the torso law, for roll and pitch and for yaw, shared by the legs in stance."""
 TOUCH = 5.0
-"""Force under a sole from which on it touches the floor, N."""
+"""Force under a sole above which it touches the floor, N."""
 LOWEST, STEEPEST = 0.55, 0.6
 """Height of the pelvis, and cosine of its tilt, below which the robot has fallen."""
 BEND, SHOULDER, ELBOW = 0.35, 0.15, -0.4
@@ -51,7 +51,7 @@ BEND, SHOULDER, ELBOW = 0.35, 0.15, -0.4
 
 
 class Biped:
-    """The robot on its floor; what happens depends on the state and on what it is told, to the last bit."""
+    """The robot on its floor; each step is a function of state and input, to the last bit."""
 
     def __init__(self) -> None:
         self.model = model = _model()
@@ -132,7 +132,7 @@ class Biped:
 
     @property
     def state(self) -> Array:
-        """All that the simulation remembers, as one vector."""
+        """The whole state of the simulation, as one vector."""
         out = np.empty(mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION))
         mujoco.mj_getState(self.model, self.data, out, mujoco.mjtState.mjSTATE_INTEGRATION)
         return np.concatenate([out, self.data.sensordata[:2], self.flags])
@@ -151,7 +151,7 @@ class Biped:
         mujoco.mj_forward(self.model, self.data)
 
     def draw(self, size: tuple[int, int], shadows: bool = False) -> Array:
-        """Draw what the camera sees that goes along, (H, W, 3) uint8.
+        """Draw what the camera that follows sees, (H, W, 3) uint8.
 
         Raises:
             RobodiffError: this machine cannot draw; it says what to install.

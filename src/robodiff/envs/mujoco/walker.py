@@ -21,21 +21,21 @@ STATE, CAMERA = "observation.state", "observation.images.side"
 IMAGE_SIZE = 96
 MAX_STEPS = 500
 SPEED_ERROR = 0.15
-"""By how much the mean speed of an episode, from standing on, may be off where it counts as success, m/s."""
+"""How far the mean speed of a successful episode, standing start included, may be off the command, m/s."""
 PUSH_STEPS, PUSH_EVERY, TAUGHT_PUSH_EVERY = 5, 75, 100
-"""How long a push lasts, and from push to push, also in demonstrations: 0.1, 1.5 and 2 s."""
+"""Steps of a push, and from push to push in evaluations and in demonstrations: 0.1, 1.5 and 2 s."""
 FIRST_PUSH = 25
 """No push comes before this step: 0.5 s."""
 GENTLEST = 0.3
 """The smallest push, as a share of the largest."""
 NOISE_HELD = 4
-"""Steps for which a disturbance of the joints holds, 0.08 s: what changes at each step the joints would smooth away."""
+"""Steps for which a disturbance of the joints is held, 0.08 s: the joints would smooth away one that changes faster."""
 FALL = "fall"
 XYZ = ("x", "y", "z")
 
 
 def _vector(*parts: tuple[tuple[str, ...], str | None]) -> Feature:
-    """Return a vector of parts, each of which has names and a unit."""
+    """Return the feature of a vector whose parts have names and a unit."""
     names = tuple(name for part, _ in parts for name in part)
     return Feature("vector", (len(names),), "float32", names, joined_unit([(unit, len(part)) for part, unit in parts]))
 
@@ -67,8 +67,8 @@ class WalkerOptions(Document):
     """Options of the environment."""
 
     push_newton: Annotated[float, Between(0, 5000)] = 0.0
-    """The largest push at the torso, N: one of 0.1 s every 1.5 s, as strong as this or down to 30 % of it, in any
-    horizontal direction."""
+    """The largest push at the torso, N: one of 0.1 s every 1.5 s, each of 30 to 100 % of this, in any horizontal
+    direction."""
     command_low: Annotated[float, Between(0, 0.8)] = 0.2
     """The slowest commanded speed, m/s."""
     command_high: Annotated[float, Between(0, 0.8)] = 0.8
@@ -86,10 +86,10 @@ class WalkerExpertOptions(Document):
     """Options of the scripted expert."""
 
     noise: Annotated[float, Between(0, 1)] = 0.06
-    """By how much at most what the joints are told is disturbed, rad; each demonstration draws its own measure. What is
-    recorded is what was meant, so that demonstrations show how to come back."""
+    """The largest disturbance of the executed joint targets, rad; each demonstration draws its own scale. What is
+    recorded are the undisturbed targets, so that demonstrations show how to recover."""
     flips: Annotated[float, Between(0, 1)] = 0.01
-    """How often a contact flag that is executed is the wrong one, by chance."""
+    """The probability that an executed contact flag is the wrong one."""
     push: Annotated[float, Between(0, 5000)] = 130.0
     """The largest push at the torso, N, every 2 s, beside those of the environment."""
 
@@ -154,8 +154,8 @@ class WalkerEnv(gymnasium.Env[Any, Any]):
         return self.observe(), float(success), fell, ended, {"is_success": success, "extra": metrics}
 
     def _metrics(self) -> dict[str, float]:
-        """Return how far it has come, m, for how long, s, how far off its mean speed is, m/s, and the share of steps
-        after which both flags were what the soles measured."""
+        """Return the distance, m, the time upright, s, the error of the mean speed, m/s, and the share of steps after
+        which both flags were what the soles measured."""
         seconds, distance = self._steps / FPS, float(self.biped.com[0]) - self._start
         return {
             "distance": distance,
@@ -194,7 +194,7 @@ class WalkerEnv(gymnasium.Env[Any, Any]):
         return np.ascontiguousarray(self.biped.draw((IMAGE_SIZE, IMAGE_SIZE)).transpose(2, 0, 1))  # HWC -> CHW
 
     def render(self) -> Array:
-        """Draw the robot for people, (H, W, 3) uint8; the camera goes along."""
+        """Draw the robot for people, (H, W, 3) uint8; the camera follows."""
         return self.biped.draw(PICTURE, shadows=True)
 
     def snapshot(self) -> tuple[Array, Array, Array]:
@@ -210,14 +210,14 @@ class WalkerEnv(gymnasium.Env[Any, Any]):
 
 
 class WalkerExpert:
-    """Walks while it is disturbed, and records what it meant. (DART; Laskey et al., 2017, arXiv:1703.09327.)"""
+    """Walks while disturbed, and records the undisturbed actions (DART; Laskey et al., 2017, arXiv:1703.09327)."""
 
     def __init__(self, make: Callable[[Collection[str]], WalkerEnv], options: WalkerExpertOptions) -> None:
         self._make, self._options = make, options
 
     def demonstrate(self, seed: int, keys: Collection[str]) -> dict[str, Array] | str | None:
-        """Return the observations of ``keys`` and ``action``, each (L, ...); or that it fell, None where it walked too
-        fast or too slowly."""
+        """Return the observations of ``keys`` and ``action``, each (L, ...); ``fall`` where it fell; None where it
+        walked too fast or too slowly."""
         options, env, rng = self._options, self._make(keys), np.random.default_rng([seed, 1])
         seen, info = env.reset(seed=seed)
         env.forces += draw_pushes(rng, options.push, TAUGHT_PUSH_EVERY)
@@ -247,7 +247,7 @@ def _drawn() -> Biped:
 
 
 def draw_scene(observation: Mapping[str, Array]) -> Array | None:
-    """Draw the robot as a recorded state tells it, (H, W, 3) uint8; None where there is none."""
+    """Draw the robot in a recorded state, (H, W, 3) uint8; None where there is none."""
     state = observation.get(STATE)
     if state is None or state.shape != OBSERVATIONS[STATE].shape:
         return None

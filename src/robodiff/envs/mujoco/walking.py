@@ -1,4 +1,4 @@
-"""A scripted walk: steps to where the divergent component of motion asks for them, and inverse kinematics of the legs.
+"""A scripted walk: steps placed by the divergent component of motion, and inverse kinematics of the legs.
 
 The centre of mass moves like a linear inverted pendulum (Kajita et al., 2001) with omega = sqrt(g / height). Its
 divergent component of motion, DCM = place + velocity / omega, leaves the point of support exponentially (Takenaka,
@@ -14,9 +14,9 @@ from robodiff.envs.mujoco.biped import ANKLE, ARMS, ELBOW, FPS, HIP, LEGS, SHANK
 
 GRAVITY = 9.81
 SINGLE, DOUBLE = 0.2, 0.02
-"""Of a step, s: on one leg, as planned, and before that with both flags set."""
+"""Planned durations of a step, s: on one leg, and before that with both flags set."""
 EARLIEST, LATEST = 0.46, 1.4
-"""Shares of ``SINGLE``: a touch counts from the first on, and at the second the foot is taken to stand."""
+"""Shares of ``SINGLE``: from the first on a touch ends the step, and at the second it ends without one."""
 HEIGHT = 0.675
 """Hips above the stance ankle, m: 8.5 cm less than stretched legs."""
 CLEARANCE = 0.11
@@ -28,11 +28,11 @@ REACH = 0.36, 0.47
 SUPPORT = 0.015
 """Where the weight is carried, m before the ankle; the sole's middle is 3 cm before it."""
 LOSS, LEAST = 1.14, 0.1
-"""The periodic gait is planned for LOSS * command + LEAST, m/s: impacts cost what it goes beyond the command."""
+"""The periodic gait is planned for LOSS * command + LEAST, m/s: impacts take away what exceeds the command."""
 DAMPING = 0.14
-"""s: a step goes farther by so much for each m/s that the robot is slower than told."""
+"""How much farther a step goes for each m/s that the robot is slower than commanded, s."""
 SWING_LEAD = 0.045
-"""How far in time the targets of a foot that swings run ahead, against the lag of its joints, s."""
+"""How far ahead the targets of the swing foot run, to make up for the lag of its joints, s."""
 SEARCH = 0.4
 """How fast a foot that has not met the floor in time is lowered, m/s."""
 ANKLE_GAINS, ANKLE_MOST = (1.1, 0.8), 0.2
@@ -61,7 +61,7 @@ class Walk:
         self._start = self._biped.ankles[self._swing].copy()
 
     def act(self) -> Array:
-        """Return the action (23,) for the state of now, to be asked once a control step."""
+        """Return the action (23,) for the current state; call it once a control step."""
         share = (self._time - DOUBLE) / SINGLE
         if share > LATEST or (share > EARLIEST and self._biped.touch[self._swing]):
             self._begin(self._swing)
