@@ -110,7 +110,8 @@ KEYPOINTS = ["pusht_keypoints", "pusht_inpaint", "pusht_transformer"]
 ROBOMIMIC = ["transformer_hybrid_image", "transformer_hybrid_image_cpu"]  # see test_robomimic.py
 OF_AGENTS = ["robofactory", "tabletop_state"]  # see test_fit_agents.py
 MYCOBOT = ["mycobot", "mycobot_chunks"]
-OTHERS = [*KEYPOINTS, *ROBOMIMIC, *OF_AGENTS, *MYCOBOT, "generic"]
+HYBRID = ["biped_hybrid", "hybrid_locomotion"]  # tests/training/test_hybrid.py runs them
+OTHERS = [*KEYPOINTS, *ROBOMIMIC, *OF_AGENTS, *MYCOBOT, *HYBRID, "generic"]
 
 
 def small(preset: str) -> tuple[object, ...]:

@@ -51,7 +51,8 @@ def small(command: str) -> list[str]:
     if name == "eval" and "--env" not in arguments:
         name = "eval offline"
     less = SMALL.get(name, [])
-    return arguments + (less[4:] if "MlpConfig" in arguments else less)  # which has no U-Net to make small
+    is_unet = not {"MlpConfig", "biped_hybrid"} & {*arguments}
+    return arguments + (less if name != "fit" or is_unet else less[4:])  # others have no U-Net to make small
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_torchrun(recording: Path, tmp_path: Path) -> None:
     steps, rates = read_curves(tmp_path / "run" / "metrics.csv")["train/learning_rate"]
     assert steps == [1, 2, 3, 4]
     config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
-    assert rates == pytest.approx([learning_rate(step, 4, config) for step in range(4)])
+    assert rates == pytest.approx([learning_rate(step, 4, config, config.stages()[0]) for step in range(4)])
 
     done = torchrun(*fit, "--run", tmp_path / "other", "--data.path", "nowhere.zarr")
     assert done.returncode == 1
