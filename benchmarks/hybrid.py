@@ -52,6 +52,7 @@ measured."""
 DEMONSTRATIONS = (100, 50, 25)
 PUSHES = (0, 100, 150)
 """N."""
+STEPS = 1500
 
 
 class Job(NamedTuple):
@@ -184,21 +185,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("hybrid.jsonl"), help="a line for each job")
     parser.add_argument("--jobs", type=int, default=cores(), help="at once")
     parser.add_argument("--device", default="cpu", help="of training; cpu or cuda")
-    parser.add_argument("--steps", type=int, default=1500, help="of diffusion")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of diffusion")
     parser.add_argument("--episodes", type=int, default=100, help="a cell and training seed")
+    parser.add_argument("--demonstrations", type=int, nargs="+", default=DEMONSTRATIONS)
     parser.add_argument("--seeds", type=int, default=3, help="of training")
     given = parser.parse_args()
     options = Options(given.folder, given.results, given.steps, given.episodes, given.device)
     record(options)
     done = {Job(*(line[name] for name in Job._fields)) for line in lines_of(given.results)}
-    jobs = [Job(*job) for job in itertools.product(range(given.seeds), DEMONSTRATIONS, WAYS)]
+    jobs = [Job(*job) for job in itertools.product(range(given.seeds), given.demonstrations, WAYS)]
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(measure, job, options) for job in jobs if job not in done]
     for each in running:
         each.result()  # raises what the job did
     lines = lines_of(given.results)
-    keep("hybrid", table(lines), lines[-1]["hardware"])
+    keep("hybrid" if given.steps == STEPS else f"hybrid_{given.steps}", table(lines), lines[-1]["hardware"])
 
 
 if __name__ == "__main__":

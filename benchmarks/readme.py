@@ -13,7 +13,7 @@ PAGES = {
     "docs/cameras.md": ("image_skill", "image_skill_gpu", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
-    "docs/hybrid.md": ("hybrid", "prediction_types"),
+    "docs/hybrid.md": ("hybrid", "hybrid_600", "prediction_types"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
@@ -27,6 +27,7 @@ TITLES = {
     "tabletop_speed": "Steps with observations of the state, and images of 1 / 2 / 3 cameras, a CPU second",
     "tabletop_skill": "Successes of policies, preset `tabletop_state`, one training seed",
     "hybrid": "Successes on `biped`, preset `biped_hybrid`, 1,500 steps, with the 95 % interval of all training seeds",
+    "hybrid_600": "The same after 600 steps",
     "prediction_types": "What a network gives and what its loss is of, on `biped` from 100 demonstrations, 50 seeds",
     "walking": "The expert of `biped` on fresh seeds, undisturbed but for what the row says",
     "walking_speed": "Steps with the state observed, a CPU second, and demonstrations with the usual disturbances",
