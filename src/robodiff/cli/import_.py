@@ -46,10 +46,10 @@ def run(arguments: list[str]) -> None:
     from robodiff.policies.foreign import mycobot_policy, read_checkpoint
     from robodiff.policies.lerobot import lerobot_policy
 
-    content = {} if path.is_dir() else read_checkpoint(path)
     if path.is_dir():
-        policy, evaluation = lerobot_policy(path), "--env ENV"
+        content, policy, evaluation = {}, lerobot_policy(path), "--env ENV"
     else:
+        content = read_checkpoint(path)
         policy = mycobot_policy(path, content, options.camera_size, options.activation)
         evaluation = "--env stack_cube_mycobot --sampler ddim --steps 20"
     save_policy(policy, out)

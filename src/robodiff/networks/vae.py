@@ -54,8 +54,8 @@ class DiscreteVae(nn.Module):
         reconstruction = torch.stack(errors).mean()
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean() / 2
         accuracy = (self.decode(mean) == values).float().mean()
-        parts = {"reconstruction": reconstruction, "kl": divergence, "accuracy": accuracy,
-                 "latent_range": mean.abs().max()}  # fmt: skip
+        parts = {"reconstruction": reconstruction, "kl": divergence, "accuracy": accuracy}
+        parts["latent_range"] = mean.abs().max()
         return reconstruction + beta * divergence, {name: value.detach() for name, value in parts.items()}
 
     def _one_hot(self, values: Tensor) -> Tensor:

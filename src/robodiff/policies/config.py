@@ -233,8 +233,8 @@ class DiscreteConfig(Document):
     as -1 and 1 (analog_bits); or its value, scaled to [-1, 1] (none). The nearest class leaves the policy. For two
     classes the last two are the same."""
     self_conditioning: bool = False
-    """Tell the network its estimate of the clean actions at the denoising step before, for half of the training
-    windows; half as much work again."""
+    """Tell the network its estimate of the clean actions at the denoising step before, in training for half of the
+    windows; each training step then evaluates the network a second time, without its gradient."""
     n_vae_training_steps: Annotated[int, AtLeast(1)] = 5000
     """Optimizer steps of the first stage, in which the VAE is trained; with a time budget at most a quarter of it."""
     vae_latent_dim: Annotated[int, Between(1, 1024)] = 16

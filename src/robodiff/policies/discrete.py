@@ -198,8 +198,8 @@ def check_classes(episodes: Episodes, classes: dict[int, tuple[float, ...]]) -> 
         remedy = "correct the recording, or name the range in model.action_discrete that holds classes"
         found = np.unique(recorded)
         if 1 < len(found) <= MOST_NAMED and np.isfinite(found).all():
-            known = {**classes, dimension: found.tolist()}
-            asked = {f"{place}:{place + 1}": [*map(_shortest, values)] for place, values in known.items()}
+            every = {**classes, dimension: found.tolist()}
+            asked = {f"{number}:{number + 1}": [*map(_shortest, values)] for number, values in every.items()}
             remedy = f"correct it, or say that all of these are classes: --model.action_discrete '{json.dumps(asked)}'"
         place = f"{episodes.source}: {what}: {episodes.where(int(wrong[0]))}"
         raise UsageError(f"{place}: expected {expected}; found {recorded[wrong[0]]:g}{more}\n{remedy}")

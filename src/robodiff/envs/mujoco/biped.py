@@ -60,7 +60,7 @@ class Biped:
         """(21,) each, rad and rad/s."""
         self.root, self.velocity, self.turning = data.qpos[:3], data.qvel[:3], data.qvel[3:6]
         """Of the pelvis (3,) each: place and velocity in the world, m and m/s, angular velocity in its own frame."""
-        pelvis, self._torso = model.body("pelvis").id, model.body("torso").id
+        pelvis, leg, self._torso = (model.body(name).id for name in ("pelvis", "left_thigh", "torso"))
         self._feet = [model.body(f"{side}_foot").id for side in SIDES]
         self.rotation = data.xmat[pelvis].reshape(3, 3)
         """From the pelvis to the world."""
@@ -71,7 +71,7 @@ class Biped:
         self.flags = np.ones(2)
         """Contact flags that are in force."""
         gravity = -model.opt.gravity[2]
-        self._weight, self._leg_weight = (gravity * model.body_subtreemass[i] for i in (pelvis, self._feet[0] - 2))
+        self._weight, self._leg_weight = (gravity * model.body_subtreemass[i] for i in (pelvis, leg))
         self._jacobian = np.zeros((3, model.nv))
 
     def reset(self, rng: np.random.Generator) -> None:

@@ -170,24 +170,9 @@ class WalkerEnv(gymnasium.Env[Any, Any]):
 
     def _state(self) -> Array:
         robot = self.biped
-        parts = (
-            *(
-                robot.joints,
-                robot.joint_velocities,
-                robot.rotation[2],
-                robot.rotation[:2, 0],
-                robot.velocity,
-                robot.turning,
-            ),
-            *(
-                robot.root[2:],
-                robot.ankles[0] - robot.root,
-                robot.ankles[1] - robot.root,
-                robot.com - robot.root,
-                robot.com_velocity,
-            ),
-            *(robot.touch, robot.flags, (self.command,)),
-        )
+        parts = [robot.joints, robot.joint_velocities, robot.rotation[2], robot.rotation[:2, 0], robot.velocity]
+        parts += [robot.turning, robot.root[2:], *(place - robot.root for place in (*robot.ankles, robot.com))]
+        parts += [robot.com_velocity, robot.touch, robot.flags, (self.command,)]
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
     def _image(self) -> Array:
