@@ -55,8 +55,20 @@ class Runtime(Protocol):
         """Return the shape of the noise that chunks are made of, (draws, B, ...)."""
         ...
 
-    def predict_chunk(self, observation: Mapping[str, np.ndarray], *, noise: np.ndarray) -> Chunk:
-        """Return the actions that follow from an observation, per key (B, To, ...), oldest first."""
+    def predict_chunk(
+        self,
+        observation: Mapping[str, np.ndarray],
+        *,
+        noise: np.ndarray,
+        known: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Chunk:
+        """Return the actions that follow from an observation, per key (B, To, ...), oldest first.
+
+        Args:
+            observation: in the units of the recording.
+            noise: of ``noise_shape(B)``.
+            known: actions that are given, and where; see ``DiffusionPolicy.predict_chunk``. The runner gives none.
+        """
         ...
 
 

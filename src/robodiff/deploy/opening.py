@@ -1,0 +1,31 @@
+"""Open whatever acts, by its path or address: a run, a policy's folder, one of the Hugging Face hub."""
+
+from pathlib import Path
+
+from robodiff.policies.runtime import Runtime
+
+
+def open_runtime(
+    path: str | Path,
+    device: str = "cpu",
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    revision: str | None = None,
+) -> Runtime:
+    """Return what acts, with its ``timing``; for a ``PolicyRunner``, the server and the real-time loop alike.
+
+    Args:
+        path: a run, a policy's folder, or the repository id of one on the Hugging Face hub.
+        device: where it computes.
+        sampler: in place of its own.
+        steps: of denoising, in place of its own number.
+        revision: of the hub repository.
+
+    Raises:
+        RobodiffError: nothing there that acts, or it is broken.
+        UsageError: a sampler or a number of steps that does not fit.
+    """
+    from robodiff.policies.checkpoint import load_policy  # needs torch
+
+    return load_policy(path, device, sampler=sampler, steps=steps, revision=revision)
