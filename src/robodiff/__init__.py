@@ -1,11 +1,16 @@
 """robodiff: from recorded robot demonstrations to a measured diffusion policy."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robodiff.policies.checkpoint import load_policy
     from robodiff.policies.runner import PolicyRunner, Team
     from robodiff.registry import register
+
+# Torch's threads wait for each other by spinning, and beside a second program they spin while that one has the core:
+# training and acting then take 10 to 80 times as long. Read when torch is imported; what the user says is kept.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 __all__ = ["PolicyRunner", "Team", "load_policy", "register"]
