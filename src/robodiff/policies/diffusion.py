@@ -263,8 +263,8 @@ class DiffusionPolicy(nn.Module):
             observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
             noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
-            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in recorded
-                units; where it is 0 they are free, and their values not read; in between they are drawn towards these.
+            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in
+                recorded units; where it is 0 they are free, and the values not read; in between they are drawn there.
             on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
@@ -417,9 +417,7 @@ class DiffusionPolicy(nn.Module):
             return encoded
         return torch.cat([encoded, self.codec.encode(self.representation.discrete(actions), latent_noise)], -1)
 
-    def _encode_known(
-        self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _encode_known(self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return known actions and their weights, (B, n, Da) each, as those of the trajectory, (B, n, W) each."""
         encoded = self._encode(torch.where(weights > 0, values, 0), reference)
         weights = weights.to(encoded.dtype)
