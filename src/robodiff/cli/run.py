@@ -1,0 +1,117 @@
+"""``robodiff run``: let a policy act on a robot."""
+
+import math
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from robodiff.cli.options import Options, read_options
+from robodiff.deploy.loop import ControlLoop, LoopConfig
+from robodiff.deploy.robot import GuardedRobot, load_robot
+from robodiff.documents import Above, AtLeast, Between, FilePath
+from robodiff.errors import RobodiffError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options, LoopConfig):
+    """Let a policy act on a robot, or on a simulated one, at the rate of its recording.
+
+    The next chunk of actions is computed while the last one is executed. The robot is stopped once, whether time is
+    over, something fails or Ctrl-C is pressed.
+
+    Examples:
+      robodiff run runs/first --robot env:pusht
+      robodiff run runs/first --robot env:pusht --episodes 10 --mode naive
+      robodiff run runs/first --robot my_robot.py --seconds 60 --log what-it-did.zarr
+      robodiff run ws://gpu-machine:8000 --robot my_robot.py
+    """
+
+    positional = ("policy",)
+
+    policy: FilePath
+    """A run, a policy's folder, an exported policy, a repository of the Hugging Face hub, or a server's address."""
+    robot: str
+    """A Python file that defines make_robot(), which returns the robot; env:NAME, a simulated environment; or
+    ros2:FILE.yaml, a robot behind topics of ROS 2."""
+    episodes: Annotated[int, AtLeast(1)] = 1
+    """How many, one after another."""
+    seconds: Annotated[float, Above(0)] | None = None
+    """After which an episode ends; until the robot or Ctrl-C ends it when not given."""
+    seed: Annotated[int, AtLeast(0)] = 0
+    """Seed of the first episode, the others follow: of the policy's noise and of a simulated environment."""
+    log: FilePath | None = None
+    """Folder (.zarr) for a recording of what was observed and executed; an earlier one is continued."""
+    sampler: str | None = None
+    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
+    steps: Annotated[int, Between(1, 10_000)] | None = None
+    """Denoising steps, in place of the policy's own number."""
+    device: str = "cpu"
+    """Where the policy runs: cpu, cuda, ..."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, run episode by episode, print."""
+    options = read_options(RunOptions, "run", arguments)
+
+    from rich.console import Console
+
+    from robodiff.deploy.opening import open_runtime
+    from robodiff.progress import say
+
+    console = Console()
+    how = {"sampler": options.sampler, "steps": options.steps, "revision": options.revision}
+    policy = open_runtime(options.policy, options.device, **how)
+    outcomes = []
+    with ExitStack() as stack:
+        robot = GuardedRobot(open_robot(options, policy), f"the robot {options.robot}")
+        stack.callback(robot.close)
+        log = stack.enter_context(open_log(Path(options.log), policy)) if options.log else None
+        loop = ControlLoop(policy, robot, options)
+        for seed in range(options.seed, options.seed + options.episodes):
+            if outcomes and not robot.can_reset and sys.stdin.isatty():
+                input("put everything in its place, then press Enter ")
+            try:
+                episode = loop.run(options.seconds or math.inf, seed, log and log.add)
+            finally:
+                if log is not None:
+                    log.end(loop.episode, seed)
+            outcomes.append(episode.success)
+            say(console, f"episode {len(outcomes)}: {episode}")
+            if episode.failed:
+                raise RobodiffError(episode.reason)
+            if episode.interrupted:
+                break
+    if len(outcomes) > 1 and None not in outcomes:
+        say(console, f"{sum(outcomes)} of {len(outcomes)} episodes succeeded")
+
+
+def open_log(folder: Path, policy: Any) -> Any:
+    """Return the recording that is written to a folder."""
+    from robodiff.deploy.log import logging_to  # needs zarr
+
+    return logging_to(folder, policy)
+
+
+def open_robot(options: RunOptions, policy: Any) -> Any:
+    """Return what ``--robot`` names, for this policy.
+
+    Raises:
+        UsageError: there is no such robot, or the policy does not fit it.
+    """
+    kind, _, rest = options.robot.partition(":")
+    if kind == "env":
+        from robodiff.envs.robot import EnvRobot
+        from robodiff.envs.spec import get_env_spec
+        from robodiff.evaluation.actor import needed_keys, seen_by
+
+        spec = seen_by(policy, get_env_spec(rest))
+        return EnvRobot(spec, needed_keys(policy, spec), options.seed)
+    if kind == "ros2":
+        from robodiff.deploy import ros2  # pyright: ignore[reportAttributeAccessIssue]
+
+        return ros2.open_robot(rest, policy.features)
+    return load_robot(options.robot)

@@ -1,0 +1,72 @@
+"""What is too much: of an action, and of what goes wrong."""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+FAULTS = {
+    "late": "actions came late",
+    "held": "no action was planned, for chunks took too long",
+    "clipped": "actions were beyond their limits",
+    "far": "observations lay far outside of the range of training",
+}
+"""What may go wrong at a step, and how it is told."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of an action, and of its change from one step to the next; each (Da,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    change: np.ndarray
+
+    @classmethod
+    def around(cls, range_: np.ndarray, margin: float, change: float | None) -> "Limits":
+        """Return limits by the range of training, (2, Da).
+
+        Args:
+            range_: the least and the largest numbers.
+            margin: by which share of the range they may be exceeded.
+            change: which share of the range a number may change by in a step; None for any.
+        """
+        low, high = range_.astype(np.float64)
+        size = high - low
+        return cls(
+            low - margin * size, high + margin * size, np.full_like(size, np.inf) if change is None else change * size
+        )
+
+    def apply(self, action: np.ndarray, last: np.ndarray | None) -> tuple[np.ndarray, bool]:
+        """Return the action within the limits, (Da,) float32, and whether it had to be changed.
+
+        Args:
+            action: (Da,).
+            last: what was executed before; None for the first action, whose change nobody knows.
+        """
+        limited = action.clip(self.low, self.high)
+        if last is not None:
+            limited = limited.clip(last - self.change, last + self.change)
+        slack = 1e-5 * (self.high - self.low) + 1e-6  # of float32
+        return limited.astype(np.float32), bool((abs(limited - action) > slack).any())
+
+
+class Faults:
+    """Count the steps at which something goes wrong; more than half of those of late is a reason to stop.
+
+    Args:
+        window: steps that are of late.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.counts = Counter(dict.fromkeys(FAULTS, 0))
+        self._recent = {name: deque([False] * window, maxlen=window) for name in FAULTS}
+
+    def add(self, **faults: bool) -> str | None:
+        """Take in one step, and which of ``FAULTS`` it had; return a reason to stop, if there is one now."""
+        for name, recent in self._recent.items():
+            recent.append(faults.get(name, False))
+            self.counts[name] += recent[-1]
+            if sum(recent) > len(recent) // 2:
+                return f"{FAULTS[name]} at {sum(recent)} of the last {len(recent)} steps"
+        return None

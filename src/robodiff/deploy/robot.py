@@ -1,0 +1,143 @@
+"""What a robot is to robodiff, and how the file of one is opened."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from robodiff.errors import RobodiffError, UsageError, in_one_line
+from robodiff.files import with_home
+
+
+class Robot(Protocol):
+    """A robot, or what stands for one. There is no base class; ``observe`` and ``execute`` are all that is needed.
+
+    It may have, too: ``reset()``, called before each episode; ``stop()``, called once when an episode ends, in whatever
+    way, and perhaps from another thread, while ``observe`` hangs; ``close()``, called at the very end; ``ended``, true
+    once it wants the episode to end; ``success``, true or false where it can tell.
+
+    A process that is killed calls nothing. So the robot's own side, its driver or controller, must stop where no action
+    has come for a few periods.
+    """
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return what is observed now, under the policy's names and in the units of its recording: images uint8 (C, H,
+        W), vectors (D,). It may wait for the next picture, for a part of a period."""
+        ...
+
+    def execute(self, action: np.ndarray) -> None:
+        """Begin to do an action (Da,), float32, in the units of the recording, and return at once."""
+        ...
+
+
+class GuardedRobot:
+    """A robot whose failures are told in a line, and which is stopped once.
+
+    Args:
+        robot: which has ``observe`` and ``execute``.
+        name: what it is called in messages.
+
+    Raises:
+        UsageError: it has not.
+    """
+
+    def __init__(self, robot: Any, name: str) -> None:
+        if missing := [method for method in ("observe", "execute") if not callable(getattr(robot, method, None))]:
+            raise UsageError(f"{name}: a robot needs observe() and execute(action); found none of {missing[0]}")
+        self._robot, self._name = robot, name
+        self._lock, self._is_stopped = Lock(), True
+
+    def reset(self) -> None:
+        """Prepare for an episode, if the robot can."""
+        self._call("reset")
+        self._is_stopped = False
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return what is observed now."""
+        observation = self._call("observe")
+        if not isinstance(observation, Mapping):
+            found = type(observation).__name__
+            raise RobodiffError(f"{self._name}: observe() must return a dict of arrays by their keys; found {found}")
+        return observation
+
+    def execute(self, action: np.ndarray) -> None:
+        """Do an action (Da,)."""
+        self._call("execute", action)
+
+    def stop(self) -> None:
+        """Stop the robot, if it can and has not been stopped since ``reset``; any thread may call it."""
+        with self._lock:
+            was_stopped, self._is_stopped = self._is_stopped, True
+        if not was_stopped:
+            self._call("stop")
+
+    def close(self) -> None:
+        """Let go of the robot, if that is to be done."""
+        self._call("close")
+
+    @property
+    def can_reset(self) -> bool:
+        """Whether it prepares for an episode by itself."""
+        return hasattr(self._robot, "reset")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the robot wants the episode to end."""
+        return bool(getattr(self._robot, "ended", False))
+
+    @property
+    def success(self) -> bool | None:
+        """Whether it has done what it should; None where it cannot tell."""
+        return getattr(self._robot, "success", None)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        with _naming(f"{self._name}: {method}() failed"):
+            return getattr(self._robot, method, lambda: None)(*arguments)
+
+
+def load_robot(path: str) -> Any:
+    """Return what ``make_robot()`` of a Python file makes; the person who names the file has it run.
+
+    Raises:
+        UsageError: there is no such file, or it has no ``make_robot``.
+        RobodiffError: it fails.
+    """
+    file = Path(with_home(path))
+    if file.suffix != ".py" or not file.is_file():
+        what = "no such file" if file.suffix == ".py" else "no robot"
+        raise UsageError(f"--robot {path}: {what}; expected a Python file, env:NAME or ros2:FILE.yaml")
+    with _naming(f"--robot {path}: cannot be imported"):
+        module = _import(file)
+    if not callable(make_robot := getattr(module, "make_robot", None)):
+        raise UsageError(f"--robot {path}: defines no make_robot(); it returns the robot")
+    with _naming(f"--robot {path}: make_robot() failed"):
+        return make_robot()
+
+
+def _import(file: Path) -> ModuleType:
+    """Run a file as ``python FILE`` does: it finds the modules beside it."""
+    name = f"robodiff_robot_{file.stem}"
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _naming(failure: str) -> Iterator[None]:
+    """Make one line of anything that the code of a robot raises."""
+    try:
+        yield
+    except RobodiffError:
+        raise
+    except Exception as error:
+        raise RobodiffError(f"{failure}: {in_one_line(error)}") from error
