@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import clean, diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError, notice
+from robodiff.networks.layers import in_parts
 from robodiff.networks.vision import CameraView
 from robodiff.policies.actions import ActionRepresentation, encoded_statistics, training_steps
 from robodiff.policies.config import PolicyConfig
@@ -238,7 +238,7 @@ class DiffusionPolicy(nn.Module):
         estimate = None
         if self.config.self_conditioning:
             estimate = self._estimate(noisy, timesteps, condition, coefficients, self_conditioned)
-        prediction = self._denoise(condition, noisy, timesteps, estimate)
+        prediction = self._denoise(noisy, timesteps, condition, estimate, self.denoiser)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         scale = self._weights.sqrt() if self.codec else 1.0
         counts = self._counts(batch["action_is_pad"][:, steps])
@@ -289,8 +289,13 @@ class DiffusionPolicy(nn.Module):
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
-        denoiser, told = partial(self._denoise, condition), self.config.self_conditioning
-        trajectory = denoise(self.sampler, denoiser, noise, self._clip, known, watch, told)
+        denoiser, told = in_parts(self.denoiser), self.config.self_conditioning
+        part = None if condition is None else denoiser.condition_part(condition)
+
+        def predict(x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+            return self._denoise(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
+
+        trajectory = denoise(self.sampler, predict, noise, self._clip, known, watch, told)
         ranges = {key: self.normalizer.range(key).cpu().numpy() for key in self._vectors} if is_numpy else {}
         return Chunk(recorded(trajectory), self.config.first_step, ranges)
 
@@ -375,11 +380,18 @@ class DiffusionPolicy(nn.Module):
         newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
         return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
 
-    def _denoise(self, condition: Tensor | None, x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+    def _denoise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        condition: Tensor | None,
+        estimate: Tensor | None,
+        denoiser: Callable[..., Any],
+    ) -> Tensor:
         """Return the prediction of the network, (B, n, W), of a noisy trajectory and, told of it, an estimate of x0."""
         if estimate is None:
-            return self.denoiser(x, timestep, condition)
-        return self.denoiser(torch.cat([x, estimate], -1), timestep, condition)[..., : self.trajectory_dim]
+            return denoiser(x, timestep, condition)
+        return denoiser(torch.cat([x, estimate], -1), timestep, condition)[..., : self.trajectory_dim]
 
     @torch.no_grad()
     def _estimate(
@@ -392,7 +404,7 @@ class DiffusionPolicy(nn.Module):
         nothing = torch.zeros_like(x)
         if chosen is None:
             return nothing
-        prediction = self._denoise(condition, x, timesteps, nothing)
+        prediction = self._denoise(x, timesteps, condition, nothing, self.denoiser)
         x0 = clean(self.config.prediction_type, x, prediction, *coefficients)
         if (clip := self._clip) is not None:
             x0 = x0.clamp(-clip, clip)  # pyright: ignore[reportCallIssue, reportArgumentType]
