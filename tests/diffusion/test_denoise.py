@@ -179,7 +179,7 @@ def test_samples_have_the_distribution_of_the_data(sampler, beta_schedule, predi
 
 
 @pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
-def test_known_elements_come_out_exactly_and_are_seen_at_every_evaluation(sampler, beta_schedule, prediction_type):
+def test_what_is_seen_is_clean_at_every_evaluation_and_comes_out_as_it_is(sampler, beta_schedule, prediction_type):
     schedule = make_schedule(beta_schedule, 100)
     table = make_table(sampler, schedule, prediction_type, 8)
     values = torch.rand(2, 8, 3, dtype=torch.float64)
@@ -195,11 +195,38 @@ def test_known_elements_come_out_exactly_and_are_seen_at_every_evaluation(sample
         return network(x, timestep)
 
     noise = torch.randn(table.noise_rows, 2, 8, 3)
-    sample = denoise(table, spy, noise, clip_range=1.0, known=(values, mask))
+    sample = denoise(table, spy, noise, clip_range=1.0, seen=(values, mask))
     assert len(evaluations) == len(table.rows)
     assert sample.dtype == torch.float32
     assert torch.equal(sample[mask], values[mask].float())
     assert not torch.equal(sample[~mask], values[~mask].float())
+
+
+@pytest.mark.parametrize(("sampler", "beta_schedule", "prediction_type"), ONE_PER_SAMPLER)
+def test_known_elements_have_the_noise_of_training_and_come_out_exactly(sampler, beta_schedule, prediction_type):
+    schedule = make_schedule(beta_schedule, 100)
+    table = make_table(sampler, schedule, prediction_type, 8)
+    values, weights = torch.rand(2, 8, 3, dtype=torch.float64), torch.zeros(1, 8, 1)
+    weights[:, :3], weights[:, 3:5] = 1, 0.5
+    network, visited = bell(schedule, prediction_type), []
+
+    def spy(x, timestep):
+        visited.append((timestep, x))
+        return network(x, timestep)
+
+    noise = torch.randn(table.noise_rows, 2, 8, 3, dtype=torch.float64)
+    sample = denoise(table, spy, noise, clip_range=1.0, known=(values, weights))
+    assert torch.allclose(sample[:, :3], values[:, :3], rtol=0, atol=1e-12)
+    free = denoise(table, network, noise, clip_range=1.0)
+    torch.testing.assert_close(sample[:, 5:], free[:, 5:])  # this network looks at each element alone
+    if sampler != "FlowHeun":  # a wish is followed about so far as it weighs, over all rows together
+        assert ((sample - values)[:, 3:5].abs() < (free - values)[:, 3:5].abs()).all()
+    if not table.stochastic:
+        alpha, sigma = schedule.coefficients(visited[0][0], dtype=torch.float64)
+        own = (noise[0] - alpha[0] * values) / sigma[0]  # the noise in the noise, where sampling starts a little below it
+        for timestep, x in visited:
+            exact = schedule.add_noise(values, own, timestep)
+            torch.testing.assert_close(x[:, :3], exact[:, :3], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -142,9 +142,10 @@ def test_a_chunk_has_one_latent() -> None:
     policy, batch = fitted(episodes, discrete_codec="vae", vae_per="chunk"), batch_of(episodes)
     code = policy._encode(batch["action"], {})[..., -4:]
     assert code.equal(code[:, :1].expand_as(code))
-    known = torch.ones(3, 8, 9, dtype=torch.bool)
-    known[0, 5, 2] = False
-    assert policy._encode_mask(known)[..., -4:].all((1, 2)).tolist() == [False, True, True]
+    known = torch.ones(3, 8, 9)
+    known[0, 5, 2] = 0
+    weights = policy._encode_known(batch["action"], known, {})[1]
+    assert weights[..., -4:].amin((1, 2)).tolist() == [0, 1, 1]
 
 
 def test_a_sample_of_the_posterior_can_be_the_target() -> None:

@@ -43,6 +43,7 @@ def denoise(
     noise: Tensor,
     clip_range: float | Tensor | None = None,
     known: tuple[Tensor, Tensor] | None = None,
+    seen: tuple[Tensor, Tensor] | None = None,
     on_row: Callable[[int, Tensor], None] | None = None,
     self_conditioning: bool = False,
 ) -> Tensor:
@@ -56,9 +57,12 @@ def denoise(
             stochastic reads the start alone and takes (1, B, ...) as well.
         clip_range: The x0 of every row is clipped to [-clip_range, clip_range], which broadcasts to (B, ...); None
             leaves it alone.
-        known: Inpainting: clean values and a bool mask, both broadcastable to (B, ...). Where the mask is True, x is
-            overwritten before every evaluation and at the end, as in the original diffusion_policy
-            (``DiffusionUnetLowdimPolicy.conditional_sample``).
+        known: What the sample is to be: clean values and weights from 0 (free) to 1 (given), both broadcastable to (B,
+            ...). The x0 of every row, and its eps, are moved towards them by that weight, so that what is given has
+            the noise that it has in training, and comes out as it is.
+        seen: What the denoiser is shown clean, as it was in training: values and a bool mask, both broadcastable to (B,
+            ...). Where the mask is True, x is overwritten before every evaluation and at the end, as in the original
+            diffusion_policy (``DiffusionUnetLowdimPolicy.conditional_sample``).
         on_row: Called with (rows done, x (B, ...)), from (0, the noise) on, to watch the sample come about.
         self_conditioning: The denoiser takes a third argument, the x0 (B, ...) of the row before, at first 0.
 
@@ -71,13 +75,14 @@ def denoise(
     if noise.shape[0] not in (table.noise_rows, 1 + len(table.rows)):
         raise ValueError(f"noise must have the leading size {table.noise_rows}, got {tuple(noise.shape)}.")
 
-    def overwrite_known(x: Tensor) -> Tensor:
-        return x if known is None else torch.where(known[1], known[0].to(x.dtype), x)
+    def overwrite_seen(x: Tensor) -> Tensor:
+        return x if seen is None else torch.where(seen[1], seen[0].to(x.dtype), x)
 
     x = noise[0]  # (1 + R, B, ...) -> (B, ...)
+    known = None if known is None else (known[0].to(x.dtype).expand_as(x), known[1].to(x.dtype))
     x0_previous = torch.zeros_like(x)  # which no first row reads
     for index, (row, convert) in enumerate(zip(table.rows, table.conversions, strict=True)):
-        x = overwrite_known(x)
+        x = overwrite_seen(x)
         if on_row is not None:
             on_row(index, x)
         told = (x0_previous,) if self_conditioning else ()
@@ -85,13 +90,18 @@ def denoise(
         x0 = _mix((convert.x0_from_x, x), (convert.x0_from_prediction, prediction))
         if clip_range is not None:
             x0 = x0.clamp(-clip_range, clip_range)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        if known is not None:
+            x0 = x0.lerp(*known)
         terms = [(row.a, x), (row.b, x0), (row.e, x0_previous)]
         if row.c != 0.0:
-            terms.append((row.c, _mix((convert.eps_from_x, x), (convert.eps_from_prediction, prediction))))
+            eps = _mix((convert.eps_from_x, x), (convert.eps_from_prediction, prediction))
+            if known is not None:
+                eps = eps.lerp(convert.eps_of(x, known[0]), known[1])
+            terms.append((row.c, eps))
         if row.d != 0.0:
             terms.append((row.d, noise[1 + index]))
         x, x0_previous = _mix(*terms), x0
-    x = overwrite_known(x)
+    x = overwrite_seen(x)
     if on_row is not None:
         on_row(len(table.rows), x)
     return x

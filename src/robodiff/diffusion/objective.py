@@ -37,6 +37,11 @@ class Conversion(NamedTuple):
     eps_from_x: float
     eps_from_prediction: float
 
+    def eps_of(self, x: Tensor, x0: Tensor) -> Tensor:
+        """Return the noise in x_t = alpha x_0 + sigma eps for an x_0 that is not the prediction's."""
+        share = self.eps_from_prediction / self.x0_from_prediction  # -alpha / sigma
+        return (self.eps_from_x - share * self.x0_from_x) * x + share * x0
+
 
 def _mixture(prediction_type: str, alpha: _Scalar, sigma: _Scalar) -> tuple[_Scalar, _Scalar]:
     check_known("prediction_type", prediction_type, _MIXTURES)

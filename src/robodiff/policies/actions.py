@@ -108,7 +108,7 @@ class ActionRepresentation(nn.Module):
         return torch.cat([part.encode(actions[..., part.start : part.stop], reference) for part in self._parts], -1)
 
     def discrete(self, values: Tensor) -> Tensor:
-        """Return the discrete dimensions (..., D) of recorded actions, or of their mask, (..., dim)."""
+        """Return the discrete dimensions (..., D) of recorded actions, or of their weights, (..., dim)."""
         return values[..., [*self.classes]]
 
     def decode(self, encoded: Tensor, reference: Mapping[str, Tensor], discrete: Tensor | None = None) -> Tensor:
@@ -168,9 +168,10 @@ class ActionRepresentation(nn.Module):
         """Return the mean squared ``distance`` (E,) of recorded actions (F, dim) from their ``mean``."""
         return self.distance(actions, self.mean(actions)).square().mean(0)
 
-    def encode_mask(self, mask: Tensor) -> Tensor:
-        """Tell which numbers are known, (B, T, dim) to (B, T, encoded_dim); a rotation is when all its three are."""
-        return torch.cat([part.encode_mask(mask[..., part.start : part.stop]) for part in self._parts], -1)
+    def encode_weights(self, weights: Tensor) -> Tensor:
+        """Return how far numbers are known, 0 to 1, (B, T, dim) to (B, T, encoded_dim); of a rotation the least of
+        its three."""
+        return torch.cat([part.encode_weights(weights[..., part.start : part.stop]) for part in self._parts], -1)
 
 
 @dataclass(frozen=True)
@@ -228,10 +229,10 @@ class _Part:
             matrix = so3.product(self.reference.matrix(observations).mT, matrix)
         return so3.matrix_to_rotation_6d(matrix)
 
-    def encode_mask(self, mask: Tensor) -> Tensor:
+    def encode_weights(self, weights: Tensor) -> Tensor:
         if self.classes:
-            return mask[..., :0]
-        return mask.all(-1, keepdim=True).expand(*mask.shape[:-1], 6) if self.is_rotation else mask
+            return weights[..., :0]
+        return weights.amin(-1, keepdim=True).expand(*weights.shape[:-1], 6) if self.is_rotation else weights
 
     def decode(self, encoded: Tensor, observations: Mapping[str, Tensor]) -> Tensor:
         if not self.is_rotation:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from robodiff.data.episodes import ACTION, Episodes, Feature
 from robodiff.data.normalize import Normalizer, Statistics, pixel_statistics
@@ -262,7 +263,8 @@ class DiffusionPolicy(nn.Module):
             observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
             noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
-            known: (values, mask), each (B, n, Da): where the mask is true the actions are given, in recorded units.
+            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in recorded
+                units; where it is 0 they are free, and their values not read; in between they are drawn towards these.
             on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
@@ -274,30 +276,32 @@ class DiffusionPolicy(nn.Module):
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
-        given = known  # in recorded units
+        given, seen = known, None  # given in recorded units
         if known is not None:
-            known = self._encode(known[0], reference), self._encode_mask(known[1])
+            known = self._encode_known(*known, reference)
         if self.inpaints:
-            known, condition = self._inpainting(condition, known), None
+            seen, condition = self._inpainting(condition), None
 
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
             actions = self._decode(x, reference)
             if given is not None and self.codec:  # of a code that says several values not all may be known
                 places = [*self.representation.classes]
-                values, mask = (array.expand_as(actions)[..., places] for array in given)
-                actions[..., places] = torch.where(mask, values.to(actions.dtype), actions[..., places])
+                values, weights = (array.expand_as(actions)[..., places] for array in given)
+                actions[..., places] = torch.where(weights == 1, values.to(actions.dtype), actions[..., places])
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
-        denoiser, told = in_parts(self.denoiser), self.config.self_conditioning
-        part = None if condition is None else denoiser.condition_part(condition)
+        denoiser, told = self._denoiser_of(condition), self.config.self_conditioning
+        trajectory = denoise(self.sampler, denoiser, noise, self._clip, known, seen, watch, told)
+        return Chunk(recorded(trajectory), self.config.first_step, self._ranges if is_numpy else {})
 
-        def predict(x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
-            return self._denoise(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
-
-        trajectory = denoise(self.sampler, predict, noise, self._clip, known, watch, told)
-        ranges = {key: self.normalizer.range(key).cpu().numpy() for key in self._vectors} if is_numpy else {}
-        return Chunk(recorded(trajectory), self.config.first_step, ranges)
+    @property
+    def _ranges(self) -> dict[str, np.ndarray]:
+        """The least and the largest numbers of training of each vector and of the action, as recorded, (2, D)."""
+        representation, ranges = self.representation, {key: self.normalizer.range(key) for key in self.normalizer.modes}
+        if not representation.is_identity:  # of the action the normalizer has what is encoded
+            ranges[ACTION] = torch.stack([representation.low, representation.high])
+        return {key: range_.cpu().numpy() for key, range_ in ranges.items()}
 
     def _to_torch(self, observation: Mapping[str, np.ndarray], noise: Any, known: Any) -> tuple[Any, Any, Any]:
         """Return the arguments of ``predict_chunk`` as tensors on the policy's device."""
@@ -363,17 +367,12 @@ class DiffusionPolicy(nn.Module):
         unknown = (~self._seen).expand(len(is_pad), -1, -1)  # (B, n, W)
         return unknown if valid is None else unknown & valid.unsqueeze(-1)
 
-    def _inpainting(self, embedding: Tensor, actions: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Return what is known of a trajectory, values and mask (B, n, W): the observation, and given actions."""
+    def _inpainting(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the observation (B, To, D) says of a trajectory, values (B, n, W) and mask (n, W)."""
         size, steps, _ = embedding.shape
-        n = self.config.denoised_steps
-        values = embedding.new_zeros(size, n, self.trajectory_dim)
+        values = embedding.new_zeros(size, self.config.denoised_steps, self.trajectory_dim)
         values[:, :steps, self.action_dim :] = embedding
-        mask = self._seen.expand(size, -1, -1)
-        if actions is not None:
-            values[..., : self.action_dim] = actions[0]
-            mask = torch.cat([actions[1].expand(size, -1, self.action_dim), mask[..., self.action_dim :]], dim=-1)
-        return values, mask
+        return values, self._seen
 
     def _reference(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what relative actions are relative to: the newest observation, per key (B, D)."""
@@ -425,10 +424,17 @@ class DiffusionPolicy(nn.Module):
             return encoded
         return torch.cat([encoded, self.codec.encode(self.representation.discrete(actions), latent_noise)], -1)
 
-    def _encode_mask(self, mask: Tensor) -> Tensor:
-        """Tell which numbers are known, (B, n, Da) to (B, n, action_dim)."""
-        encoded = self.representation.encode_mask(mask)
-        return torch.cat([encoded, self.codec.mask(self.representation.discrete(mask))], -1) if self.codec else encoded
+    def _encode_known(
+        self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return known actions and their weights, (B, n, Da) each, as those of the trajectory, (B, n, W) each."""
+        encoded = self._encode(torch.where(weights > 0, values, 0), reference)
+        weights = weights.to(encoded.dtype)
+        parts = [self.representation.encode_weights(weights)]
+        if self.codec:
+            parts.append(self.codec.weights(self.representation.discrete(weights)))
+        rest = 0, self.trajectory_dim - self.action_dim  # of what is observed later nothing is known
+        return pad(encoded, rest), pad(torch.cat(parts, -1), rest)
 
     def _decode(self, trajectory: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
         """Return the actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""

@@ -50,11 +50,11 @@ class DiscreteCodec(nn.Module, ABC):
         """Return the shape of the noise that the loss of ``size`` windows needs; None where it needs none."""
         return None
 
-    def mask(self, known: Tensor) -> Tensor:
-        """Return which numbers of the code are known, (B, n, dim), from which values are, (B, n, D)."""
-        whole = known.all(-1, keepdim=True)
+    def weights(self, known: Tensor) -> Tensor:
+        """Return how far the numbers of the code are known, (B, n, dim), from how far all values are, (B, n, D)."""
+        whole = known.amin(-1, keepdim=True)
         if self.spans_chunk:
-            whole = whole.all(1, keepdim=True).expand_as(whole)
+            whole = whole.amin(1, keepdim=True).expand_as(whole)
         return whole.expand(*whole.shape[:2], self.dim)
 
     def indices(self, values: Tensor) -> Tensor:

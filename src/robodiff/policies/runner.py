@@ -207,7 +207,7 @@ class PolicyRunner:
         action = queue.actions[np.arange(len(due)), queue.next]
         past = np.where(np.isfinite(action).all(axis=1, keepdims=True), action, queue.past)
         now = history.observations[-1]
-        outside = {key: out_of_range(now[key], range_) for key, range_ in queue.ranges.items()}
+        outside = {key: out_of_range(now[key], range_) for key, range_ in queue.ranges.items() if key in now}
         report = Report({key: float(value[0]) if self.single else value for key, value in outside.items()})
         return _Step(history, replace(queue, next=queue.next + 1, past=past), action, report)
 

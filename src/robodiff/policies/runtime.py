@@ -32,7 +32,8 @@ class Chunk:
     first_step: int
     """Which step of the window ``actions[:, 0]`` is; step n_obs_steps - 1 is now."""
     ranges: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Of each vector that is observed the least and the largest numbers of training, (2, D); may be left out."""
+    """Of each vector that is observed, and of ``action``, the least and the largest numbers of training, (2, D); may be
+    left out."""
 
     def executed(self, timing: Timing) -> Any:
         """Return the actions from now on that are executed, (B, Ta, Da)."""
@@ -67,7 +68,7 @@ class Runtime(Protocol):
         Args:
             observation: in the units of the recording.
             noise: of ``noise_shape(B)``.
-            known: actions that are given, and where; see ``DiffusionPolicy.predict_chunk``. The runner gives none.
+            known: actions that are given, and how far; see ``DiffusionPolicy.predict_chunk``. The runner gives none.
         """
         ...
 
