@@ -223,7 +223,9 @@ def test_known_elements_have_the_noise_of_training_and_come_out_exactly(sampler,
         assert ((sample - values)[:, 3:5].abs() < (free - values)[:, 3:5].abs()).all()
     if not table.stochastic:
         alpha, sigma = schedule.coefficients(visited[0][0], dtype=torch.float64)
-        own = (noise[0] - alpha[0] * values) / sigma[0]  # the noise in the noise, where sampling starts a little below it
+        own = (noise[0] - alpha[0] * values) / sigma[
+            0
+        ]  # the noise in the noise, where sampling starts a little below it
         for timestep, x in visited:
             exact = schedule.add_noise(values, own, timestep)
             torch.testing.assert_close(x[:, :3], exact[:, :3], rtol=1e-6, atol=1e-6)

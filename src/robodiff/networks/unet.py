@@ -5,6 +5,7 @@ parameters, so that published weights fit.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,9 @@ class ConditionalUnet1d(nn.Module):
         self.final = nn.Sequential(
             ConvNormMish(down_dims[0], down_dims[0], kernel_size, n_groups), nn.Conv1d(down_dims[0], action_dim, 1)
         )
-        self._blocks = [each for each in self.modules() if isinstance(each, FilmResidualBlock)]  # as they are run
+        self._films: list[Any] = [  # in the order in which the blocks are run
+            each.film for each in self.modules() if isinstance(each, FilmResidualBlock)
+        ]
 
     def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
         """Predict the denoising target.
@@ -77,7 +80,7 @@ class ConditionalUnet1d(nn.Module):
         film = self.step_embedding(timestep)  # (B, step_embed_dim)
         if condition is not None:
             film = torch.cat([film, condition.flatten(1)], dim=-1)  # (B, step_embed_dim + condition_dim)
-        return self._convolve(trajectory, [block.film(film) for block in self._blocks])
+        return self._convolve(trajectory, [each(film) for each in self._films])
 
     def timestep_part(self, timestep: Tensor) -> Tensor:
         """Return what the timesteps (R,) add to the scales and biases of all blocks, (R, F)."""
@@ -90,12 +93,14 @@ class ConditionalUnet1d(nn.Module):
     def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
         """Predict as ``forward`` does, from the two parts of the condition; of one row of each for all of B, too."""
         film = timestep_part if condition_part is None else timestep_part + condition_part  # (B, F)
-        return self._convolve(trajectory, film.split([block.film[1].out_features for block in self._blocks], dim=1))
+        return self._convolve(trajectory, film.split([layer.out_features for _, layer in self._films], dim=1))
 
     def _film(self, part: Tensor, columns: slice, biased: bool) -> Tensor:
         """Map a part of the condition, (B, columns), to its share of the scales and biases of all blocks, (B, F)."""
-        part, layers = F.mish(part), [block.film[1] for block in self._blocks]
-        films = [F.linear(part, layer.weight[:, columns], layer.bias if biased else None) for layer in layers]
+        films = [
+            F.linear(activation(part), layer.weight[:, columns], layer.bias if biased else None)
+            for activation, layer in self._films
+        ]
         return torch.cat(films, dim=1)
 
     def _convolve(self, trajectory: Tensor, films: Sequence[Tensor]) -> Tensor:

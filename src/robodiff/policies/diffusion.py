@@ -18,7 +18,7 @@ from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError, notice
 from robodiff.networks.layers import in_parts
 from robodiff.networks.vision import CameraView
-from robodiff.policies.actions import ActionRepresentation, encoded_statistics, training_steps
+from robodiff.policies.actions import encoded_statistics, make_representation, training_steps
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.discrete import VaeCodec, check_classes, make_codec
 from robodiff.policies.observations import check_observation, make_cameras, policy_features
@@ -58,10 +58,7 @@ class DiffusionPolicy(nn.Module):
         self.fps = fps
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
-        how = config.action_rotations, config.action_relative_to
-        self.representation = ActionRepresentation(
-            dims.pop(ACTION), *how, observations=dims, discrete=config.discrete_classes
-        )
+        self.representation = make_representation(config, self.features)
         self.codec = make_codec(config, [*self.representation.classes.values()])
         if self.codec and config.vae_weights is not None:
             self.codec.requires_grad_(False)
@@ -263,8 +260,9 @@ class DiffusionPolicy(nn.Module):
             observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
             noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
-            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in recorded
-                units; where it is 0 they are free, and their values not read; in between they are drawn towards these.
+            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in
+                recorded units; where it is 0 they are free, and their values not read; in between they are drawn
+                towards these.
             on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
@@ -335,6 +333,12 @@ class DiffusionPolicy(nn.Module):
         """
         return self.cameras.views(self._first_steps(observation, list(self.cameras.dims), self.config.n_obs_steps))
 
+    @torch.no_grad()
+    def difference(self, actions: Tensor, others: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return how far recorded actions (B, n, Da) are apart as they are learnt: absolute values (B, n, action_dim)."""
+        reference = self._reference(observation)
+        return (self._encode(actions, reference) - self._encode(others, reference)).abs()
+
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
         return self.sampler.noise_rows, batch_size, self.config.denoised_steps, self.trajectory_dim
@@ -378,6 +382,19 @@ class DiffusionPolicy(nn.Module):
         """Return what relative actions are relative to: the newest observation, per key (B, D)."""
         newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
         return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
+
+    def _denoiser_of(self, condition: Tensor | None) -> Callable[..., Tensor]:
+        """Return what predicts (B, n, W) for one chunk, of x, the timestep (B,) and, if it is told, an estimate of x0.
+
+        What the network is told of the condition is worked out once, and what of the timestep for one row.
+        """
+        denoiser = in_parts(self.denoiser)
+        part = None if condition is None else denoiser.condition_part(condition)
+
+        def predict(x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+            return self._denoise(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
+
+        return predict
 
     def _denoise(
         self,
@@ -424,9 +441,7 @@ class DiffusionPolicy(nn.Module):
             return encoded
         return torch.cat([encoded, self.codec.encode(self.representation.discrete(actions), latent_noise)], -1)
 
-    def _encode_known(
-        self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _encode_known(self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return known actions and their weights, (B, n, Da) each, as those of the trajectory, (B, n, W) each."""
         encoded = self._encode(torch.where(weights > 0, values, 0), reference)
         weights = weights.to(encoded.dtype)
