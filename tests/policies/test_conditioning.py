@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.policies.test_diffusion import batch_of, seeing_batch
+from tests.policies.test_diffusion import batch_of, seeing_batch, watch_denoiser
 from torch import Tensor, nn
 
 from robodiff.data.episodes import Feature
@@ -96,8 +96,7 @@ def test_inpainting_shows_what_is_observed_clean_at_every_step(small_policy: Mak
     batch, given = windows(2), 100 + 50 * torch.rand(2, 16, 2)
     mask = torch.zeros(2, 16, 2, dtype=torch.bool)
     mask[:, :5] = True
-    inputs: list[Tensor] = []
-    policy.denoiser.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    inputs = watch_denoiser(policy)
     chunk = policy.predict_chunk(batch, known=(given, mask))
     seen = torch.cat([batch["observation.state"], batch["observation.environment_state"]], -1)[:, :2] / 256 - 1
     assert len(inputs) == 4
@@ -202,7 +201,8 @@ def test_relative_actions_move_with_what_they_are_relative_to(small_policy: Make
     error = (policy.denoiser(noisy, timesteps, policy.embed(batch, 2)) - noise).square().mean()
     torch.testing.assert_close(policy.loss(batch, noise=noise, timesteps=timesteps)[0], error)
     # A denoiser that is told nothing of the state gives the same deltas wherever the robot stands.
-    policy.denoiser.register_forward_pre_hook(lambda _, a: (a[0], a[1], torch.zeros_like(a[2])))
+    told = policy.denoiser.condition_part
+    policy.denoiser.condition_part = lambda condition: told(torch.zeros_like(condition))
     moved = {**batch, "observation.state": batch["observation.state"] + 7}
     noise = torch.randn(policy.noise_shape(2))
     here, there = (policy.predict_chunk(b, noise=noise).actions for b in (batch, moved))

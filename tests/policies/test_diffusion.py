@@ -26,6 +26,19 @@ FLOW = {
 }
 
 
+def watch_denoiser(policy: DiffusionPolicy) -> list[Tensor]:
+    """Return a list that every trajectory is added to which the policy's denoiser is given while it acts."""
+    given: list[Tensor] = []
+    denoise = policy.denoiser.denoise
+
+    def watched(x: Tensor, *parts: Tensor) -> Tensor:
+        given.append(x)
+        return denoise(x, *parts)
+
+    policy.denoiser.denoise = watched  # type: ignore[assignment]
+    return given
+
+
 def batch_of(rows: int, seed: int = 0) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.rand(shape, generator=random) * 512  # noqa: E731

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import SMALL_MODEL, SMALL_TRANSFORMER
-from tests.policies.test_diffusion import FLOW
+from tests.policies.test_diffusion import FLOW, watch_denoiser
 
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.windows import Windows
@@ -103,12 +103,12 @@ def test_clipped_actions_and_every_step_of_sampling_are_held_too() -> None:
 @STILL
 def test_what_is_given_as_known_moves_no_dimension_that_never_did() -> None:
     given = np.broadcast_to(ACTION[:16] + np.float32(1e4), (3, 16, 5))
-    inputs: list[torch.Tensor] = []
     policy = fitted()
-    policy.denoiser.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    inputs = watch_denoiser(policy)
     actions = chunk(policy, known=(given, np.ones((3, 16, 5), bool)))
     assert (actions[..., [1, 3]] == [CONSTANT, LARGE]).all()
     np.testing.assert_allclose(actions[..., 0], given[..., 0], rtol=1e-5)
+    assert inputs
     for x in inputs:
         assert x[..., 1:4].abs().max() < 1e-4  # clipped to the range of training
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from robodiff.deploy.artefact import ExportFile
 from robodiff.evaluation.results import Comparison, EnvResult, OfflineComparison, OfflineResult
 from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation
 from robodiff.text import counted
@@ -77,6 +78,22 @@ def against_offline(paired: OfflineComparison) -> str:
         f"errors first as shares of that of holding the last action, differences with 95 % intervals:\n"
         f"{table}{place}\n{paired.conclusion}"
     )
+
+
+def exported(described: ExportFile) -> str:
+    """Tell how an exported policy differs from the one in torch, and how fast both are."""
+    verified = described.verified
+    assert verified is not None
+    own, torch, success = verified.latency_ms, verified.torch_latency_ms, verified.success
+    others = [(name, graph) for name, graph in described.graphs.items() if graph.fallback]
+    lines = [f"{graph.engine} computes the {name}, for {graph.fallback}" for name, graph in others]
+    difference = f"{verified.mean_error:.2g} on average, {verified.max_error:.2g} at most"
+    lines.append(f"actions, normalised, differ from torch's by {difference}, at {counted(verified.windows, 'window')}")
+    if success is not None:
+        lines.append(f"success {success.exported:.2f}, in torch {success.torch:.2f}; {success.conclusion}")
+    speed = f"{own.p50:.1f} ms (p95 {own.p95:.1f} ms) with {counted(verified.threads, 'thread')}"
+    lines.append(f"one chunk takes {speed}, in torch {torch.p50:.1f} ms (p95 {torch.p95:.1f} ms)")
+    return "\n".join([*lines, f"{verified.megabytes:.1f} MB"])
 
 
 def _errors(result: OfflineResult) -> str:

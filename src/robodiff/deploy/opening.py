@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from robodiff.deploy.artefact import is_exported
+from robodiff.deploy.runtime import load_exported
 from robodiff.policies.runtime import Runtime
 
 
@@ -16,7 +18,7 @@ def open_runtime(
     """Return what acts, with its ``timing``; for a ``PolicyRunner``, the server and the real-time loop alike.
 
     Args:
-        path: a run, a policy's folder, or the repository id of one on the Hugging Face hub.
+        path: a run, a policy's folder, an exported policy, or the repository id of one on the Hugging Face hub.
         device: where it computes.
         sampler: in place of its own.
         steps: of denoising, in place of its own number.
@@ -26,6 +28,10 @@ def open_runtime(
         RobodiffError: nothing there that acts, or it is broken.
         UsageError: a sampler or a number of steps that does not fit.
     """
+    if is_exported(path):
+        policy = load_exported(path)
+        policy.check_sampling(sampler, steps)
+        return policy
     from robodiff.policies.checkpoint import load_policy  # needs torch
 
     return load_policy(path, device, sampler=sampler, steps=steps, revision=revision)

@@ -15,15 +15,14 @@ from robodiff.documents import hints
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.envs.team import team_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.chunks import check_features, open_policy
+from robodiff.evaluation.chunks import Policy, check_features, open_policy
 from robodiff.evaluation.conditions import Sampled
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.members import ALONE, Members
-from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
 from robodiff.text import listed
 
-Policies = DiffusionPolicy | Mapping[str, DiffusionPolicy]
+Policies = Policy | Mapping[str, Policy]
 """One policy, or one of each agent by its id."""
 
 
@@ -134,7 +133,7 @@ def _problem(policies: Policies, spec: EnvSpec) -> str | None:
     return None
 
 
-def _problem_of_one(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
+def _problem_of_one(policy: Policy, spec: EnvSpec) -> str | None:
     """Return in words what of a policy does not fit what it sees of an environment.
 
     Of an environment with options it is also refused where its numbers have other names: those of another action space,
@@ -153,7 +152,7 @@ def _problem_of_one(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
     return f"the policy acts at {rate:g} Hz (its recording's), the environment {spec.name} at {spec.fps:g}\n{remedy}"
 
 
-def _other_names(policy: DiffusionPolicy, spec: EnvSpec) -> str | None:
+def _other_names(policy: Policy, spec: EnvSpec) -> str | None:
     """Return in words where the numbers of a key have other names on both sides; None where they have the same.
 
     Only of an environment with options: what others call theirs is no matter of what they are.

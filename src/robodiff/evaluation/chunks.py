@@ -10,6 +10,9 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, Episodes, Feature, same_unit, unit_in_words
 from robodiff.data.windows import Windows, WindowShape
+from robodiff.deploy.artefact import is_exported
+from robodiff.deploy.runtime import ExportedPolicy
+from robodiff.deploy.runtime import load_with_hash as load_exported_with_hash
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
@@ -21,30 +24,37 @@ from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
 from robodiff.policies.runtime import draw_noise
 from robodiff.text import counted
 
+Policy = DiffusionPolicy | ExportedPolicy
 WARM_UP, LEAST_CHUNKS, SECONDS_OF_CHUNKS = 3, 5, 5.0
 BATCH, BATCH_OF_IMAGES = 64, 16
 """Windows sampled together; encoding two images of 480 x 640 for each of 16 takes about a gigabyte."""
 
 
-def open_policy(path: str | Path, config: SamplingConfig) -> tuple[DiffusionPolicy, Sampled]:
-    """Return the policy to measure, and what a result says of it."""
-    policy, fingerprint = load_with_hash(path, config.device)
-    own = sampling_of(policy)
-    change_sampling(policy, config.sampler, config.steps)
-    return policy, Sampled(
-        **vars(sampling_of(policy)),
-        policy=fingerprint,
-        device=f"{policy.device.type} ({describe_machine(str(policy.device))})",
-        own=own,
-    )
+def open_policy(path: str | Path, config: SamplingConfig) -> tuple[Policy, Sampled]:
+    """Return the policy to measure, and what a result says of it.
+
+    Raises:
+        UsageError: another sampler or device than an exported policy has.
+    """
+    if is_exported(path):
+        policy, fingerprint = load_exported_with_hash(Path(path))
+        own, device = sampling_of(policy), f"{policy.words}, {counted(policy.threads, 'thread')} ({describe_machine()})"
+        policy.check_sampling(config.sampler, config.steps)
+        if config.device != "cpu":
+            raise UsageError(f"{path}: was exported for a CPU; leave out --device, or measure its run")
+    else:
+        policy, fingerprint = load_with_hash(path, config.device)
+        own, device = sampling_of(policy), f"{policy.device.type} ({describe_machine(str(policy.device))})"
+        change_sampling(policy, config.sampler, config.steps)
+    return policy, Sampled(**vars(sampling_of(policy)), policy=fingerprint, device=device, own=own)
 
 
-def sampling_of(policy: DiffusionPolicy) -> Sampling:
+def sampling_of(policy: Policy) -> Sampling:
     """Return how a policy samples."""
     return Sampling(sampler=policy.config.noise_scheduler_type, steps=policy.config.inference_steps)
 
 
-def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
+def window_shape(policy: Policy, episodes: Episodes) -> WindowShape:
     """Return the time steps of the policy's windows in a recording, whose rate may be a multiple of its own.
 
     Raises:
@@ -58,7 +68,7 @@ def window_shape(policy: DiffusionPolicy, episodes: Episodes) -> WindowShape:
     return replace(policy.config.window, frame_stride=stride)
 
 
-def check_features(policy: DiffusionPolicy, features: Mapping[str, Feature], source: str) -> None:
+def check_features(policy: Policy, features: Mapping[str, Feature], source: str) -> None:
     """Raise ``UsageError`` unless the policy's features are among those of a recording or an environment.
 
     Their shapes must be equal and, where both sides say them, their units.
@@ -77,7 +87,7 @@ def check_features(policy: DiffusionPolicy, features: Mapping[str, Feature], sou
 
 
 def sample_chunks(
-    policy: DiffusionPolicy,
+    policy: Policy,
     episodes: Episodes,
     windows: Windows,
     asked: np.ndarray,
@@ -96,7 +106,7 @@ def sample_chunks(
         seed: of the noise.
         batch_size: chunks sampled together; it changes results by rounding alone.
         advance: called with the number of chunks done.
-        on_row: passed on to ``predict_chunk`` with each batch.
+        on_row: passed on to ``predict_chunk`` with each batch, by a policy in torch.
 
     Returns:
         The actions from now on, (A, n, Da), in recorded units; a policy may give some that are not finite.
@@ -107,15 +117,14 @@ def sample_chunks(
         numbers, draws = asked[first : first + size].T
         drawn_for = zip(windows.now[numbers], draws, strict=True)
         noise = np.concatenate([draw_noise(shape, seed, frame, draw) for frame, draw in drawn_for], axis=1)
-        chunk = policy.predict_chunk(observed_at(policy, episodes, windows, numbers), noise=noise, on_row=on_row)
+        watching = {} if on_row is None else {"on_row": on_row}
+        chunk = policy.predict_chunk(observed_at(policy, episodes, windows, numbers), noise=noise, **watching)
         chunks.append(chunk.actions[:, now - chunk.first_step :])
         advance(first + len(numbers))
     return np.concatenate(chunks)
 
 
-def observed_at(
-    policy: DiffusionPolicy, episodes: Episodes, windows: Windows, numbers: np.ndarray
-) -> dict[str, np.ndarray]:
+def observed_at(policy: Policy, episodes: Episodes, windows: Windows, numbers: np.ndarray) -> dict[str, np.ndarray]:
     """Return what the policy observes at windows, (B,): per key (B, To, ...), as recorded."""
     frames = windows.frames(numbers)[0][:, : policy.timing.n_obs_steps]  # (B, To)
     return {key: np.asarray(episodes.arrays[key][frames]) for key in policy.observation_keys}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robodiff.data.provenance import Planning, read_trained_on
+from robodiff.deploy.artefact import is_exported
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file, nested, run_of
@@ -59,7 +60,7 @@ def folder_of(members: Members) -> tuple[Path, list[str]]:
         if not folder.is_dir():
             raise UsageError(f"{path}: no such folder; name that of a policy, or --out FOLDER for one from the hub")
         folder = folder.resolve() if folder.name in ("", "..") else folder
-        runs.append(run_of(folder) or (folder.parent if (folder / "config.json").is_file() else folder))
+        runs.append(run_of(folder) or (folder.parent if is_policy(folder) else folder))
         kept.append("" if folder in (runs[-1], runs[-1] / "policy") else folder.name)
     if [*members] == [ALONE]:
         return runs[0], [*filter(None, kept)]
@@ -71,6 +72,11 @@ def folder_of(members: Members) -> tuple[Path, list[str]]:
         parent = "" if place.parent == places[0].parent else place.parent.name
         names.append("-".join(filter(None, (parent, place.name, own))))
     return home, ["+".join(names)]
+
+
+def is_policy(folder: Path) -> bool:
+    """Tell whether a folder is that of a policy, exported or not."""
+    return (folder / "config.json").is_file() or is_exported(folder)
 
 
 def planning_of(members: Members) -> Planning | None:

@@ -23,6 +23,7 @@ from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.evaluation.chunks import (
+    Policy,
     check_features,
     check_finite,
     chunk_latency,
@@ -44,7 +45,7 @@ from robodiff.evaluation.results import (
 from robodiff.evaluation.runs import run_of
 from robodiff.evaluation.window_errors import WindowErrors, write_windows
 from robodiff.files import locked
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.actions import make_representation
 from robodiff.policies.runner import PolicyRunner
 from robodiff.progress import bar
 
@@ -59,7 +60,7 @@ SPREAD_WINDOWS = 256
 class Prepared:
     """A policy and the windows that it is to be measured at, checked to fit each other."""
 
-    policy: DiffusionPolicy
+    policy: Policy
     episodes: Episodes
     windows: Windows
     """Of the episodes that are measured."""
@@ -203,7 +204,7 @@ def _choose(
 
 
 def measure(
-    policy: DiffusionPolicy,
+    policy: Policy,
     episodes: Episodes,
     windows: Windows,
     picks: np.ndarray,
@@ -261,9 +262,13 @@ def measure(
     return relative(dimensions, steps)
 
 
-def mean_action(policy: DiffusionPolicy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
+def mean_action(policy: Policy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
     """Return the mean (Da,) of the recorded actions at frames (F,); of rotations what Gram and Schmidt make of it."""
-    return policy.representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
+    return (
+        make_representation(policy.config, policy.features)
+        .mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double())
+        .numpy()
+    )
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -307,13 +312,13 @@ def _hash(episodes: Episodes, chosen: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-def _distance(policy: DiffusionPolicy, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _distance(policy: Policy, actions: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the distances between actions (..., Da) in recorded units, (..., E) float64."""
     both = (torch.from_numpy(each).double() for each in (actions, others))
-    return policy.representation.distance(*both).numpy()
+    return make_representation(policy.config, policy.features).distance(*both).numpy()
 
 
-def _dimensions(policy: DiffusionPolicy) -> list[tuple[str, str | None]]:
+def _dimensions(policy: Policy) -> list[tuple[str, str | None]]:
     """Return the name and the unit of each error: of a dimension of the action, or of a rotation."""
     feature = policy.features[ACTION]
     names = feature.names or tuple(f"action {d}" for d in range(feature.shape[0]))
@@ -321,7 +326,7 @@ def _dimensions(policy: DiffusionPolicy) -> list[tuple[str, str | None]]:
         (names[dims[0]], feature.units[dims[0]] or None)
         if len(dims) == 1
         else (f"rotation {dims[0]}:{dims[-1] + 1}", "rad")
-        for dims in policy.representation.distances
+        for dims in make_representation(policy.config, policy.features).distances
     ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,3 +41,45 @@ class SinusoidalEmbedding(nn.Module):
         """Map (B,) to (B, dim)."""
         angles = timestep.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies  # (B, dim / 2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def in_parts(denoiser: nn.Module) -> "InParts":
+    """Return a denoiser whose timestep and condition are told apart: each is worked out once, for all evaluations.
+
+    Acting evaluates the same timesteps for every chunk, and one observation at all of them. A denoiser need not be made
+    so: of one that has no ``denoise`` the parts are what they are made of.
+    """
+    return denoiser if hasattr(denoiser, "denoise") else _Whole(denoiser)  # pyright: ignore[reportReturnType]
+
+
+class InParts(Protocol):
+    """A denoiser, seen so."""
+
+    def timestep_part(self, timestep: Tensor) -> Tensor:
+        """Return what it is told of timesteps (R,), (R, ...)."""
+        ...
+
+    def condition_part(self, condition: Tensor) -> Tensor:
+        """Return what it is told of the condition (B, To, D), (B, ...)."""
+        ...
+
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
+        """Predict (B, T, action_dim) as the denoiser itself does; one row of ``timestep_part`` counts for all of B."""
+        ...
+
+
+class _Whole(nn.Module):
+    """A denoiser that takes the timestep and the condition as they are."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def timestep_part(self, timestep: Tensor) -> Tensor:
+        return timestep
+
+    def condition_part(self, condition: Tensor) -> Tensor:
+        return condition
+
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
+        return self.denoiser(trajectory, timestep_part.expand(len(trajectory)), condition_part)

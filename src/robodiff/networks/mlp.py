@@ -4,6 +4,7 @@ The plain one has the layers, and parameters of the names and shapes, of ``Diffu
 diffusion policy (FedVLA), without its image encoder. The residual one is for chunks.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -14,7 +15,38 @@ from robodiff.networks.layers import SinusoidalEmbedding
 ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish}
 
 
-class Mlp(nn.Module):
+class _Perceptron(nn.Module, ABC):
+    """What both have: the timestep and the observation are told as two parts, which are made apart."""
+
+    time_mlp: nn.Module
+
+    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
+        """Predict the denoising target.
+
+        Args:
+            trajectory: (B, n, action_dim).
+            timestep: (B,), as the noise schedule counts.
+            condition: what was observed, (B, To, condition_dim / To); None if there is none.
+
+        Returns:
+            (B, n, action_dim).
+        """
+        return self.denoise(trajectory, self.timestep_part(timestep), self.condition_part(condition))
+
+    def timestep_part(self, timestep: Tensor) -> Tensor:
+        """Return what the network is told of timesteps (R,), (R, step_embed_dim)."""
+        return self.time_mlp(timestep)
+
+    def condition_part(self, condition: Tensor | None) -> Tensor | None:
+        """Return what it is told of the observation, (B, condition_dim)."""
+        return None if condition is None else condition.flatten(1)
+
+    @abstractmethod
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
+        """Predict as ``forward`` does, from the two parts; of one timestep for all of B, too."""
+
+
+class Mlp(_Perceptron):
     """Denoise an action trajectory, given when in the diffusion it stands and what was observed.
 
     Args:
@@ -59,20 +91,9 @@ class Mlp(nn.Module):
             hidden = [each for i in range(n_layer) for each in layer(hidden_dim if i else first)]
         self.mlp = nn.Sequential(*hidden, nn.Linear(hidden_dim, width))
 
-    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
-        """Predict the denoising target.
-
-        Args:
-            trajectory: (B, n, action_dim).
-            timestep: (B,), as the noise schedule counts.
-            condition: what was observed, (B, To, condition_dim / To); None if there is none.
-
-        Returns:
-            (B, n, action_dim).
-        """
-        parts = [trajectory.flatten(1), self.time_mlp(timestep)]
-        if condition is not None:
-            parts.append(condition.flatten(1))
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:  # noqa: D102
+        told = [timestep_part] if condition_part is None else [timestep_part, condition_part]
+        parts = [trajectory.flatten(1), *(part.expand(len(trajectory), -1) for part in told)]
         return self.mlp(torch.cat(parts, dim=-1)).view_as(trajectory)  # (B, n action_dim), in time steps again
 
 
@@ -83,7 +104,7 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-class TimedMlp(nn.Module):
+class TimedMlp(_Perceptron):
     """Denoise as ``Mlp`` does, by the later network of the myCobot diffusion policy: its layers are normalised, and all
     but the first are told the timestep.
 
@@ -105,10 +126,9 @@ class TimedMlp(nn.Module):
         self.layers = nn.ModuleList(layer(hidden_dim + step_embed_dim) for _ in range(n_layer))
         self.last = nn.Linear(hidden_dim, width)
 
-    def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
-        """Predict the denoising target, (B, n, action_dim), as ``Mlp`` does."""
-        parts = [trajectory.flatten(1)] if condition is None else [trajectory.flatten(1), condition.flatten(1)]
-        time, x = self.time_mlp(timestep), self.first(torch.cat(parts, dim=-1))
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:  # noqa: D102
+        parts = [trajectory.flatten(1)] if condition_part is None else [trajectory.flatten(1), condition_part]
+        time, x = timestep_part.expand(len(trajectory), -1), self.first(torch.cat(parts, dim=-1))
         for layer in self.layers:
             x = layer(torch.cat([x, time], dim=-1))
         return self.last(x).view_as(trajectory)

@@ -66,7 +66,7 @@ class ConditionalTransformer(nn.Module):
             raise ValueError(f"time_as_cond=False takes no condition: condition_dim must be 0, is {condition_dim}")
         tokens = horizon if time_as_cond else 1 + horizon
         mask = torch.ones(tokens, tokens, dtype=torch.bool, device="cpu").tril()  # True where attention may go
-        memory_mask = None
+        memory_mask = self.cond_obs_emb = None
         self.input_emb = nn.Linear(action_dim, n_emb)
         self.pos_emb = _positions(tokens, n_emb)
         self.time_emb = SinusoidalEmbedding(n_emb)
@@ -76,8 +76,6 @@ class ConditionalTransformer(nn.Module):
                 self.cond_obs_emb = nn.Linear(condition_dim, n_emb)
                 memory_mask = torch.ones(tokens, 1 + n_obs_steps, dtype=torch.bool, device="cpu")
                 memory_mask = memory_mask.tril(1 + first_step)  # token 0 is the timestep
-            else:
-                self.cond_obs_emb = None
             self.cond_pos_emb = _positions(1 + n_obs_steps if condition_dim else 1, n_emb)
             if n_cond_layers:
                 self.encoder = Layers(EncoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_cond_layers))
@@ -103,13 +101,25 @@ class ConditionalTransformer(nn.Module):
         Returns:
             (B, T, action_dim).
         """
-        time = self.time_emb(timestep).unsqueeze(1)  # (B, 1, n_emb)
+        return self.denoise(trajectory, self.timestep_part(timestep), self.condition_part(condition))
+
+    def timestep_part(self, timestep: Tensor) -> Tensor:
+        """Return the token of timesteps (R,), (R, 1, n_emb)."""
+        return self.time_emb(timestep).unsqueeze(1)
+
+    def condition_part(self, condition: Tensor | None) -> Tensor | None:
+        """Return the tokens of what was observed, (B, To, n_emb)."""
+        return None if self.cond_obs_emb is None else self.cond_obs_emb(condition)
+
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
+        """Predict as ``forward`` does, from the tokens; of one timestep for all of B, too."""
         x = self.input_emb(trajectory)  # (B, T, n_emb)
+        time = timestep_part.expand(len(x), -1, -1)  # (B, 1, n_emb)
         if self.decoder is None:
             x = self.drop(torch.cat([time, x], dim=1) + self.pos_emb)  # (B, 1 + T, n_emb)
             x = self.encoder(x, self.mask)[:, 1:]
         else:
-            memory = time if self.cond_obs_emb is None else torch.cat([time, self.cond_obs_emb(condition)], dim=1)
+            memory = time if condition_part is None else torch.cat([time, condition_part], dim=1)
             memory = self.encoder(self.drop(memory + self.cond_pos_emb))  # (B, 1 + To, n_emb)
             x = self.decoder(self.drop(x + self.pos_emb), memory, self.mask, self.memory_mask)
         return self.head(self.ln_f(x))

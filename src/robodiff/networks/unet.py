@@ -4,7 +4,11 @@ The structure is that of ``ConditionalUnet1D`` in real-stanford/diffusion_policy
 parameters, so that published weights fit.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robodiff.networks.layers import SinusoidalEmbedding
@@ -34,6 +38,7 @@ class ConditionalUnet1d(nn.Module):
         film_scale: bool = True,
     ) -> None:
         super().__init__()
+        self.step_embed_dim = step_embed_dim
         self.step_embedding = nn.Sequential(
             SinusoidalEmbedding(step_embed_dim),
             nn.Linear(step_embed_dim, 4 * step_embed_dim),
@@ -57,6 +62,9 @@ class ConditionalUnet1d(nn.Module):
         self.final = nn.Sequential(
             ConvNormMish(down_dims[0], down_dims[0], kernel_size, n_groups), nn.Conv1d(down_dims[0], action_dim, 1)
         )
+        self._films: list[Any] = [  # in the order in which the blocks are run
+            each.film for each in self.modules() if isinstance(each, FilmResidualBlock)
+        ]
 
     def forward(self, trajectory: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
         """Predict the denoising target.
@@ -72,17 +80,42 @@ class ConditionalUnet1d(nn.Module):
         film = self.step_embedding(timestep)  # (B, step_embed_dim)
         if condition is not None:
             film = torch.cat([film, condition.flatten(1)], dim=-1)  # (B, step_embed_dim + condition_dim)
-        x = trajectory.transpose(1, 2)  # (B, action_dim, T)
+        return self._convolve(trajectory, [each(film) for each in self._films])
+
+    def timestep_part(self, timestep: Tensor) -> Tensor:
+        """Return what the timesteps (R,) add to the scales and biases of all blocks, (R, F)."""
+        return self._film(self.step_embedding(timestep), slice(self.step_embed_dim), biased=True)
+
+    def condition_part(self, condition: Tensor) -> Tensor:
+        """Return what the observation adds to them, (B, F)."""
+        return self._film(condition.flatten(1), slice(self.step_embed_dim, None), biased=False)
+
+    def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
+        """Predict as ``forward`` does, from the two parts of the condition; of one row of each for all of B, too."""
+        film = timestep_part if condition_part is None else timestep_part + condition_part  # (B, F)
+        return self._convolve(trajectory, film.split([layer.out_features for _, layer in self._films], dim=1))
+
+    def _film(self, part: Tensor, columns: slice, biased: bool) -> Tensor:
+        """Map a part of the condition, (B, columns), to its share of the scales and biases of all blocks, (B, F)."""
+        films = [
+            F.linear(activation(part), layer.weight[:, columns], layer.bias if biased else None)
+            for activation, layer in self._films
+        ]
+        return torch.cat(films, dim=1)
+
+    def _convolve(self, trajectory: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """Map a trajectory (B, T, action_dim), with the scales and biases of each block, to the prediction."""
+        x, film = trajectory.transpose(1, 2), iter(films)  # (B, action_dim, T)
         skips = []
         for first, second, shrink in self.down:  # pyright: ignore[reportGeneralTypeIssues]
-            x = second(first(x, film), film)
+            x = second(first(x, next(film)), next(film))
             skips.append(x)
             x = shrink(x)  # (B, C, T / 2), but at the last level
         for block in self.middle:
-            x = block(x, film)
+            x = block(x, next(film))
         for first, second, grow in self.up:  # pyright: ignore[reportGeneralTypeIssues]
             x = torch.cat([x, skips.pop()], dim=1)  # (B, 2 C, T)
-            x = grow(second(first(x, film), film))  # (B, C', 2 T)
+            x = grow(second(first(x, next(film)), next(film)))  # (B, C', 2 T)
         return self.final(x).transpose(1, 2)
 
 
@@ -102,10 +135,10 @@ class FilmResidualBlock(nn.Module):
         self.second = ConvNormMish(c_out, c_out, kernel_size, n_groups)
         self.residual = nn.Conv1d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map (B, c_in, T) and (B, condition_dim) to (B, c_out, T)."""
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """Map (B, c_in, T), with what ``film`` makes of the condition, to (B, c_out, T)."""
         h = self.first(x)
-        film = self.film(condition).unsqueeze(-1)  # (B, c_out or 2 c_out, 1)
+        film = film.unsqueeze(-1)  # (B, c_out or 2 c_out, 1)
         if self.film_scale:
             scale, bias = film.chunk(2, dim=1)
             h = scale * h + bias

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.normalize import Statistics, hold_still, is_still, parse_range
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, nearest
 from robodiff.policies import rotations as so3
+from robodiff.policies.config import PolicyConfig
 
 
 class ActionRepresentation(nn.Module):
@@ -172,6 +173,21 @@ class ActionRepresentation(nn.Module):
         """Return how far numbers are known, 0 to 1, (B, T, dim) to (B, T, encoded_dim); of a rotation the least of
         its three."""
         return torch.cat([part.encode_weights(weights[..., part.start : part.stop]) for part in self._parts], -1)
+
+
+def make_representation(config: PolicyConfig, features: Mapping[str, Feature]) -> ActionRepresentation:
+    """Return how a policy represents its actions; without the range that ``fit`` keeps.
+
+    Args:
+        config: of the policy.
+        features: what it observes, and ``action``.
+
+    Raises:
+        UsageError: ranges that do not go with these.
+    """
+    dims = {key: feature.shape[0] for key, feature in features.items() if feature.kind == "vector"}
+    how = config.action_rotations, config.action_relative_to
+    return ActionRepresentation(dims.pop(ACTION), *how, observations=dims, discrete=config.discrete_classes)
 
 
 @dataclass(frozen=True)

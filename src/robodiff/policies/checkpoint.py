@@ -17,7 +17,7 @@ from robodiff.documents import Above, Document, decode_json, plain, typed, write
 from robodiff.errors import RobodiffError, UsageError, first_line
 from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
-from robodiff.policies.config import PolicyConfig
+from robodiff.policies.config import PolicyConfig, read_policy_config
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.discrete import VaeCodec
 
@@ -226,13 +226,7 @@ def _described(path: Path, content: bytes) -> tuple[PolicyFile, PolicyConfig]:
     if version != FORMAT_VERSION:
         raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; update it")
     described = typed(PolicyFile, values)
-    fields, origin = dict(described.config), described.origin
-    try:
-        return described, typed(registry.find("models", str(fields.pop("class", None))), fields, "config")
-    except UsageError as error:
-        if origin is None or origin.plugin in registry.plugin_words():
-            raise
-        raise UsageError(f"{str(error).rstrip('.')}; {origin.remedy}") from None
+    return described, read_policy_config(described.config, described.origin)
 
 
 def _weights(path: Path, stored: _Stored, outline: nn.Module, sha256: str | None) -> dict[str, Tensor]:

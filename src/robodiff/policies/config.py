@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
+from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
-from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, brief
+from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, brief, typed
+from robodiff.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -504,3 +506,22 @@ class DiffusionMlpConfig(PolicyConfig):
 
     def weight_decay(self, name: str, ndim: int) -> float:  # noqa: D102
         return self.optimizer_weight_decay
+
+
+def read_policy_config(described: Mapping[str, Any], origin: registry.Origin | None) -> PolicyConfig:
+    """Return the configuration that a policy on disk describes: its fields, and its ``class``.
+
+    Args:
+        described: what its file says.
+        origin: where the class came from, or the sampler; None for those of robodiff.
+
+    Raises:
+        UsageError: it does not describe one; or the class is not here, and how to bring it.
+    """
+    fields = dict(described)
+    try:
+        return typed(registry.find("models", str(fields.pop("class", None))), fields, "config")
+    except UsageError as error:
+        if origin is None or origin.plugin in registry.plugin_words():
+            raise
+        raise UsageError(f"{str(error).rstrip('.')}; {origin.remedy}") from None

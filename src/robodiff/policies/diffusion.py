@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from robodiff.diffusion.denoise import denoise, make_table
 from robodiff.diffusion.objective import clean, diffusion_loss, target
 from robodiff.diffusion.schedule import make_schedule
 from robodiff.errors import UsageError, notice
+from robodiff.networks.layers import in_parts
 from robodiff.networks.vision import CameraView
-from robodiff.policies.actions import ActionRepresentation, encoded_statistics, training_steps
+from robodiff.policies.actions import encoded_statistics, make_representation, training_steps
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.discrete import VaeCodec, check_classes, make_codec
 from robodiff.policies.observations import check_observation, make_cameras, policy_features
@@ -58,10 +58,7 @@ class DiffusionPolicy(nn.Module):
         self.fps = fps
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
-        how = config.action_rotations, config.action_relative_to
-        self.representation = ActionRepresentation(
-            dims.pop(ACTION), *how, observations=dims, discrete=config.discrete_classes
-        )
+        self.representation = make_representation(config, self.features)
         self.codec = make_codec(config, [*self.representation.classes.values()])
         if self.codec and config.vae_weights is not None:
             self.codec.requires_grad_(False)
@@ -239,7 +236,7 @@ class DiffusionPolicy(nn.Module):
         estimate = None
         if self.config.self_conditioning:
             estimate = self._estimate(noisy, timesteps, condition, coefficients, self_conditioned)
-        prediction = self._denoise(condition, noisy, timesteps, estimate)
+        prediction = self._denoise(noisy, timesteps, condition, estimate, self.denoiser)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         scale = self._weights.sqrt() if self.codec else 1.0
         counts = self._counts(batch["action_is_pad"][:, steps])
@@ -264,7 +261,8 @@ class DiffusionPolicy(nn.Module):
             noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
                 alone; drawn when None.
             known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in
-                recorded units; where it is 0 they are free, and the values not read; in between they are drawn there.
+                recorded units; where it is 0 they are free, and their values not read; in between they are drawn
+                towards these.
             on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
@@ -291,7 +289,7 @@ class DiffusionPolicy(nn.Module):
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
-        denoiser, told = partial(self._denoise, condition), self.config.self_conditioning
+        denoiser, told = self._denoiser_of(condition), self.config.self_conditioning
         trajectory = denoise(self.sampler, denoiser, noise, self._clip, known, seen, watch, told)
         return Chunk(recorded(trajectory), self.config.first_step, self._ranges if is_numpy else {})
 
@@ -334,6 +332,12 @@ class DiffusionPolicy(nn.Module):
             observation: per camera (B, To, C, H, W) uint8; other keys are left alone.
         """
         return self.cameras.views(self._first_steps(observation, list(self.cameras.dims), self.config.n_obs_steps))
+
+    @torch.no_grad()
+    def difference(self, actions: Tensor, others: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return how far recorded actions (B, n, Da) are apart as they are learnt: absolute values (B, n, action_dim)."""
+        reference = self._reference(observation)
+        return (self._encode(actions, reference) - self._encode(others, reference)).abs()
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
@@ -379,11 +383,31 @@ class DiffusionPolicy(nn.Module):
         newest, keys = self.config.n_obs_steps - 1, self.representation.reference_keys
         return {key: observation[key][:, newest].to(self.device, torch.float32) for key in keys}
 
-    def _denoise(self, condition: Tensor | None, x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+    def _denoiser_of(self, condition: Tensor | None) -> Callable[..., Tensor]:
+        """Return what predicts (B, n, W) for one chunk, of x, the timestep (B,) and, if it is told, an estimate of x0.
+
+        What the network is told of the condition is worked out once, and what of the timestep for one row.
+        """
+        denoiser = in_parts(self.denoiser)
+        part = None if condition is None else denoiser.condition_part(condition)
+
+        def predict(x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
+            return self._denoise(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
+
+        return predict
+
+    def _denoise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        condition: Tensor | None,
+        estimate: Tensor | None,
+        denoiser: Callable[..., Any],
+    ) -> Tensor:
         """Return the prediction of the network, (B, n, W), of a noisy trajectory and, told of it, an estimate of x0."""
         if estimate is None:
-            return self.denoiser(x, timestep, condition)
-        return self.denoiser(torch.cat([x, estimate], -1), timestep, condition)[..., : self.trajectory_dim]
+            return denoiser(x, timestep, condition)
+        return denoiser(torch.cat([x, estimate], -1), timestep, condition)[..., : self.trajectory_dim]
 
     @torch.no_grad()
     def _estimate(
@@ -396,7 +420,7 @@ class DiffusionPolicy(nn.Module):
         nothing = torch.zeros_like(x)
         if chosen is None:
             return nothing
-        prediction = self._denoise(condition, x, timesteps, nothing)
+        prediction = self._denoise(x, timesteps, condition, nothing, self.denoiser)
         x0 = clean(self.config.prediction_type, x, prediction, *coefficients)
         if (clip := self._clip) is not None:
             x0 = x0.clamp(-clip, clip)  # pyright: ignore[reportCallIssue, reportArgumentType]

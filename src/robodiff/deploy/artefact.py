@@ -1,0 +1,164 @@
+"""An exported policy on disk: a folder with ``export.json``, graphs, and a file of constants. Imports no torch."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from robodiff.data.episodes import Feature
+from robodiff.deploy.engines import SUFFIXES, Precision
+from robodiff.documents import Above, AtLeast, Document, NotEmpty, decode_json
+from robodiff.errors import RobodiffError
+from robodiff.files import reading
+from robodiff.registry import Origin
+
+FORMAT_VERSION = 1
+EXPORT_FILE = "export.json"
+CONSTANTS_FILE = "constants.npz"
+REMEDY = "copy the whole folder again from where it comes from, or export again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph(Document):
+    """One part of the policy."""
+
+    file: str
+    """Beside ``export.json``; its ending says what computes it: .xml OpenVINO, .onnx ONNX Runtime."""
+    precision: Precision = "fp32"
+    """In which numbers are multiplied."""
+    fallback: str | None = None
+    """Why it is computed in another way than was asked for."""
+
+    @property
+    def engine(self) -> str:
+        """What computes it."""
+        return SUFFIXES[Path(self.file).suffix]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Document):
+    """One row of the sampler, as ``diffusion.samplers.Row``, and how the prediction is read at its noise level.
+
+    x_0 and eps are mixtures of x_t and the prediction.
+    """
+
+    x0_from_x: float
+    x0_from_prediction: float
+    eps_from_x: float
+    eps_from_prediction: float
+    a: float = 0.0
+    b: float = 0.0
+    c: float = 0.0
+    d: float = 0.0
+    e: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Milliseconds(Document):
+    """From one observation to its chunk of actions, of one robot."""
+
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Successes(Document):
+    """Of the same episodes, by both."""
+
+    env: str
+    episodes: int
+    exported: float
+    """Share of the episodes in which it succeeded."""
+    torch: float
+    conclusion: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Document):
+    """How an exported policy differs from the one that it was made of, at the same observations with the same noise."""
+
+    windows: int
+    """At which recorded observations, evenly spread."""
+    data: str
+    mean_error: float
+    """Mean absolute difference of the actions as the network sees them: by limits their range is 2."""
+    max_error: float
+    tolerance: float
+    """What was to be kept: by the largest error of fp32, by the mean error of others."""
+    latency_ms: Milliseconds
+    torch_latency_ms: Milliseconds
+    threads: int
+    machine: str
+    megabytes: float
+    """Of all files."""
+    success: Successes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFile(Document):
+    """What ``export.json`` says."""
+
+    format_version: int
+    engine: Literal["openvino", "onnx"]
+    precision: Precision = "fp32"
+    config: dict[str, Any]
+    """The fields of the policy's configuration, and its ``class``."""
+    features: dict[str, Feature]
+    fps: Annotated[float, Above(0)]
+    policy: str
+    """Hash of the policy that it was made of."""
+    graphs: dict[str, Graph]
+    """``encoder`` (where there are cameras), ``observe``, ``denoiser``, ``decode`` and ``known``."""
+    rows: Annotated[list[Evaluation], NotEmpty()]
+    """Of the sampler."""
+    trajectory_dim: Annotated[int, AtLeast(1)]
+    """Numbers in each time step of what is denoised."""
+    action_dim: Annotated[int, AtLeast(1)]
+    """How many of them, the first, say the action; the rest, with inpainting, what is observed."""
+    reference_keys: list[str]
+    """Observations that actions are relative to."""
+    discrete: list[int]
+    """Dimensions of a recorded action that hold classes."""
+    weights: Annotated[int, AtLeast(0)]
+    """Numbers in the denoiser."""
+    files: dict[str, str]
+    """By name the sha256 of every other file."""
+    origin: Origin | None = None
+    """Where the configuration's class came from; None for those of robodiff."""
+    verified: Verified | None = None
+
+
+def is_exported(path: str | Path) -> bool:
+    """Tell whether a path is the folder of an exported policy."""
+    return (Path(path) / EXPORT_FILE).is_file()
+
+
+def read_export(folder: Path) -> tuple[ExportFile, str]:
+    """Return what ``export.json`` says, and a short fingerprint of the whole folder.
+
+    Raises:
+        RobodiffError: it is missing or broken, or a file is not the one that was written with it.
+    """
+    path = folder / EXPORT_FILE
+    with reading(path, "an exported policy"):
+        content = path.read_bytes()
+    version = decode_json(path, content, dict[str, Any], REMEDY).get("format_version")
+    if version != FORMAT_VERSION:
+        raise RobodiffError(f"{path}: format_version {version!r}, this robodiff reads {FORMAT_VERSION}; update it")
+    described = decode_json(path, content, ExportFile, REMEDY)
+    needed = {graph.file for graph in described.graphs.values()} | {CONSTANTS_FILE}
+    if strange := [name for name in needed | {*described.files} if not re.fullmatch(r"\w[\w.]*", name)]:
+        raise RobodiffError(f"{path}: {strange[0]!r} is not the name of a file beside it; {REMEDY}")
+    if missing := needed - described.files.keys():
+        raise RobodiffError(f"{path}: has no hash of {missing.pop()}; {REMEDY}")
+    for name, sha256 in described.files.items():
+        if sha256_of(folder / name) != sha256:
+            raise RobodiffError(f"{folder / name}: is not the file that was exported: another sha256; {REMEDY}")
+    return described, hashlib.sha256(content).hexdigest()[:16]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with reading(path, "a file of an exported policy"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,119 @@
+"""OpenVINO and ONNX Runtime: one graph in a file as a function of NumPy arrays. Imports no torch.
+
+``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. Whoever is not
+sure of an engine does that in a process of its own: a compiler that crashes takes its process with it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from robodiff.errors import RobodiffError, first_line
+
+Precision = Literal["fp32", "bf16", "int8"]
+Arrays = Mapping[str, np.ndarray]
+SUFFIXES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
+"""Of files, with what computes them."""
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""What OpenVINO is told; of int8 the graph itself says what is rounded, and the rest is computed in this."""
+SECONDS_TO_COMPILE = 600
+
+
+class OpenVinoGraph:
+    """A graph that OpenVINO computes on the CPU."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise RobodiffError(f"{path}: this processor cannot compute in bf16; export with --precision fp32 or int8")
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        hint = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+        self._compiled = core.compile_model(core.read_model(path), "CPU", options | hint)
+        self._request = self._compiled.create_infer_request()
+
+    def __call__(self, inputs: Arrays) -> list[np.ndarray]:
+        """Return the outputs, in their order."""
+        return list(self._request.infer(dict(inputs), share_inputs=True).values())
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Return inputs of zeros, of one row."""
+        shapes = {
+            each: [d.get_length() if d.is_static else 1 for d in each.partial_shape] for each in self._compiled.inputs
+        }
+        return {each.any_name: np.zeros(shape, each.element_type.to_dtype()) for each, shape in shapes.items()}
+
+
+class OnnxGraph:
+    """A graph that ONNX Runtime computes on the CPU."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, inputs: Arrays) -> list[np.ndarray]:
+        """Return the outputs, in their order."""
+        return self._session.run(None, dict(inputs))  # pyright: ignore[reportReturnType]
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Return inputs of zeros, of one row."""
+        dtypes = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+        return {
+            each.name: np.zeros([d if isinstance(d, int) else 1 for d in each.shape], dtypes[each.type])
+            for each in self._session.get_inputs()
+        }
+
+
+def compile_graph(path: Path, precision: Precision, threads: int) -> OpenVinoGraph | OnnxGraph:
+    """Return what computes a graph: OpenVINO that of an .xml file, ONNX Runtime that of an .onnx file.
+
+    Raises:
+        RobodiffError: the engine is not installed, or cannot compile it.
+    """
+    try:
+        return (OpenVinoGraph if path.suffix == ".xml" else OnnxGraph)(path, precision, threads)
+    except ModuleNotFoundError as error:
+        needed = f"{path}: needs {error.name}, which is not installed: pip install 'robodiff[export]'"
+        raise RobodiffError(needed) from None
+    except RobodiffError:
+        raise
+    except Exception as error:  # ONNX Runtime's kinds have no common one
+        raise RobodiffError(f"{path}: {SUFFIXES[path.suffix]} cannot compile it: {first_line(error)[:200]}") from None
+
+
+def first_failure(graphs: Mapping[Path, Precision], threads: int) -> tuple[Path, str] | None:
+    """Compile graphs and run each once, in a process of its own; return the first that fails, and why, or None."""
+    words: list[Any] = [word for graph in graphs.items() for word in graph]
+    command = [sys.executable, "-m", __name__, threads, *words]
+    try:
+        ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=SECONDS_TO_COMPILE)
+    except subprocess.TimeoutExpired:
+        raise RobodiffError(
+            f"compiling did not end within {SECONDS_TO_COMPILE} s; export on a faster machine"
+        ) from None
+    failed = [path for path in graphs if str(path) not in ended.stdout.splitlines()]
+    if not failed:
+        return None
+    crash = f"its compiler crashed (signal {-ended.returncode})"
+    return failed[0], crash if ended.returncode < 0 else (ended.stderr.strip().splitlines() or ["it failed"])[-1]
+
+
+def main(arguments: list[str]) -> None:
+    """Compile and run what ``first_failure`` asks for; print the name of each that works."""
+    threads, *words = arguments
+    for path, precision in zip(words[::2], words[1::2], strict=True):
+        graph = compile_graph(Path(path), precision, int(threads))  # pyright: ignore[reportArgumentType]
+        graph(graph.example())
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

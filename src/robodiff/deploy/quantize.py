@@ -1,0 +1,78 @@
+"""Networks in 8 bits, by ONNX Runtime's static quantisation; OpenVINO reads what comes of it as well.
+
+Weights are rounded for each channel, and what flows between layers by the range that it has while the policy acts at
+recorded observations: what the denoiser is given there are the noisy trajectories of real denoising.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robodiff.deploy.runtime import ExportedPolicy
+
+LAYERS = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+"""Kinds of nodes that are rounded: those that take the time."""
+
+
+def quantize(
+    policy: ExportedPolicy,
+    networks: list[str],
+    folder: Path,
+    observations: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]],
+) -> None:
+    """Replace the graphs of some networks, in a folder, by ones in 8 bits.
+
+    Args:
+        policy: the exported policy in fp32, of the same folder.
+        networks: their names.
+        folder: with ``<name>.onnx`` of each.
+        observations: with their noise, as for ``predict_chunk``.
+    """
+    given = {name: _watch(policy, name) for name in networks}
+    for observation, noise in observations:
+        policy.predict_chunk(observation, noise=noise)
+    for name, inputs in given.items():
+        _quantize(folder / f"{name}.onnx", inputs)
+
+
+def _watch(policy: ExportedPolicy, name: str) -> list[dict[str, np.ndarray]]:
+    """Return a list that all inputs of a network are added to from now on."""
+    inputs, run = list[dict[str, np.ndarray]](), policy.run[name]
+
+    def watched(given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        inputs.append(dict(given))
+        return run(given)
+
+    policy.run[name] = watched
+    return inputs
+
+
+def _quantize(path: Path, inputs: list[dict[str, np.ndarray]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.inputs: Iterator[dict[str, np.ndarray]] = iter(inputs)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return next(self.inputs, None)
+
+    rounded = path.with_suffix(".rounded")
+    level = logging.getLogger().level
+    logging.disable(logging.WARNING)
+    try:
+        quantize_static(
+            path,
+            rounded,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=LAYERS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(level)
+    rounded.replace(path)

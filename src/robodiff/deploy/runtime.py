@@ -1,0 +1,208 @@
+"""An exported policy at work, on NumPy and an inference engine alone: no torch is imported here."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION
+from robodiff.deploy.artefact import CONSTANTS_FILE, EXPORT_FILE, Evaluation, ExportFile, read_export
+from robodiff.deploy.engines import Arrays, compile_graph
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.files import reading
+from robodiff.machine import cores
+from robodiff.policies.config import PolicyConfig, read_policy_config
+from robodiff.policies.runtime import Chunk, Timing
+
+SMALL = 8_000_000
+"""Weights up to which a second thread costs more than it gives."""
+MOST_FRAMES = 4096
+"""Whose embeddings are remembered."""
+
+
+class ExportedPolicy:
+    """A policy that was exported: it acts as the one that it was made of, up to rounding.
+
+    Several threads may use it: calls wait for each other.
+
+    Args:
+        folder: where it lies, for messages.
+        described: what ``export.json`` says.
+        config: of the policy.
+        threads: that compute; by its size when None.
+    """
+
+    def __init__(self, folder: Path, described: ExportFile, config: PolicyConfig, threads: int | None = None) -> None:
+        self.config, self.features, self.fps = config, described.features, described.fps
+        self.described, self.threads = described, threads or (1 if described.weights <= SMALL else cores())
+        self.run: dict[str, Callable[[Arrays], list[np.ndarray]]] = {
+            name: compile_graph(folder / graph.file, graph.precision, self.threads)
+            for name, graph in described.graphs.items()
+        }
+        constants = _constants(folder / CONSTANTS_FILE)
+        self._timesteps, self._clip = constants.pop("timesteps"), constants.pop("clip")
+        self._ranges = constants
+        self._cameras = [key for key, feature in self.features.items() if feature.kind == "image"]
+        self._frames: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def observation_keys(self) -> list[str]:
+        """What the policy observes."""
+        return [key for key in self.features if key != ACTION]
+
+    @property
+    def timing(self) -> Timing:
+        """When the policy observes and acts."""
+        return Timing(self.config.n_obs_steps, self.config.n_action_steps, self.config.frame_stride / self.fps)
+
+    @property
+    def words(self) -> str:
+        """What computes it."""
+        return f"{self.described.graphs['denoiser'].engine} {self.described.precision}"
+
+    def check_sampling(self, sampler: str | None, steps: int | None) -> None:
+        """Raise ``UsageError`` if another sampler or number of steps is asked for: they are part of the export."""
+        if sampler is not None or steps is not None:
+            own = f"{self.config.noise_scheduler_type}, {self.config.inference_steps} steps"
+            raise UsageError(f"the policy was exported with {own}; export its run again with --sampler and --steps")
+
+    def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
+        """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
+        rows = self.described.rows
+        draws = 1 + len(rows) if any(row.d for row in rows) else 1
+        return draws, batch_size, self.config.denoised_steps, self.described.trajectory_dim
+
+    def predict_chunk(
+        self, observation: Arrays, *, noise: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> Chunk:
+        """Sample the actions of one window, as ``DiffusionPolicy.predict_chunk`` does.
+
+        Args:
+            observation: per key (B, To, ...), oldest first, in the units of the recording.
+            noise: of ``noise_shape(B)``.
+            known: actions that are given (B, n, Da), in recorded units, and their weights from 0 (free) to 1.
+        """
+        with self._lock:
+            observed = {key: observation[key][:, : self.config.n_obs_steps] for key in self.observation_keys}
+            vectors = {key: _floats(value) for key, value in observed.items() if key not in self._cameras}
+            reference = {key: vectors[key][:, -1] for key in self.described.reference_keys}
+            encoded = vectors | (self._encoded(observed) if self._cameras else {})
+            (condition,) = self.run["observe"]({key: encoded[key] for key in self.observation_keys})
+            told = None if known is None else self._told(known, reference)
+            trajectory = self._denoise(condition, _floats(noise), told)
+            (actions,) = self.run["decode"]({"trajectory": trajectory, **reference})
+        if known is not None and self.described.discrete:  # of a code that says several values not all may be known
+            given, weights = (np.broadcast_to(each, actions.shape) for each in known)
+            is_given = np.zeros(actions.shape, bool)
+            is_given[..., self.described.discrete] = weights[..., self.described.discrete] >= 1
+            actions = np.where(is_given, given, actions).astype(np.float32)
+        return Chunk(actions, self.config.first_step, self._ranges)
+
+    def _denoise(
+        self, condition: np.ndarray, noise: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None
+    ) -> np.ndarray:
+        """Turn noise into a trajectory (B, n, W): the loop of ``diffusion.denoise``, row by row."""
+        x, inputs, denoiser = noise[0], dict[str, np.ndarray](), self.run["denoiser"]
+        seen, steps, first = self.config.conditioning == "inpaint", self.config.n_obs_steps, self.described.action_dim
+        if not seen:
+            inputs["condition"] = condition
+        x0_previous = np.zeros_like(x)
+        for index, row in enumerate(self.described.rows):
+            if seen:
+                x = x.copy()
+                x[:, :steps, first:] = condition
+            if self.config.self_conditioning:
+                inputs["estimate"] = x0_previous
+            (prediction,) = denoiser({**inputs, "x": x, "timestep": self._timesteps[index : index + 1]})
+            x0 = row.x0_from_x * x + row.x0_from_prediction * prediction
+            eps = row.eps_from_x * x + row.eps_from_prediction * prediction
+            x0 = x0.clip(-self._clip, self._clip)
+            if known is not None:
+                values, weights = known
+                x0 = x0 + weights * (values - x0)
+                eps = eps + weights * (_eps_of(row, x, values) - eps)
+            x, x0_previous = row.a * x + row.b * x0 + row.c * eps + row.e * x0_previous, x0
+            if row.d:
+                x = x + row.d * noise[1 + index]
+        return x
+
+    def _told(self, known: tuple[np.ndarray, np.ndarray], reference: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is known of a trajectory, values and weights (B, n, W)."""
+        actions, weights = (_floats(each) for each in known)
+        values, weights = self.run["known"]({"actions": actions, "weights": weights, **reference})
+        return values, weights
+
+    def _encoded(self, observed: Arrays) -> dict[str, np.ndarray]:
+        """Return the embedding of each camera, (B, To, E). Frames are encoded one by one, each of them once."""
+        cameras = [observed[camera] for camera in self._cameras]
+        size, steps = cameras[0].shape[:2]
+        rows = [
+            [self._embedding([each[row, step] for each in cameras]) for step in range(steps)] for row in range(size)
+        ]
+        return {
+            key: np.stack([[step[place] for step in row] for row in rows]) for place, key in enumerate(self._cameras)
+        }
+
+    def _embedding(self, frames: list[np.ndarray]) -> list[np.ndarray]:
+        """Return per camera the embedding (E,) of its frame; of frames that were seen before it is remembered."""
+        digest = sha256()
+        for frame in frames:
+            digest.update(frame.tobytes())
+        key = digest.digest()
+        if key not in self._frames:
+            inputs = {camera: frame[None] for camera, frame in zip(self._cameras, frames, strict=True)}
+            self._frames[key] = [embedding[0] for embedding in self.run["encoder"](inputs)]
+        self._frames.move_to_end(key)
+        if len(self._frames) > MOST_FRAMES:
+            self._frames.popitem(last=False)
+        return self._frames[key]
+
+
+def load_exported(folder: str | Path, threads: int | None = None) -> ExportedPolicy:
+    """Load an exported policy, ready to act: compiled, and run once.
+
+    Args:
+        folder: that ``robodiff export`` wrote.
+        threads: that compute; None for one in small networks, and all cores in large ones.
+
+    Raises:
+        RobodiffError: the folder is broken, of another version, or its engine is not installed.
+    """
+    policy, _ = load_with_hash(Path(folder), threads)
+    return policy
+
+
+def load_with_hash(folder: Path, threads: int | None = None) -> tuple[ExportedPolicy, str]:
+    """Load an exported policy as ``load_exported`` does, and return with it the hash of its folder."""
+    described, fingerprint = read_export(folder)
+    try:
+        config = read_policy_config(described.config, described.origin)
+    except UsageError as error:
+        raise RobodiffError(f"{folder / EXPORT_FILE}: does not describe a policy: {error}") from None
+    policy = ExportedPolicy(folder, described, config, threads)
+    steps, features = config.n_obs_steps, policy.features
+    nothing = {
+        key: np.zeros((1, steps, *features[key].shape), np.uint8 if features[key].kind == "image" else np.float32)
+        for key in policy.observation_keys
+    }
+    policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
+    return policy, fingerprint
+
+
+def _eps_of(row: Evaluation, x: np.ndarray, x0: np.ndarray) -> np.ndarray:
+    """Return the noise in x for an x0 that is not the prediction's, as ``diffusion.objective.Conversion.eps_of``."""
+    share = row.eps_from_prediction / row.x0_from_prediction  # -alpha / sigma
+    return (row.eps_from_x - share * row.x0_from_x) * x + share * x0
+
+
+def _constants(path: Path) -> dict[str, np.ndarray]:
+    with reading(path, "the constants of an exported policy"), np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _floats(value: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(value, np.float32)

@@ -1,0 +1,134 @@
+"""Does an exported policy act as the one that it was made of? At recorded observations, and in an environment."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robodiff.data.episodes import Episodes, with_past_action
+from robodiff.data.recordings import DataConfig
+from robodiff.data.windows import Windows
+from robodiff.deploy.artefact import Milliseconds, Successes, Verified
+from robodiff.deploy.engines import Precision
+from robodiff.deploy.runtime import ExportedPolicy, load_exported
+from robodiff.errors import RobodiffError
+from robodiff.evaluation.chunks import check_features, chunk_latency, observed_at, window_shape
+from robodiff.evaluation.comparison import compare
+from robodiff.evaluation.config import SEED, EvalConfig
+from robodiff.evaluation.evaluate import evaluate
+from robodiff.evaluation.members import ALONE
+from robodiff.machine import describe_machine
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runner import PolicyRunner
+from robodiff.policies.runtime import draw_noise
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.02, "int8": 0.05}
+"""Of the difference of normalised actions: the largest one in fp32, and the mean of all in others, for now and then
+another of several ways to go is taken, where rounding decides between them."""
+LEVEL = 0.05
+"""Fewer successes count as a failure when chance alone would show them less often than this."""
+WINDOWS, BATCH = 64, 8
+Sample = tuple[dict[str, np.ndarray], np.ndarray]
+"""What was observed at some windows, per key (B, To, ...), and noise."""
+
+
+def read_samples(policy: DiffusionPolicy, source: DataConfig, windows: int = WINDOWS) -> list[Sample]:
+    """Return what was observed at evenly spread windows of a recording, with noise that depends on nothing else.
+
+    Raises:
+        UsageError: it has not what the policy observes.
+        RobodiffError: it cannot be read.
+    """
+    episodes = source.read(policy.observation_keys)
+    shape = window_shape(policy, episodes)
+    episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
+    check_features(policy, episodes.features, episodes.source)
+    every = Windows(episodes.episode_ends, shape)
+    picks = np.linspace(0, len(every) - 1, min(windows, len(every))).astype(int)
+    return list(_samples(policy, episodes, every, picks))
+
+
+def _samples(policy: DiffusionPolicy, episodes: Episodes, windows: Windows, picks: np.ndarray) -> Iterator[Sample]:
+    shape = policy.noise_shape(1)
+    for first in range(0, len(picks), BATCH):
+        numbers = picks[first : first + BATCH]
+        noise = [draw_noise(shape, SEED, frame) for frame in windows.now[numbers]]
+        yield observed_at(policy, episodes, windows, numbers), np.concatenate(noise, axis=1)
+
+
+def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: str) -> Verified:
+    """Return how an exported policy differs from the one that it was made of, and how long both take.
+
+    Args:
+        policy: in torch, on the CPU.
+        folder: of the exported policy.
+        samples: of ``read_samples``.
+        data: what they were read from, in words.
+    """
+    exported = load_exported(folder)
+    errors = np.concatenate([_errors(policy, exported, *sample).ravel() for sample in samples])
+    first = {key: value[0, -1] for key, value in samples[0][0].items()}
+    latencies = [chunk_latency(PolicyRunner(each), first) for each in (exported, policy)]
+    own, in_torch = (Milliseconds(p50=each.p50, p95=each.p95) for each in latencies)
+    return Verified(
+        windows=sum(noise.shape[1] for _, noise in samples),
+        data=data,
+        mean_error=float(errors.mean()),
+        max_error=float(errors.max()),
+        tolerance=TOLERANCES[exported.described.precision],
+        latency_ms=own,
+        torch_latency_ms=in_torch,
+        threads=exported.threads,
+        machine=describe_machine(),
+        megabytes=sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
+    )
+
+
+def _errors(
+    policy: DiffusionPolicy, exported: ExportedPolicy, observation: Mapping[str, np.ndarray], noise: np.ndarray
+) -> np.ndarray:
+    """Return the absolute differences of both policies' actions, as the network sees them, (B, n, action_dim)."""
+    observed = {key: torch.from_numpy(value) for key, value in observation.items()}
+    chunks = [each.predict_chunk(observation, noise=noise).actions for each in (policy, exported)]
+    return policy.difference(*map(torch.from_numpy, chunks), observed).numpy()
+
+
+def compare_success(policy: str, folder: Path, config: EvalConfig) -> tuple[Successes, bool]:
+    """Return how often both succeed on the same seeds, and whether the exported policy does so less often.
+
+    Args:
+        policy: the path of the one in torch.
+        folder: of the exported one.
+        config: where and how many; sampler and steps are what the other was exported with.
+    """
+    own = replace(config, sampler=None, steps=None)
+    with tempfile.TemporaryDirectory() as out:
+        exported = evaluate({ALONE: str(folder)}, Path(out) / "exported", own)
+        in_torch = evaluate({ALONE: policy}, Path(out) / "torch", config)
+    paired = compare(exported, in_torch, "the exported policy", "the one in torch")
+    worse = paired.mcnemar_p < LEVEL and paired.success_difference < 0
+    return Successes(
+        env=config.env,
+        episodes=paired.episodes,
+        exported=exported.success_rate,
+        torch=in_torch.success_rate,
+        conclusion=paired.conclusion,
+    ), worse
+
+
+def check_verified(verified: Verified, precision: Precision, is_worse: bool) -> None:
+    """Raise ``RobodiffError`` if an exported policy does not act as it should."""
+    which, error = ("largest", verified.max_error) if precision == "fp32" else ("mean", verified.mean_error)
+    if not error <= verified.tolerance:  # NaN is no error that could be tolerated
+        problem = (
+            f"the {which} difference from torch is {error:.2g} of normalised actions, more than {verified.tolerance:g}"
+        )
+    elif is_worse and verified.success is not None:
+        problem = verified.success.conclusion
+    else:
+        return
+    remedy = "export in another --precision, or accept it: --accept_errors"
+    raise RobodiffError(f"not exported: {problem}\n{remedy}")
