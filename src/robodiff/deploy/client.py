@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from threading import Lock
 from typing import TypeVar
@@ -124,7 +124,8 @@ class RemotePolicy:
         options = {"open_timeout": left, "close_timeout": CLOSE_SECONDS, "max_size": LARGEST_REPLY}
         connecting = connect(self.url, additional_headers=self._headers, compression=None, **options)
         connection = self._opened.enter_context(connecting)
-        connection.socket.settimeout(self.timeout)  # sending waits no longer, either
+        with suppress(OSError):  # closed again already: receiving tells why
+            connection.socket.settimeout(self.timeout)  # sending waits no longer, either
         message = connection.recv(timeout=max(deadline - time.monotonic(), 0.0))
         try:
             metadata = msgspec.msgpack.decode(message, type=Metadata)

@@ -26,8 +26,8 @@ from robodiff import __version__
 from robodiff.data.episodes import ACTION
 from robodiff.deploy.batching import Batcher, predict
 from robodiff.deploy.messages import Metadata, pack, unpack
-from robodiff.deploy.session import Question, Session
-from robodiff.errors import RobodiffError, in_one_line
+from robodiff.deploy.session import OTHER_NAMES, Question, Session
+from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 from robodiff.policies.runtime import Runtime, Timing
 
 WINDOWS_A_MESSAGE, LEAST_MESSAGE = 4, 2**20
@@ -191,7 +191,12 @@ def describe(
 
     Raises:
         RobodiffError: the policy fails.
+        UsageError: the key map names what no message holds.
     """
+    known = [*policy.features.keys() - {ACTION}, *OTHER_NAMES]
+    for own in (key_map or {}).values():
+        if own is not None and own not in known:
+            raise UsageError(f"the key map names {own!r}.{nearest(own, known)}")
     timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
     shape = policy.noise_shape(1)
     types = {"image": np.uint8, "vector": np.float32}

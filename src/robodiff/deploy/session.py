@@ -31,6 +31,10 @@ class Request(Document):
     """Remember the observation, and compute nothing."""
 
 
+OTHER_NAMES = (*hints(Request), "noise", "known", "known_weights")
+"""What a message may hold beside what the policy observes."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of the policy: its arguments."""
