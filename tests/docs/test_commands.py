@@ -35,7 +35,8 @@ def commands(page: Path) -> list[str]:
     blocks = text.split("```")[1::2]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("robodiff ")]
     found = [re.sub(r"(?<=\S) {2,}(?! *--).*", "", line).strip() for line in lines]
-    return [command for command in found if command != "robodiff demo"]  # tests/cli/test_demo.py runs it
+    elsewhere = ("robodiff demo", "robodiff serve")  # in tests/cli/test_demo.py and test_serve.py
+    return [command for command in found if command != elsewhere[0] and not command.startswith(elsewhere[1])]
 
 
 def small(command: str) -> list[str]:

@@ -94,7 +94,8 @@ def load_policy(
         RobodiffError: no policy there, or one that is broken or of another format.
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
-    policy, _ = load_with_hash(path, device, revision)
+    policy, policy_hash = load_with_hash(path, device, revision)
+    policy.policy_hash = policy_hash
     change_sampling(policy, sampler, steps, spacing)
     return policy
 

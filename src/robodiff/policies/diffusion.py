@@ -47,6 +47,8 @@ class DiffusionPolicy(nn.Module):
         UsageError: the features lack a key, or hold one that this policy cannot observe.
     """
 
+    policy_hash: str | None = None
+    """Fingerprint of the bytes that it was loaded from."""
     _seen_steps: Tensor
     _is_embedding: Tensor
     _is_bounded: Tensor

@@ -89,29 +89,44 @@ class History:
         pace = f"timestamps are seconds, about {self.timing.spacing:g} apart"
         raise Gap(f"{self._name(row)}{pace}; found {now} after {last}; after a pause go on at that pace, or reset")
 
-    def window(self) -> dict[str, np.ndarray]:
+    def window(self, newest_stands_in: bool = False) -> dict[str, np.ndarray]:
         """Return what each row observes now: per key (rows, To, ...), oldest first.
 
+        Args:
+            newest_stands_in: for steps at which nothing was observed, as if the robot had stood still.
+
         Raises:
-            Gap: nothing was observed within half a spacing of one of the steps.
+            Gap: nothing was observed within half a spacing of one of the steps, and the newest does not stand in.
+        """
+        wanted, picks, unseen = self._picked()
+        if unseen.any() and not newest_stands_in:
+            step, row = np.argwhere(unseen)[0]
+            seconds = _seconds(float(wanted[step, row]))
+            advice = f"observe every {self.timing.spacing:g} s, or reset"
+            raise Gap(f"{self._name(row)}nothing was observed at {seconds} s; {advice}")
+        picks, rows = np.where(unseen, len(self) - 1, picks), np.arange(len(self.fresh))  # (To, rows)
+        window = {}
+        for key in self.observations[-1]:
+            history = np.stack([observation[key] for observation in self.observations])  # (history, rows, ...)
+            window[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
+        return window
+
+    def seen(self) -> list[int]:
+        """Return how many different observations the window of each row holds."""
+        _, picks, unseen = self._picked()
+        return [len({*row[~missing]}) for row, missing in zip(picks.T, unseen.T, strict=True)]
+
+    def _picked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return for each step that a policy sees its time, the nearest observation, and whether that is too far off.
+
+        All are (To, rows).
         """
         steps, spacing = self.timing.n_obs_steps, self.timing.spacing
         times = np.stack(self.times)  # (history, rows)
         wanted = times[-1] - np.arange(steps - 1, -1, -1)[:, None] * spacing  # (To, rows)
         wanted = np.maximum(wanted, self.begun)  # the first observation stands for all before it
         distances = np.abs(times - wanted[:, None])  # (To, history, rows)
-        if len(unseen := np.argwhere(distances.min(1) > spacing / 2 + 1e-6)):
-            step, row = unseen[0]
-            message = (
-                f"nothing was observed at {_seconds(float(wanted[step, row]))} s; observe every {spacing:g} s, or reset"
-            )
-            raise Gap(self._name(row) + message)
-        picks, rows = distances.argmin(1), np.arange(len(self.fresh))  # (To, rows)
-        window = {}
-        for key in self.observations[-1]:
-            history = np.stack([observation[key] for observation in self.observations])  # (history, rows, ...)
-            window[key] = np.stack([history[pick, rows] for pick in picks], axis=1)  # (rows, To, ...)
-        return window
+        return wanted, distances.argmin(1), distances.min(1) > spacing / 2 + 1e-6
 
     def _time(self, timestamp: Any) -> np.ndarray:
         """Return when each row is, (rows,) seconds."""
