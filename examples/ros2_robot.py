@@ -10,13 +10,13 @@ import numpy as np
 
 from robodiff.deploy.dds import serve_robot
 from robodiff.deploy.ros2 import read_config
-from robodiff.envs.spec import get_env_spec
+from robodiff.envs.spec import AnyEnv, get_env_spec
 
 
 class SimulatedArm:
     """An environment, episode after episode."""
 
-    def __init__(self, env, seed: int, episodes: int) -> None:
+    def __init__(self, env: AnyEnv, seed: int, episodes: int) -> None:
         self.env, self.seed, self.left = env, seed, episodes
         self.observation, _ = env.reset(seed=seed)
 

@@ -1,7 +1,6 @@
 """A robot on ROS 2: units and grippers, messages on the wire, and closed loops over DDS on this machine alone."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cyclonedds.domain import DomainParticipant
 from rosbags.typesys import Stores, get_typestore
 
+from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.deploy import ros2_messages
 from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name, serve_robot
@@ -285,8 +286,6 @@ def test_a_loop_is_closed_and_ends_in_a_hold(domain: int, sim_time: bool) -> Non
 
 
 def test_a_trajectory_is_one_point_a_period(domain: int) -> None:
-    from cyclonedds.domain import DomainParticipant
-
     with served(Puppet()):
         robot = Ros2Robot(Translation(Ros2Config(timeout=5), features()), 0.125)
         listener = Subscription(DomainParticipant(domain), "/arm_controller/joint_trajectory", JointTrajectory)
@@ -343,3 +342,91 @@ def test_a_domain_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_topics_are_called_as_ros_calls_them() -> None:
     assert dds_name("/joint_states") == "rt/joint_states"
+
+
+# Processes of their own
+
+POLICY = """
+import sys, time
+import numpy as np
+from robodiff.deploy.ros2 import open_robot
+from robodiff.envs.spec import get_env_spec
+from robodiff.policies.config import DiffusionMlpConfig
+from robodiff.policies.runner import PolicyRunner
+
+spec = get_env_spec("stack_cube_mycobot")
+features = {key: spec.features[key] for key in ("observation.state", "action")}
+config = DiffusionMlpConfig(observation_keys=["observation.state"], hidden_dim=32, num_mlp_layers=1)
+robot, runner = open_robot(sys.argv[1], features), PolicyRunner(config.make_policy(features, spec.fps))
+while True:
+    runner.act(robot.observe())
+    robot.execute(np.append(np.full(6, 0.5 + np.sin(3 * time.monotonic())), 1.0))
+    print("acted", flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.slow
+def test_a_robot_holds_within_its_time_out_when_the_policy_is_killed(domain: int, tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("cameras: {}\ntimeout: 5\nwait: 60\n")
+    example = Path(__file__).parents[2] / "examples" / "ros2_robot.py"
+    robot = subprocess.Popen([sys.executable, example, "--robot", file, "--timeout", "0.5", "--episodes", "99"])
+    policy = subprocess.Popen([sys.executable, "-c", POLICY, file], stdout=subprocess.PIPE, text=True)
+    listener = Subscription(DomainParticipant(domain), "/joint_states", JointState)
+
+    def positions() -> np.ndarray:
+        time.sleep(0.25)
+        return np.array(listener.newest().position)
+
+    try:
+        assert policy.stdout is not None
+        assert [policy.stdout.readline() for _ in range(40)] == ["acted\n"] * 40
+        until(lambda: listener.newest() is not None)
+        assert max(np.abs(positions() - positions()).max() for _ in range(4)) > 0.05  # it moves
+        policy.kill()  # -9
+        policy.wait()
+        time.sleep(2.0)  # the time-out, and for the arm to settle on a busy machine
+        held = positions()
+        assert all(np.abs(positions() - held).max() < 0.01 for _ in range(4))
+        assert robot.poll() is None
+    finally:
+        policy.kill()
+        robot.kill()
+        policy.wait()
+        robot.wait()
+
+
+@pytest.mark.slow
+def test_a_policy_acts_on_the_simulated_robot_as_the_page_says(domain: int, tmp_path: Path) -> None:
+    pytest.importorskip("robodiff.deploy.loop")
+    file, demos, run = tmp_path / "cubes.yaml", tmp_path / "cubes.zarr", tmp_path / "run"
+    file.write_text(
+        "cameras: {}\nwait: 60\ntimeout: 5\nvectors:\n  observation.environment_state: /objects\n  observation.objects_from_tool: /seen\n"
+    )
+    main(["collect", "stack_cube_mycobot", "--episodes", "2", "--out", str(demos), "--workers", "1"])
+    main(["fit", "--config", "tabletop_state", "--data", str(demos), "--run", str(run), "--trainer.max_steps", "2",
+          "--model.down_dims", "[16,32]", "--data.train_batch_size", "8"])  # fmt: skip
+    example = Path(__file__).parents[2] / "examples" / "ros2_robot.py"
+    robot = subprocess.Popen([sys.executable, example, "--robot", file, "--episodes", "9"])
+    act = [
+        sys.executable,
+        "-m",
+        "robodiff",
+        "run",
+        run,
+        "--robot",
+        f"ros2:{file}",
+        "--seconds",
+        "3",
+        "--patience",
+        "60",
+    ]
+    try:
+        done = subprocess.run(act, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "episode 1: ended after" in done.stdout
+        assert robot.poll() is None
+    finally:
+        robot.kill()
+        robot.wait()
