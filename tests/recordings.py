@@ -146,3 +146,86 @@ def write_odd(folder: Path, described: bool = True, episodes: int = EPISODES) ->
             "  action: {source: log.csv, columns: [u0, u1, u2]}\n"
         )
     return folder
+
+
+JOINTS = ("joint_a", "joint_b", "joint_c")
+
+
+def write_rosbag(
+    path: Path, number: int = 0, storage: str = "mcap", compress: bool = False, **options: Any
+) -> dict[str, np.ndarray]:
+    """A bag with joint states at 20 Hz, a camera at 10 Hz, which begins last, and commands between its images.
+
+    ``options``: ``skip`` topics; ``silent``, a topic that is so after 1 s for 1.5 s; ``late``, one that speaks when the
+    others have ended; ``encoding`` of images; ``cut`` bytes at the end. Returns what ``episode`` does.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    types = get_typestore(Stores.ROS2_HUMBLE)
+
+    def message(kind: str, *values: Any) -> tuple[str, Any]:
+        return kind, types.types[kind](*values)
+
+    def stamp(name: str, time: float) -> Any:
+        return types.types[f"builtin_interfaces/msg/{name}"](int(time), round(time % 1 * 1e9))
+
+    def header(time: float) -> Any:
+        return types.types["std_msgs/msg/Header"](stamp("Time", time), "")
+
+    def joint_state(time: float, positions: np.ndarray) -> tuple[str, Any]:
+        none = np.zeros(0)
+        order = [2, 0, 1, 3]  # not that of the commands, and one joint more
+        joints = [[*JOINTS, "wheel"][place] for place in order]
+        return message(
+            "sensor_msgs/msg/JointState",
+            header(time),
+            joints,
+            np.append(positions, 9.0).astype(float)[order],
+            none,
+            none,
+        )
+
+    def trajectory(time: float, positions: np.ndarray) -> tuple[str, Any]:
+        none, kind = np.zeros(0), "trajectory_msgs/msg/JointTrajectoryPoint"
+        point = types.types[kind](positions.astype(float), none, none, none, stamp("Duration", 0.1))
+        return message("trajectory_msgs/msg/JointTrajectory", header(time), [*JOINTS[: len(positions)]], [point])
+
+    def image(time: float, pixels: np.ndarray) -> tuple[str, Any]:
+        if compress:
+            data = np.frombuffer(encoded(pixels, "PNG"), np.uint8)
+            return message("sensor_msgs/msg/CompressedImage", header(time), "rgb8; png compressed", data)
+        encoding, (height, width, _) = options.get("encoding", "rgb8"), pixels.shape
+        shown = pixels[..., ::-1] if encoding == "bgr8" else pixels
+        padded = np.pad(shown.reshape(height, -1), ((0, 0), (0, 5)))  # rows are longer than the image is wide
+        values = header(time), height, width, encoding, 0, padded.shape[1], np.ascontiguousarray(padded).reshape(-1)
+        return message("sensor_msgs/msg/Image", *values)
+
+    values, start = episode(number), 1_700_000_000.0
+    said: list[tuple[float, str, tuple[str, Any]]] = []
+    for frame in range(len(values["state"])):
+        time = start + frame / 10
+        said.append((time - 0.004, "/joint_states", joint_state(time, values["state"][frame])))
+        said.append((time + 0.046, "/joint_states", joint_state(time, values["state"][frame] + 100)))  # is not taken
+        said.append((time + 0.03, "/arm_controller/joint_trajectory", trajectory(time, values["action"][frame])))
+        if frame >= 2:
+            said.append(
+                (time, "/head/color/image_raw" + "/compressed" * compress, image(time, values["images"][frame]))
+            )
+        said.append((time, "/rosout", message("std_msgs/msg/String", "hello")))
+    said = [each for each in said if each[1] not in options.get("skip", ())]
+    silent = options.get("silent")
+    said = [each for each in said if each[1] != silent or not 0 <= each[0] - start - 1 < 1.5]
+    said = [(each[0] + 60 * (each[1] == options.get("late")), *each[1:]) for each in said]
+    with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections = {
+            topic: writer.add_connection(topic, kind, typestore=types)
+            for _, topic, (kind, _) in said
+            if topic not in [each.topic for each in writer.connections]
+        }
+        for time, topic, (kind, content) in sorted(said, key=lambda each: each[0]):
+            writer.write(connections[topic], round(time * 1e9), types.serialize_cdr(content, kind))
+    if cut := options.get("cut"):
+        file = next(path.glob("*.mcap"))
+        file.write_bytes(file.read_bytes()[:-cut])
+    return values

@@ -43,6 +43,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "AlohaConfig": "robodiff.data.formats.aloha:FORMAT",
         "MycobotConfig": "robodiff.data.formats.mycobot:FORMAT",
         "ManiSkillConfig": "robodiff.data.formats.maniskill:FORMAT",
+        "Rosbag2Config": "robodiff.data.formats.rosbag2:FORMAT",
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",
     },

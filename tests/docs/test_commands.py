@@ -11,6 +11,7 @@ import timm
 import zarr
 from safetensors.torch import save_file
 from tests.conftest import write_recording, write_robomimic_file
+from tests.recordings import write_rosbag
 
 from robodiff import registry
 from robodiff.cli.main import main
@@ -85,6 +86,8 @@ def test_commands(
         walk, images = random.normal(size=(20, 3)).cumsum(0), random.integers(0, 256, (20, 96, 96, 3), np.uint8)
         writer.append({"observation.images.top": images, "observation.state": walk, "action": walk}, task="walk")
     writer.close()
+    for number in range(2):  # as docs/ros2.md has it
+        write_rosbag(Path(f"bags/demo_{number}"), number)
     write_recording(Path("PATH"))
     write_recording(Path("MY_RECORDING"))
     for command in commands(page):

@@ -1,0 +1,1 @@
+"""A robodiff policy as a node of ROS 2."""

@@ -1,0 +1,329 @@
+"""A robot on ROS 2: its topics, and what they say in the units of a recording.
+
+All that is to be computed is here, and the same for a peer on DDS (``dds.py``) and for a node of ROS (the folder
+``ros2/``). On the wire angles are in radians, as ROS has it. In recordings they are in degrees or radians, as the
+policy's features say, and a gripper's opening is a number between two that stand for closed and for open.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION, PAST_ACTION, Feature, same_unit
+from robodiff.data.images import resized
+from robodiff.data.ros import joint_positions, pixels, seconds
+from robodiff.documents import Between, Document, NotEmpty, read_yaml, typed
+from robodiff.errors import RobodiffError, UsageError
+from robodiff.files import with_home
+from robodiff.text import listed
+
+if TYPE_CHECKING:
+    from robodiff.deploy.dds import Ros2Robot
+
+STATE = "observation.state"
+PER_RADIAN = {"rad": 1.0, "m": 1.0, "deg": 180 / np.pi}
+"""By the unit of a recorded joint, what one of the wire's units is in it."""
+OPENINGS = {"percent": (0.0, 100.0), "share": (0.0, 1.0)}
+"""By the unit of a recorded gripper, closed and open."""
+Number = Annotated[float, Between(-1e6, 1e6)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ros2Config(Document):
+    """A robot's topics and conventions. The defaults are those of a myCobot 280 in ROS 2's simulation of it."""
+
+    cameras: dict[str, str] | None = None
+    """By the policy's keys, topics of sensor_msgs/Image; when null, its only camera is /camera_head/color/image_raw."""
+    vectors: dict[str, str] = field(default_factory=dict)
+    """By the policy's keys, topics of std_msgs/Float64MultiArray with whatever else it observes, as it was recorded."""
+    joint_states: str = "/joint_states"
+    """The topic of sensor_msgs/JointState."""
+    command: str = "/arm_controller/joint_trajectory"
+    """The topic of trajectory_msgs/JointTrajectory to which the arm's controller listens."""
+    joints: Annotated[list[str], NotEmpty()] = field(
+        default_factory=lambda: [
+            *("link1_to_link2", "link2_to_link3", "link3_to_link4", "link4_to_link5", "link5_to_link6"),
+            "link6_to_link6_flange",
+        ]
+    )
+    """The arm's joints in the policy's order; a policy whose dimensions have these names may have another order."""
+    unit: Literal["deg", "rad"] | None = None
+    """Of joints in the recording; what the policy's features say when null."""
+    gripper_joint: str = "gripper_controller"
+    """The gripper's joint: the policy's dimension after those of the arm, if it has one more."""
+    gripper_command: str | None = "/gripper_controller/joint_trajectory"
+    """The topic of trajectory_msgs/JointTrajectory to which the gripper's controller listens; when null, the gripper is
+    one more joint of the arm's trajectory."""
+    gripper_closed: Number = -0.7
+    """The gripper's joint on the wire when it is closed, rad or m."""
+    gripper_open: Number = 0.0
+    """The gripper's joint on the wire when it is open, rad or m."""
+    recorded_closed: Number | None = None
+    """The number for closed in the recording. When null as the features' unit has it: 0 of percent, with 100 for open,
+    and 0 of share, with 1 for open."""
+    recorded_open: Number | None = None
+    """The number for open in the recording."""
+    inference_rate: Annotated[float, Between(0.1, 1000)] | None = None
+    """Actions per second, within the time of one of which the robot is to get where an action says; the policy's own
+    rate when null."""
+    timeout: Annotated[float, Between(0.01, 60)] = 0.5
+    """Seconds after which a message is too old to act upon."""
+    wait: Annotated[float, Between(0, 3600)] = 10.0
+    """Seconds that the robot is waited for at first."""
+    use_sim_time: bool = False
+    """Whether stamps are of a simulation's clock, which the topic /clock tells."""
+    check_stamps: bool = True
+    """Whether a message is too old by its stamp, too, which needs clocks that agree; else by when it came alone."""
+
+    def conflicts(self):  # noqa: ANN201, D102
+        if (self.recorded_closed is None) != (self.recorded_open is None):
+            yield "recorded_closed and recorded_open go together"
+        if self.gripper_closed == self.gripper_open:
+            yield "gripper_closed and gripper_open are the same"
+        if self.recorded_closed is not None and self.recorded_closed == self.recorded_open:
+            yield "recorded_closed and recorded_open are the same"
+
+
+def open_robot(text: str, features: Mapping[str, Feature], period: float | None = None) -> "Ros2Robot":
+    """Return the robot of a YAML file with the fields of ``Ros2Config``, or, without one, a myCobot; wait until it is
+    there.
+
+    Args:
+        text: the file; may be empty.
+        features: of the policy that is to act.
+        period: seconds from one of its actions to the next.
+
+    Raises:
+        UsageError: a file that does not fit, a policy that wants what the robot does not have, or units that are not
+            known or contradict each other.
+        RobodiffError: no such robot is there.
+    """
+    try:
+        from robodiff.deploy.dds import Ros2Robot
+    except ImportError:
+        raise UsageError("a robot on ROS 2 needs the extra ros2: pip install 'robodiff[ros2]'") from None
+
+    config = read_config(text)
+    rate = config.inference_rate
+    robot = Ros2Robot(Translation(config, features), 1 / rate if rate else period or 0.1)
+    robot.connect()
+    return robot
+
+
+def read_config(text: str) -> Ros2Config:
+    """Return the configuration in a YAML file; the defaults where none is named."""
+    if not text:
+        return Ros2Config()
+    path = Path(with_home(text))
+    if not path.is_file():
+        raise UsageError(
+            f"--robot ros2:{text}: no such file; write ros2: alone for the defaults, those of a myCobot 280"
+        )
+    values = read_yaml(path)
+    try:
+        return typed(Ros2Config, {} if values is None else values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Joints:
+    """The dimensions of a vector: to which joints they belong, and wire = offset + scale * recorded."""
+
+    names: tuple[str, ...]
+    scale: np.ndarray
+    """(D,)"""
+    offset: np.ndarray
+    """(D,)"""
+    bounds: np.ndarray
+    """(2, D), on the wire: a gripper's, for it presses against its ends; infinite for the arm."""
+
+    def recorded(self, where: str, names: Any, positions: Any) -> np.ndarray:
+        """Return positions of a message in the recording's units, (D,) float32."""
+        wire = np.array([*joint_positions(where, names, positions, self.names).values()])
+        return ((wire - self.offset) / self.scale).astype(np.float32)
+
+    def on_the_wire(self, values: np.ndarray) -> dict[str, float]:
+        """Return by joint the positions that recorded numbers (D,) stand for."""
+        wire = (self.offset + self.scale * np.asarray(values, np.float64)).clip(*self.bounds)
+        return dict(zip(self.names, wire.tolist(), strict=True))
+
+
+class Translation:
+    """Between the messages of a robot and what a policy observes and does.
+
+    Args:
+        config: of the robot.
+        features: of the policy.
+
+    Raises:
+        UsageError: as ``open_robot``.
+    """
+
+    def __init__(self, config: Ros2Config, features: Mapping[str, Feature]) -> None:
+        self.config, self.features = config, features
+        self.action = _joints(config, ACTION, features[ACTION])
+        self.state = _joints(config, STATE, features[STATE]) if STATE in features else None
+        images = [key for key, feature in features.items() if feature.kind == "image"]
+        vectors = [key for key in features if key not in (ACTION, STATE, PAST_ACTION, *images)]
+        if missing := [key for key in vectors if key not in config.vectors]:
+            raise UsageError(f"the policy observes {listed(missing)}; name the topic of each under vectors")
+        if config.cameras is None and len(images) > 1:
+            raise UsageError(f"the policy has several cameras; name the topic of each ({listed(images)}) under cameras")
+        known = config.cameras or dict.fromkeys(images, "/camera_head/color/image_raw")
+        if missing := [key for key in images if key not in known]:
+            raise UsageError(f"the policy observes {listed(missing)}; name the topic under cameras")
+        self.cameras = {key: known[key] for key in images}
+        """By the policy's keys, topics of images."""
+        self.vectors = {key: config.vectors[key] for key in vectors}
+        """By the policy's keys, topics of other numbers."""
+
+    @property
+    def commands(self) -> dict[str, list[str]]:
+        """By topic, the joints of the trajectories that are sent."""
+        gripper = self.config.gripper_command
+        topics = [
+            gripper if name == self.config.gripper_joint and gripper else self.config.command
+            for name in self.action.names
+        ]
+        return {topic: [n for n, t in zip(self.action.names, topics, strict=True) if t == topic] for topic in topics}
+
+    def observation(self, messages: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Return what the policy observes, from one message by topic."""
+        observation = {key: self._image(key, topic, messages[topic]) for key, topic in self.cameras.items()}
+        observation |= {key: np.array(messages[topic].data, np.float32) for key, topic in self.vectors.items()}
+        if self.state is not None:
+            topic, message = self.config.joint_states, messages[self.config.joint_states]
+            observation[STATE] = self.state.recorded(topic, message.name, message.position)
+        return observation
+
+    def targets(self, action: np.ndarray) -> dict[str, dict[str, float]]:
+        """Return by topic and joint where an action (Da,) goes."""
+        return self._by_topic(self.action.on_the_wire(action))
+
+    def hold(self, message: Any, last: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """Return by topic and joint where the arm is, for it to stay there.
+
+        The gripper stays where it was sent: sent to where it is, it would let go of what it holds.
+
+        Args:
+            message: the newest JointState.
+            last: by joint, where joints were sent last.
+        """
+        measured = joint_positions(self.config.joint_states, message.name, message.position, self.action.names)
+        gripper = self.config.gripper_joint
+        return self._by_topic(
+            measured | {joint: last[joint] for joint in [gripper] if joint in measured and joint in last}
+        )
+
+    def _by_topic(self, positions: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        return {topic: {joint: positions[joint] for joint in joints} for topic, joints in self.commands.items()}
+
+    def _image(self, key: str, topic: str, message: Any) -> np.ndarray:
+        """Return (C, H, W) uint8. Another size of the same shape is averaged to the policy's, as ``resize_shape`` did
+        for training; another shape would be a distorted picture, and is refused."""
+        image = pixels(topic, message).transpose(2, 0, 1)  # HWC -> CHW
+        channels, height, width = self.features[key].shape
+        skew = abs(image.shape[1] * width - image.shape[2] * height)  # of a whole pixel's rounding at most
+        if image.shape[0] != channels or image.shape[1] < height or skew > max(image.shape[1:]):
+            expected = (
+                f"{channels} channels of {height}x{width} pixels (height x width), or larger in the same proportion"
+            )
+            found = f"{image.shape[0]} of {image.shape[1]}x{image.shape[2]}"
+            raise RobodiffError(f"{topic}: for {key} expected {expected}; found {found}; set the camera's size")
+        size = None if image.shape[1:] == (height, width) else (height, width)
+        return np.ascontiguousarray(resized(image[None], size)[0])
+
+
+def _joints(config: Ros2Config, key: str, feature: Feature) -> Joints:
+    """Return what the dimensions of a vector are on the wire."""
+    (size,) = feature.shape
+    names, gripper = feature.names or (), config.gripper_joint
+    if not {*config.joints} <= {*names}:  # they are called otherwise: they are in the configuration's order
+        names = (*config.joints, gripper)[:size]
+        if size not in (len(config.joints), len(config.joints) + 1):
+            expected = f"{len(config.joints)} joints, and perhaps a gripper"
+            raise UsageError(f"{key} has {size} dimensions; expected {expected} (joints says which)")
+    is_one = isinstance(feature.unit, str)  # for all: it may have been meant of the joints alone
+    lines = [
+        _gripper(config, key, "" if is_one else unit)
+        if name == gripper
+        else (_per_radian(config, key, name, unit), 0.0)
+        for name, unit in zip(names, feature.units, strict=True)
+    ]
+    scale, offset = np.array(lines).T
+    bounds = np.array([[-np.inf, np.inf]] * size).T
+    if gripper in names:
+        bounds[:, names.index(gripper)] = sorted((config.gripper_closed, config.gripper_open))
+    return Joints(names, scale, offset, bounds)
+
+
+def _per_radian(config: Ros2Config, key: str, joint: str, unit: str) -> float:
+    """Return how many of the wire's units one of the recording is, for a joint."""
+    if unit and config.unit and not same_unit(unit, config.unit):
+        raise UsageError(f"{key} was recorded in {unit}, and the robot's file says unit: {config.unit}; leave it out")
+    known = next((each for each in PER_RADIAN if same_unit(each, unit or config.unit or "?")), None)
+    if known is None:
+        what = f"in {unit}" if unit else "in a unit that is not known"
+        raise UsageError(f"{key}: {joint} was recorded {what}; write unit: deg or unit: rad into the robot's file")
+    return 1 / PER_RADIAN[known]
+
+
+def _gripper(config: Ros2Config, key: str, unit: str) -> tuple[float, float]:
+    """Return scale and offset of the gripper."""
+    usual = next((ends for name, ends in OPENINGS.items() if unit and same_unit(name, unit)), None)
+    if config.recorded_closed is not None and config.recorded_open is not None:
+        ends = config.recorded_closed, config.recorded_open
+        if usual and {*ends} != {*usual}:
+            raise UsageError(
+                f"{key}: the gripper was recorded in {unit}, which goes from {usual[0]:g} to {usual[1]:g}; "
+                f"found recorded_closed {ends[0]:g} and recorded_open {ends[1]:g} in the robot's file"
+            )
+    elif usual:
+        ends = usual
+    elif unit in PER_RADIAN:  # recorded as it is on the wire
+        return 1 / PER_RADIAN[unit], 0.0
+    else:
+        raise UsageError(
+            f"{key} does not say in what the gripper was recorded; write recorded_closed and recorded_open, "
+            "such as 0 and 100, into the robot's file"
+        )
+    scale = (config.gripper_open - config.gripper_closed) / (ends[1] - ends[0])
+    return scale, config.gripper_closed - scale * ends[0]
+
+
+def why_stale(config: Ros2Config, message: Any, arrived: float, clock: float | None) -> str:
+    """Return why a message is too old to act upon; nothing where it is not.
+
+    Args:
+        config: of the robot.
+        message: whose header, if it has one, may have a stamp of zero.
+        arrived: when it came, by ``time.monotonic``.
+        clock: what ROS's clock says, seconds; None where it is not known.
+    """
+    header = getattr(message, "header", None)
+    age, stamp = time.monotonic() - arrived, seconds(header.stamp) if header else 0.0
+    if age > config.timeout:
+        return f"the last message came {age:.2f} s ago"
+    if config.check_stamps and stamp and clock is not None and abs(clock - stamp) > config.timeout:
+        when = f"{abs(clock - stamp):.4g} s {'ago' if clock > stamp else 'ahead'}"
+        advice = "let clocks agree, set use_sim_time as the simulation has it, or check_stamps: false"
+        return f"the last message is stamped {when} though it came {age:.2f} s ago; {advice}"
+    return ""
+
+
+def domain_id() -> int:
+    """Return the DDS domain that ROS_DOMAIN_ID names; 0 without it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not text.isdecimal() or int(text) > 232:
+        raise UsageError(f"ROS_DOMAIN_ID: expected a whole number from 0 to 232; found {text!r}")
+    return int(text)
