@@ -229,9 +229,9 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
         (SMALL, {"num_mlp_layers": "many"}, "num_mlp_layers is 'many', 1"),
         (SMALL, {"state_dim": 14}, "state_dim is 14, 7 in"),
         (SMALL, {"diffusion_timesteps": 0}, "num_train_timesteps: expected int >= 1"),
-        (SMALL, {"num_layers": torch.ones(2)}, "num_layers is tensor([1., 1.]), 1"),
+        (SMALL, {"num_layers": torch.ones(2)}, "holds a Tensor in its configuration, which is no plain value"),
         (SMALL, {"image_size": "large"}, "resize_shape"),
-        (SMALL, {"beta_end": torch.ones(2)}, "beta_end: expected float"),
+        (SMALL, {"beta_end": [2]}, "beta_end: expected float"),
         (SMALL, {"beta_start": 0.5}, "betas must rise"),
         (SMALL, [256], "args by their names"),
         (SMALL, {}, "should be (64, 3, 7, 7), is absent"),
@@ -244,7 +244,7 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
             "such as input_projection.layers.0.bias and time_mlp.3.bias; found output",
         ),
         ({"layers.0.weight": torch.zeros(2)}, {}, "such as mlp.0.bias and time_mlp.3.bias; found layers.0.weight"),
-        ({}, {}, "found {}"),
+        ({}, {}, "found a dict"),
         ([torch.zeros(2)], {}, "expected weights, tensors by their names"),
         ({"mlp.0.weight": 3}, {}, "expected weights, tensors by their names"),
     ],
@@ -276,5 +276,5 @@ def test_files_that_are_no_checkpoint(save: Callable[..., Path], tmp_path: Path)
         assert str(refused.value).startswith(f"{path}: ")
         assert len(str(refused.value).splitlines()) == 1
     torch.save([1], text)
-    with pytest.raises(UsageError, match=r"expected a dictionary of weights; found \[1\]"):
+    with pytest.raises(UsageError, match=r"expected a dictionary of weights; found a list"):
         read_checkpoint(text)

@@ -201,7 +201,8 @@ def _fields(checkpoint: Checkpoint, vectors: list[str]) -> dict[str, Any]:
     fields |= _vision(checkpoint) if cameras else {"crop_shape": None}
     order = [*checkpoint.names.values()] or vectors
     if checkpoint.kind == "DiffusionUnetImagePolicy":
-        order = [*sorted(cameras, key=cameras.__getitem__), *sorted(vectors, key=order.index)]
+        names = checkpoint.names  # images first, each in the order of their names there
+        order = [names[key] for key in sorted(names, key=lambda key: (names[key] not in cameras, key))]
     fields |= {"observation_keys": order, "normalization": dict.fromkeys(cameras, "dataset")}
     if cameras and fields["conditioning"] == "inpaint" and fields["clip_sample"]:
         problems.append("clip_sample with inpainting from images cuts what encoders say")

@@ -13,7 +13,7 @@ from robodiff.documents import brief, typed
 from robodiff.errors import UsageError, notice
 from robodiff.policies.config import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.foreign.reader import AS_SAVED, Inert, check_weights
+from robodiff.policies.foreign.reader import AS_SAVED, check_weights, plain_values
 from robodiff.policies.foreign.weights import RESNET, policy_of
 
 WEIGHTS = "model_state_dict"
@@ -49,8 +49,8 @@ def mycobot_policy(
     Raises:
         UsageError: it is none, or its parts contradict each other.
     """
-    weights, args = check_weights(path, content.get(WEIGHTS, content)), content.get("args")
-    args = (args.state if isinstance(args, Inert) else args) or {}
+    weights = check_weights(path, content.get(WEIGHTS, content))
+    args = plain_values(path, content.get("args")) or {}
     if not isinstance(args, dict):
         raise UsageError(f"{path}: expected args by their names; found {brief(args)}")
     action = Feature("vector", (len(NAMES),), "float32", NAMES, UNITS)

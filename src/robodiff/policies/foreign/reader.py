@@ -17,7 +17,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 import torch
 from torch import Tensor
 
-from robodiff.documents import DEEPEST, MOST_VALUES, brief
+from robodiff.documents import DEEPEST, MOST_VALUES
 from robodiff.errors import UsageError
 from robodiff.files import reading
 
@@ -79,7 +79,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 raise UsageError(f"{path}: {problem}\n{remedy}") from None
             raise ValueError("torch cannot read it") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected a dictionary of weights; found {brief(content)}")
+        raise UsageError(f"{path}: expected a dictionary of weights; found a {type(content).__name__}")
     return content
 
 
@@ -90,14 +90,14 @@ def check_weights(path: Path, weights: Any) -> dict[str, Tensor]:
         UsageError: it is none.
     """
     if not isinstance(weights, dict) or not weights or not all(map(_is_stored, weights.values())):
-        raise UsageError(f"{path}: expected weights, tensors by their names; found {brief(weights)}")
+        raise UsageError(f"{path}: expected weights, tensors by their names; found a {type(weights).__name__}")
     if sum(value.nbytes for value in weights.values()) > 2 * path.stat().st_size:  # a weight may have two names
         raise UsageError(f"{path}: its tensors are larger than the file; copy it again")
     return {str(name): value for name, value in weights.items()}
 
 
 def plain_values(path: Path, node: Any) -> Any:
-    """Return the plain values of a configuration of OmegaConf that was read as ``Inert`` objects.
+    """Return the plain values of a configuration, OmegaConf's or argparse's, that was read as ``Inert`` objects.
 
     Raises:
         UsageError: it holds something else, or too much; a few bytes of a pickle may unfold to 10^9 values.
@@ -112,14 +112,15 @@ def plain_values(path: Path, node: Any) -> Any:
             raise UsageError(f"{path}: holds a configuration {problem}; {AS_SAVED}")
         if isinstance(node, Inert):
             state: Mapping[str, Any] = node.state if isinstance(node.state, dict) else {}
-            return unfold(state.get("_content", state.get("_val")), depth + 1)
+            return unfold(state.get("_content", state.get("_val", state)), depth + 1)
         if isinstance(node, dict):
             return {str(key): unfold(value, depth + 1) for key, value in node.items()}
         if isinstance(node, list | tuple):
             return [unfold(value, depth + 1) for value in node]
         if node is None or isinstance(node, bool | int | float | str):
             return node
-        raise UsageError(f"{path}: holds a configuration with {brief(node)}, which is no plain value; {AS_SAVED}")
+        problem = f"holds a {type(node).__name__} in its configuration, which is no plain value"
+        raise UsageError(f"{path}: {problem}; {AS_SAVED}")
 
     return unfold(node, 0)
 
