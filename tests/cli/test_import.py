@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.policies.test_foreign import ARGS, Evil, Original
+from tests.policies.foreign.test_mycobot import ARGS, Evil, Original
 
 from robodiff.cli.main import main
 from robodiff.errors import UsageError

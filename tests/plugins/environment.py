@@ -17,7 +17,7 @@ from robodiff.data.cache import cache_folder
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "plugins" / "lerobot_policy_robodiff"
-LEROBOT = "lerobot[dataset,training]==0.6.1"
+LEROBOT = "lerobot[dataset,diffusion,training]==0.6.1"
 GIGABYTES = 10
 """What the disk needs to have free to make it."""
 

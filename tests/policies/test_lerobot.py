@@ -13,8 +13,8 @@ from robodiff.data.episodes import Feature
 from robodiff.documents import plain
 from robodiff.policies.checkpoint import load_policy
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.foreign.lerobot import lerobot_policy
 from robodiff.policies.hybrid import HybridDiffusionConfig
-from robodiff.policies.lerobot import lerobot_policy
 
 STATE, ACTION, CAMERA = "observation.state", "action", "observation.images.top"
 FEATURES = {
@@ -92,7 +92,7 @@ def test_tells_that_it_has_not_come_to_its_second_stage(checkpoint: Path, capsys
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"type": "diffusion"}, "expected a policy of type hybrid_diffusion; found 'diffusion'"),
+        ({"type": "act"}, "expected a policy of type diffusion or hybrid_diffusion; found 'act'"),
         ({"options": {"hidden_dims": 3}}, "Did you mean 'hidden_dim'?"),
         ({"horizon": "long"}, "horizon: "),
         ({"fps": None}, "fps: "),

@@ -1,39 +1,58 @@
 """``robodiff import``: a policy out of a checkpoint of another code base."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from robodiff.cli.options import Options, read_options
-from robodiff.documents import FilePath
+from robodiff.data.episodes import ACTION
+from robodiff.documents import Above, FilePath
 from robodiff.errors import UsageError
+from robodiff.files import is_repository
 from robodiff.policies.config import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(Options):
-    """Make a policy of a checkpoint: a file of the myCobot diffusion policy (FedVLA), such as model_best.pth, or a
-    folder of LeRobot's policy type hybrid_diffusion, such as checkpoints/last.
+    """Make a policy of a checkpoint of another code base, which acts as it does there:
 
-    It acts as it does there. No code in the file is run: tensors and plain values are read, all else is refused.
+      LeRobot's policies of type diffusion and hybrid_diffusion: a folder, such as checkpoints/last, or a hub repository
+      diffusion_policy's .ckpt files, with U-Net or transformer, of numbers and of images
+      the myCobot diffusion policy (FedVLA): a file such as model_best.pth
+
+    No code in a file is run: tensors and plain values are read, all else is refused. What acts otherwise here is
+    refused, too, each option by its name.
 
     Examples:
-      robodiff import checkpoints/model_best.pth --out policies/cube
+      robodiff import outputs/train/pusht/checkpoints/last --out policies/pusht --data my_dataset
+      robodiff import lerobot/diffusion_pusht --out policies/pusht --fps 10
+      robodiff import checkpoints/latest.ckpt --out policies/can
       robodiff import checkpoints/model_best.pth --out policies/cube --camera_size '[480,640]' --activation mish
-      robodiff import outputs/train/walk/checkpoints/last --out policies/walk
     """
 
     positional = ("checkpoint",)
 
     checkpoint: FilePath
-    """The file, as torch.save wrote it; or LeRobot's folder of the checkpoint."""
+    """The file, as torch.save wrote it; or LeRobot's folder of the checkpoint, or a repository of the hub."""
     out: FilePath
     """Folder of the policy, which is new."""
+    fps: Annotated[float, Above(0)] | None = None
+    """Frames per second of the recording that it was trained on, where the checkpoint does not say it."""
+    data: FilePath | None = None
+    """The folder of the LeRobot data set that it was trained on, which says them."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
     camera_size: tuple[Pixels, Pixels] = (240, 424)
     """Height and width of the camera's images in the file of a myCobot policy; they are resized to its image_size."""
     activation: Literal["relu", "mish"] | None = None
-    """Between the layers, where the checkpoint does not say it: see the model.py that it was trained with; relu when
-    not given."""
+    """Between the layers of a myCobot policy, where the checkpoint does not say it: see the model.py that it was
+    trained with; relu when not given."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Refuse to be told twice."""
+        if self.fps is not None and self.data is not None:
+            yield "--fps and --data both say the rate; give one of them"
 
 
 def run(arguments: list[str]) -> None:
@@ -42,14 +61,20 @@ def run(arguments: list[str]) -> None:
     path, out = Path(options.checkpoint), Path(options.out)
     if out.exists():
         raise UsageError(f"{out}: exists already; choose another --out")
+    from robodiff.data.formats.lerobot.info import read_info
     from robodiff.policies.checkpoint import save_policy  # needs torch
-    from robodiff.policies.foreign import mycobot_policy, read_checkpoint
-    from robodiff.policies.lerobot import lerobot_policy
+    from robodiff.policies.foreign.diffusion_policy import policy_of_diffusion_policy
+    from robodiff.policies.foreign.lerobot import lerobot_policy
+    from robodiff.policies.foreign.mycobot import mycobot_policy
+    from robodiff.policies.foreign.reader import read_checkpoint
 
-    if path.is_dir():
-        content, policy, evaluation = {}, lerobot_policy(path), "--env ENV"
+    fps = options.fps if options.data is None else read_info(Path(options.data)).fps
+    content, evaluation = {}, "--data RECORDING"
+    if path.is_dir() or is_repository(options.checkpoint):
+        policy = lerobot_policy(options.checkpoint, fps, options.revision)
+    elif "state_dicts" in (content := read_checkpoint(path)):
+        policy = policy_of_diffusion_policy(path, content, fps)
     else:
-        content = read_checkpoint(path)
         policy = mycobot_policy(path, content, options.camera_size, options.activation)
         evaluation = "--env stack_cube_mycobot --sampler ddim --steps 20"
     save_policy(policy, out)
@@ -57,6 +82,9 @@ def run(arguments: list[str]) -> None:
     training = {name: content.get(name) for name in ("epoch", "train_loss", "eval_metric")}
     told = [f"{name} {value:g}" for name, value in training.items() if isinstance(value, int | float)]
     print(f"read: {', '.join([str(path), *told])}; {parameters:,} parameters")
+    shapes = {key: "x".join(map(str, each.shape)) for key, each in policy.features.items()}
+    observed = ", ".join(f"{key} ({shape})" for key, shape in shapes.items() if key != ACTION)
+    print(f"observes {config.n_obs_steps} of {observed}; acts {config.n_action_steps} times ({shapes[ACTION]})")
     steps = "all" if config.num_inference_steps is None else f"{config.inference_steps} of the"
     print(
         f"acts by {config.noise_scheduler_type} in {steps} {config.num_train_timesteps} steps that it was trained with"

@@ -83,6 +83,10 @@ class Normalizer(nn.Module):
                 offset[start:stop] = -centre[start:stop] / spread[start:stop]
             affine.set(scale=scale, offset=offset)
 
+    def set(self, key: str, **values: Tensor) -> None:
+        """Set what ``fit`` would find of a key, ``scale``, ``offset``, ``min`` and ``max``, each (D,)."""
+        self._map(key).set(**{name: value.numpy() for name, value in values.items()})
+
     def normalize(self, key: str, value: Tensor) -> Tensor:
         """Map (..., D) in the recording's units to (..., D) normalised; what is still is clipped to its range."""
         affine = self._map(key)

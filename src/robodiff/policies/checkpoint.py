@@ -165,12 +165,23 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
     expected = f"no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
     if not is_repository(str(path)):
         raise RobodiffError(f"{path}: {expected if folder.exists() else 'no such folder'}")
+    return download(str(path), revision, [CONFIG_FILE, WEIGHTS_FILE])
+
+
+def download(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return the folder that files of a repository of the Hugging Face hub were downloaded to.
+
+    Raises:
+        RobodiffError: there is none, or no network.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises many kinds: no network, no repository, no permission
-        raise RobodiffError(f"{path}: no such folder, and the Hugging Face hub says: {first_line(error)}") from None
+        raise RobodiffError(
+            f"{repository}: no such folder, and the Hugging Face hub says: {first_line(error)}"
+        ) from None
 
 
 def policy_hash(folder: Path) -> str:

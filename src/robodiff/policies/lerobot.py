@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from robodiff.data.episodes import LARGEST, Feature
-from robodiff.documents import Above, Between, Document, decode_json, typed
+from robodiff.documents import Above, Between, Document, typed
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import reading
 from robodiff.networks.layers import shape_misfits
@@ -86,23 +86,17 @@ def recorded_from_lerobot(values: Mapping[str, Any]) -> Recorded:
     return typed(Recorded, {each.name: values[each.name] for each in fields(Recorded) if each.name in values})
 
 
-def lerobot_policy(folder: Path) -> DiffusionPolicy:
+def hybrid_policy(folder: Path, values: Mapping[str, Any]) -> DiffusionPolicy:
     """Return the policy of a checkpoint, which acts as it does in LeRobot.
 
     Args:
-        folder: ``pretrained_model``, or the checkpoint's folder with it.
+        folder: which holds it.
+        values: of its config.json.
 
     Raises:
-        RobodiffError: no such checkpoint there, or a broken one.
-        UsageError: a policy of another type.
+        RobodiffError: a broken one.
     """
-    folder = folder / "pretrained_model" if (folder / "pretrained_model").is_dir() else folder
     path = folder / CONFIG_FILE
-    with reading(path, "a policy's config.json"):
-        content = path.read_bytes()
-    values = decode_json(path, content, dict[str, Any], _REMEDY)
-    if values.get("type") != TYPE:
-        raise UsageError(f"{path}: expected a policy of type {TYPE}; found {values.get('type')!r}")
     try:
         config, recorded = config_from_lerobot(values), recorded_from_lerobot(values)
         with torch.device("meta"):  # weights take no memory, whatever sizes it names

@@ -21,7 +21,8 @@ from torchvision.models import resnet34
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.foreign import mycobot_policy, read_checkpoint
+from robodiff.policies.foreign.mycobot import mycobot_policy
+from robodiff.policies.foreign.reader import read_checkpoint
 
 CAMERA, SIZE = "observation.images.front", (48, 60)
 ARGS = {"state_dim": 7, "hidden_dim": 256, "num_mlp_layers": 4, "image_feature_dim": 512, "image_size": 64,
@@ -228,14 +229,14 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
         (SMALL, {"num_mlp_layers": "many"}, "num_mlp_layers is 'many', 1"),
         (SMALL, {"state_dim": 14}, "state_dim is 14, 7 in"),
         (SMALL, {"diffusion_timesteps": 0}, "num_train_timesteps: expected int >= 1"),
-        (SMALL, {"num_layers": torch.ones(2)}, "num_layers is tensor([1., 1.]), 1"),
+        (SMALL, {"num_layers": torch.ones(2)}, "holds a Tensor in its configuration, which is no plain value"),
         (SMALL, {"image_size": "large"}, "resize_shape"),
-        (SMALL, {"beta_end": torch.ones(2)}, "beta_end: expected float"),
+        (SMALL, {"beta_end": [2]}, "beta_end: expected float"),
         (SMALL, {"beta_start": 0.5}, "betas must rise"),
         (SMALL, [256], "args by their names"),
         (SMALL, {}, "should be (64, 3, 7, 7), is absent"),
         ({**SMALL, "mlp.0.weight": torch.zeros(1).expand(4, 2**40)}, {}, "its tensors are larger than the file"),
-        ({**SMALL, "mlp.0.weight": torch.zeros(4).to_sparse()}, {}, "expected tensors in model_state_dict"),
+        ({**SMALL, "mlp.0.weight": torch.zeros(4).to_sparse()}, {}, "expected weights, tensors by their names"),
         ({**SMALL, "mlp.0.bias": torch.tensor(1.0)}, {}, "such as mlp.0.bias and time_mlp.3.bias; found mlp.0.bias"),
         (
             {"output_projection.weight": torch.zeros(2)},
@@ -243,9 +244,9 @@ SMALL = {"mlp.0.bias": torch.zeros(4), "mlp.3.bias": torch.zeros(7), "time_mlp.3
             "such as input_projection.layers.0.bias and time_mlp.3.bias; found output",
         ),
         ({"layers.0.weight": torch.zeros(2)}, {}, "such as mlp.0.bias and time_mlp.3.bias; found layers.0.weight"),
-        ({}, {}, "found nothing"),
-        ([torch.zeros(2)], {}, "expected tensors in model_state_dict"),
-        ({"mlp.0.weight": 3}, {}, "expected tensors in model_state_dict"),
+        ({}, {}, "found a dict"),
+        ([torch.zeros(2)], {}, "expected weights, tensors by their names"),
+        ({"mlp.0.weight": 3}, {}, "expected weights, tensors by their names"),
     ],
 )
 def test_what_does_not_fit_is_told(weights: Any, args: Any, problem: str, save: Callable[..., Path]) -> None:
@@ -275,5 +276,5 @@ def test_files_that_are_no_checkpoint(save: Callable[..., Path], tmp_path: Path)
         assert str(refused.value).startswith(f"{path}: ")
         assert len(str(refused.value).splitlines()) == 1
     torch.save([1], text)
-    with pytest.raises(UsageError, match=r"expected a dictionary with model_state_dict; found \[1\]"):
+    with pytest.raises(UsageError, match=r"expected a dictionary of weights; found a list"):
         read_checkpoint(text)

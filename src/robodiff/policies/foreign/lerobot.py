@@ -1,0 +1,247 @@
+"""Policies of LeRobot as policies: its type ``diffusion``, and ``hybrid_diffusion``, which a plugin trains there.
+
+A folder holds ``config.json``, ``model.safetensors`` and, since LeRobot 0.4, two processors with what normalises; in
+older ones that is with the weights.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from robodiff.data.episodes import ACTION
+from robodiff.documents import Document, decode_json, read_json, typed
+from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.files import is_repository, reading
+from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE, download
+from robodiff.policies.config import DiffusionConfig, NotNegative
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.foreign.weights import (
+    RESNET,
+    Affine,
+    outline_of,
+    policy_of,
+    renamed,
+    set_normalizer,
+    unet_name,
+)
+from robodiff.policies.lerobot import RENAMED, LeRobotFeature, Recorded, hybrid_policy
+from robodiff.policies.lerobot import TYPE as HYBRID
+
+TYPE = "diffusion"
+PROCESSORS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
+"""Files of a policy, and which of their steps normalises."""
+HARMLESS = ("rename_observations_processor", "to_batch_processor", "device_processor")
+"""Steps that leave numbers as they are."""
+STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
+"""By the mode of a normalisation the statistics that become -1 and 1."""
+UNUSED = r"(un)?normalize_(inputs|targets|outputs)\.|rgb_encoder(\.\d+)?\.pool\.(pos_grid|nets\.bias)$"
+"""Weights that say nothing new: constants, and a bias in front of a softmax, which cancels it."""
+_REMEDY = "copy the whole folder again from where it comes from"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules(Document):
+    """How keys are normalised."""
+
+    norm_map: dict[str, Literal["MIN_MAX", "MEAN_STD", "IDENTITY", "QUANTILES", "QUANTILE10"]]
+    """Mode by the type of a feature; identity for types that are not named."""
+    features: dict[str, LeRobotFeature]
+    """What is normalised."""
+    normalize_observation_keys: list[str] | None = None
+    """What is normalised of these; all when null."""
+    eps: NotNegative = 1e-8
+    """Is added to a standard deviation."""
+
+    def mode(self, key: str) -> str:
+        """Return how a key is normalised."""
+        if key == ACTION:
+            return self.norm_map.get("ACTION", "IDENTITY")
+        chosen = self.features if self.normalize_observation_keys is None else self.normalize_observation_keys
+        known = key in chosen and key in self.features
+        return self.norm_map.get(self.features[key].type, "IDENTITY") if known else "IDENTITY"
+
+
+def lerobot_policy(path: str | Path, fps: float | None = None, revision: str | None = None) -> DiffusionPolicy:
+    """Return the policy of a checkpoint, which acts as it does in LeRobot.
+
+    Args:
+        path: ``pretrained_model``, the checkpoint's folder with it, or a repository of the hub.
+        fps: of the data set that it was trained on, which a policy of type diffusion does not say.
+        revision: of the hub repository.
+
+    Raises:
+        RobodiffError: no such checkpoint there, or a broken one.
+        UsageError: a policy of another type, or one that acts in a way that cannot be said here.
+    """
+    folder = download(str(path), revision, ["*.json", "*.safetensors"]) if is_repository(str(path)) else Path(path)
+    folder = folder / "pretrained_model" if (folder / "pretrained_model").is_dir() else folder
+    file = folder / CONFIG_FILE
+    with reading(file, "a policy's config.json"):
+        content = file.read_bytes()
+    values = decode_json(file, content, dict[str, Any], _REMEDY)
+    if (kind := values.get("type")) == HYBRID:
+        return hybrid_policy(folder, values)
+    if kind != TYPE:
+        raise UsageError(f"{file}: expected a policy of type {TYPE} or {HYBRID}; found {kind!r}")
+    if fps is None:
+        remedy = "give --data with its folder, or --fps with what its meta/info.json says"
+        raise UsageError(f"{file}: does not say how many frames a second the data set has; {remedy}")
+    return _policy(file, values, fps)
+
+
+def _policy(file: Path, values: dict[str, Any], fps: float) -> DiffusionPolicy:
+    """Return the policy of type diffusion that a config.json describes."""
+    recorded = _recorded(file, values, fps)
+    cameras = [key for key, each in recorded.input_features.items() if each.type == "VISUAL"]
+    config = _config(file, values, cameras, recorded)
+    with reading(file.with_name(WEIGHTS_FILE), "a safetensors file"):
+        stored = load(file.with_name(WEIGHTS_FILE).read_bytes())
+    stored = {re.sub(r"^diffusion\.|(?<=\.)_orig_mod\.", "", key): value for key, value in stored.items()}
+    outline = outline_of(file, config, recorded.features, fps)
+    weights = renamed(stored, outline, lambda name: lerobot_name(name, cameras), UNUSED)
+    policy = policy_of(file.with_name(WEIGHTS_FILE), config, recorded.features, fps, weights)
+    affines = _affines(file, values, recorded, stored)
+    pixels = {camera: _pixels(affines.pop(camera)) for camera in cameras}
+    set_normalizer(policy, affines, pixels)
+    return policy
+
+
+def _pixels(affine: Affine) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of pixels from 0 to 255 that are normalised so from 0 to 1."""
+    return -255 * affine.offset / affine.scale, 255 / affine.scale
+
+
+def lerobot_name(name: str, cameras: list[str]) -> str:
+    """Return what a weight is called in LeRobot, whose encoders are numbered in the order of the cameras."""
+    if name.startswith("denoiser."):
+        return f"unet.{unet_name(name.removeprefix('denoiser.'), 'conv1.block', 'conv2.block')}"
+    _, _, encoder, inner = name.split(".", 3)  # cameras.encoders.<encoder>.
+    number = "" if encoder == "shared" else f".{[each.replace('.', '/') for each in cameras].index(encoder)}"
+    part, _, rest = inner.removeprefix("backbone.").partition(".")
+    inner = f"backbone.{RESNET[part]}.{rest}" if part in RESNET else inner
+    return f"rgb_encoder{number}.{inner.replace('pool.maps', 'pool.nets').replace('out.0', 'out')}"
+
+
+def _recorded(file: Path, values: Mapping[str, Any], fps: float) -> Recorded:
+    """Return what is said of the data set: the keys that the policy reads, in the order in which it embeds them."""
+    try:
+        told = {name: values.get(name) for name in ("input_features", "output_features")}
+        recorded = typed(Recorded, {**told, "fps": fps})
+    except UsageError as error:
+        raise RobodiffError(f"{file}: does not describe a policy: {error}; {_REMEDY}") from None
+    given = recorded.input_features
+    order = [STATE, *(key for key, each in given.items() if each.type == "VISUAL"), ENVIRONMENT]
+    if missing := [key for key in (STATE, ACTION) if key not in {**given, **recorded.output_features}]:
+        raise UsageError(f"{file}: has no {missing[0]}, which LeRobot's diffusion policies have")
+    return Recorded(
+        input_features={key: given[key] for key in order if key in given},
+        output_features={ACTION: recorded.output_features[ACTION]},
+        fps=fps,
+    )
+
+
+def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Recorded) -> DiffusionConfig:
+    """Return the configuration by our names."""
+    named = {RENAMED.get(name, name): value for name, value in values.items()}
+    known = {each.name for each in fields(DiffusionConfig)}
+    own = {name: value for name, value in named.items() if name in known}
+    if values.get("use_peft"):
+        raise UsageError(f"{file}: use_peft: its weights are a change of others; merge them in LeRobot first")
+    if own.get("resize_shape") is not None and "crop_ratio" in values:  # else of a LeRobot that has no crop_ratio
+        share = float(values["crop_ratio"])
+        own["crop_shape"] = [int(size * share) for size in own["resize_shape"]] if share < 1 else None
+    own |= {
+        "observation_keys": [*recorded.input_features],
+        "normalization": dict.fromkeys(cameras, "dataset"),
+        "timestep_spacing": "leading",
+        "optimizer_type": "adam",
+        "pretrained_backbone_weights": None,  # it has learnt since
+    }
+    try:
+        steps = int(own["horizon"]) - int(own["n_obs_steps"]) + 1
+        if int(own["n_action_steps"]) > steps:
+            notice(
+                f"{file}: n_action_steps {own['n_action_steps']} reaches beyond the horizon; LeRobot executes {steps}"
+            )
+            own["n_action_steps"] = steps
+        return typed(DiffusionConfig, own)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RobodiffError(f"{file}: does not describe a policy: {error!r}; {_REMEDY}") from None
+    except UsageError as error:
+        raise UsageError(f"{file}: does not describe a policy: {error}") from None
+
+
+def _affines(
+    file: Path, values: Mapping[str, Any], recorded: Recorded, stored: Mapping[str, Tensor]
+) -> dict[str, Affine]:
+    """Return how each key is normalised, images per channel, from 0 to 1."""
+    names, features = [*recorded.features], recorded.input_features
+    if any(file.with_name(name).exists() for name in PROCESSORS):
+        before, after = (_step(file.with_name(name), step) for name, step in PROCESSORS.items())
+        sources = {key: after if key == ACTION else before for key in names}
+    else:
+        rules = {"norm_map": values.get("normalization_mapping"), "features": features}
+        read = _rules(file, rules), _buffers(stored, names)
+        sources = dict.fromkeys(names, read)
+    return {key: _affine(file, key, recorded.features[key].shape[0], *sources[key]) for key in names}
+
+
+def _step(path: Path, name: str) -> tuple[Rules, dict[str, Tensor]]:
+    """Return rules and statistics of the step that normalises, of a processor's file."""
+    processor = read_json(path, dict[str, Any], _REMEDY)
+    steps = {step.get("registry_name") or step.get("class"): step for step in processor.get("steps", ())}
+    if unknown := [str(each) for each in steps if each not in (*HARMLESS, name)]:
+        raise UsageError(f"{path}: does {unknown[0]}, which cannot be said here")
+    if (step := steps.get(name)) is None:
+        raise UsageError(f"{path}: has no {name}; take the policy with its processors as LeRobot wrote them")
+    statistics = {}
+    if step.get("state_file") is not None:
+        place = path.with_name(Path(str(step["state_file"])).name)
+        with reading(place, "a safetensors file"):
+            statistics = load(place.read_bytes())
+    return _rules(path, dict(step.get("config") or {})), statistics
+
+
+def _rules(path: Path, values: dict[str, Any]) -> Rules:
+    try:
+        return typed(Rules, {each.name: values[each.name] for each in fields(Rules) if each.name in values})
+    except UsageError as error:
+        raise RobodiffError(f"{path}: does not say how keys are normalised: {error}; {_REMEDY}") from None
+
+
+def _buffers(stored: Mapping[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
+    """Return the statistics that policies before LeRobot 0.4 keep with the weights."""
+    places = {key: f"normalize_inputs.buffer_{key.replace('.', '_')}." for key in keys}
+    places[ACTION] = "unnormalize_outputs.buffer_action."
+    return {
+        f"{key}.{name.removeprefix(place)}": value
+        for key, place in places.items()
+        for name, value in stored.items()
+        if name.startswith(place)
+    }
+
+
+def _affine(path: Path, key: str, dim: int, rules: Rules, statistics: Mapping[str, Tensor]) -> Affine:
+    """Return the map that LeRobot's normalizer is: of (D,) numbers, or of the channels of images."""
+    named = {name.rpartition(".")[2]: value for name, value in statistics.items() if name.rpartition(".")[0] == key}
+    found = {name: value.float().flatten() for name, value in named.items()}
+    mode = rules.mode(key) if found else "IDENTITY"
+    ends = found.get("min", torch.full((dim,), -1.0)), found.get("max", torch.full((dim,), 1.0))
+    needed = ENDS.get(mode, ("mean", "std") if mode == "MEAN_STD" else ())
+    if wrong := [name for name in needed if found.get(name, torch.zeros(0)).shape != (dim,) or
+                 not found[name].isfinite().all()]:  # fmt: skip
+        raise RobodiffError(f"{path}: {mode} of {key} needs {wrong[0]}, {dim} finite numbers; {_REMEDY}")
+    if mode == "IDENTITY":
+        return Affine(torch.ones(dim), torch.zeros(dim), *ends)
+    if mode == "MEAN_STD":
+        mean, std = found["mean"], found["std"]
+        scale = 1 / torch.where(std == 0, 1.0, std + rules.eps)
+        return Affine(scale, -mean * scale, *ends)
+    return Affine.between(*(found[name] for name in needed))
