@@ -45,7 +45,7 @@ class Limits:
 
     most_clients: int = 16
     """Connections at a time."""
-    most_per_second: float = 100.0
+    most_per_second: float = 500.0
     """Messages of one client; the next ones wait."""
     idle_seconds: float = 600.0
     """A client that sends nothing for so long is disconnected."""
