@@ -14,6 +14,7 @@ import pytest
 from tests.deploy.serving import ANSWER_SECONDS, ask, connected, seen
 
 from robodiff.deploy.client import RemotePolicy
+from robodiff.errors import RobodiffError
 from robodiff.policies.checkpoint import policy_hash, save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
@@ -58,10 +59,26 @@ def test_it_serves_until_it_is_told_to_stop(saved: tuple[DiffusionPolicy, Path],
             assert "actions" in ask(connection, seen(1) | {"prompt": "push"})
             process.send_signal(number)
             out, err = process.communicate(timeout=ANSWER_SECONDS)
+    with pytest.raises(RobodiffError, match="no server answers there"):
+        PolicyRunner(remote).act(seen(90))
     assert process.returncode == 0
     assert err == ""
     assert out.splitlines()[-1] == "stopped"
     assert out.count("connected") == out.count("left") == 2
+
+
+@pytest.mark.slow
+def test_it_goes_on_when_nobody_reads_what_it_prints(saved: tuple[DiffusionPolicy, Path]) -> None:
+    with served(saved[1]) as (url, process):
+        assert process.stdout is not None
+        process.stdout.close()
+        for _ in range(3):
+            with connected(url) as connection:
+                assert "actions" in ask(connection, seen(1))
+        process.terminate()
+        assert process.wait(timeout=ANSWER_SECONDS) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_others_need_a_token(robodiff: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,3 +104,16 @@ def test_mistakes_are_told_in_a_line(robodiff: Run, saved: tuple[DiffusionPolicy
         assert code in (1, 2)
         assert problem in err
         assert "Traceback" not in err
+
+
+def test_a_missing_extra_is_named(robodiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    monkeypatch.delitem(sys.modules, "robodiff.deploy.server", raising=False)
+    code, _, err = robodiff("serve", "runs/first")
+    assert code == 1
+    assert "pip install 'robodiff[serve]'" in err
+
+
+def test_the_client_needs_no_torch() -> None:
+    code = "import sys, robodiff.deploy.client, robodiff.policies.runner; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,6 +17,7 @@ from robodiff.policies.runtime import Chunk, Runtime, Timing
 
 ANSWER_SECONDS = 30
 """How long an answer may take where the machine is busy."""
+LIMITS = Limits(most_clients=100, most_per_second=10_000.0, idle_seconds=600.0)
 
 
 class Plain:
@@ -52,11 +53,11 @@ def seen(number: float) -> dict[str, np.ndarray]:
 
 @contextmanager
 def serving(
-    policy: Runtime, limits: Limits | None = None, token: str | None = None, port: int = 0, **options: Any
+    policy: Runtime, limits: Limits = LIMITS, token: str | None = None, port: int = 0, **options: Any
 ) -> Iterator[str]:
     """Serve a policy on a port of this machine, and yield the address."""
     metadata, _ = describe(policy, "runs/plain", **options)
-    server = PolicyServer(policy, metadata, limits or Limits(100, 10_000.0), token, lambda text: None)
+    server = PolicyServer(policy, metadata, limits, token, lambda text: None)
     listens, ports, loops = threading.Event(), [], []
 
     async def main() -> None:

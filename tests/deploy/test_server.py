@@ -7,18 +7,19 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.client import HTTPConnection
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.deploy.serving import ANSWER_SECONDS, Plain, ask, connected, seen, serving, wait_for
+from tests.deploy.serving import ANSWER_SECONDS, LIMITS, Plain, ask, connected, seen, serving, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from robodiff.deploy import server
 from robodiff.deploy.messages import pack, unpack
-from robodiff.deploy.server import Limits, is_loopback
+from robodiff.deploy.server import is_loopback
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 
@@ -144,7 +145,7 @@ def test_loopback(host: str, is_own: bool) -> None:
 
 
 def test_more_clients_than_are_allowed_are_refused_until_one_leaves() -> None:
-    with serving(Plain(), Limits(most_clients=2)) as url:
+    with serving(Plain(), replace(LIMITS, most_clients=2)) as url:
         with connected(url), connected(url):
             with pytest.raises(InvalidStatus) as error:
                 connect(url)
@@ -162,7 +163,7 @@ def _refused(url: str) -> bool:
 
 
 def test_a_client_that_asks_too_often_waits() -> None:
-    with serving(Plain(), Limits(most_per_second=20)) as url, connected(url) as connection:
+    with serving(Plain(), replace(LIMITS, most_per_second=20)) as url, connected(url) as connection:
         start = time.monotonic()
         for _ in range(5):
             ask(connection, seen(1))
@@ -170,7 +171,7 @@ def test_a_client_that_asks_too_often_waits() -> None:
 
 
 def test_a_client_that_is_silent_is_disconnected() -> None:
-    with serving(Plain(), Limits(idle_seconds=0.1)) as url, connected(url) as connection:
+    with serving(Plain(), replace(LIMITS, idle_seconds=0.1)) as url, connected(url) as connection:
         with pytest.raises(ConnectionClosed) as error:
             connection.recv(timeout=ANSWER_SECONDS)
         assert "nothing was sent for 0.1 seconds" in str(error.value)

@@ -27,6 +27,13 @@ COMMANDS = {
 MODULES = {"import": "import_"}
 """What modules are called whose command is a word of Python's."""
 
+EXTRAS = {
+    "websockets": "serve",
+    **dict.fromkeys(("onnx", "onnxruntime", "openvino"), "export"),
+    **dict.fromkeys(("cyclonedds", "rosbags"), "ros2"),
+}
+"""Which extra has a module that is missing; train and sim have the others."""
+
 UNUSABLE = {
     os.strerror(errno.ENAMETOOLONG): "a path is too long; choose a shorter one",
     os.strerror(errno.ELOOP): "the links of a path lead in a circle; remove one of them",
@@ -73,9 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "robodiff":
             raise
-        _fail(
-            f"robodiff {command}: error: needs {error.name}, which is not installed: pip install 'robodiff[train,sim]'"
-        )
+        extra = EXTRAS.get(error.name.partition(".")[0], "train,sim")
+        _fail(f"robodiff {command}: error: needs {error.name}, which is not installed: pip install 'robodiff[{extra}]'")
     except KeyboardInterrupt:
         print(f"robodiff {command}: stopped", file=sys.stderr)
         sys.exit(130)

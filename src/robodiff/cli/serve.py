@@ -3,16 +3,15 @@
 import asyncio
 import os
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from rich.console import Console
-
 from robodiff.cli.options import Options, read_options
 from robodiff.documents import Between, FilePath, NotEmpty
 from robodiff.errors import UsageError
-from robodiff.progress import say
+from robodiff.text import for_terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class ServeOptions(Options):
     """Name that clients use -> name of the policy; null for one that is not read."""
     most_clients: Annotated[int, Between(1, 10_000)] = 16
     """Connections at a time; further ones are refused."""
-    most_per_second: Annotated[float, Between(1, 100_000)] = 100.0
+    most_per_second: Annotated[float, Between(1, 100_000)] = 500.0
     """Messages of one client; those of a faster one wait."""
     largest_message: Annotated[int, Between(1024, 2**30)] | None = None
     """Bytes of a client's message; one that sends more is disconnected. When not given: four windows of what the policy
@@ -73,11 +72,10 @@ def run(arguments: list[str]) -> None:
     policy = open_runtime(options.policy, options.device, sampler=options.sampler, steps=options.steps,
                           revision=options.revision)  # fmt: skip
     metadata, seconds = describe(policy, options.policy, options.largest_message, options.key_map)
-    console = Console()
 
     def listening(port: int) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
-        say(console, f"{options.policy}: serving at ws://{host}:{port}, {1e3 * seconds:.0f} ms a chunk; Ctrl-C ends it")
+        tell(f"{options.policy}: serving at ws://{host}:{port}, {1e3 * seconds:.0f} ms a chunk; Ctrl-C ends it")
 
     async def serve() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -85,11 +83,19 @@ def run(arguments: list[str]) -> None:
             with suppress(NotImplementedError):  # on Windows, where Ctrl-C raises KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
         limits = Limits(options.most_clients, options.most_per_second, options.idle_seconds)
-        server = PolicyServer(policy, metadata, limits, token, lambda text: say(console, text))
+        server = PolicyServer(policy, metadata, limits, token, tell)
         await server.run(options.host, options.port, stop, listening)
 
     try:
         asyncio.run(serve())
     except OSError as error:
         raise UsageError(f"cannot listen at {options.host}:{options.port}: {error.strerror or error}") from None
-    say(console, "stopped")
+    tell("stopped")
+
+
+def tell(text: str) -> None:
+    """Print a line at once; where nobody reads it any more, the policy still acts."""
+    try:
+        print(for_terminal(text), flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -43,11 +43,11 @@ HEALTH = "/healthz"
 class Limits:
     """How much clients may ask for."""
 
-    most_clients: int = 16
+    most_clients: int
     """Connections at a time."""
-    most_per_second: float = 100.0
+    most_per_second: float
     """Messages of one client; the next ones wait."""
-    idle_seconds: float = 600.0
+    idle_seconds: float
     """A client that sends nothing for so long is disconnected."""
 
 
@@ -66,12 +66,12 @@ class PolicyServer:
         self,
         policy: Runtime,
         metadata: Metadata,
-        limits: Limits | None = None,
-        token: str | None = None,
-        say: Callable[[str], None] = print,
+        limits: Limits,
+        token: str | None,
+        say: Callable[[str], None],
     ) -> None:
         self._policy, self._metadata, self._say = policy, metadata, say
-        self._limits, self._token = limits or Limits(), token
+        self._limits, self._token = limits, token
         self._server: Server | None = None
 
     async def run(self, host: str, port: int, stop: asyncio.Event, listening: Callable[[int], None]) -> None:
