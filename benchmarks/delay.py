@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import hardware, keep
+from benchmarks.common import keep
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.deploy.opening import open_runtime
 from robodiff.deploy.planner import ChunkPlanner
@@ -64,7 +64,7 @@ def main() -> None:
                 row[f"{mode}: reward"] = round(float(np.mean(rewards)), 3)
                 print(row, flush=True)
             rows.append(row)
-    keep(options.out, rows, hardware())
+    keep(options.out, rows)
 
 
 def episodes(
