@@ -278,7 +278,7 @@ def actions_beyond_the_range(policy: Policy, robot: Robot, time: Time) -> None:
     policy._actions = lambda number: np.full(8, 1200.0)
 
 
-@fault("actions were beyond their limits", patience=0.5, max_change=0.001)
+@fault("actions were beyond their limits", patience=0.5, max_speed=0.01)
 def actions_that_jump(policy: Policy, robot: Robot, time: Time) -> None:
     policy._actions = lambda number: np.linspace(0, 900, 8)
 

@@ -50,9 +50,9 @@ class LoopConfig(Document):
     """With real_time, draw the rest of a chunk, too, towards the chunk before."""
     margin: Annotated[float, AtLeast(0)] = 0.05
     """Actions may exceed the range of training by this share of it; beyond that they are clipped."""
-    max_change: Annotated[float, Above(0)] | None = None
-    """Share of the range of training by which a number of the action may change in a step, beyond which it is clipped;
-    any change when not given."""
+    max_speed: Annotated[float, Above(0)] = 10.0
+    """Ranges of training per second by which a number of the action may change; beyond that it is clipped. A gripper
+    may go from end to end in a tenth of a second by this, and people move arms at 1 or less: choose less for an arm."""
     far: Annotated[float, AtLeast(0)] = 0.25
     """Share of its range of training by which an observation may lie outside of that."""
     patience: Annotated[float, Above(0)] = 2.0
@@ -289,7 +289,8 @@ class ControlLoop:
             raise RobodiffError("the policy gave actions that are not finite")
         self._ranges = chunk.ranges
         if ACTION in chunk.ranges:
-            self._limits = Limits.around(chunk.ranges[ACTION], self.config.margin, self.config.max_change)
+            change = self.config.max_speed * self.timing.spacing
+            self._limits = Limits.around(chunk.ranges[ACTION], self.config.margin, change)
         self._planner.take(chunk, step)
 
     def _limited(self, planned: np.ndarray | None) -> tuple[np.ndarray, bool]:
