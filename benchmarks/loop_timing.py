@@ -11,8 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.common import keep
+from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.episode import Episode
-from robodiff.deploy.loop import ControlLoop, LoopConfig
+from robodiff.deploy.loop import ControlLoop
 from robodiff.deploy.opening import open_runtime
 from robodiff.deploy.robot import GuardedRobot
 from robodiff.envs.robot import EnvRobot

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from robodiff.data.episodes import Feature
-from robodiff.deploy.loop import Clock, ControlLoop, LoopConfig
+from robodiff.deploy.config import LoopConfig
+from robodiff.deploy.loop import Clock, ControlLoop
 from robodiff.deploy.robot import GuardedRobot
 from robodiff.errors import RobodiffError
 from robodiff.policies.runtime import Chunk, Timing

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.deploy.background import Background, Watchdog, interrupt_main, on_signals
+from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.episode import ChunkTiming, Episode
 from robodiff.deploy.limits import Faults, Limits
-from robodiff.deploy.planner import ChunkPlanner, Known, Mode
+from robodiff.deploy.planner import ChunkPlanner, Known
 from robodiff.deploy.robot import GuardedRobot
-from robodiff.documents import Above, AtLeast, Between, Document
 from robodiff.errors import RobodiffError, in_one_line
 from robodiff.policies.history import Gap, History
 from robodiff.policies.runtime import Chunk, Runtime, Timing, as_recorded, draw_noise, out_of_range
@@ -35,32 +35,6 @@ WAITS = 0.9
 """Share of a period that the synchronous loop waits for a chunk before it holds the last action."""
 LATE = 0.5
 """Share of a period by which an action may come late."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig(Document):
-    """How the loop runs."""
-
-    mode: Mode = "real_time"
-    """While a chunk is computed, real_time executes the last one and has the new one go on from there; naive executes
-    the last one and jumps to the new one; synchronous waits."""
-    replan: Annotated[int, AtLeast(1)] | None = None
-    """Steps from one chunk to the next; the policy's n_action_steps when not given."""
-    soft: bool = False
-    """With real_time, draw the rest of a chunk, too, towards the chunk before."""
-    margin: Annotated[float, AtLeast(0)] = 0.05
-    """Actions may exceed the range of training by this share of it; beyond that they are clipped."""
-    max_speed: Annotated[float, Above(0)] = 10.0
-    """Ranges of training per second by which a number of the action may change; beyond that it is clipped. A gripper
-    may go from end to end in a tenth of a second by this, and people move arms at 1 or less: choose less for an arm."""
-    far: Annotated[float, AtLeast(0)] = 0.25
-    """Share of its range of training by which an observation may lie outside of that."""
-    patience: Annotated[float, Above(0)] = 2.0
-    """Seconds. The robot is stopped where at more than half of the steps of this time an action came late, was clipped
-    or was not there, or an observation lay too far outside."""
-    timeout: Annotated[float, Between(0.1, 3600)] = 1.0
-    """Seconds, and at least five periods, within which the robot has to answer; else it is stopped. A chunk may take
-    so long beyond twice its usual time."""
 
 
 @dataclass(frozen=True)
@@ -269,16 +243,10 @@ class ControlLoop:
         if future is None:
             return
         if not future.done():
-            waited, longest = (
-                self._clock.now() - self._start - timing.asked,
-                self.config.timeout + 2 * max(self._latencies),
-            )
-            if waited > longest:
-                raise RobodiffError(f"the policy gave no chunk within {waited:.1f} s")
+            if self._clock.now() - self._start - timing.asked > self._longest:
+                raise RobodiffError(f"the policy gave no chunk within {self._longest:.1f} s")
             return
         self._future = None
-        if (error := future.exception()) is not None:
-            raise RobodiffError(f"the policy failed: {in_one_line(error)}") from error
         chunk, arrived = future.result()
         timing.arrived, timing.taken = arrived - self._start, step
         self._latencies.append(timing.arrived - timing.asked)
