@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from robodiff.cli.options import Options, read_options
-from robodiff.deploy.loop import ControlLoop, LoopConfig
+from robodiff.deploy.config import LoopConfig
+from robodiff.deploy.loop import ControlLoop
 from robodiff.deploy.robot import GuardedRobot, load_robot
 from robodiff.documents import Above, AtLeast, Between, FilePath
 from robodiff.errors import RobodiffError

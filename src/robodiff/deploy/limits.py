@@ -23,19 +23,17 @@ class Limits:
     change: np.ndarray
 
     @classmethod
-    def around(cls, range_: np.ndarray, margin: float, change: float | None) -> "Limits":
+    def around(cls, range_: np.ndarray, margin: float, change: float) -> "Limits":
         """Return limits by the range of training, (2, Da).
 
         Args:
             range_: the least and the largest numbers.
             margin: by which share of the range they may be exceeded.
-            change: which share of the range a number may change by in a step; None for any.
+            change: which share of the range a number may change by in a step.
         """
         low, high = range_.astype(np.float64)
         size = high - low
-        return cls(
-            low - margin * size, high + margin * size, np.full_like(size, np.inf) if change is None else change * size
-        )
+        return cls(low - margin * size, high + margin * size, change * size)
 
     def apply(self, action: np.ndarray, last: np.ndarray | None) -> tuple[np.ndarray, bool]:
         """Return the action within the limits, (Da,) float32, and whether it had to be changed.
@@ -65,7 +63,7 @@ class Faults:
     def add(self, **faults: bool) -> str | None:
         """Take in one step, and which of ``FAULTS`` it had; return a reason to stop, if there is one now."""
         for name, recent in self._recent.items():
-            recent.append(faults.get(name, False))
+            recent.append(bool(faults.get(name, False)))
             self.counts[name] += recent[-1]
             if sum(recent) > len(recent) // 2:
                 return f"{FAULTS[name]} at {sum(recent)} of the last {len(recent)} steps"

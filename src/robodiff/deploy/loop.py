@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.deploy.background import Background, Watchdog, interrupt_main, on_signals
+from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.episode import ChunkTiming, Episode
 from robodiff.deploy.limits import Faults, Limits
-from robodiff.deploy.planner import ChunkPlanner, Known, Mode
+from robodiff.deploy.planner import ChunkPlanner, Known
 from robodiff.deploy.robot import GuardedRobot
-from robodiff.documents import Above, AtLeast, Between, Document
 from robodiff.errors import RobodiffError, in_one_line
 from robodiff.policies.history import Gap, History
 from robodiff.policies.runtime import Chunk, Runtime, Timing, as_recorded, draw_noise, out_of_range
@@ -31,34 +31,10 @@ LATENCIES = 10
 """Chunks whose latency is remembered: the next one is taken to be as late as the latest of them."""
 NAP = 0.05
 """Seconds after which a sleeping loop looks whether it was asked to end."""
+WAITS = 0.9
+"""Share of a period that the synchronous loop waits for a chunk before it holds the last action."""
 LATE = 0.5
 """Share of a period by which an action may come late."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig(Document):
-    """How the loop runs."""
-
-    mode: Mode = "real_time"
-    """While a chunk is computed, real_time executes the last one and has the new one go on from there; naive executes
-    the last one and jumps to the new one; synchronous waits."""
-    replan: Annotated[int, AtLeast(1)] | None = None
-    """Steps from one chunk to the next; the policy's n_action_steps when not given."""
-    soft: bool = False
-    """With real_time, draw the rest of a chunk, too, towards the chunk before."""
-    margin: Annotated[float, AtLeast(0)] = 0.05
-    """Actions may exceed the range of training by this share of it; beyond that they are clipped."""
-    max_change: Annotated[float, Above(0)] | None = None
-    """Share of the range of training by which a number of the action may change in a step, beyond which it is clipped;
-    any change when not given."""
-    far: Annotated[float, AtLeast(0)] = 0.25
-    """Share of its range of training by which an observation may lie outside of that."""
-    patience: Annotated[float, Above(0)] = 2.0
-    """Seconds. The robot is stopped where at more than half of the steps of this time an action came late, was clipped
-    or was not there, or an observation lay too far outside."""
-    timeout: Annotated[float, Between(0.1, 3600)] = 1.0
-    """Seconds, and at least five periods, within which the robot has to answer; else it is stopped. A chunk may take
-    so long beyond twice its usual time."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +72,7 @@ class ControlLoop:
         self._limits: Limits | None = None
         self._reason: str | None = None
 
-    def run(
-        self,
-        seconds: float = math.inf,
-        seed: int = 0,
-        record: Record | None = None,
-    ) -> Episode:
+    def run(self, seconds: float = math.inf, seed: int = 0, record: Record | None = None) -> Episode:
         """Run one episode; it ends after some time, when the robot says so, on a fault, by Ctrl-C or a signal.
 
         The robot is stopped once, however that comes about.
@@ -128,7 +99,9 @@ class ControlLoop:
                 if self._reason is None:
                     raise
             finally:
+                self._is_stopping = True
                 self.robot.stop()
+                self._wait(self._longest)  # where Python ended while torch computes, it would abort
         episode.reason, episode.success = str(self._reason), self.robot.success
         return episode
 
@@ -136,7 +109,8 @@ class ControlLoop:
         config, spacing = self.config, self.timing.spacing
         self._faults = Faults(max(2, round(config.patience / spacing)))
         self.episode = Episode(spacing, counts=self._faults.counts)
-        self._seed, self._record, self._reason = seed, record, None
+        self._seed, self._record = seed, record
+        self._reason, self._is_stopping = None, False
         self._planner = ChunkPlanner(self.timing, config.mode, config.replan, config.soft)
         self._history = History.empty(self.timing, 1)
         self._ranges: Mapping[str, np.ndarray] = {}
@@ -183,9 +157,8 @@ class ControlLoop:
         if self._planner.is_due(step, self._delay):
             with suppress(Gap):  # then at the next step
                 self._ask(step)
-        if waits and self._future is not None:
-            with suppress(TimeoutError):
-                self._future.exception(max(0.0, begins + 0.9 * self.timing.spacing - self._clock.now()))
+        if waits:
+            self._wait(begins + WAITS * self.timing.spacing - self._clock.now())
             self._receive(step)
         planned = self._planner.action(step)
         action, is_clipped = self._limited(planned)
@@ -239,9 +212,26 @@ class ControlLoop:
     def _computing(
         self, window: dict[str, np.ndarray], known: Known | None, number: int
     ) -> Future[tuple[Chunk, float]]:
-        """Return where the chunk will be, and when it came."""
+        """Return where the chunk will be, and when it came.
+
+        Its ``result`` raises ``RobodiffError`` where the policy fails.
+        """
         noise = draw_noise(self.policy.noise_shape(1), self._seed, number)
-        return self._submit(lambda: (self.policy.predict_chunk(window, noise=noise, known=known), self._clock.now()))
+
+        def compute() -> tuple[Chunk, float]:
+            try:
+                chunk = self.policy.predict_chunk(window, noise=noise, known=known)
+            except Exception as error:
+                raise RobodiffError(f"the policy failed: {in_one_line(error)}") from error
+            return chunk, self._clock.now()
+
+        return self._submit(compute)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the chunk that was asked for, for some time at most."""
+        if self._future is not None:
+            with suppress(TimeoutError):
+                self._future.exception(max(0.0, seconds))
 
     def _receive(self, step: int) -> None:
         """Execute the chunk that was asked for from this step on, if it is there.
@@ -253,16 +243,10 @@ class ControlLoop:
         if future is None:
             return
         if not future.done():
-            waited, longest = (
-                self._clock.now() - self._start - timing.asked,
-                self.config.timeout + 2 * max(self._latencies),
-            )
-            if waited > longest:
-                raise RobodiffError(f"the policy gave no chunk within {waited:.1f} s")
+            if self._clock.now() - self._start - timing.asked > self._longest:
+                raise RobodiffError(f"the policy gave no chunk within {self._longest:.1f} s")
             return
         self._future = None
-        if (error := future.exception()) is not None:
-            raise RobodiffError(f"the policy failed: {in_one_line(error)}") from error
         chunk, arrived = future.result()
         timing.arrived, timing.taken = arrived - self._start, step
         self._latencies.append(timing.arrived - timing.asked)
@@ -273,7 +257,8 @@ class ControlLoop:
             raise RobodiffError("the policy gave actions that are not finite")
         self._ranges = chunk.ranges
         if ACTION in chunk.ranges:
-            self._limits = Limits.around(chunk.ranges[ACTION], self.config.margin, self.config.max_change)
+            change = self.config.max_speed * self.timing.spacing
+            self._limits = Limits.around(chunk.ranges[ACTION], self.config.margin, change)
         self._planner.take(chunk, step)
 
     def _limited(self, planned: np.ndarray | None) -> tuple[np.ndarray, bool]:
@@ -289,12 +274,19 @@ class ControlLoop:
         """How many steps late the next chunk will be, at least one: an action is executed before its chunk is asked."""
         return max(1, math.ceil(max(self._latencies) / self.timing.spacing))
 
+    @property
+    def _longest(self) -> float:
+        """Seconds that a chunk may take."""
+        return self.config.timeout + 2 * max(self._latencies, default=0.0)
+
     def _sleep_until(self, time: float) -> None:
         while self._reason is None and (left := time - self._clock.now()) > 0:
             self._clock.sleep(min(left, NAP))
 
     def _end(self, signal_name: str) -> None:
-        """End soon; at once where the loop has been asked before, and does not answer."""
+        """End soon; at once where the loop has been asked before, and does not answer. But let the robot stop."""
+        if self._is_stopping:
+            return
         if self._reason is not None:
             raise KeyboardInterrupt
         self._reason, self.episode.interrupted = "Ctrl-C" if signal_name == "SIGINT" else signal_name, True

@@ -83,8 +83,8 @@ class ChunkPlanner:
 
     def executed(self, step: int, action: np.ndarray) -> None:
         """Note which action, (B, Da), a step came to."""
-        self._executed[step] = action
-        self._executed.pop(step - self.timing.n_obs_steps, None)
+        recent = {past: each for past, each in self._executed.items() if past > step - self.timing.n_obs_steps}
+        self._executed = {**recent, step: action}
 
     def _weight(self, ahead: int, delay: int, remaining: int) -> float:
         """Return how far the action so many steps from now is given, where the chunk has so many from now on."""

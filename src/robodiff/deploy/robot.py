@@ -49,14 +49,14 @@ class GuardedRobot:
 
     def __init__(self, robot: Any, name: str) -> None:
         if missing := [method for method in ("observe", "execute") if not callable(getattr(robot, method, None))]:
-            raise UsageError(f"{name}: a robot needs observe() and execute(action); found none of {missing[0]}")
+            raise UsageError(f"{name}: a robot needs observe() and execute(action); it has no {missing[0]}()")
         self._robot, self._name = robot, name
         self._lock, self._is_stopped = Lock(), True
 
     def reset(self) -> None:
         """Prepare for an episode, if the robot can."""
-        self._call("reset")
         self._is_stopped = False
+        self._call("reset")
 
     def observe(self) -> Mapping[str, Any]:
         """Return what is observed now."""
