@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def sample_chunks(
         numbers, draws = asked[first : first + size].T
         drawn_for = zip(windows.now[numbers], draws, strict=True)
         noise = np.concatenate([draw_noise(shape, seed, frame, draw) for frame, draw in drawn_for], axis=1)
-        watching = {} if on_row is None else {"on_row": on_row}
+        watching: dict[str, Any] = {} if on_row is None else {"on_row": on_row}
         chunk = policy.predict_chunk(observed_at(policy, episodes, windows, numbers), noise=noise, **watching)
         chunks.append(chunk.actions[:, now - chunk.first_step :])
         advance(first + len(numbers))
