@@ -35,7 +35,7 @@ Sample = tuple[dict[str, np.ndarray], np.ndarray]
 """What was observed at some windows, per key (B, To, ...), and noise."""
 
 
-def read_samples(policy: DiffusionPolicy, source: DataConfig, windows: int = WINDOWS) -> list[Sample]:
+def read_samples(policy: DiffusionPolicy, source: DataConfig) -> list[Sample]:
     """Return what was observed at evenly spread windows of a recording, with noise that depends on nothing else.
 
     Raises:
@@ -47,7 +47,7 @@ def read_samples(policy: DiffusionPolicy, source: DataConfig, windows: int = WIN
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
     every = Windows(episodes.episode_ends, shape)
-    picks = np.linspace(0, len(every) - 1, min(windows, len(every))).astype(int)
+    picks = np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int)
     return list(_samples(policy, episodes, every, picks))
 
 
