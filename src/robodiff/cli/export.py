@@ -66,7 +66,11 @@ def run(arguments: list[str]) -> Path:
     if options.out is None and home is None:
         raise UsageError(f"{options.policy}: lies in no run; give --out FOLDER")
     out = Path(options.out or home / "exported" / f"{options.to}-{options.precision}")  # pyright: ignore
+    if out.exists() and not is_exported(out):
+        raise UsageError(f"{out}: is there already, and no exported policy; choose another --out")
     if options.to == "lerobot":
+        if options.precision != "fp32" or options.env or options.data:
+            raise UsageError("--precision, --env and --data are for openvino and onnx; leave them out")
         from robodiff.policies.lerobot_writer import write_lerobot
 
         write_lerobot(load_policy(options.policy, sampler=options.sampler, steps=options.steps), out)
@@ -97,8 +101,6 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
         raise UsageError(f"{options.policy}: lies in no run; give --data PATH, a recording to compare at")
     source = open_path(options.data) if options.data else read_run_config(home).data  # pyright: ignore
     samples = read_samples(policy, source)
-    if out.exists() and not is_exported(out) and any(out.iterdir()):
-        raise UsageError(f"{out}: holds something else than an exported policy; choose another --out")
     with replacing(out) as folder:
         folder.mkdir()
         say(console, "writing its graphs")

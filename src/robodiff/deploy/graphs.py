@@ -62,7 +62,9 @@ def parts(policy: DiffusionPolicy) -> dict[str, Part]:
         "decode": Part(_Decode(policy), {"trajectory": trajectory, **reference}, ["actions"]),
         "known": Part(_Known(policy), {"actions": actions, "weights": actions, **reference}, ["values", "shares"]),
     }
-    return ({"encoder": Part(_Encode(policy), images, [*images], has_batch=False)} if images else {}) | every
+    if images:
+        every["encoder"] = Part(_Encode(policy), images, [f"{key}.embedding" for key in images], has_batch=False)
+    return every
 
 
 @torch.no_grad()

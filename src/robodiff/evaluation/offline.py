@@ -264,11 +264,8 @@ def measure(
 
 def mean_action(policy: Policy, episodes: Episodes, frames: np.ndarray) -> np.ndarray:
     """Return the mean (Da,) of the recorded actions at frames (F,); of rotations what Gram and Schmidt make of it."""
-    return (
-        make_representation(policy.config, policy.features)
-        .mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double())
-        .numpy()
-    )
+    representation = make_representation(policy.config, policy.features)
+    return representation.mean(torch.from_numpy(episodes.arrays[ACTION][frames]).double()).numpy()
 
 
 def _averages(errors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

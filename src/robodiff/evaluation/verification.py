@@ -35,7 +35,7 @@ Sample = tuple[dict[str, np.ndarray], np.ndarray]
 """What was observed at some windows, per key (B, To, ...), and noise."""
 
 
-def read_samples(policy: DiffusionPolicy, source: DataConfig, windows: int = WINDOWS) -> list[Sample]:
+def read_samples(policy: DiffusionPolicy, source: DataConfig) -> list[Sample]:
     """Return what was observed at evenly spread windows of a recording, with noise that depends on nothing else.
 
     Raises:
@@ -47,7 +47,7 @@ def read_samples(policy: DiffusionPolicy, source: DataConfig, windows: int = WIN
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
     every = Windows(episodes.episode_ends, shape)
-    picks = np.linspace(0, len(every) - 1, min(windows, len(every))).astype(int)
+    picks = np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int)
     return list(_samples(policy, episodes, every, picks))
 
 
@@ -92,8 +92,10 @@ def _errors(
 ) -> np.ndarray:
     """Return the absolute differences of both policies' actions, as the network sees them, (B, n, action_dim)."""
     observed = {key: torch.from_numpy(value) for key, value in observation.items()}
-    chunks = [each.predict_chunk(observation, noise=noise).actions for each in (policy, exported)]
-    return policy.difference(*map(torch.from_numpy, chunks), observed).numpy()
+    own, others = (
+        torch.from_numpy(each.predict_chunk(observation, noise=noise).actions) for each in (exported, policy)
+    )
+    return policy.difference(own, others, observed).numpy()
 
 
 def compare_success(policy: str, folder: Path, config: EvalConfig) -> tuple[Successes, bool]:
@@ -123,9 +125,8 @@ def check_verified(verified: Verified, precision: Precision, is_worse: bool) -> 
     """Raise ``RobodiffError`` if an exported policy does not act as it should."""
     which, error = ("largest", verified.max_error) if precision == "fp32" else ("mean", verified.mean_error)
     if not error <= verified.tolerance:  # NaN is no error that could be tolerated
-        problem = (
-            f"the {which} difference from torch is {error:.2g} of normalised actions, more than {verified.tolerance:g}"
-        )
+        found = f"{error:.2g} ({which}), more than {verified.tolerance:g}"
+        problem = f"normalised actions differ from torch's by {found}"
     elif is_worse and verified.success is not None:
         problem = verified.success.conclusion
     else:

@@ -337,7 +337,7 @@ class DiffusionPolicy(nn.Module):
 
     @torch.no_grad()
     def difference(self, actions: Tensor, others: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
-        """Return how far recorded actions (B, n, Da) are apart as they are learnt: absolute values (B, n, action_dim)."""
+        """Return how far recorded actions (B, n, Da) are apart as they are learnt, (B, n, action_dim)."""
         reference = self._reference(observation)
         return (self._encode(actions, reference) - self._encode(others, reference)).abs()
 

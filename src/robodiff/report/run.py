@@ -17,9 +17,12 @@ from robodiff.data.check import findings_in, in_kinds
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.data.provenance import Planning, divide, read_trained_on
 from robodiff.data.recordings import DataConfig
+from robodiff.deploy.artefact import EXPORT_FILE, ExportFile
+from robodiff.documents import read_json
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.results import OfflineResult
 from robodiff.evaluation.runs import Evaluation, Run, read_run
+from robodiff.policies.checkpoint import policy_hash
 from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
 from robodiff.report.answers import answer, command, conclusion, current, is_current, is_made, what_ifs
@@ -137,10 +140,25 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
             {title: each.curves for title, each in run.parts().items()},
             measured.result.evaluated.success_reward if measured else None,
         ),
+        exported=_exported(run),
         offline=None if shown is None else _offline(shown.result, run, is_answer=shown is offline),
         samples=SAMPLES,
         evaluations=[each for each in current(run, run.evaluations) if not run.what_if(each.result.evaluated)],
     )
+
+
+def _exported(run: Run) -> list[dict[str, Any]]:
+    """Return the exported policies in a run's folder that were compared with the one in torch, by their names."""
+    described = {
+        path.parent.name: read_json(path, ExportFile, "export again with robodiff export")
+        for path in sorted(run.folder.glob(f"exported/*/{EXPORT_FILE}"))
+    }
+    now = policy_hash(run.folder / "policy") if described and is_made(run) else None
+    return [
+        {"name": name, "export": each, "verified": each.verified, "current": now in (None, each.policy)}
+        for name, each in described.items()
+        if each.verified is not None
+    ]
 
 
 def _offline(result: OfflineResult, run: Run, is_answer: bool) -> dict[str, Any]:
