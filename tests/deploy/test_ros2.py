@@ -18,9 +18,11 @@ from rosbags.typesys import Stores, get_typestore
 from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.deploy import ros2_messages
-from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name, serve_robot
-from robodiff.deploy.ros2 import Ros2Config, Translation, open_robot
+from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name
+from robodiff.deploy.ros2 import Translation, open_robot
+from robodiff.deploy.ros2_config import Ros2Config
 from robodiff.deploy.ros2_messages import Header, Image, JointState, JointTrajectory, JointTrajectoryPoint, Time
+from robodiff.deploy.ros2_simulated import serve_robot
 from robodiff.errors import RobodiffError, UsageError
 
 STATE, CAMERA = "observation.state", "observation.images.front"
@@ -401,9 +403,8 @@ def test_a_robot_holds_within_its_time_out_when_the_policy_is_killed(domain: int
 def test_a_policy_acts_on_the_simulated_robot_as_the_page_says(domain: int, tmp_path: Path) -> None:
     pytest.importorskip("robodiff.deploy.loop")
     file, demos, run = tmp_path / "cubes.yaml", tmp_path / "cubes.zarr", tmp_path / "run"
-    file.write_text(
-        "cameras: {}\nwait: 60\ntimeout: 5\nvectors:\n  observation.environment_state: /objects\n  observation.objects_from_tool: /seen\n"
-    )
+    topics = "{observation.environment_state: /objects, observation.objects_from_tool: /seen}"
+    file.write_text(f"cameras: {{}}\nwait: 60\ntimeout: 5\nvectors: {topics}\n")
     main(["collect", "stack_cube_mycobot", "--episodes", "2", "--out", str(demos), "--workers", "1"])
     main(["fit", "--config", "tabletop_state", "--data", str(demos), "--run", str(run), "--trainer.max_steps", "2",
           "--model.down_dims", "[16,32]", "--data.train_batch_size", "8"])  # fmt: skip
