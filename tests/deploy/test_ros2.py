@@ -209,6 +209,7 @@ def test_messages_have_the_bytes_that_ros_has() -> None:
     }
     for kind, message in messages.items():
         encoded = message.serialize()
+        assert encoded == type(message).__idl__.serialize(message)  # as cyclonedds would have it
         assert bytes(types.serialize_cdr(types.deserialize_cdr(encoded, kind), kind)) == encoded
         assert (
             type(message).__idl__.idl_transformed_typename

@@ -155,9 +155,9 @@ class Ros2Robot:
             problem = "no message came" if message is None else why_stale(self.config, message, each.arrived, clock)
             if problem:
                 return self._in_words(each, problem)
-        if not self._writers[next(iter(self._writers))].get_matched_subscriptions():
-            topic, kind = next(iter(self._writers)), _ros_name(JointTrajectory.__idl__.idl_transformed_typename)
-            return f"{topic} ({kind}): nobody listens to it in domain {domain_id()} (ROS_DOMAIN_ID)"
+        if not self._writers[self.config.command].get_matched_subscriptions():
+            kind = _ros_name(JointTrajectory.__idl__.idl_transformed_typename)
+            return f"{self.config.command} ({kind}): nobody listens to it in domain {domain_id()} (ROS_DOMAIN_ID)"
         return ""
 
     def _in_words(self, subscription: Subscription, problem: str) -> str:
@@ -168,7 +168,7 @@ class Ros2Robot:
             for each in self._seen.read(1000)
             if (each.topic_name or "").startswith("rt/")
         }
-        others = sorted(f"/{name.removeprefix('rt/')}" for name in seen)
+        others = sorted({f"/{name.removeprefix('rt/')}" for name in seen} - {*self._writers})  # without our own
         published = seen.get(dds_name(topic))
         if published == own:
             peers = "it is published"
