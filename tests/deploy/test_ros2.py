@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ LOOPBACK = (
     "<Peers><Peer address='127.0.0.1'/></Peers></Discovery></Domain></CycloneDDS>"
 )
 SIZE = (24, 42)
+DOMAINS = count()
 
 
 def vector(unit: Any = DEGREES, names: tuple[str, ...] | None = NAMES, size: int = 7) -> Feature:
@@ -154,6 +156,8 @@ def test_the_gripper_keeps_its_command_when_the_arm_is_held() -> None:
     held = translation.hold(joint_state([0.1] * 6 + [-0.3]), {"gripper_controller": -0.7, JOINTS[0]: 3.0})
     assert set(held["/arm_controller/joint_trajectory"].values()) == {0.1}
     assert held["/gripper_controller/joint_trajectory"] == {"gripper_controller": -0.7}
+    alone = translation.hold(joint_state([0.1] * 6, JOINTS), {})  # nothing is known of the gripper
+    assert alone == {"/arm_controller/joint_trajectory": dict.fromkeys(JOINTS, 0.1)}
 
 
 # Pictures
@@ -224,7 +228,7 @@ def test_messages_have_the_bytes_that_ros_has() -> None:
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """A DDS domain that no other test of this machine uses, and that nothing leaves the machine of."""
-    number = 1 + (os.getpid() * 7 + int(time.monotonic() * 10)) % 100
+    number = 1 + (10 * os.getpid() + next(DOMAINS)) % 99  # above that, ports are those of other programs
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     monkeypatch.setenv("CYCLONEDDS_URI", LOOPBACK)
     return number
@@ -236,6 +240,8 @@ class Puppet:
     def __init__(self) -> None:
         self.state = np.array([1, 2, 3, 4, 5, 6, 70], np.float32)
         self.executed: list[np.ndarray] = []
+        self.sag = np.zeros(7, np.float32)
+        """How far it falls below where it is sent."""
         self.seen = threading.Event()
 
     def observe(self) -> dict[str, np.ndarray]:
@@ -244,7 +250,7 @@ class Puppet:
 
     def execute(self, action: np.ndarray) -> None:
         self.executed.append(action)
-        self.state = action
+        self.state = action + self.sag
 
 
 @contextmanager
@@ -285,6 +291,18 @@ def test_a_loop_is_closed_and_ends_in_a_hold(domain: int, sim_time: bool) -> Non
         time.sleep(0.6)  # nothing is sent: it holds by itself, the gripper as it was told
         np.testing.assert_allclose(puppet.executed[-1], action, atol=1e-3)
         robot.stop()
+        robot.close()
+
+
+def test_a_hold_stays_where_it_began_though_the_arm_sags(domain: int) -> None:
+    puppet = Puppet()
+    with served(puppet):
+        robot = Ros2Robot(Translation(Ros2Config(timeout=5), features()), 0.1)
+        robot.connect()
+        until(lambda: robot.execute(np.full(7, 20.0)) or len(puppet.executed) > 2)
+        puppet.sag[:] = -0.5
+        time.sleep(1.0)
+        assert puppet.executed[-1][0] == pytest.approx(19.5, abs=1e-3)
         robot.close()
 
 

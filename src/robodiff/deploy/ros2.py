@@ -100,7 +100,8 @@ class Translation:
             raise UsageError(f"the policy observes {listed(missing)}; name the topic of each under vectors")
         if config.cameras is None and len(images) > 1:
             raise UsageError(f"the policy has several cameras; name the topic of each ({listed(images)}) under cameras")
-        known = config.cameras or dict.fromkeys(images, "/camera_head/color/image_raw")
+        usual = dict.fromkeys(images, "/camera_head/color/image_raw")
+        known = usual if config.cameras is None else config.cameras
         if missing := [key for key in images if key not in known]:
             raise UsageError(f"the policy observes {listed(missing)}; name the topic under cameras")
         self.cameras = {key: known[key] for key in images}
@@ -140,14 +141,13 @@ class Translation:
             message: the newest JointState.
             last: by joint, where joints were sent last.
         """
-        measured = joint_positions(self.config.joint_states, message.name, message.position, self.action.names)
+        measured = joint_positions(self.config.joint_states, message.name, message.position)
         gripper = self.config.gripper_joint
-        return self._by_topic(
-            measured | {joint: last[joint] for joint in [gripper] if joint in measured and joint in last}
-        )
+        return self._by_topic(measured | ({gripper: last[gripper]} if gripper in last else {}))
 
     def _by_topic(self, positions: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        return {topic: {joint: positions[joint] for joint in joints} for topic, joints in self.commands.items()}
+        chosen = {topic: {j: positions[j] for j in joints if j in positions} for topic, joints in self.commands.items()}
+        return {topic: targets for topic, targets in chosen.items() if targets}
 
     def _image(self, key: str, topic: str, message: Any) -> np.ndarray:
         """Return (C, H, W) uint8. Another size of the same shape is averaged to the policy's, as ``resize_shape`` did

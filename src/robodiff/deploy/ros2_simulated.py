@@ -56,6 +56,7 @@ def serve_robot(
         raise UsageError(f"a robot on ROS 2 observes {STATE}; found {listed(features)}")
     peer = _RobotPeer(translation)
     commanded: dict[str, float] = {}
+    holds = False
     start, step = time.monotonic(), 0
     while goes_on():
         step += 1
@@ -64,11 +65,12 @@ def serve_robot(
         peer.publish(observation, measured, step / rate)
         targets, age = peer.commands()
         if targets and age <= timeout:
-            commanded |= targets
-        elif commanded and age > timeout:
+            commanded, holds = commanded | targets, False
+        elif commanded and age > timeout and not holds:
             notice(f"no command for {timeout:g} s: the arm holds where it is")
-            peer.forget()
-            commanded = measured | {joint: commanded[joint] for joint in peer.grippers if joint in commanded}
+            holds = True
+            gripper = translation.config.gripper_joint
+            commanded = measured | {joint: commanded[joint] for joint in [gripper] if joint in commanded}
         if commanded:
             values = measured | commanded
             robot.execute(translation.action.recorded("commands", [*values], [*values.values()]))
@@ -83,7 +85,7 @@ class _RobotPeer:
         participant = DomainParticipant(domain_id())
         kinds = message_kinds(translation)
         kinds |= {"/clock": Clock} if config.use_sim_time else {}
-        self._translation, self.grippers = translation, [config.gripper_joint]
+        self._translation = translation
         self._writers = {topic: writer_of(participant, topic, kind) for topic, kind in kinds.items()}
         self._commands = [Subscription(participant, topic, JointTrajectory) for topic in translation.commands]
 
@@ -111,8 +113,3 @@ class _RobotPeer:
         for message in sent:
             targets |= joint_positions("a trajectory", message.joint_names, message.points[-1].positions)
         return targets, time.monotonic() - max(each.arrived for each in self._commands)
-
-    def forget(self) -> None:
-        """Forget what was commanded."""
-        for each in self._commands:
-            each.message = None
