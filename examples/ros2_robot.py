@@ -8,8 +8,8 @@ import argparse
 
 import numpy as np
 
-from robodiff.deploy.dds import serve_robot
-from robodiff.deploy.ros2 import read_config
+from robodiff.deploy.ros2_config import read_config
+from robodiff.deploy.ros2_simulated import serve_robot
 from robodiff.envs.spec import AnyEnv, get_env_spec
 
 

@@ -157,7 +157,8 @@ def write_rosbag(
     """A bag with joint states at 20 Hz, a camera at 10 Hz, which begins last, and commands between its images.
 
     ``options``: ``skip`` topics; ``silent``, a topic that is so after 1 s for 1.5 s; ``late``, one that speaks when the
-    others have ended; ``encoding`` of images; ``cut`` bytes at the end. Returns what ``episode`` does.
+    others have ended; ``short``, where commands lack a joint at frame 5; ``encoding`` of images; ``cut`` bytes at the
+    end. Returns what ``episode`` does.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -207,7 +208,13 @@ def write_rosbag(
         time = start + frame / 10
         said.append((time - 0.004, "/joint_states", joint_state(time, values["state"][frame])))
         said.append((time + 0.046, "/joint_states", joint_state(time, values["state"][frame] + 100)))  # is not taken
-        said.append((time + 0.03, "/arm_controller/joint_trajectory", trajectory(time, values["action"][frame])))
+        said.append(
+            (
+                time + 0.03,
+                "/arm_controller/joint_trajectory",
+                trajectory(time, values["action"][frame][: 2 if frame == 5 and "short" in options else 3]),
+            )
+        )
         if frame >= 2:
             said.append(
                 (time, "/head/color/image_raw" + "/compressed" * compress, image(time, values["images"][frame]))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from rosbags.typesys import Stores, get_typestore
 from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.deploy import ros2_messages
-from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name, serve_robot
-from robodiff.deploy.ros2 import Ros2Config, Translation, open_robot
+from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name
+from robodiff.deploy.ros2 import Translation, open_robot
+from robodiff.deploy.ros2_config import Ros2Config
 from robodiff.deploy.ros2_messages import Header, Image, JointState, JointTrajectory, JointTrajectoryPoint, Time
+from robodiff.deploy.ros2_simulated import serve_robot
 from robodiff.errors import RobodiffError, UsageError
 
 STATE, CAMERA = "observation.state", "observation.images.front"
@@ -33,6 +36,7 @@ LOOPBACK = (
     "<Peers><Peer address='127.0.0.1'/></Peers></Discovery></Domain></CycloneDDS>"
 )
 SIZE = (24, 42)
+DOMAINS = count()
 
 
 def vector(unit: Any = DEGREES, names: tuple[str, ...] | None = NAMES, size: int = 7) -> Feature:
@@ -152,6 +156,8 @@ def test_the_gripper_keeps_its_command_when_the_arm_is_held() -> None:
     held = translation.hold(joint_state([0.1] * 6 + [-0.3]), {"gripper_controller": -0.7, JOINTS[0]: 3.0})
     assert set(held["/arm_controller/joint_trajectory"].values()) == {0.1}
     assert held["/gripper_controller/joint_trajectory"] == {"gripper_controller": -0.7}
+    alone = translation.hold(joint_state([0.1] * 6, JOINTS), {})  # nothing is known of the gripper
+    assert alone == {"/arm_controller/joint_trajectory": dict.fromkeys(JOINTS, 0.1)}
 
 
 # Pictures
@@ -207,6 +213,7 @@ def test_messages_have_the_bytes_that_ros_has() -> None:
     }
     for kind, message in messages.items():
         encoded = message.serialize()
+        assert encoded == type(message).__idl__.serialize(message)  # as cyclonedds would have it
         assert bytes(types.serialize_cdr(types.deserialize_cdr(encoded, kind), kind)) == encoded
         assert (
             type(message).__idl__.idl_transformed_typename
@@ -221,7 +228,7 @@ def test_messages_have_the_bytes_that_ros_has() -> None:
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     """A DDS domain that no other test of this machine uses, and that nothing leaves the machine of."""
-    number = 1 + (os.getpid() * 7 + int(time.monotonic() * 10)) % 100
+    number = 1 + (10 * os.getpid() + next(DOMAINS)) % 99  # above that, ports are those of other programs
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     monkeypatch.setenv("CYCLONEDDS_URI", LOOPBACK)
     return number
@@ -233,6 +240,8 @@ class Puppet:
     def __init__(self) -> None:
         self.state = np.array([1, 2, 3, 4, 5, 6, 70], np.float32)
         self.executed: list[np.ndarray] = []
+        self.sag = np.zeros(7, np.float32)
+        """How far it falls below where it is sent."""
         self.seen = threading.Event()
 
     def observe(self) -> dict[str, np.ndarray]:
@@ -241,7 +250,7 @@ class Puppet:
 
     def execute(self, action: np.ndarray) -> None:
         self.executed.append(action)
-        self.state = action
+        self.state = action + self.sag
 
 
 @contextmanager
@@ -282,6 +291,18 @@ def test_a_loop_is_closed_and_ends_in_a_hold(domain: int, sim_time: bool) -> Non
         time.sleep(0.6)  # nothing is sent: it holds by itself, the gripper as it was told
         np.testing.assert_allclose(puppet.executed[-1], action, atol=1e-3)
         robot.stop()
+        robot.close()
+
+
+def test_a_hold_stays_where_it_began_though_the_arm_sags(domain: int) -> None:
+    puppet = Puppet()
+    with served(puppet):
+        robot = Ros2Robot(Translation(Ros2Config(timeout=5), features()), 0.1)
+        robot.connect()
+        until(lambda: robot.execute(np.full(7, 20.0)) or len(puppet.executed) > 2)
+        puppet.sag[:] = -0.5
+        time.sleep(1.0)
+        assert puppet.executed[-1][0] == pytest.approx(19.5, abs=1e-3)
         robot.close()
 
 
@@ -401,9 +422,8 @@ def test_a_robot_holds_within_its_time_out_when_the_policy_is_killed(domain: int
 def test_a_policy_acts_on_the_simulated_robot_as_the_page_says(domain: int, tmp_path: Path) -> None:
     pytest.importorskip("robodiff.deploy.loop")
     file, demos, run = tmp_path / "cubes.yaml", tmp_path / "cubes.zarr", tmp_path / "run"
-    file.write_text(
-        "cameras: {}\nwait: 60\ntimeout: 5\nvectors:\n  observation.environment_state: /objects\n  observation.objects_from_tool: /seen\n"
-    )
+    topics = "{observation.environment_state: /objects, observation.objects_from_tool: /seen}"
+    file.write_text(f"cameras: {{}}\nwait: 60\ntimeout: 5\nvectors: {topics}\n")
     main(["collect", "stack_cube_mycobot", "--episodes", "2", "--out", str(demos), "--workers", "1"])
     main(["fit", "--config", "tabletop_state", "--data", str(demos), "--run", str(run), "--trainer.max_steps", "2",
           "--model.down_dims", "[16,32]", "--data.train_batch_size", "8"])  # fmt: skip

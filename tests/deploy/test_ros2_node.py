@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from robodiff.data.episodes import Feature
-from robodiff.deploy.ros2 import Ros2Config
+from robodiff.deploy.ros2_config import Ros2Config
 from robodiff.deploy.ros2_messages import Float64MultiArray, Image, JointState, JointTrajectoryPoint
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.runtime import Timing

@@ -26,7 +26,8 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 from robodiff.deploy.loop import ControlLoop, LoopConfig
 from robodiff.deploy.opening import open_runtime
 from robodiff.deploy.robot import GuardedRobot
-from robodiff.deploy.ros2 import Translation, read_config, why_stale
+from robodiff.deploy.ros2 import Translation, why_stale
+from robodiff.deploy.ros2_config import read_config
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import with_home
 

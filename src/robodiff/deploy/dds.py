@@ -6,8 +6,8 @@ topics; with rmw_zenoh there is no DDS to speak to.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
@@ -18,21 +18,18 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
-from robodiff.data.episodes import Feature
-from robodiff.data.ros import joint_positions, seconds
-from robodiff.deploy.ros2 import STATE, Ros2Config, Translation, domain_id, why_stale
+from robodiff.data.ros import seconds
+from robodiff.deploy.ros2 import Translation, domain_id, why_stale
 from robodiff.deploy.ros2_messages import (
     Clock,
     Duration,
     Float64MultiArray,
-    Header,
     Image,
     JointState,
     JointTrajectory,
     JointTrajectoryPoint,
-    Time,
 )
-from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.errors import RobodiffError, notice
 from robodiff.text import listed
 
 POLL = 0.002
@@ -90,13 +87,13 @@ class Ros2Robot:
 
     def __init__(self, translation: Translation, period: float) -> None:
         config = self.config = translation.config
-        self._translation, self._period = translation, Duration(*_split(period))
+        self._translation, self._period = translation, Duration(*as_stamp(period))
         self._participant = DomainParticipant(domain_id())
         self._seen = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
-        kinds = _observed(translation)
+        kinds = message_kinds(translation)
         self._topics = {topic: Subscription(self._participant, topic, kind) for topic, kind in kinds.items()}
         self._clock = Subscription(self._participant, "/clock", Clock) if config.use_sim_time else None
-        self._writers = {topic: _writer(self._participant, topic, JointTrajectory) for topic in translation.commands}
+        self._writers = {topic: writer_of(self._participant, topic, JointTrajectory) for topic in translation.commands}
         self._sent: dict[str, float] = {}
 
     def connect(self) -> None:
@@ -158,9 +155,9 @@ class Ros2Robot:
             problem = "no message came" if message is None else why_stale(self.config, message, each.arrived, clock)
             if problem:
                 return self._in_words(each, problem)
-        if not self._writers[next(iter(self._writers))].get_matched_subscriptions():
-            topic, kind = next(iter(self._writers)), _ros_name(JointTrajectory.__idl__.idl_transformed_typename)
-            return f"{topic} ({kind}): nobody listens to it in domain {domain_id()} (ROS_DOMAIN_ID)"
+        if not self._writers[self.config.command].get_matched_subscriptions():
+            kind = _ros_name(JointTrajectory.__idl__.idl_transformed_typename)
+            return f"{self.config.command} ({kind}): nobody listens to it in domain {domain_id()} (ROS_DOMAIN_ID)"
         return ""
 
     def _in_words(self, subscription: Subscription, problem: str) -> str:
@@ -171,7 +168,7 @@ class Ros2Robot:
             for each in self._seen.read(1000)
             if (each.topic_name or "").startswith("rt/")
         }
-        others = sorted(f"/{name.removeprefix('rt/')}" for name in seen)
+        others = sorted({f"/{name.removeprefix('rt/')}" for name in seen} - {*self._writers})  # without our own
         published = seen.get(dds_name(topic))
         if published == own:
             peers = "it is published"
@@ -182,119 +179,19 @@ class Ros2Robot:
         return f"{topic} ({_ros_name(own)}): {problem}; {peers} in domain {domain_id()} (ROS_DOMAIN_ID)"
 
 
-class Simulated(Protocol):
-    """What ``serve_robot`` needs of a robot."""
-
-    def observe(self) -> Mapping[str, np.ndarray]:
-        """Return what is seen now, ``observation.state`` among it."""
-        ...
-
-    def execute(self, action: np.ndarray) -> None:
-        """Act for one step."""
-        ...
-
-
-def serve_robot(
-    robot: Simulated,
-    features: Mapping[str, Feature],
-    config: Ros2Config | None = None,
-    *,
-    rate: float = 10.0,
-    timeout: float = 0.5,
-    goes_on: Callable[[], bool] = lambda: True,
-) -> None:
-    """Let a simulated robot be one of ROS 2: publish what it sees, and do what trajectories say.
-
-    It acts in steps of ``1 / rate`` from the first command on, and goes at once where the last point of the newest
-    trajectory is. When commands stop to come it holds, whatever became of who sent them.
-
-    Args:
-        robot: what observes and acts, in the units of ``features``.
-        features: of what it observes, ``observation.state`` and cameras, and ``action``.
-        config: its topics and conventions. With ``use_sim_time`` it publishes ``/clock``, which counts its steps.
-        rate: steps per second.
-        timeout: seconds without a command after which the arm holds where it is.
-        goes_on: asked before every step.
-    """
-    translation = Translation(config or Ros2Config(), features)
-    if (state := translation.state) is None:
-        raise UsageError(f"a robot on ROS 2 observes {STATE}; found {listed(features)}")
-    peer = _RobotPeer(translation)
-    commanded: dict[str, float] = {}
-    start, step = time.monotonic(), 0
-    while goes_on():
-        step += 1
-        observation = robot.observe()
-        measured = state.on_the_wire(observation[STATE])
-        peer.publish(observation, measured, step / rate)
-        targets, age = peer.commands()
-        if targets and age <= timeout:
-            commanded |= targets
-        elif commanded and age > timeout:
-            notice(f"no command for {timeout:g} s: the arm holds where it is")
-            peer.forget()
-            commanded = measured | {joint: commanded[joint] for joint in peer.grippers if joint in commanded}
-        if commanded:
-            values = measured | commanded
-            robot.execute(translation.action.recorded("commands", [*values], [*values.values()]))
-        time.sleep(max(0.0, start + step / rate - time.monotonic()))
-
-
-class _RobotPeer:
-    """The robot's side of the topics."""
-
-    def __init__(self, translation: Translation) -> None:
-        config = self._config = translation.config
-        participant = DomainParticipant(domain_id())
-        kinds = _observed(translation)
-        kinds |= {"/clock": Clock} if config.use_sim_time else {}
-        self._translation, self.grippers = translation, [config.gripper_joint]
-        self._writers = {topic: _writer(participant, topic, kind) for topic, kind in kinds.items()}
-        self._commands = [Subscription(participant, topic, JointTrajectory) for topic in translation.commands]
-
-    def publish(self, observation: Mapping[str, np.ndarray], positions: Mapping[str, float], clock: float) -> None:
-        """Send what is seen now; stamps are of the wall's clock or, with ``use_sim_time``, of this one."""
-        stamp = Time(*_split(clock if self._config.use_sim_time else time.time()))
-        if self._config.use_sim_time:
-            self._writers["/clock"].write(Clock(stamp))
-        joints = JointState(Header(stamp), name=[*positions], position=[*positions.values()])
-        self._writers[self._config.joint_states].write(joints)
-        for key, topic in self._translation.vectors.items():
-            self._writers[topic].write(Float64MultiArray(data=observation[key].tolist()))
-        for key, topic in self._translation.cameras.items():
-            image = observation[key].transpose(1, 2, 0)  # CHW -> HWC
-            height, width, channels = image.shape
-            encoding = "rgb8" if channels == 3 else "mono8"
-            values = height, width, encoding, 0, width * channels, image.tobytes()
-            self._writers[topic].write(Image(Header(stamp), *values))
-
-    def commands(self) -> tuple[dict[str, float], float]:
-        """Return by joint where the newest trajectories end, and how many seconds ago the last of them came."""
-        messages = [each.newest() for each in self._commands]
-        sent = [message for message in messages if message is not None and message.points]
-        targets: dict[str, float] = {}
-        for message in sent:
-            targets |= joint_positions("a trajectory", message.joint_names, message.points[-1].positions)
-        return targets, time.monotonic() - max(each.arrived for each in self._commands)
-
-    def forget(self) -> None:
-        """Forget what was commanded."""
-        for each in self._commands:
-            each.message = None
-
-
-def _observed(translation: Translation) -> dict[str, Any]:
+def message_kinds(translation: Translation) -> dict[str, Any]:
     """Return by topic the types of the messages that are observed."""
     kinds: dict[str, Any] = dict.fromkeys(translation.cameras.values(), Image)
     kinds |= dict.fromkeys(translation.vectors.values(), Float64MultiArray)
     return kinds | {translation.config.joint_states: JointState}
 
 
-def _writer(participant: DomainParticipant, topic: str, kind: Any) -> DataWriter[Any]:
+def writer_of(participant: DomainParticipant, topic: str, kind: Any) -> DataWriter[Any]:
+    """Return what publishes messages of a type."""
     return DataWriter(participant, Topic(participant, dds_name(topic), kind), qos=_WRITES)
 
 
-def _split(moment: float) -> tuple[int, int]:
+def as_stamp(moment: float) -> tuple[int, int]:
     """Return seconds as whole ones and nanoseconds."""
     whole, rest = divmod(round(moment * 1e9), 10**9)
     return int(whole), int(rest)

@@ -8,18 +8,16 @@ policy's features say, and a gripper's opening is a number between two that stan
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION, Feature, same_unit
 from robodiff.data.images import resized
 from robodiff.data.ros import joint_positions, pixels, seconds
-from robodiff.documents import Between, Document, NotEmpty, read_yaml, typed
+from robodiff.deploy.ros2_config import Ros2Config, read_config
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.files import with_home
 from robodiff.text import listed
 
 if TYPE_CHECKING:
@@ -30,63 +28,6 @@ PER_RADIAN = {"rad": 1.0, "m": 1.0, "deg": 180 / np.pi}
 """By the unit of a recorded joint, what one of the wire's units is in it."""
 OPENINGS = {"percent": (0.0, 100.0), "share": (0.0, 1.0)}
 """By the unit of a recorded gripper, closed and open."""
-Number = Annotated[float, Between(-1e6, 1e6)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ros2Config(Document):
-    """A robot's topics and conventions. The defaults are those of a myCobot 280 in ROS 2's simulation of it."""
-
-    cameras: dict[str, str] | None = None
-    """By the policy's keys, topics of sensor_msgs/Image; when null, its only camera is /camera_head/color/image_raw."""
-    vectors: dict[str, str] = field(default_factory=dict)
-    """By the policy's keys, topics of std_msgs/Float64MultiArray with whatever else it observes, as it was recorded."""
-    joint_states: str = "/joint_states"
-    """The topic of sensor_msgs/JointState."""
-    command: str = "/arm_controller/joint_trajectory"
-    """The topic of trajectory_msgs/JointTrajectory to which the arm's controller listens."""
-    joints: Annotated[list[str], NotEmpty()] = field(
-        default_factory=lambda: [
-            *("link1_to_link2", "link2_to_link3", "link3_to_link4", "link4_to_link5", "link5_to_link6"),
-            "link6_to_link6_flange",
-        ]
-    )
-    """The arm's joints in the policy's order; a policy whose dimensions have these names may have another order."""
-    unit: Literal["deg", "rad"] | None = None
-    """Of joints in the recording; what the policy's features say when null."""
-    gripper_joint: str = "gripper_controller"
-    """The gripper's joint: the policy's dimension after those of the arm, if it has one more."""
-    gripper_command: str | None = "/gripper_controller/joint_trajectory"
-    """The topic of trajectory_msgs/JointTrajectory to which the gripper's controller listens; when null, the gripper is
-    one more joint of the arm's trajectory."""
-    gripper_closed: Number = -0.7
-    """The gripper's joint on the wire when it is closed, rad or m."""
-    gripper_open: Number = 0.0
-    """The gripper's joint on the wire when it is open, rad or m."""
-    recorded_closed: Number | None = None
-    """The number for closed in the recording. When null as the features' unit has it: 0 of percent, with 100 for open,
-    and 0 of share, with 1 for open."""
-    recorded_open: Number | None = None
-    """The number for open in the recording."""
-    inference_rate: Annotated[float, Between(0.1, 1000)] | None = None
-    """Actions per second, within the time of one of which the robot is to get where an action says; the policy's own
-    rate when null."""
-    timeout: Annotated[float, Between(0.01, 60)] = 0.5
-    """Seconds after which a message is too old to act upon."""
-    wait: Annotated[float, Between(0, 3600)] = 10.0
-    """Seconds that the robot is waited for at first."""
-    use_sim_time: bool = False
-    """Whether stamps are of a simulation's clock, which the topic /clock tells."""
-    check_stamps: bool = True
-    """Whether a message is too old by its stamp, too, which needs clocks that agree; else by when it came alone."""
-
-    def conflicts(self):  # noqa: ANN201, D102
-        if (self.recorded_closed is None) != (self.recorded_open is None):
-            yield "recorded_closed and recorded_open go together"
-        if self.gripper_closed == self.gripper_open:
-            yield "gripper_closed and gripper_open are the same"
-        if self.recorded_closed is not None and self.recorded_closed == self.recorded_open:
-            yield "recorded_closed and recorded_open are the same"
 
 
 def open_robot(text: str, features: Mapping[str, Feature], period: float | None = None) -> "Ros2Robot":
@@ -113,22 +54,6 @@ def open_robot(text: str, features: Mapping[str, Feature], period: float | None 
     robot = Ros2Robot(Translation(config, features), 1 / rate if rate else period or 0.1)
     robot.connect()
     return robot
-
-
-def read_config(text: str) -> Ros2Config:
-    """Return the configuration in a YAML file; the defaults where none is named."""
-    if not text:
-        return Ros2Config()
-    path = Path(with_home(text))
-    if not path.is_file():
-        raise UsageError(
-            f"--robot ros2:{text}: no such file; write ros2: alone for the defaults, those of a myCobot 280"
-        )
-    values = read_yaml(path)
-    try:
-        return typed(Ros2Config, {} if values is None else values)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -175,7 +100,8 @@ class Translation:
             raise UsageError(f"the policy observes {listed(missing)}; name the topic of each under vectors")
         if config.cameras is None and len(images) > 1:
             raise UsageError(f"the policy has several cameras; name the topic of each ({listed(images)}) under cameras")
-        known = config.cameras or dict.fromkeys(images, "/camera_head/color/image_raw")
+        usual = dict.fromkeys(images, "/camera_head/color/image_raw")
+        known = usual if config.cameras is None else config.cameras
         if missing := [key for key in images if key not in known]:
             raise UsageError(f"the policy observes {listed(missing)}; name the topic under cameras")
         self.cameras = {key: known[key] for key in images}
@@ -215,14 +141,13 @@ class Translation:
             message: the newest JointState.
             last: by joint, where joints were sent last.
         """
-        measured = joint_positions(self.config.joint_states, message.name, message.position, self.action.names)
+        measured = joint_positions(self.config.joint_states, message.name, message.position)
         gripper = self.config.gripper_joint
-        return self._by_topic(
-            measured | {joint: last[joint] for joint in [gripper] if joint in measured and joint in last}
-        )
+        return self._by_topic(measured | ({gripper: last[gripper]} if gripper in last else {}))
 
     def _by_topic(self, positions: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        return {topic: {joint: positions[joint] for joint in joints} for topic, joints in self.commands.items()}
+        chosen = {topic: {j: positions[j] for j in joints if j in positions} for topic, joints in self.commands.items()}
+        return {topic: targets for topic, targets in chosen.items() if targets}
 
     def _image(self, key: str, topic: str, message: Any) -> np.ndarray:
         """Return (C, H, W) uint8. Another size of the same shape is averaged to the policy's, as ``resize_shape`` did

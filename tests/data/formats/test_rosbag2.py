@@ -9,7 +9,7 @@ from tests.recordings import JOINTS, SIZE, write_rosbag
 from robodiff.cli.main import main
 from robodiff.data.formats.rosbag2 import Rosbag2Config
 from robodiff.data.recordings import open_path
-from robodiff.errors import RobodiffError
+from robodiff.errors import RobodiffError, UsageError
 
 HEAD, STATE = "observation.images.head", "observation.state"
 
@@ -110,10 +110,16 @@ def test_topics_that_never_speak_at_one_time_are_no_episode(tmp_path: Path) -> N
         open_path(str(tmp_path / "bag")).read()
 
 
-def test_a_policy_learns_from_bags(tmp_path: Path) -> None:
-    for number in range(2):
-        write_rosbag(tmp_path / "bags" / f"demo_{number}", number)
-    main(["fit", "--config", "generic", "--data", str(tmp_path / "bags"), "--run", str(tmp_path / "run"),
-          "--trainer.max_steps", "1", "--model.down_dims", "[8,16]", "--model.n_groups", "4",
-          "--data.train_batch_size", "2", "--data.keys", "[observation.state]"])  # fmt: skip
-    assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
+def test_joints_that_no_topic_has_are_refused(tmp_path: Path) -> None:
+    write_rosbag(tmp_path / "bag")
+    with pytest.raises(UsageError, match="joints: no topic has elbow"):
+        open_path(str(tmp_path / "bag"), joints=["joint_a", "elbow"]).read()
+    assert open_path(str(tmp_path / "bag"), joints=["wheel"]).read([STATE]).features[STATE].names == ("wheel",)
+
+
+def test_what_is_wrong_with_a_topic_is_told_where_it_is_read(tmp_path: Path) -> None:
+    write_rosbag(tmp_path / "bag", short="/arm_controller/joint_trajectory")
+    with pytest.raises(RobodiffError, match=r"joint_trajectory of bag in message 5: says no position of joint_c"):
+        open_path(str(tmp_path / "bag")).read()
+    episodes = open_path(str(tmp_path / "bag"), action_from="next_state").read()
+    assert {*episodes.arrays} == {STATE, HEAD, "action"}

@@ -25,7 +25,8 @@ from robodiff.data.formats.rosbag2_topics import Topic, read_images, read_topics
 from robodiff.data.naming import find_key
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.data.resample import LONGEST, rate_of
-from robodiff.errors import notice
+from robodiff.errors import UsageError, notice
+from robodiff.text import listed
 
 METADATA = "metadata.yaml"
 STATE = "observation.state"
@@ -57,7 +58,11 @@ class Rosbag2Config(DataConfig):
         chosen = [inside(root, paths[number]) for number in numbers]
         episodes = [read_topics(path, self.joints or ()) for path in chosen]
         topics = {name: topic for episode in episodes for name, topic in episode.items()}
-        has_commands = any(topic.is_command and topic.values for topic in topics.values())
+        if unknown := {*(self.joints or ())} - {joint for topic in topics.values() for joint in topic.joints}:
+            raise UsageError(
+                f"{self.path}: joints: no topic has {listed(sorted(unknown))}; all are read without joints"
+            )
+        has_commands = any(topic.is_command and (topic.values or topic.fault) for topic in topics.values())
         from_state = self.action_from == "next_state" or (self.action_from is None and not has_commands)
         if from_state and self.action_from is None:
             notice(f"{self.path}: has no commands; actions are next states (data.action_from)")
@@ -127,7 +132,7 @@ def _pieces(
 ) -> dict[str, Piece]:
     """Return the arrays of one bag, by topic, and ``action`` where it is made of several."""
     read = [topics[name] for name, key in names.items() if key and name in topics]
-    commands = [topic for _, topic in sorted(topics.items()) if topic.is_command and topic.values]
+    commands = [topic for _, topic in sorted(topics.items()) if topic.is_command and (topic.values or topic.fault)]
     joined = commands if ACTION in names and not from_state else []
     ticks = _ticks([*read, *joined], fps)
     pieces = {name: _piece(path, topic, ticks, topic in read) for name, topic in sorted(topics.items())}
@@ -138,7 +143,8 @@ def _pieces(
     elif joined:
         values = np.concatenate([_values(topic, ticks) for topic in joined], axis=1)
         joints = tuple(joint for topic in joined for joint in topic.joints)
-        pieces[ACTION] = _vector(path, ACTION, values, joints)
+        fault = next((f"({topic.name}) {topic.fault}" for topic in joined if topic.fault), "")
+        pieces[ACTION] = _vector(path, ACTION, values, joints, fault)
     return pieces
 
 
@@ -163,13 +169,14 @@ def _newest(topic: Topic, ticks: np.ndarray) -> np.ndarray:
 
 
 def _values(topic: Topic, ticks: np.ndarray) -> np.ndarray:
-    return np.stack(topic.values)[_newest(topic, ticks)]
+    """Return the numbers of each frame, (L, D); (L, 0) where none could be read."""
+    return np.stack(topic.values)[_newest(topic, ticks)] if topic.values else np.zeros((len(ticks) - 1, 0))
 
 
 def _piece(path: Path, topic: Topic, ticks: np.ndarray, is_read: bool) -> Piece:
     if topic.unread:
         return Piece(path, topic.name, 0, (), topic.unread, None, lambda: iter(()))
-    fault = _silence(topic, ticks) if is_read else ""
+    fault = topic.fault or (_silence(topic, ticks) if is_read else "")
     if not topic.is_image:
         return _vector(path, topic.name, _values(topic, ticks), topic.joints, fault)
     newest = _newest(topic, ticks)

@@ -39,6 +39,8 @@ class Topic:
     """Of pictures, (H, W, C)."""
     unread: str = ""
     """Why it is not read: what else its messages hold, or that there are none."""
+    fault: str = ""
+    """What is wrong with it, where it is to be read."""
 
     @property
     def is_image(self) -> bool:
@@ -61,15 +63,17 @@ class Topic:
             self.times.pop()
             self.values.pop()
         if self.values and self.values[0].shape != values.shape:
-            first = len(self.values[0])
-            raise RobodiffError(f"{self.name} has {len(values)} numbers in a message, and {first} in the first")
+            raise RobodiffError(f"has {len(values)} numbers in a message, and {len(self.values[0])} in the first")
         self.times.append(time)
         self.values.append(values)
 
     def add_joints(self, time: float, names: Sequence[str], positions: Sequence[float], wanted: Sequence[str]) -> None:
         """Add where joints are from a time on: those of the first message, or of these the ones that it has."""
-        joints = self.joints or tuple(joint for joint in wanted if joint in names) or tuple(names)
-        chosen = joint_positions(f"{self.name}, message {len(self.times)}", names, positions, joints)
+        joints = self.joints or tuple(joint for joint in wanted or names if joint in names)
+        if not joints or not len(positions):
+            self.unread = "" if self.values else "no positions of joints that are asked for"
+            return
+        chosen = joint_positions(f"in message {len(self.times)}", names, positions, joints)
         self.add(time, np.array([*chosen.values()]))
         self.joints = joints
 
@@ -124,11 +128,16 @@ def read_topics(path: Path, joints: Sequence[str]) -> dict[str, Topic]:
         topics = {each.topic: Topic(each.topic, each.msgtype, unread="no messages") for each in connections}
         for connection, time, data in messages:
             topic = topics[connection.topic]
-            if topic.is_image and topic.times and time < topic.times[-1]:
-                raise RobodiffError(f"the clock runs back at {topic.name}, message {len(topic.times)}")
-            if not (topic.is_image and topic.times):
+            if topic.fault or (topic.is_image and topic.times and not topic.shape):
+                continue
+            if topic.times and topic.is_image and time < topic.times[-1]:
+                topic.fault = f"has a clock that runs back at message {len(topic.times)}"
+            elif not (topic.times and topic.is_image):  # of a camera the first message alone: others are like it
                 topic.unread = ""
-                _READERS[topic.kind](topic, time, _decoded(data, topic), joints)
+                try:
+                    _READERS[topic.kind](topic, time, _decoded(data, topic), joints)
+                except RobodiffError as error:
+                    topic.fault = str(error)
             if topic.is_image:
                 topic.times.append(time)
     for topic in topics.values():
