@@ -48,7 +48,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "action_relative_to": ({},),
 }
 """Values of options that LeRobot can say."""
-WIDE = 1e6
+WIDE = 1e9
 """Half the range that what is held still here is given there: whatever is observed comes to the same number."""
 
 
