@@ -59,7 +59,9 @@ def write_lerobot(policy: DiffusionPolicy, folder: Path) -> None:
         UsageError: LeRobot's diffusion policies cannot say what it does; everything is named.
     """
     if problems := [*_problems(policy)]:
-        raise UsageError(f"LeRobot's diffusion policies cannot say {'; '.join(problems)}")
+        raise UsageError(
+            f"LeRobot's diffusion policies cannot say {'; '.join(problems)}; train one that needs none of it"
+        )
     described, statistics = _described(policy), _statistics(policy)
     with replacing(folder) as temporary:
         temporary.mkdir()
