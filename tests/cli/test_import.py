@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.policies.foreign.test_diffusion_policy import CAN, small
 from tests.policies.foreign.test_mycobot import ARGS, Evil, Original
 
 from robodiff.cli.main import main
@@ -80,3 +81,17 @@ def test_mistakes(robodiff: Run, checkpoint: Path, tmp_path: Path) -> None:
         assert (code, problem in err, len(err.splitlines()) <= 2) == (2, True, True), err
     assert not marker.exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_diffusion_policy(robodiff: Run, tmp_path: Path) -> None:
+    path, out = small(tmp_path, 23, 10, task={**CAN, "abs_action": True}), tmp_path / "can"
+    code, text, err = robodiff("import", path, "--out", out)
+    assert code == 0, err
+    observed = "observation.object (14), observation.robot0_eef_pos (3), observation.robot0_eef_quat (4), "
+    assert f"observes 2 of {observed}observation.robot0_gripper_qpos (2); acts 4 times (7)" in text
+    assert "acts by DDPM in all 6 steps" in text
+    assert f"robodiff eval {out} --data RECORDING" in text
+    zeros = {key: np.zeros(each.shape) for key, each in load_policy(out).features.items() if key != "action"}
+    assert PolicyRunner(load_policy(out)).act(zeros).shape == (7,)
+    code, _, err = robodiff("import", small(tmp_path, policy={"eta": 1}), "--out", tmp_path / "new", "--fps", 10)
+    assert (code, "cannot be said here: policy.eta 1 is not known" in err, len(err.splitlines())) == (2, True, 1)

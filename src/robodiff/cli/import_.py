@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> None:
     from robodiff.policies.foreign.reader import read_checkpoint
 
     fps = options.fps if options.data is None else read_info(Path(options.data)).fps
-    content, evaluation = {}, "--data RECORDING"
+    content, evaluation = {}, "--data RECORDING  # or --env ENV"
     if path.is_dir() or is_repository(options.checkpoint):
         policy = lerobot_policy(options.checkpoint, fps, options.revision)
     elif "state_dicts" in (content := read_checkpoint(path)):
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> None:
     shapes = {key: "x".join(map(str, each.shape)) for key, each in policy.features.items()}
     observed = ", ".join(f"{key} ({shape})" for key, shape in shapes.items() if key != ACTION)
     print(f"observes {config.n_obs_steps} of {observed}; acts {config.n_action_steps} times ({shapes[ACTION]})")
-    steps = "all" if config.num_inference_steps is None else f"{config.inference_steps} of the"
+    steps = "all" if config.inference_steps == config.num_train_timesteps else f"{config.inference_steps} of the"
     print(
         f"acts by {config.noise_scheduler_type} in {steps} {config.num_train_timesteps} steps that it was trained with"
     )

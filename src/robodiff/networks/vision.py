@@ -158,6 +158,11 @@ class CameraEncoders(nn.Module):
         for buffer, value in ((encoder.mean, mean), (encoder.std, std)):
             buffer[place] = value.expand(3)[:, None, None]
 
+    def pixel_statistics(self, camera: str) -> tuple[Tensor, Tensor]:
+        """Return by which mean and standard deviation (3, 1, 1) a camera's pixels are normalised, from 0 to 255."""
+        encoder, place = self._encoder(camera)
+        return encoder.mean[place], encoder.std[place]
+
     def load_pretrained(self) -> None:
         """Give every backbone the weights named, if any are.
 

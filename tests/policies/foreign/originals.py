@@ -96,7 +96,9 @@ class Unet(nn.Module):
             nn.ModuleList([Residual(b * 2, a, *more), Residual(a, a, *more), wrap(nn.ConvTranspose1d(a, a, 4, 2, 1))])
             for a, b in reversed(pairs[1:])
         )
-        self.final_conv = nn.Sequential(ConvBlock(dims[1], dims[1], *end), nn.Conv1d(dims[1], dim, 1))
+        self.final_conv = nn.Sequential(
+            ConvBlock(dims[1], dims[1], options["kernel_size"], 8), nn.Conv1d(dims[1], dim, 1)
+        )
 
     def forward(self, sample: Tensor, timestep: Tensor, cond: Tensor | None) -> Tensor:
         x, h = sample.moveaxis(-1, -2), []

@@ -28,7 +28,7 @@ UNET = {
     "diffusion_step_embed_dim": 8,
     "down_dims": [16, 32],
     "kernel_size": 3,
-    "n_groups": 4,
+    "n_groups": 8,
     "cond_predict_scale": True,
 }
 TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 16, "p_drop_emb": 0.0, "p_drop_attn": 0.1, "causal_attn": True}
@@ -314,6 +314,7 @@ def test_one_vector_becomes_the_keys_of_its_task(
         ({"num_inference_steps": 3}, ["num_inference_steps 3 of 6 with DDPM"]),
         ({"_target_": "os.system"}, ["a policy of system, which is none of DiffusionUnetLowdimPolicy, "]),
         ({"_target_": "any.BETLowdimPolicy"}, ["a policy of BETLowdimPolicy"]),
+        ({"n_groups": 4}, ["n_groups 4, for the last block has 8 there"]),
         ({"horizon": 7}, ["horizon must be divisible by 2"]),
         ({"horizon": "${horizon}"}, ["horizon: expected int", "found '${horizon}'"]),
         ({"noise_scheduler": {**SCHEDULER, "prediction_type": "x"}}, ["prediction_type: expected one of epsilon"]),

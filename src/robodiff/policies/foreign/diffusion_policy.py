@@ -35,8 +35,8 @@ from robodiff.policies.foreign.weights import (
 
 FPS = {"pusht_": 10.0, "robomimic_": 20.0}
 """Of its tasks, by how the module of their runner begins."""
-PUSHT = {"image": "observation.image", "agent_pos": "observation.state"}
-"""What the keys of Push-T are called here."""
+PUSHT = {"agent_pos": "observation.state"}
+"""What is called otherwise in Push-T here."""
 ROBOMIMIC = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "robot1_eef_pos": 3,
              "robot1_eef_quat": 4, "robot1_gripper_qpos": 2}  # fmt: skip
 """How many numbers robomimic's observations have; ``object`` has the rest."""
@@ -91,8 +91,12 @@ class Checkpoint:
     def names(self) -> dict[str, str]:
         """What each of its keys is called here."""
         task = PUSHT if self.runner.startswith("pusht_") else {}
-        return {key: task.get(key) or (f"observation.images.{key.removesuffix('_image')}"
-                if self.seen[key].get("type") == "rgb" else f"observation.{key}") for key in self.seen}  # fmt: skip
+        return {key: task.get(key) or self._name(key) for key in self.seen}
+
+    def _name(self, key: str) -> str:
+        if key == "image" or self.seen[key].get("type") != "rgb":
+            return f"observation.{key}"
+        return f"observation.images.{key.removesuffix('_image')}"
 
     @property
     def cameras(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from robodiff.documents import brief
 from robodiff.errors import notice
 from robodiff.networks.backbones import IMAGENET
 from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.foreign.weights import GROUPS
 
 UNET = {"diffusion_step_embed_dim": 256, "down_dims": [256, 512, 1024], "n_groups": 8}
 IMAGE_UNET = {**UNET, "kernel_size": 5, "cond_predict_scale": True, "obs_as_global_cond": True}
@@ -76,6 +77,8 @@ def policy_fields(kind: str, given: Mapping[str, Any], problems: list[str]) -> d
         problems.append("oa_step_convention false executes actions from one step later on")
     if options.get("crop_shape") and not options.get("eval_fixed_crop", True):
         notice("eval_fixed_crop is false: there images are cropped at random when acting, too; here at the centre")
+    if options.get("n_groups", GROUPS) != GROUPS:
+        problems.append(f"n_groups {brief(options['n_groups'])}, for the last block has {GROUPS} there")
     is_global = options.get("obs_as_global_cond") or options.get("obs_as_cond")
     named["conditioning"] = "global" if is_global else "inpaint"
     if config is DiffusionTransformerConfig and options.get("pred_action_steps_only") and options.get("causal_attn", 1):

@@ -22,6 +22,7 @@ from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE, download
 from robodiff.policies.config import DiffusionConfig, NotNegative
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.weights import (
+    GROUPS,
     RESNET,
     Affine,
     outline_of,
@@ -154,6 +155,10 @@ def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Re
     own = {name: value for name, value in named.items() if name in known}
     if values.get("use_peft"):
         raise UsageError(f"{file}: use_peft: its weights are a change of others; merge them in LeRobot first")
+    if own.get("n_groups", GROUPS) != GROUPS:
+        raise UsageError(
+            f"{file}: n_groups {own['n_groups']}: cannot be said here, for the last block has {GROUPS} there"
+        )
     if own.get("resize_shape") is not None and "crop_ratio" in values:  # else of a LeRobot that has no crop_ratio
         share = float(values["crop_ratio"])
         own["crop_shape"] = [int(size * share) for size in own["resize_shape"]] if share < 1 else None

@@ -30,6 +30,8 @@ UNET = {
     r"^final\.1": "final_conv.1",
 }
 """What the parts of a U-Net are called in diffusion_policy and in LeRobot."""
+GROUPS = 8
+"""Of the normalisation in the last block of their U-Nets, whatever ``n_groups`` says of the others."""
 STATISTICS = re.compile(r"normalizer\.|representation\.|cameras\.encoders\.[^.]+\.(mean|std)$")
 """What is no weight: it is set by itself."""
 
