@@ -420,7 +420,6 @@ def test_a_robot_holds_within_its_time_out_when_the_policy_is_killed(domain: int
 
 @pytest.mark.slow
 def test_a_policy_acts_on_the_simulated_robot_as_the_page_says(domain: int, tmp_path: Path) -> None:
-    pytest.importorskip("robodiff.deploy.loop")
     file, demos, run = tmp_path / "cubes.yaml", tmp_path / "cubes.zarr", tmp_path / "run"
     topics = "{observation.environment_state: /objects, observation.objects_from_tool: /seen}"
     file.write_text(f"cameras: {{}}\nwait: 60\ntimeout: 5\nvectors: {topics}\n")

@@ -19,7 +19,6 @@ from robodiff.deploy.ros2_messages import Float64MultiArray, Image, JointState, 
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.runtime import Timing
 
-pytest.importorskip("robodiff.deploy.loop")
 PACKAGE = Path(__file__).parents[2] / "ros2" / "diffusion_policy_inference"
 UNITS = (*("deg",) * 6, "percent")
 FEATURES = {

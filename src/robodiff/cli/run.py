@@ -112,7 +112,7 @@ def open_robot(options: RunOptions, policy: Any) -> Any:
         spec = seen_by(policy, get_env_spec(rest))
         return EnvRobot(spec, needed_keys(policy, spec), options.seed)
     if kind == "ros2":
-        from robodiff.deploy import ros2  # pyright: ignore[reportAttributeAccessIssue]
+        from robodiff.deploy import ros2
 
-        return ros2.open_robot(rest, policy.features)
+        return ros2.open_robot(rest, policy.features, policy.timing.spacing)
     return load_robot(options.robot)
