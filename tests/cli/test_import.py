@@ -88,7 +88,8 @@ def test_a_checkpoint_of_diffusion_policy(robodiff: Run, tmp_path: Path) -> None
     code, text, err = robodiff("import", path, "--out", out)
     assert code == 0, err
     observed = "observation.object (14), observation.robot0_eef_pos (3), observation.robot0_eef_quat (4), "
-    assert f"observes 2 of {observed}observation.robot0_gripper_qpos (2); acts 4 times (7)" in text
+    assert f"observes 2 steps of {observed}observation.robot0_gripper_qpos (2)\n" in text
+    assert "executes 4 actions (7) at 20 Hz" in text
     assert "acts by DDPM in all 6 steps" in text
     assert f"robodiff eval {out} --data RECORDING" in text
     zeros = {key: np.zeros(each.shape) for key, each in load_policy(out).features.items() if key != "action"}

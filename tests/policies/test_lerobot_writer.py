@@ -50,6 +50,7 @@ def test_with_what_is_still(small_policy: Make, tmp_path: Path) -> None:
     check(policy, batch, tmp_path / "there")
 
 
+@pytest.mark.slow
 def test_from_images_in_another_order(seeing_policy: Make, tmp_path: Path) -> None:
     """Two cameras around the state, which comes first in LeRobot: the weights of the condition change places."""
     options = {"use_separate_rgb_encoder_per_camera": True, "normalization": {TOP: "imagenet"}}

@@ -11,6 +11,7 @@ from robodiff.documents import Above, FilePath
 from robodiff.errors import UsageError
 from robodiff.files import is_repository
 from robodiff.policies.config import Pixels
+from robodiff.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,8 @@ def run(arguments: list[str]) -> None:
     print(f"read: {', '.join([str(path), *told])}; {parameters:,} parameters")
     shapes = {key: "x".join(map(str, each.shape)) for key, each in policy.features.items()}
     observed = ", ".join(f"{key} ({shape})" for key, shape in shapes.items() if key != ACTION)
-    print(f"observes {config.n_obs_steps} of {observed}; acts {config.n_action_steps} times ({shapes[ACTION]})")
+    print(f"observes {counted(config.n_obs_steps, 'step')} of {observed}")
+    print(f"executes {counted(config.n_action_steps, 'action')} ({shapes[ACTION]}) at {policy.fps:g} Hz")
     steps = "all" if config.inference_steps == config.num_train_timesteps else f"{config.inference_steps} of the"
     print(
         f"acts by {config.noise_scheduler_type} in {steps} {config.num_train_timesteps} steps that it was trained with"

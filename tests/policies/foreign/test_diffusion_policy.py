@@ -10,7 +10,7 @@ from tests.policies.foreign.originals import IMAGENET, Transformer, Unet, Visual
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop
 
-from robodiff.errors import UsageError
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.diffusion_policy import policy_of_diffusion_policy
@@ -35,6 +35,7 @@ TRANSFORMER = {"n_layer": 2, "n_head": 2, "n_emb": 16, "p_drop_emb": 0.0, "p_dro
 SHAPES = {"wrist_image": {"shape": [3, 40, 40], "type": "rgb"}, "robot0_eef_pos": {"shape": [3], "type": "low_dim"},
           "agentview_image": {"shape": [3, 40, 40], "type": "rgb"}, "bag": {"shape": [2]}}  # fmt: skip
 META = {"obs": SHAPES, "action": {"shape": [4]}}
+PARITY = pytest.mark.kind("weights of another code base that act otherwise here")
 WORKSPACE = "diffusion_policy.workspace.any.Workspace"
 
 
@@ -90,6 +91,7 @@ def check_equal(policy: DiffusionPolicy, original: Original, found: Tensor, expe
     assert policy.config.n_action_steps == 4
 
 
+@PARITY
 @pytest.mark.parametrize(
     ("options", "scheduler"),
     [
@@ -119,6 +121,7 @@ def test_unet_of_numbers(options: dict[str, Any], scheduler: dict[str, Any], tmp
     check_equal(policy, original, found, expected[..., :4])
 
 
+@PARITY
 @pytest.mark.parametrize(
     "options",
     [
@@ -168,6 +171,7 @@ def sampled(original: Original, noise: Tensor, seen: Tensor, config: dict[str, A
 SLOW = pytest.mark.slow
 
 
+@PARITY
 @pytest.mark.parametrize(
     ("kind", "groups"),
     [("Unet", True), pytest.param("Unet", False, marks=SLOW), pytest.param("Transformer", True, marks=SLOW)],
@@ -207,6 +211,7 @@ def test_hybrid_of_images(kind: str, groups: bool, tmp_path: Path) -> None:
     check_equal(policy, original, policy.predict_chunk(observed, noise=noise).actions, expected)
 
 
+@PARITY
 @pytest.mark.parametrize(
     "encoder",
     [
@@ -350,6 +355,24 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
         policy_of_diffusion_policy(path, content, None)
     with pytest.raises(UsageError, match=r"n_latency_steps 2 leaves out as many actions"):
         imported(small(tmp_path, n_latency_steps=2))
+
+
+def test_broken_contents_are_told_in_a_line(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    content = read_checkpoint(path)
+    weights, scale = content["state_dicts"]["ema_model"], "normalizer.params_dict.obs.scale"
+    cfg = {"policy": {"_target_": "any.DiffusionUnetImagePolicy", "shape_meta": {"obs": {"a": {"type": "rgb"}}}}}
+    for changes in (
+        {"state_dicts": {"ema_model": {**weights, scale: torch.zeros(2)}}},
+        {"state_dicts": {"ema_model": {**weights, scale: torch.zeros(0)}}},
+        {"cfg": cfg},
+        {"cfg": {"policy": {"_target_": "any.DiffusionUnetLowdimPolicy"}}},
+        {"cfg": {"policy": {"_target_": 3, "model": [1]}}},
+    ):
+        with pytest.raises(RobodiffError) as refused:
+            policy_of_diffusion_policy(path, {**content, **changes}, 10)
+        assert str(refused.value).startswith(f"{path}: ")
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_the_last_weights_where_none_are_averaged(tmp_path: Path) -> None:

@@ -213,9 +213,10 @@ def test_import_asks_for_the_rate(robodiff: Run, tmp_path: Path, capsys: pytest.
     (tmp_path / "set" / "meta" / "info.json").write_text(json.dumps(info))
     code, text, err = robodiff("import", folder, "--out", tmp_path / "policy", "--data", tmp_path / "set")
     assert code == 0, err
-    assert "observes 2 of observation.state (3), observation.environment_state (3); acts 7 times (3)" in text
+    assert "observes 2 steps of observation.state (3), observation.environment_state (3)\n" in text
+    assert "executes 7 actions (3) at 30 Hz" in text
     assert "acts by DDIM in 3 of the 10 steps" in text
-    assert "n_action_steps 8 reaches beyond the horizon; LeRobot executes 7" in err
+    assert "n_action_steps reaches beyond the horizon; LeRobot executes 7 actions" in err
     assert load_policy(tmp_path / "policy").fps == 30
     code, _, err = robodiff("import", folder, "--out", tmp_path / "b", "--data", tmp_path / "set", "--fps", 3)
     assert (code, "--fps and --data both say the rate" in err) == (2, True)

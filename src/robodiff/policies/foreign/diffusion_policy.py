@@ -13,6 +13,7 @@ from torch import Tensor
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import brief, typed
 from robodiff.errors import UsageError
+from robodiff.files import reading
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.diffusion_policy_options import (
     POLICIES,
@@ -119,10 +120,8 @@ class Checkpoint:
 
     def pixels(self, key: str) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by which a camera's pixels are normalised, from 0 to 255."""
-        found, (mean, std) = (
-            self._normalizer(key),
-            map(torch.tensor, pixel_constants(mapping(self.options.get("obs_encoder")))),
-        )
+        found, encoder = self._normalizer(key), mapping(self.options.get("obs_encoder"))
+        mean, std = map(torch.tensor, pixel_constants(encoder))
         return 255 * (mean - found["offset"]) / found["scale"], 255 * std / found["scale"]
 
     def _normalizer(self, key: str) -> dict[str, Tensor]:
@@ -143,11 +142,16 @@ def policy_of_diffusion_policy(path: Path, content: Mapping[str, Any], fps: floa
         fps: of the recording that it was trained on; when None that of its task, where it is known.
 
     Raises:
-        UsageError: it is none, it is broken, or it acts in a way that cannot be said here.
+        UsageError: it acts in a way that cannot be said here, or its parts do not fit.
+        RobodiffError: it is none, or a broken one.
     """
-    checkpoint = _checkpoint(path, content)
-    known = [rate for start, rate in FPS.items() if checkpoint.runner.startswith(start)]
-    if not (rates := [*([] if fps is None else [fps]), *known]):
+    with reading(path, "a checkpoint of diffusion_policy"):
+        return _policy(_checkpoint(path, content), fps)
+
+
+def _policy(checkpoint: Checkpoint, fps: float | None) -> DiffusionPolicy:
+    path, known = checkpoint.path, [rate for start, rate in FPS.items() if checkpoint.runner.startswith(start)]
+    if (rate := fps or next(iter(known), None)) is None:
         raise UsageError(f"{path}: does not say how many frames a second it was trained on; give --fps")
     vectors, cameras = _vectors(checkpoint), checkpoint.cameras
     fields, features = _fields(checkpoint, [*vectors]), _features(checkpoint, vectors)
@@ -157,9 +161,9 @@ def policy_of_diffusion_policy(path: Path, content: Mapping[str, Any], fps: floa
         config = typed(POLICIES[checkpoint.kind][0], fields)
     except UsageError as error:
         raise UsageError(f"{path}: does not describe a policy: {error}") from None
-    outline = outline_of(path, config, features, rates[0])
+    outline = outline_of(path, config, features, rate)
     weights = renamed(checkpoint.weights, outline, partial(_name, checkpoint), UNUSED)
-    policy = policy_of(path, config, features, rates[0], weights)
+    policy = policy_of(path, config, features, rate, weights)
     pixels = {camera: checkpoint.pixels(key) for camera, key in cameras.items()}
     set_normalizer(policy, {**vectors, ACTION: checkpoint.affine(ACTION)}, pixels)
     return policy

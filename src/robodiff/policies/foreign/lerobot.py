@@ -6,7 +6,7 @@ older ones that is with the weights.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +94,8 @@ def lerobot_policy(path: str | Path, fps: float | None = None, revision: str | N
     if fps is None:
         remedy = "give --data with its folder, or --fps with what its meta/info.json says"
         raise UsageError(f"{file}: does not say how many frames a second the data set has; {remedy}")
-    return _policy(file, values, fps)
+    with reading(file, "a policy of LeRobot"):
+        return _policy(file, values, fps)
 
 
 def _policy(file: Path, values: dict[str, Any], fps: float) -> DiffusionPolicy:
@@ -170,15 +171,11 @@ def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Re
         "pretrained_backbone_weights": None,  # it has learnt since
     }
     try:
-        steps = int(own["horizon"]) - int(own["n_obs_steps"]) + 1
-        if int(own["n_action_steps"]) > steps:
-            notice(
-                f"{file}: n_action_steps {own['n_action_steps']} reaches beyond the horizon; LeRobot executes {steps}"
-            )
-            own["n_action_steps"] = steps
-        return typed(DiffusionConfig, own)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RobodiffError(f"{file}: does not describe a policy: {error!r}; {_REMEDY}") from None
+        config = typed(DiffusionConfig, own | {"n_action_steps": 1})
+        steps = config.horizon - config.n_obs_steps + 1
+        if own["n_action_steps"] > steps:
+            notice(f"{file}: n_action_steps reaches beyond the horizon; LeRobot executes {steps} actions")
+        return replace(config, n_action_steps=min(own["n_action_steps"], steps))
     except UsageError as error:
         raise UsageError(f"{file}: does not describe a policy: {error}") from None
 
