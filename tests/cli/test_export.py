@@ -58,7 +58,7 @@ def test_exports_verifies_and_measures(robodiff: Run, policy: Path, recording: P
 def test_what_does_not_act_as_it_should_is_not_left_behind(
     robodiff: Run, policy: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verification.TOLERANCES, "fp32", -1.0)
+    monkeypatch.setitem(verification.TOLERANCES, "fp32", 0.0)
     command = "export", policy, "--to", "onnx", "--data", recording, "--out", tmp_path / "out" / "exported"
     code, _, err = robodiff(*command)
     assert code == 1

@@ -12,6 +12,7 @@ from torch import Tensor, cat, nn
 from robodiff.deploy import export
 from robodiff.deploy.engines import first_failure
 from robodiff.deploy.export import check_export, write_exported
+from robodiff.deploy.graphs import parts, write_onnx
 from robodiff.deploy.runtime import load_exported
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -73,6 +74,17 @@ def test_a_denoiser_that_has_no_parts_is_exported_whole(small_policy: Make, tmp_
     policy.denoiser = Plain(2 * policy.embedding_dim)
     write_exported(policy, "", tmp_path, "onnx", "fp32", ())
     np.testing.assert_allclose(chunk(load_exported(tmp_path)), chunk(policy), atol=2e-3)
+
+
+def test_a_denoiser_of_one_batch_size_is_refused(small_policy: Make, tmp_path: Path) -> None:
+    class Fixed(Plain):
+        def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+            return super().forward(x, timestep, condition) + len(x)
+
+    policy = small_policy()
+    policy.denoiser = Fixed(2 * policy.embedding_dim)
+    with pytest.raises(RobodiffError, match=r"batches of one size alone\n.* write x.shape\[0\]"):
+        write_onnx(parts(policy)["denoiser"], tmp_path / "denoiser.onnx")
 
 
 @pytest.mark.slow

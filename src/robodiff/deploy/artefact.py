@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from robodiff.data.episodes import Feature
 from robodiff.deploy.engines import SUFFIXES, Precision
-from robodiff.documents import Above, AtLeast, Document, NotEmpty, decode_json
+from robodiff.documents import Above, AtLeast, Between, Document, NotEmpty, decode_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
 from robodiff.registry import Origin
@@ -16,6 +16,9 @@ from robodiff.registry import Origin
 FORMAT_VERSION = 1
 EXPORT_FILE = "export.json"
 CONSTANTS_FILE = "constants.npz"
+NotNegative = Annotated[float, AtLeast(0)]
+Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, AtLeast(0)]
 REMEDY = "copy the whole folder again from where it comes from, or export again"
 
 
@@ -37,7 +40,7 @@ class Graph(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Document):
+class Evaluation:
     """One row of the sampler, as ``diffusion.samplers.Row``, and how the prediction is read at its noise level.
 
     x_0 and eps are mixtures of x_t and the prediction.
@@ -58,8 +61,8 @@ class Evaluation(Document):
 class Milliseconds(Document):
     """From one observation to its chunk of actions, of one robot."""
 
-    p50: float
-    p95: float
+    p50: NotNegative
+    p95: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,10 @@ class Successes(Document):
     """Of the same episodes, by both."""
 
     env: str
-    episodes: int
-    exported: float
+    episodes: Count
+    exported: Share
     """Share of the episodes in which it succeeded."""
-    torch: float
+    torch: Share
     conclusion: str
 
 
@@ -78,19 +81,19 @@ class Successes(Document):
 class Verified(Document):
     """How an exported policy differs from the one that it was made of, at the same observations with the same noise."""
 
-    windows: int
+    windows: Count
     """At which recorded observations, evenly spread."""
     data: str
-    mean_error: float
+    mean_error: NotNegative
     """Mean absolute difference of the actions as the network sees them: by limits their range is 2."""
-    max_error: float
-    tolerance: float
+    max_error: NotNegative
+    tolerance: NotNegative
     """What was to be kept: by the largest error of fp32, by the mean error of others."""
     latency_ms: Milliseconds
     torch_latency_ms: Milliseconds
-    threads: int
+    threads: Count
     machine: str
-    megabytes: float
+    megabytes: NotNegative
     """Of all files."""
     success: Successes | None = None
 
@@ -118,9 +121,9 @@ class ExportFile(Document):
     """How many of them, the first, say the action; the rest, with inpainting, what is observed."""
     reference_keys: list[str]
     """Observations that actions are relative to."""
-    discrete: list[int]
+    discrete: list[Count]
     """Dimensions of a recorded action that hold classes."""
-    weights: Annotated[int, AtLeast(0)]
+    weights: Count
     """Numbers in the denoiser."""
     files: dict[str, str]
     """By name the sha256 of every other file."""

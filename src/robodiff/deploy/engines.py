@@ -26,8 +26,8 @@ SECONDS_TO_COMPILE = 600
 class OpenVinoGraph:
     """A graph that OpenVINO computes on the CPU.
 
-    It is compiled for each number of rows: where that is left open, bf16 gave wrong numbers for convolutions
-    (2026.4.1), and small networks take twice the time, in 8 bits four times.
+    It is compiled for each number of rows. Where that is left open, version 2026.4.1 gives wrong numbers for
+    convolutions in bf16, and small networks take twice the time, in 8 bits four times.
     """
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:

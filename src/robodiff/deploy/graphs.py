@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """A module that takes tensors by name, with inputs as an example: two rows, or one frame."""
+    """A module that takes tensors by name, with inputs as an example: two rows, or one frame, each a tensor of its own
+    (torch.export takes one that is given twice for one input)."""
 
     module: nn.Module
     inputs: dict[str, Tensor]
@@ -55,12 +57,14 @@ def parts(policy: DiffusionPolicy) -> dict[str, Part]:
     if not policy.inpaints:
         evaluation["condition"] = _Observe(policy)(observed)
     if config.self_conditioning:
-        evaluation["estimate"] = trajectory
+        evaluation["estimate"] = trajectory.clone()
     every = {
         "observe": Part(_Observe(policy), observed, ["condition"]),
         "denoiser": Part(_Denoise(policy), evaluation, ["prediction"]),
         "decode": Part(_Decode(policy), {"trajectory": trajectory, **reference}, ["actions"]),
-        "known": Part(_Known(policy), {"actions": actions, "weights": actions, **reference}, ["values", "shares"]),
+        "known": Part(
+            _Known(policy), {"actions": actions, "weights": actions.clone(), **reference}, ["values", "shares"]
+        ),
     }
     if images:
         every["encoder"] = Part(_Encode(policy), images, [f"{key}.embedding" for key in images], has_batch=False)
@@ -86,7 +90,7 @@ def write_onnx(part: Part, path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(
+            program: Any = torch.onnx.export(
                 part.module.eval(),
                 (),
                 path,
@@ -102,6 +106,9 @@ def write_onnx(part: Part, path: Path) -> None:
         except Exception as error:  # torch raises many kinds
             problem = f"the {path.stem} cannot be written as an ONNX graph: {first_line(error)[:300]}"
             raise RobodiffError(f"{problem}\nits module must be one that torch.export takes") from error
+    if any(axes[each.name] and isinstance(each.shape[0], int) for each in program.model.graph.inputs):
+        problem = f"the {path.stem} would take batches of one size alone"
+        raise RobodiffError(f"{problem}\nits module makes a number of that size, as len(x) does; write x.shape[0]")
 
 
 class _Encode(nn.Module):

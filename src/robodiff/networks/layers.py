@@ -82,4 +82,4 @@ class _Whole(nn.Module):
         return condition
 
     def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
-        return self.denoiser(trajectory, timestep_part.expand(len(trajectory)), condition_part)
+        return self.denoiser(trajectory, timestep_part.expand(trajectory.shape[0]), condition_part)

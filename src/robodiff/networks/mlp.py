@@ -93,7 +93,7 @@ class Mlp(_Perceptron):
 
     def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:  # noqa: D102
         told = [timestep_part] if condition_part is None else [timestep_part, condition_part]
-        parts = [trajectory.flatten(1), *(part.expand(len(trajectory), -1) for part in told)]
+        parts = [trajectory.flatten(1), *(part.expand(trajectory.shape[0], -1) for part in told)]
         return self.mlp(torch.cat(parts, dim=-1)).view_as(trajectory)  # (B, n action_dim), in time steps again
 
 
@@ -128,7 +128,7 @@ class TimedMlp(_Perceptron):
 
     def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:  # noqa: D102
         parts = [trajectory.flatten(1)] if condition_part is None else [trajectory.flatten(1), condition_part]
-        time, x = timestep_part.expand(len(trajectory), -1), self.first(torch.cat(parts, dim=-1))
+        time, x = timestep_part.expand(trajectory.shape[0], -1), self.first(torch.cat(parts, dim=-1))
         for layer in self.layers:
             x = layer(torch.cat([x, time], dim=-1))
         return self.last(x).view_as(trajectory)

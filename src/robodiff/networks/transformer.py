@@ -114,7 +114,7 @@ class ConditionalTransformer(nn.Module):
     def denoise(self, trajectory: Tensor, timestep_part: Tensor, condition_part: Tensor | None) -> Tensor:
         """Predict as ``forward`` does, from the tokens; of one timestep for all of B, too."""
         x = self.input_emb(trajectory)  # (B, T, n_emb)
-        time = timestep_part.expand(len(x), -1, -1)  # (B, 1, n_emb)
+        time = timestep_part.expand(x.shape[0], -1, -1)  # (B, 1, n_emb)
         if self.decoder is None:
             x = self.drop(torch.cat([time, x], dim=1) + self.pos_emb)  # (B, 1 + T, n_emb)
             x = self.encoder(x, self.mask)[:, 1:]
