@@ -104,10 +104,11 @@ def measure(policies: Mapping[tuple[str, str], Any], seconds: float) -> dict[tup
 
 def rows_of(title: str, policies: Mapping[tuple[str, str], Any], threads: int, seconds: float) -> list[dict[str, Any]]:
     evaluations = len(policies["torch", "fp32"].sampler.rows)
+    millions = sum(weight.numel() for weight in policies["torch", "fp32"].parameters()) / 1e6
     measured = measure(policies, seconds)
     return [
         {
-            "policy": title,
+            "policy": f"{title}, {millions:.1f} M",
             "evaluations": evaluations,
             "engine": engine,
             "precision": precision,
@@ -136,13 +137,13 @@ def main() -> None:
         for threads in dict.fromkeys((1, options.threads)):
             torch.set_num_threads(threads)
             policies = candidates(keypoints(), Path(folder) / f"keypoints-{threads}", threads, int8=True)
-            rows += rows_of("keypoints, 1.0 M", policies, threads, options.seconds / 3)
+            rows += rows_of("keypoints", policies, threads, options.seconds / 3)
         if not options.keypoints_only:
             policies = candidates(IMAGE.make_policy(FEATURES, 10.0).eval(), Path(folder) / "image", threads, int8=True)
             for evaluations in (10, 3, 2):
                 for policy in policies.values():
                     shortened(policy, evaluations)
-                rows += rows_of("images, 262.7 M", policies, threads, options.seconds)
+                rows += rows_of("images", policies, threads, options.seconds)
     if options.keypoints_only:
         from benchmarks.common import markdown
 

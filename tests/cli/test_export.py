@@ -42,7 +42,8 @@ def test_exports_verifies_and_measures(robodiff: Run, policy: Path, recording: P
     assert "on ONNX Runtime fp32, 1 thread" in told
     assert (out.parent / "eval" / "exported-pusht-seed100000-n2" / "metrics.json").is_file()
     code, told, err = robodiff("eval", out, "--data", recording, "--windows", 4, "--against", policy)
-    assert code == 1 or "--sampler and --steps" in err  # the policy itself takes other steps
+    assert code == 0, err  # each samples in its own way
+    assert f"against {policy}" in told
     code, told, err = robodiff("eval", out, "--data", recording, "--windows", 4)
     assert code == 0, err
     assert "error of the executed actions" in told
@@ -71,7 +72,7 @@ def test_what_does_not_act_as_it_should_is_not_left_behind(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--to", "tensorrt"), "expected openvino, onnx or lerobot"),
+        (("--to", "tensorrt"), "expected one of openvino, onnx, lerobot"),
         (("--to", "onnx", "--precision", "bf16"), "export --to openvino, or --precision int8"),
         (("--to", "onnx", "--out", "{}/empty"), "give --data PATH, a recording to compare at"),
         (("--to", "onnx", "--data", "{}/none.zarr"), "none.zarr"),
