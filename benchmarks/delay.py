@@ -41,7 +41,7 @@ MODES: dict[str, dict[str, Any]] = {
     "real_time": {"mode": "real_time"},
     "real_time, soft": {"mode": "real_time", "soft": True},
 }
-DELAYS = (0, 50, 100, 200)
+DELAYS = (0, 50, 100, 200, 400)
 """Milliseconds."""
 FIRST_SEED = 100_000
 
