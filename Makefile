@@ -43,4 +43,6 @@ bench: setup
 	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.tabletop
 	$(BIN)/python -m benchmarks.walking
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.busy
 	$(BIN)/python -m benchmarks.reliability

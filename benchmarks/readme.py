@@ -14,6 +14,9 @@ PAGES = {
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
     "docs/hybrid.md": ("hybrid", "hybrid_600", "prediction_types"),
+    "docs/deployment.md": ("latency", "latency_gpu", "precision", "busy"),
+    "docs/serving.md": ("serving",),
+    "docs/your-robot.md": ("delay",),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
@@ -36,6 +39,12 @@ TITLES = {
     "image_skill": "From images, encoder EfficientNet-Lite0; success with its 95 % interval on 100 unseen seeds",
     "image_skill_gpu": "From images on a GPU, encoder trained from scratch; success as above on 100 unseen seeds",
     "image_variations": "`lift_cube` after 1,000 optimizer steps, one thing different in each row",
+    "latency": "From one observation to its chunk, frames always new, random weights",
+    "latency_gpu": "The same in torch on a GPU",
+    "precision": "Normalised actions and successes on equal seeds of trained policies, against torch",
+    "busy": "Milliseconds of work in a process of its own, alone and beside a second program",
+    "serving": "Milliseconds of a chunk over the loopback interface, preset `pusht_keypoints`",
+    "delay": "Success with its 95 % interval, mean maximum reward, and jump, of 100 equal seeds in virtual time",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
 
