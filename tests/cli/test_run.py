@@ -62,6 +62,22 @@ def test_what_a_robot_did_until_it_failed_is_kept(robodiff: Run, policy: Path, t
     assert "ended after 3 steps" in out
 
 
+def test_the_end_of_the_input_ends_the_episodes(
+    robodiff: Run, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    robot = write_robot(tmp_path)
+    robot.write_text(robot.read_text().replace("def reset(", "def prepare("))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ended)
+    code, out, err = robodiff("run", policy, "--robot", robot, "--episodes", 2, "--seconds", 0.2, "--patience", 100)
+    assert code == 0, err
+    assert "episode 1: " in out
+    assert "episode 2: " not in out
+
+
 def test_a_log_of_what_another_policy_observes_is_refused_before_the_robot_moves(
     robodiff: Run, policy: Path, tmp_path: Path
 ) -> None:
