@@ -283,7 +283,7 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+        raise RobodiffError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; {advice}") from None
     return decode_json(path, content, kind, advice)
 
 
