@@ -68,7 +68,12 @@ def NotEmpty(most: int | None = None) -> msgspec.Meta:
     return msgspec.Meta(min_length=1, max_length=most)
 
 
-_PATH = msgspec.Meta(extra={"path": True})
+def Matching(pattern: str, words: str) -> msgspec.Meta:
+    """Ask for a text that a regular expression matches, which errors tell in words."""
+    return msgspec.Meta(pattern=pattern, description=words)
+
+
+_PATH = msgspec.Meta(extra={"path": True}, min_length=1, description="a path")
 FilePath = Annotated[str, _PATH]
 """The path of a file or folder: ``~`` in it is the home folder, however it is written and whatever reads it."""
 
@@ -278,7 +283,7 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise RobodiffError(f"{path}: cannot be read as JSON: {error}; {advice}") from None
+        raise RobodiffError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; {advice}") from None
     return decode_json(path, content, kind, advice)
 
 
@@ -428,6 +433,8 @@ def in_words(kind: Any) -> str:
     if kind in (None, NoneType):
         return "null"
     if origin is Annotated:
+        if (words := getattr(inner[1], "description", None)) is not None:
+            return words
         return in_words(inner[0]) + " and".join(map(_bounds, inner[1:]))
     if origin in (Union, UnionType):
         return " or ".join(map(in_words, inner))

@@ -36,7 +36,9 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what an error of foreign code says in a line: its class, its text, and where it was raised."""
+    """Return what an error says in a line; of foreign code its class, its text, and where it was raised."""
+    if isinstance(error, RobodiffError):
+        return " ".join(str(error).split())
     text = " ".join(str(error).split())[:200]
     if isinstance(error, SyntaxError):  # says itself where it is
         return f"{type(error).__name__}: {text}"

@@ -77,6 +77,7 @@ def test_what_does_not_act_as_it_should_is_not_left_behind(
         (("--to", "onnx", "--out", "{}/empty"), "give --data PATH, a recording to compare at"),
         (("--to", "onnx", "--data", "{}/none.zarr"), "none.zarr"),
         (("--to", "onnx", "--data", "{}/demos.zarr", "--out", "{}/demos.zarr"), "is there already"),
+        (("--to", "onnx", "--data", "{}/demos.zarr", "--env", "puscht"), "unknown environment 'puscht'"),
         (("--to", "lerobot", "--precision", "int8"), "--precision, --env and --data are for openvino and onnx"),
     ],
 )
@@ -85,8 +86,9 @@ def test_mistakes_are_told(
 ) -> None:
     given = [option.format(tmp_path) for option in options]
     out = () if "--out" in given else ("--out", tmp_path / "out")
-    code, _, err = robodiff("export", policy, *given, *out)
+    code, printed, err = robodiff("export", policy, *given, *out)
     assert code in (1, 2)
+    assert "writing" not in printed  # it takes a minute
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.deploy.test_robot import write_robot
 
+from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.data.recordings import open_path
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -61,6 +62,36 @@ def test_what_a_robot_did_until_it_failed_is_kept(robodiff: Run, policy: Path, t
     assert "ended after 3 steps" in out
 
 
+def test_the_end_of_the_input_ends_the_episodes(
+    robodiff: Run, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    robot = write_robot(tmp_path)
+    robot.write_text(robot.read_text().replace("def reset(", "def prepare("))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ended)
+    code, out, err = robodiff("run", policy, "--robot", robot, "--episodes", 2, "--seconds", 0.2, "--patience", 100)
+    assert code == 0, err
+    assert "episode 1: " in out
+    assert "episode 2: " not in out
+
+
+def test_a_log_of_what_another_policy_observes_is_refused_before_the_robot_moves(
+    robodiff: Run, policy: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.zarr"
+    writer = ZarrWriter(log, 10, recipe={"by": "robodiff run"})
+    writer.append({"observation.state": np.ones((3, 2), np.float32), "action": np.ones((3, 2), np.float32)})
+    writer.close()
+    code, out, err = robodiff("run", policy, "--robot", write_robot(tmp_path), "--log", log)
+    assert code == 1
+    assert "observation.environment_state: not in every episode; record it in all, or choose another path" in err
+    assert "ended after" not in out
+    assert len(open_path(str(log)).read_chosen()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,6 +100,7 @@ def test_what_a_robot_did_until_it_failed_is_kept(robodiff: Run, policy: Path, t
         (("--robot", "env:pusht", "--mode", "fast"), "--mode"),
         (("--robot", "env:lift_cube"), "lift_cube"),
         (("--robot", "robot.py"), "--robot robot.py: no such file"),
+        (("--robot", "env:pusht", "--patience", "1e9"), "--patience: expected float >= 0.1 and <= 3600"),
         (("--robot", "my_arm"), "expected a Python file, env:NAME or ros2:FILE.yaml"),
     ],
 )

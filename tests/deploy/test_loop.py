@@ -255,6 +255,14 @@ def a_policy_that_raises(policy: Policy, robot: Robot, time: Time) -> None:
     policy._actions = actions
 
 
+@fault("the policy failed: the server is away")
+def a_policy_that_says_why(policy: Policy, robot: Robot, time: Time) -> None:
+    def actions(number: int) -> np.ndarray:
+        raise RobodiffError("the server is away")
+
+    policy._actions = actions
+
+
 @fault("actions that are not finite")
 def a_policy_without_numbers(policy: Policy, robot: Robot, time: Time) -> None:
     policy._actions = lambda number: np.full(8, np.nan if number == 6 else 1.0)
@@ -293,6 +301,16 @@ def observations_out_of_range(policy: Policy, robot: Robot, time: Time) -> None:
 @fault("actions came late")
 def a_robot_that_is_slow(policy: Policy, robot: Robot, time: Time) -> None:
     robot.takes = 0.08
+
+
+@fault("reading ended failed: ZeroDivisionError")
+def a_robot_that_cannot_say_whether_it_ended(policy: Policy, robot: Robot, time: Time) -> None:
+    robot.__class__ = type("Broken", (Robot,), {"ended": property(lambda self: 1 / 0)})
+
+
+@fault("ended must be true, false or None; found 'yes'")
+def a_robot_that_ends_by_a_text(policy: Policy, robot: Robot, time: Time) -> None:
+    robot.__class__ = type("Broken", (Robot,), {"ended": "yes"})
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -381,6 +399,74 @@ def test_a_robot_that_hangs_is_stopped_by_the_watchdog() -> None:
     assert hung.is_set()
     assert time.monotonic() - begun < 30
     assert (episode.reason, episode.failed, robot.stops) == ("the robot has not answered in time", True, 1)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_robot_that_hangs_and_cannot_be_stopped_either_is_given_up(hangs: bool) -> None:
+    clock = Time()
+    robot = Robot(clock, last=1000)
+
+    def observe() -> dict[str, Any]:
+        time.sleep(60)
+        raise AssertionError
+
+    def stop() -> None:
+        robot.stops += 1
+        if hangs:
+            time.sleep(60)
+        raise OSError("no bus")
+
+    robot.observe, robot.stop = observe, stop  # type: ignore[method-assign]
+    begun = time.monotonic()
+    episode = looped(Policy(), robot, clock, timeout=0.1).run()
+    assert time.monotonic() - begun < 30
+    assert (episode.failed, robot.stops) == (True, 1)
+    assert ("stop() failed: OSError: no bus" in episode.reason) == (not hangs)
+
+
+def test_a_stop_that_fails_is_told_beside_what_it_was_for() -> None:
+    time = Time()
+    robot = Robot(time, last=1000)
+    FAULTS["a_joint_limit"][0](Policy(), robot, time)
+
+    def stop() -> None:
+        raise OSError("no bus")
+
+    robot.stop = stop  # type: ignore[method-assign]
+    episode = looped(Policy(), robot, time).run()
+    assert "execute() failed: ValueError: joint limit" in episode.reason
+    assert "stop() failed: OSError: no bus" in episode.reason
+
+
+def test_ctrl_c_ends_what_the_loop_waits_for_before_it_begins() -> None:
+    clock = Time()
+    robot = Robot(clock, last=1000)
+
+    def reset() -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(60)
+
+    robot.reset = reset  # type: ignore[method-assign]
+    begun = time.monotonic()
+    episode = looped(Policy(), robot, clock).run()
+    assert time.monotonic() - begun < 30
+    assert (episode.interrupted, episode.reason, robot.stops) == (True, "Ctrl-C", 1)
+    assert str(episode) == "ended after 0 steps: Ctrl-C"
+
+
+def test_ctrl_c_ends_a_stop_that_hangs() -> None:
+    clock = Time()
+    robot = Robot(clock, last=3)
+
+    def stop() -> None:
+        signal.raise_signal(signal.SIGINT)  # too early
+        clock.sleep(2)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(60)
+
+    robot.stop = stop  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        looped(Policy(), robot, clock).run()
 
 
 def test_several_episodes_are_stopped_once_each() -> None:

@@ -124,6 +124,9 @@ def test_units_that_are_unknown_or_contradict_are_refused(config: dict[str, Any]
     ("values", "message"),
     [
         ({"recorded_closed": 0}, "go together"),
+        ({"joint_states": "/a-b"}, "joint_states: expected the name of a topic, such as /joint_states; found '/a-b'"),
+        ({"joint_states": "/objects", "vectors": {"observation.x": "/objects"}}, "/objects: a topic has messages of"),
+        ({"joints": ["a", "b", "a"]}, "joints and gripper_joint name a twice"),
         ({"gripper_closed": 1, "gripper_open": 1}, "are the same"),
         ({"gripper": 1}, "unknown option gripper"),
         ({"timeout": -1}, "timeout"),

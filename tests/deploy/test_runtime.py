@@ -135,6 +135,8 @@ def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "update it" in damaged(edit('"format_version": 1', '"format_version": 2'))
     assert "not the name of a file" in damaged(edit("decode.onnx", "../decode.onnx"))
     assert "does not describe a policy" in damaged(edit('"n_obs_steps": 2', '"n_obs_steps": 99'))
+    assert "do not go together: KeyError: 'denoiser'" in damaged(edit('"denoiser": {', '"other": {'))
+    assert "do not go together" in damaged(edit('"file": "decode.onnx"', '"file": "denoiser.onnx"'))
     assert "pip install other" in damaged(
         lambda copy: (
             edit('"class": "DiffusionConfig"', '"class": "OtherConfig"')(copy)

@@ -152,6 +152,10 @@ def test_missing_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         load_policy(tmp_path / "absent")
     with pytest.raises(RobodiffError, match=r"no policy here; expected config\.json"):
         load_policy(tmp_path)
+    (tmp_path / "agent-0" / "policy").mkdir(parents=True)
+    (tmp_path / "agent-0" / "policy" / "config.json").touch()
+    with pytest.raises(RobodiffError, match=r"no policy here, but inside; name one: .*agent-0$"):
+        load_policy(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(RobodiffError, match=r"^someone/robot: no such folder, and the Hugging Face hub"):
         load_policy("someone/robot")

@@ -87,6 +87,8 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     from robodiff.deploy.artefact import EXPORT_FILE
     from robodiff.deploy.export import check_export, write_exported
     from robodiff.documents import write_json
+    from robodiff.envs.spec import get_env_spec
+    from robodiff.evaluation.actor import seen_by
     from robodiff.evaluation.config import EvalConfig
     from robodiff.evaluation.verification import check_verified, compare_success, read_samples, verify
     from robodiff.files import replacing
@@ -99,6 +101,11 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     check_export(policy, options.to, precision)  # pyright: ignore[reportArgumentType]
     if options.data is None and home is None:
         raise UsageError(f"{options.policy}: lies in no run; give --data PATH, a recording to compare at")
+    config = None
+    if options.env is not None:
+        seen_by(policy, get_env_spec(options.env))
+        sampling = {"sampler": options.sampler, "steps": options.steps}
+        config = EvalConfig(env=options.env, episodes=options.episodes, videos=0, **sampling)
     source = open_path(options.data) if options.data else read_run_config(home).data  # pyright: ignore
     samples = read_samples(policy, source)
     with replacing(out) as folder:
@@ -107,9 +114,7 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
         described = write_exported(policy, fingerprint, folder, options.to, precision, samples)  # pyright: ignore
         say(console, "comparing with the policy in torch")
         verified, is_worse = verify(policy, folder, samples, source.source), False
-        if options.env is not None:
-            sampling = {"sampler": options.sampler, "steps": options.steps}
-            config = EvalConfig(env=options.env, episodes=options.episodes, videos=0, **sampling)
+        if config is not None:
             success, is_worse = compare_success(options.policy, folder, config)
             verified = replace(verified, success=success)
         if not options.accept_errors:

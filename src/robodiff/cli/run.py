@@ -73,8 +73,8 @@ def run(arguments: list[str]) -> None:
         log = stack.enter_context(open_log(Path(options.log), policy)) if options.log else None
         loop = ControlLoop(policy, robot, options)
         for seed in range(options.seed, options.seed + options.episodes):
-            if outcomes and not robot.can_reset and sys.stdin.isatty():
-                input("put everything in its place, then press Enter ")
+            if outcomes and not robot.can_reset and sys.stdin.isatty() and not is_ready():
+                break
             try:
                 episode = loop.run(options.seconds or math.inf, seed, log and log.add)
             finally:
@@ -88,6 +88,15 @@ def run(arguments: list[str]) -> None:
                 break
     if len(outcomes) > 1 and None not in outcomes:
         say(console, f"{sum(outcomes)} of {len(outcomes)} episodes succeeded")
+
+
+def is_ready() -> bool:
+    """Wait for Enter between two episodes; return false for Ctrl-D."""
+    try:
+        input("put everything in its place, then press Enter ")
+    except EOFError:
+        return False
+    return True
 
 
 def open_log(folder: Path, policy: Any) -> Any:

@@ -25,7 +25,7 @@ class LoopConfig(Document):
     may go from end to end in a tenth of a second by this, and people move arms at 1 or less: choose less for an arm."""
     far: Annotated[float, AtLeast(0)] = 0.25
     """Share of its range of training by which an observation may lie outside of that."""
-    patience: Annotated[float, Above(0)] = 2.0
+    patience: Annotated[float, Between(0.1, 3600)] = 2.0
     """Seconds. The robot is stopped where at more than half of the steps of this time an action came late, was clipped
     or was not there, or an observation lay too far outside."""
     timeout: Annotated[float, Between(0.1, 3600)] = 1.0

@@ -68,9 +68,12 @@ class Episode:
         f = self.summary
         outcome = {None: "", True: "success; ", False: "no success; "}[self.success]
         faults = [f"{FAULTS[name]} at {counted(number, 'step')}" for name, number in self.counts.items() if number]
+        end = f"{outcome}ended after {counted(f['steps'], 'step')}: {self.reason}"
+        if not self.steps:
+            return end
         return "\n".join(
             [
-                f"{outcome}ended after {counted(f['steps'], 'step')}: {self.reason}",
+                end,
                 f"  {1 / self.spacing:g} Hz; period error p50 {f['period_error_ms_p50']:.2f}, "
                 f"p95 {f['period_error_ms_p95']:.2f}, max {f['period_error_ms_max']:.2f} ms",
                 f"  {counted(f['chunks'], 'chunk')}, which took p50 {f['latency_ms_p50']:.1f}, "

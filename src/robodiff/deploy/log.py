@@ -27,6 +27,8 @@ class Log:
         self._writer = ZarrWriter(
             folder, round(1 / timing.spacing, 6), recipe={"by": "robodiff run"}, features=features
         )
+        types = {"image": np.uint8, "vector": np.float32}
+        self._writer.check_alike({k: np.empty((0, *each.shape), types[each.kind]) for k, each in features.items()})
         self._frames: dict[str, list[np.ndarray]] = {key: [] for key in features}
 
     def add(self, observation: dict[str, np.ndarray], action: np.ndarray) -> None:
@@ -53,7 +55,7 @@ def logging_to(folder: Path, policy: Runtime) -> Iterator[Log]:
     """Yield the log in a folder, which is closed at the end.
 
     Raises:
-        RobodiffError: another process writes there, or it holds something else.
+        RobodiffError: another process writes there, or it holds something else, or what another policy observes.
     """
     with locked(folder), naming(folder):
         log = Log(folder, policy)

@@ -4,9 +4,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,12 @@ from robodiff.deploy.robot import GuardedRobot
 from robodiff.errors import RobodiffError, in_one_line
 from robodiff.policies.history import Gap, History
 from robodiff.policies.runtime import Chunk, Runtime, Timing, as_recorded, draw_noise, out_of_range
+from robodiff.text import listed
 
 Record = Callable[[dict[str, np.ndarray], np.ndarray], None]
 
+PATIENCE_AT_FIRST = 10
+"""How many times longer than any other the first observation may take: cameras have to start."""
 WARM_UP = 3
 """Chunks that are computed before the first episode: the first of them takes longer."""
 LATENCIES = 10
@@ -88,21 +91,15 @@ class ControlLoop:
             try:
                 self.robot.reset()
                 self._first_chunk()
-                watchdog = Watchdog(max(self.config.timeout, 5 * self.timing.spacing), self._on_silence)
-                try:
-                    self._step_until(seconds, watchdog)
-                finally:
-                    watchdog.close()
+                self._step_until(seconds)
             except RobodiffError as error:
-                self._reason, episode.failed = self._reason or str(error), True
+                self._fail(str(error))
             except KeyboardInterrupt:  # what was waited for when the loop was to end
                 if self._reason is None:
                     raise
             finally:
-                self._is_stopping = True
-                self.robot.stop()
-                self._wait(self._longest)  # where Python ended while torch computes, it would abort
-        episode.reason, episode.success = str(self._reason), self.robot.success
+                self._stop()
+        episode.reason = str(self._reason)
         return episode
 
     def _begin(self, seed: int, record: Record | None) -> None:
@@ -110,7 +107,8 @@ class ControlLoop:
         self._faults = Faults(max(2, round(config.patience / spacing)))
         self.episode = Episode(spacing, counts=self._faults.counts)
         self._seed, self._record = seed, record
-        self._reason, self._is_stopping = None, False
+        self._reason = None
+        self._stops_since: float | None = None  # seconds
         self._planner = ChunkPlanner(self.timing, config.mode, config.replan, config.soft)
         self._history = History.empty(self.timing, 1)
         self._ranges: Mapping[str, np.ndarray] = {}
@@ -120,38 +118,36 @@ class ControlLoop:
 
     def _first_chunk(self) -> None:
         """Have the policy warmed up, and the first chunk ready when time begins."""
-        observation = self._observe()
+        with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
+            observation = self._observe()
         if not self._latencies:
             for _ in range(WARM_UP):
                 begun = self._clock.now()
                 _, done = self._computing(self._remember(observation, begun).window(), None, 0).result()
                 self._latencies.append(done - begun)
             self._latencies.popleft()
-            observation = self._observe()
+            with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
+                observation = self._observe()
         begun = self._clock.now()
         self._planner.ask(0, delay=0)
         chunk, self._start = self._computing(self._remember(observation, begun).window(), None, 0).result()
+        self._future = None
         self.episode.chunks.append(ChunkTiming(0, begun - self._start, 0.0, 0))
         self._take(chunk, 0)
         self._history = self._remember(observation, self._start)  # nothing has moved since
 
-    def _step_until(self, seconds: float, watchdog: Watchdog) -> None:
+    def _step_until(self, seconds: float) -> None:
         step, spacing = 0, self.timing.spacing
-        while self._reason is None:
-            self._sleep_until(self._start + step * spacing)
-            watchdog.feed()
-            self._tick(step, missed=bool(self.episode.steps) and step > self.episode.steps[-1] + 1)
-            if self.robot.ended:
-                self._reason = self._reason or "the robot says that the episode has ended"
-            if (step + 1) * spacing >= seconds - 1e-9:
-                self._reason = self._reason or f"{seconds:g} s are over"
-            step = max(step + 1, math.floor((self._clock.now() - self._start) / spacing))
-
-    def _settle(self) -> None:
-        """Wait for the chunk that is still computed: Python would crash where it ends in the middle of one."""
-        if self._future is not None:
-            with suppress(TimeoutError):
-                self._future.exception(self.config.timeout + 2 * max(self._latencies))
+        with self._watching(max(self.config.timeout, 5 * spacing)) as watchdog:
+            while self._reason is None:
+                self._sleep_until(self._start + step * spacing)
+                watchdog.feed()
+                self._tick(step, missed=bool(self.episode.steps) and step > self.episode.steps[-1] + 1)
+                if self.robot.ended:
+                    self._reason = self._reason or "the robot says that the episode has ended"
+                if (step + 1) * spacing >= seconds - 1e-9:
+                    self._reason = self._reason or f"{seconds:g} s are over"
+                step = max(step + 1, math.floor((self._clock.now() - self._start) / spacing))
 
     def _tick(self, step: int, missed: bool) -> None:
         """Do one step, in which nothing waits but for the robot and, where it is synchronous, for the policy."""
@@ -197,7 +193,8 @@ class ControlLoop:
         checked = {}
         for key in (key for key in features if key != ACTION):
             if key not in observation and key not in past:
-                raise RobodiffError(f"the policy observes {key!r}; the robot gives {', '.join(map(str, observation))}")
+                given = listed(map(str, observation)) or "nothing"
+                raise RobodiffError(f"the policy observes {key!r}; the robot gives {given}")
             checked[key] = as_recorded(key, observation.get(key, past.get(key)), features[key])
         return checked
 
@@ -213,12 +210,12 @@ class ControlLoop:
         window, number = self._history.window(), len(self.episode.chunks)
         known = self._planner.ask(step, self._delay)
         self.episode.chunks.append(ChunkTiming(step, step * self.timing.spacing))
-        self._future = self._computing(window, known, number)
+        self._computing(window, known, number)
 
     def _computing(
         self, window: dict[str, np.ndarray], known: Known | None, number: int
     ) -> Future[tuple[Chunk, float]]:
-        """Return where the chunk will be, and when it came.
+        """Have a chunk computed; return where it will be, and when it came.
 
         Its ``result`` raises ``RobodiffError`` where the policy fails.
         """
@@ -231,7 +228,8 @@ class ControlLoop:
                 raise RobodiffError(f"the policy failed: {in_one_line(error)}") from error
             return chunk, self._clock.now()
 
-        return self._submit(compute)
+        self._future = self._submit(compute)
+        return self._future
 
     def _wait(self, seconds: float) -> None:
         """Wait for the chunk that was asked for, for some time at most."""
@@ -290,19 +288,49 @@ class ControlLoop:
             self._clock.sleep(min(left, NAP))
 
     def _end(self, signal_name: str) -> None:
-        """End soon; at once where the loop has been asked before, and does not answer. But let the robot stop."""
-        if self._is_stopping:
+        """End soon; at once where the loop has not begun, or has been asked before and does not answer.
+
+        But let the robot stop, unless it takes too long for that, too.
+        """
+        if self._stops_since is not None:
+            if self._clock.now() - self._stops_since > self.config.timeout:
+                raise KeyboardInterrupt
             return
-        if self._reason is not None:
+        was_asked = self._reason is not None or not self.episode.chunks
+        if self._reason is None:
+            self._reason, self.episode.interrupted = "Ctrl-C" if signal_name == "SIGINT" else signal_name, True
+        if was_asked:
             raise KeyboardInterrupt
-        self._reason, self.episode.interrupted = "Ctrl-C" if signal_name == "SIGINT" else signal_name, True
+
+    def _fail(self, problem: str) -> None:
+        self._reason, self.episode.failed = "; ".join(filter(None, [self._reason, problem])), True
+
+    def _stop(self) -> None:
+        """Stop the robot, and wait for the chunk that is computed: where Python ended meanwhile, torch would abort."""
+        self._stops_since = self._clock.now()
+        try:
+            self.robot.stop()
+            self.episode.success = self.robot.success
+        except RobodiffError as error:
+            self._fail(str(error))
+        finally:
+            self._wait(self._longest)
+
+    @contextmanager
+    def _watching(self, seconds: float) -> Iterator[Watchdog]:
+        """Within, stop a robot that does not answer for some time."""
+        watchdog = Watchdog(seconds, self._on_silence)
+        try:
+            yield watchdog
+        finally:
+            watchdog.close()
 
     def _on_silence(self) -> None:
         """Stop a robot that does not answer, from the watchdog's thread, and end the waiting for it."""
-        self._reason = "the robot has not answered in time"
-        self.episode.failed = True
-        try:
-            self.robot.stop()
-        finally:
-            if self._thread is threading.main_thread():
-                interrupt_main()
+        self._fail("the robot has not answered in time")
+        with suppress(TimeoutError):  # it may not answer to this, either
+            error = Background().submit(self.robot.stop).exception(self.config.timeout)
+            if error is not None:
+                self._fail(str(error))
+        if self._thread is threading.main_thread():
+            interrupt_main()

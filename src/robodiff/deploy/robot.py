@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from robodiff.documents import brief
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 from robodiff.files import with_home
 
@@ -89,12 +90,20 @@ class GuardedRobot:
     @property
     def ended(self) -> bool:
         """Whether the robot wants the episode to end."""
-        return bool(getattr(self._robot, "ended", False))
+        return bool(self._says("ended"))
 
     @property
     def success(self) -> bool | None:
         """Whether it has done what it should; None where it cannot tell."""
-        return getattr(self._robot, "success", None)
+        return self._says("success")
+
+    def _says(self, name: str) -> bool | None:
+        """Return an attribute that is true or false; None where the robot has none, or does not know."""
+        with _naming(f"{self._name}: reading {name} failed"):
+            value = getattr(self._robot, name, None)
+            if value is not None and value not in (True, False):
+                raise RobodiffError(f"{self._name}: {name} must be true, false or None; found {brief(value)}")
+            return None if value is None else bool(value)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         with _naming(f"{self._name}: {method}() failed"):

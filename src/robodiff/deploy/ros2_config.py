@@ -5,24 +5,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from robodiff.documents import Between, Document, NotEmpty, read_yaml, typed
+from robodiff.documents import Between, Document, Matching, NotEmpty, read_yaml, typed
 from robodiff.errors import UsageError
 from robodiff.files import with_home
+from robodiff.text import listed
 
 Number = Annotated[float, Between(-1e6, 1e6)]
+_WORD = "[A-Za-z_][A-Za-z0-9_]*"
+Topic = Annotated[str, Matching(f"^/?{_WORD}(/{_WORD})*$", "the name of a topic, such as /joint_states")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ros2Config(Document):
     """A robot's topics and conventions. The defaults are those of a myCobot 280 in ROS 2's simulation of it."""
 
-    cameras: dict[str, str] | None = None
+    cameras: dict[str, Topic] | None = None
     """By the policy's keys, topics of sensor_msgs/Image; when null, its only camera is /camera_head/color/image_raw."""
-    vectors: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, Topic] = field(default_factory=dict)
     """By the policy's keys, topics of std_msgs/Float64MultiArray with whatever else it observes, as it was recorded."""
-    joint_states: str = "/joint_states"
+    joint_states: Topic = "/joint_states"
     """The topic of sensor_msgs/JointState."""
-    command: str = "/arm_controller/joint_trajectory"
+    command: Topic = "/arm_controller/joint_trajectory"
     """The topic of trajectory_msgs/JointTrajectory to which the arm's controller listens."""
     joints: Annotated[list[str], NotEmpty()] = field(
         default_factory=lambda: [
@@ -35,7 +38,7 @@ class Ros2Config(Document):
     """Of joints in the recording; what the policy's features say when null."""
     gripper_joint: str = "gripper_controller"
     """The gripper's joint: the policy's dimension after those of the arm, if it has one more."""
-    gripper_command: str | None = "/gripper_controller/joint_trajectory"
+    gripper_command: Topic | None = "/gripper_controller/joint_trajectory"
     """The topic of trajectory_msgs/JointTrajectory to which the gripper's controller listens; when null, the gripper is
     one more joint of the arm's trajectory."""
     gripper_closed: Number = -0.7
@@ -66,6 +69,14 @@ class Ros2Config(Document):
             yield "gripper_closed and gripper_open are the same"
         if self.recorded_closed is not None and self.recorded_closed == self.recorded_open:
             yield "recorded_closed and recorded_open are the same"
+        joints = [*self.joints, self.gripper_joint]
+        if twice := {joint for joint in joints if joints.count(joint) > 1}:
+            yield f"joints and gripper_joint name {listed(sorted(twice))} twice"
+        by_type = [{self.joint_states}, {*self.vectors.values()}, {*(self.cameras or {}).values()},
+                   {self.command, self.gripper_command or self.command}]  # fmt: skip
+        every = [topic for topics in by_type for topic in topics]
+        if twice := {topic for topic in every if every.count(topic) > 1}:
+            yield f"{listed(sorted(twice))}: a topic has messages of one type; found it named for two"
 
 
 def read_config(text: str) -> Ros2Config:

@@ -9,9 +9,9 @@ from threading import Lock
 import numpy as np
 
 from robodiff.data.episodes import ACTION
-from robodiff.deploy.artefact import CONSTANTS_FILE, EXPORT_FILE, Evaluation, ExportFile, read_export
+from robodiff.deploy.artefact import CONSTANTS_FILE, EXPORT_FILE, REMEDY, Evaluation, ExportFile, read_export
 from robodiff.deploy.engines import Arrays, compile_graph
-from robodiff.errors import RobodiffError, UsageError
+from robodiff.errors import RobodiffError, UsageError, in_one_line
 from robodiff.files import reading
 from robodiff.machine import cores
 from robodiff.policies.config import PolicyConfig, read_policy_config
@@ -183,14 +183,28 @@ def load_with_hash(folder: Path, threads: int | None = None) -> tuple[ExportedPo
         config = read_policy_config(described.config, described.origin)
     except UsageError as error:
         raise RobodiffError(f"{folder / EXPORT_FILE}: does not describe a policy: {error}") from None
-    policy = ExportedPolicy(folder, described, config, threads)
-    steps, features = config.n_obs_steps, policy.features
-    nothing = {
-        key: np.zeros((1, steps, *features[key].shape), np.uint8 if features[key].kind == "image" else np.float32)
-        for key in policy.observation_keys
-    }
-    policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
+    try:
+        policy = ExportedPolicy(folder, described, config, threads)
+        _warm_up(policy)
+    except RobodiffError:
+        raise
+    except Exception as error:  # of NumPy, or of an engine
+        raise RobodiffError(f"{folder}: its files do not go together: {in_one_line(error)}; {REMEDY}") from None
     return policy, fingerprint
+
+
+def _warm_up(policy: ExportedPolicy) -> None:
+    """Have a policy act once, at zeros."""
+    nothing = {
+        key: np.zeros(
+            (1, policy.config.n_obs_steps, *feature.shape), np.uint8 if feature.kind == "image" else np.float32
+        )
+        for key, feature in policy.features.items()
+        if key != ACTION
+    }
+    chunk = policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
+    if chunk.actions.shape[2:] != (expected := policy.features[ACTION].shape):
+        raise ValueError(f"actions of shape {chunk.actions.shape[2:]}, and a feature of {expected}")
 
 
 def _eps_of(row: Evaluation, x: np.ndarray, x0: np.ndarray) -> np.ndarray:

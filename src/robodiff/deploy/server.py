@@ -29,6 +29,7 @@ from robodiff.deploy.messages import Metadata, pack, unpack
 from robodiff.deploy.session import OTHER_NAMES, Question, Session
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 from robodiff.policies.runtime import Runtime, Timing
+from robodiff.text import listed
 
 WINDOWS_A_MESSAGE, LEAST_MESSAGE = 4, 2**20
 """Of how many windows a message can be if the limit is not given, and the least limit in bytes."""
@@ -196,7 +197,9 @@ def describe(
     known = [*policy.features.keys() - {ACTION}, *OTHER_NAMES]
     for own in (key_map or {}).values():
         if own is not None and own not in known:
-            raise UsageError(f"the key map names {own!r}.{nearest(own, known)}")
+            raise UsageError(
+                f"--key_map: {own!r} is no name of the policy's; there is {listed(known)}.{nearest(own, known)}"
+            )
     timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
     shape = policy.noise_shape(1)
     types = {"image": np.uint8, "vector": np.float32}

@@ -20,6 +20,7 @@ from robodiff.networks.layers import shape_misfits
 from robodiff.policies.config import PolicyConfig, read_policy_config
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.discrete import VaeCodec
+from robodiff.text import listed
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -163,6 +164,8 @@ def find_policy(path: str | Path, revision: str | None = None) -> Path:
             return candidate
         time.sleep(SECONDS_BETWEEN_TRIES / 10)
     expected = f"no policy here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or policy/ with them"
+    if runs := sorted(str(inside.parents[1]) for inside in folder.glob(f"*/policy/{CONFIG_FILE}")):
+        expected = f"no policy here, but inside; name one: {listed(runs)}"
     if not is_repository(str(path)):
         raise RobodiffError(f"{path}: {expected if folder.exists() else 'no such folder'}")
     return download(str(path), revision, [CONFIG_FILE, WEIGHTS_FILE])

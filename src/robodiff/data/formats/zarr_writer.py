@@ -21,6 +21,7 @@ from robodiff.data.formats.zarr import LAYOUTS
 from robodiff.data.formats.zarr_reader import ATTRIBUTE, written_ends
 from robodiff.errors import RobodiffError
 from robodiff.files import LOCK_FILE, replacing
+from robodiff.text import listed
 
 _CODEC = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
 """Level 9 makes numbers 1 % and images a third smaller, and takes more than twenty times as long."""
@@ -93,7 +94,7 @@ class ZarrWriter:
         lengths = {len(array) for array in arrays.values()}
         if len(lengths) != 1 or 0 in lengths:
             raise RobodiffError(f"an episode's arrays must be equally long; found {sorted(lengths)} frames")
-        self._check_alike(arrays)
+        self.check_alike(arrays)
         if self.group.attrs[ATTRIBUTE] != self._unfinished:
             self.group.attrs[ATTRIBUTE] = self._unfinished
         for key, array in arrays.items():
@@ -116,15 +117,18 @@ class ZarrWriter:
                 _put(array.metadata, json.dumps(array.about, indent=2).encode())
         self.group.attrs[ATTRIBUTE] = {**self.group.attrs[ATTRIBUTE], "complete": True}
 
-    def _check_alike(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Refuse arrays that are not those of the episodes before, whose rows would be taken for others."""
+    def check_alike(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raise ``RobodiffError`` for arrays that are not those of the episodes before; they may be without frames."""
         stored = {name: _Array(self._path / "data" / name) for name in self._names("data")}
         if self.episodes and (others := stored.keys() ^ arrays.keys()):
-            raise RobodiffError(f"{self._path}: {', '.join(sorted(others))}: not in every episode; record it in all")
+            problem = f"{listed(sorted(others))}: not in every episode; record it in all, or choose another path"
+            raise RobodiffError(f"{self._path}: {problem}")
         for key in stored.keys() & arrays.keys():
             array, (dtype, row) = arrays[key], (stored[key].dtype, stored[key].row)
             if [*array.shape[1:]] != row or not np.can_cast(array.dtype, dtype, "same_kind"):
-                found = f"expected {dtype} {tuple(row)} a frame; found {array.dtype} {array.shape[1:]}"
+                found = (
+                    f"expected {dtype} {tuple(row)} a frame; found {array.dtype} {array.shape[1:]}; choose another path"
+                )
                 raise RobodiffError(f"{self._path}: {key} is not as in the episodes before: {found}")
 
     def _names(self, kind: str) -> list[str]:
