@@ -147,12 +147,6 @@ class ControlLoop:
                 self._reason = self._reason or f"{seconds:g} s are over"
             step = max(step + 1, math.floor((self._clock.now() - self._start) / spacing))
 
-    def _settle(self) -> None:
-        """Wait for the chunk that is still computed: Python would crash where it ends in the middle of one."""
-        if self._future is not None:
-            with suppress(TimeoutError):
-                self._future.exception(self.config.timeout + 2 * max(self._latencies))
-
     def _tick(self, step: int, missed: bool) -> None:
         """Do one step, in which nothing waits but for the robot and, where it is synchronous, for the policy."""
         begins, waits = self._start + step * self.timing.spacing, self.config.mode == "synchronous"
