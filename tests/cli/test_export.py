@@ -71,7 +71,7 @@ def test_what_does_not_act_as_it_should_is_not_left_behind(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--to", "tensorrt"), "expected openvino, onnx or lerobot"),
+        (("--to", "tensorrt"), "expected one of openvino, onnx, lerobot"),
         (("--to", "onnx", "--precision", "bf16"), "export --to openvino, or --precision int8"),
         (("--to", "onnx", "--out", "{}/empty"), "give --data PATH, a recording to compare at"),
         (("--to", "onnx", "--data", "{}/none.zarr"), "none.zarr"),

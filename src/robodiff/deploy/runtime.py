@@ -35,6 +35,9 @@ class ExportedPolicy:
         threads: that compute; by its size when None.
     """
 
+    policy_hash: str | None = None
+    """Fingerprint of the folder that it was loaded from."""
+
     def __init__(self, folder: Path, described: ExportFile, config: PolicyConfig, threads: int | None = None) -> None:
         self.config, self.features, self.fps = config, described.features, described.fps
         self.described, self.threads = described, threads or (1 if described.weights <= SMALL else cores())
@@ -172,25 +175,21 @@ def load_exported(folder: str | Path, threads: int | None = None) -> ExportedPol
     Raises:
         RobodiffError: the folder is broken, of another version, or its engine is not installed.
     """
-    policy, _ = load_with_hash(Path(folder), threads)
-    return policy
-
-
-def load_with_hash(folder: Path, threads: int | None = None) -> tuple[ExportedPolicy, str]:
-    """Load an exported policy as ``load_exported`` does, and return with it the hash of its folder."""
-    described, fingerprint = read_export(folder)
+    folder = Path(folder)
+    described, policy_hash = read_export(folder)
     try:
         config = read_policy_config(described.config, described.origin)
     except UsageError as error:
         raise RobodiffError(f"{folder / EXPORT_FILE}: does not describe a policy: {error}") from None
     policy = ExportedPolicy(folder, described, config, threads)
+    policy.policy_hash = policy_hash
     steps, features = config.n_obs_steps, policy.features
     nothing = {
         key: np.zeros((1, steps, *features[key].shape), np.uint8 if features[key].kind == "image" else np.float32)
         for key in policy.observation_keys
     }
     policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
-    return policy, fingerprint
+    return policy
 
 
 def _eps_of(row: Evaluation, x: np.ndarray, x0: np.ndarray) -> np.ndarray:
