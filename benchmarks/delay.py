@@ -14,10 +14,14 @@ python -m benchmarks.delay --policy pusht=runs/pusht --policy stack_cube_mycobot
 import argparse
 import math
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.common import keep
 from robodiff.data.episodes import ACTION, PAST_ACTION
@@ -27,6 +31,7 @@ from robodiff.envs.pool import EnvPool, useful_workers
 from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.evaluation.actor import needed_keys, seen_by, steps_held
 from robodiff.evaluation.statistics import wilson_interval
+from robodiff.machine import cores
 from robodiff.policies.history import History
 from robodiff.policies.runtime import as_recorded, draw_noise
 
@@ -41,38 +46,61 @@ DELAYS = (0, 50, 100, 200)
 FIRST_SEED = 100_000
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What is measured at once."""
+
+    environment: str
+    path: str
+    """Of the policy."""
+    device: str
+    episodes: int
+    delay: int
+    """Steps."""
+    mode: str
+
+    def measure(self) -> str:
+        """Return the share of successes with its interval, the mean reward, and the jump."""
+        torch.set_num_threads(1)
+        policy = open_runtime(self.path, self.device)
+        spec = seen_by(policy, get_env_spec(self.environment))  # pyright: ignore[reportArgumentType]
+        planner = ChunkPlanner(policy.timing, **MODES[self.mode])  # pyright: ignore[reportAttributeAccessIssue]
+        seeds = range(FIRST_SEED, FIRST_SEED + self.episodes)
+        successes, rewards, jump = run(policy, spec, seeds, planner, self.delay)
+        low, high = wilson_interval(sum(successes), self.episodes)
+        share = f"{sum(successes) / self.episodes:.2f} ({low:.2f} to {high:.2f})"
+        return f"{share}, {np.mean(rewards):.3f}, {jump:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--policy", action="append", required=True, help="ENVIRONMENT=RUN")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--delays", type=int, nargs="+", default=DELAYS, help="milliseconds")
+    parser.add_argument("--processes", type=int, default=cores())
     options = parser.parse_args()
+    asked = []
+    for environment, path in (each.split("=", 1) for each in options.policy):
+        spacing = open_runtime(path).timing.spacing  # pyright: ignore[reportAttributeAccessIssue]
+        asked += [(environment, path, delay, math.ceil(delay / 1000 / spacing - 1e-9)) for delay in options.delays]
+    cells = [
+        Cell(environment, path, options.device, options.episodes, steps, mode)
+        for environment, path, steps in dict.fromkeys((each[0], each[1], each[3]) for each in asked)
+        for mode in MODES
+    ]
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        measured = dict(zip(cells, pool.map(Cell.measure, cells), strict=True))
     rows = []
-    for name, path in (each.split("=", 1) for each in options.policy):
-        policy = open_runtime(path, options.device)
-        spec = seen_by(policy, get_env_spec(name))  # pyright: ignore[reportArgumentType]
-        measured: dict[int, dict[str, str]] = {}  # by steps: two delays may be of as many
-        for delay in options.delays:
-            steps = math.ceil(delay / 1000 / policy.timing.spacing - 1e-9)  # pyright: ignore
-            measured[steps] = measured.get(steps) or measure(policy, spec, options.episodes, steps)
-            rows.append({"environment": name, "delay (ms)": delay, "steps": steps, **measured[steps]})
-            print(rows[-1], flush=True)
+    for environment, path, delay, steps in asked:
+        of_modes = {
+            mode: measured[Cell(environment, path, options.device, options.episodes, steps, mode)] for mode in MODES
+        }
+        rows.append({"environment": environment, "delay (ms)": delay, "steps": steps, **of_modes})
     keep("delay", rows)
 
 
-def measure(policy: Any, spec: EnvSpec, count: int, delay: int) -> dict[str, str]:
-    """Return what came about in every mode: the share of successes with its interval, the mean reward, the jump."""
-    cells = {}
-    for mode, how in MODES.items():
-        planner = ChunkPlanner(policy.timing, **how)
-        successes, rewards, jump = episodes(policy, spec, range(FIRST_SEED, FIRST_SEED + count), planner, delay)
-        low, high = wilson_interval(sum(successes), count)
-        cells[mode] = f"{sum(successes) / count:.2f} ({low:.2f} to {high:.2f}), {np.mean(rewards):.3f}, {jump:.1f}"
-    return cells
-
-
-def episodes(
+def run(
     policy: Any, spec: EnvSpec, seeds: range, planner: ChunkPlanner, delay: int
 ) -> tuple[list[bool], list[float], float]:
     """Run an episode a seed, where chunks arrive so many steps late.

@@ -3,7 +3,10 @@
 The image policy is the one of Diffusion Policy's Push-T (262.7 M parameters: ResNet-18 on 96x96 cropped to 84x84, U-Net
 of 512, 1024 and 2048 channels, two observations, 16 steps) with random weights, at 10 steps of DDIM and as many
 evaluations as 2 and 3 steps of flow matching take; the keypoints policy is the preset's. Frames are new at every chunk,
-so all of them are encoded. Run it alone on the machine:  python -m benchmarks.latency
+so all of them are encoded. Run it alone on the machine:
+
+    python -m benchmarks.latency
+    python -m benchmarks.latency --device cuda
 """
 
 import argparse
@@ -41,6 +44,7 @@ FEATURES = {
     "observation.state": Feature("vector", (2,), "float32"),
     ACTION: Feature("vector", (2,), "float32"),
 }
+TORCH = "torch", "fp32"
 
 
 def observations(policy: DiffusionPolicy) -> Iterator[dict[str, np.ndarray]]:
@@ -58,7 +62,7 @@ def candidates(
     policy: DiffusionPolicy, folder: Path, threads: int, int8: bool
 ) -> Mapping[tuple[str, str], DiffusionPolicy | ExportedPolicy]:
     """Return the policy as each engine computes it, by engine and precision."""
-    made: dict[tuple[str, str], DiffusionPolicy | ExportedPolicy] = {("torch", "fp32"): policy}
+    made: dict[tuple[str, str], DiffusionPolicy | ExportedPolicy] = {TORCH: policy}
     samples = [
         (seen, draw_noise(policy.noise_shape(1), n)) for n, seen in zip(range(4), observations(policy), strict=False)
     ]
@@ -90,9 +94,9 @@ def shortened(policy: Any, rows: int) -> None:
 def measure(policies: Mapping[tuple[str, str], Any], seconds: float) -> dict[tuple[str, str], tuple[float, float]]:
     """Return p50 and p95 in milliseconds of each, after a warm-up."""
     times: dict[tuple[str, str], list[float]] = {key: [] for key in policies}
-    seen = observations(policies["torch", "fp32"])
+    seen = observations(policies[TORCH])
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["torch", "fp32"]) < 10:
+    while time.perf_counter() < end or len(times[TORCH]) < 10:
         observation = next(seen)
         for key, policy in policies.items():
             noise = draw_noise(policy.noise_shape(1), len(times[key]))
@@ -103,11 +107,12 @@ def measure(policies: Mapping[tuple[str, str], Any], seconds: float) -> dict[tup
 
 
 def rows_of(title: str, policies: Mapping[tuple[str, str], Any], threads: int, seconds: float) -> list[dict[str, Any]]:
-    evaluations = len(policies["torch", "fp32"].sampler.rows)
+    evaluations = len(policies[TORCH].sampler.rows)
+    millions = sum(weight.numel() for weight in policies[TORCH].parameters()) / 1e6
     measured = measure(policies, seconds)
     return [
         {
-            "policy": title,
+            "policy": f"{title}, {millions:.1f} M",
             "evaluations": evaluations,
             "engine": engine,
             "precision": precision,
@@ -129,20 +134,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of measuring, for each policy and number of steps")
     parser.add_argument("--threads", type=int, default=cores(), help="for the image policy")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="on a GPU torch alone computes")
     parser.add_argument("--keypoints_only", action="store_true", help="leave the image policy out; nothing is kept")
     options = parser.parse_args()
     rows = []
+    if options.device == "cuda":
+        rows += rows_of("keypoints", {TORCH: keypoints().to("cuda")}, 1, options.seconds / 3)
+        policy = IMAGE.make_policy(FEATURES, 10.0).eval().to("cuda")
+        for evaluations in (10, 3, 2):
+            shortened(policy, evaluations)
+            rows += rows_of("images", {TORCH: policy}, 1, options.seconds)
+        keep("latency_gpu", rows)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for threads in dict.fromkeys((1, options.threads)):
             torch.set_num_threads(threads)
             policies = candidates(keypoints(), Path(folder) / f"keypoints-{threads}", threads, int8=True)
-            rows += rows_of("keypoints, 1.0 M", policies, threads, options.seconds / 3)
+            rows += rows_of("keypoints", policies, threads, options.seconds / 3)
         if not options.keypoints_only:
             policies = candidates(IMAGE.make_policy(FEATURES, 10.0).eval(), Path(folder) / "image", threads, int8=True)
             for evaluations in (10, 3, 2):
                 for policy in policies.values():
                     shortened(policy, evaluations)
-                rows += rows_of("images, 262.7 M", policies, threads, options.seconds)
+                rows += rows_of("images", policies, threads, options.seconds)
     if options.keypoints_only:
         from benchmarks.common import markdown
 

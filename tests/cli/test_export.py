@@ -42,7 +42,8 @@ def test_exports_verifies_and_measures(robodiff: Run, policy: Path, recording: P
     assert "on ONNX Runtime fp32, 1 thread" in told
     assert (out.parent / "eval" / "exported-pusht-seed100000-n2" / "metrics.json").is_file()
     code, told, err = robodiff("eval", out, "--data", recording, "--windows", 4, "--against", policy)
-    assert code == 1 or "--sampler and --steps" in err  # the policy itself takes other steps
+    assert code == 0, err  # each samples in its own way
+    assert f"against {policy}" in told
     code, told, err = robodiff("eval", out, "--data", recording, "--windows", 4)
     assert code == 0, err
     assert "error of the executed actions" in told

@@ -219,8 +219,8 @@ def test_known_elements_have_the_noise_of_training_and_come_out_exactly(sampler,
     assert torch.allclose(sample[:, :3], values[:, :3], rtol=0, atol=1e-12)
     free = denoise(table, network, noise, clip_range=1.0)
     torch.testing.assert_close(sample[:, 5:], free[:, 5:])  # this network looks at each element alone
-    if sampler != "FlowHeun":  # the other samplers follow a wish about so far as it weighs
-        assert ((sample - values)[:, 3:5].abs() < (free - values)[:, 3:5].abs()).all()
+    wish, without = ((each - values)[:, 3:5].abs().mean() for each in (sample, free))
+    assert wish < 0.8 * without
     if not table.stochastic:
         alpha, sigma = schedule.coefficients(visited[0][0], dtype=torch.float64)
         own = (noise[0] - alpha[0] * values) / sigma[

@@ -60,7 +60,7 @@ def oracle(**changes: object) -> DiffusionPolicy:
     config = DiffusionConfig(**{**SMALL_MODEL, "action_rotations": ["2:5"], **changes})  # type: ignore[arg-type]
     policy = DiffusionPolicy(config, counting().features, fps=10.0).eval()
 
-    def predict_chunk(observation: dict[str, np.ndarray], *, noise: np.ndarray, on_row: None) -> Chunk:
+    def predict_chunk(observation: dict[str, np.ndarray], *, noise: np.ndarray, on_row: None = None) -> Chunk:
         now = config.n_obs_steps - 1
         step = np.arange(config.denoised_steps) + config.first_step - now
         frame = observation["observation.state"][:, now, :1].astype(np.float64) + step * config.frame_stride  # (B, n)
