@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from robodiff.errors import RobodiffError, first_line
+from robodiff.policies.runtime import Arrays
 
 Precision = Literal["fp32", "bf16", "int8"]
-Arrays = Mapping[str, np.ndarray]
 SUFFIXES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
 """Of files, with what computes them."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

@@ -28,7 +28,7 @@ from robodiff.deploy.batching import Batcher, predict
 from robodiff.deploy.messages import Metadata, pack, unpack
 from robodiff.deploy.session import OTHER_NAMES, Question, Session
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
-from robodiff.policies.runtime import Runtime, Timing
+from robodiff.policies.runtime import Runtime, Timing, blank_window
 
 WINDOWS_A_MESSAGE, LEAST_MESSAGE = 4, 2**20
 """Of how many windows a message can be if the limit is not given, and the least limit in bytes."""
@@ -198,10 +198,7 @@ def describe(
         if own is not None and own not in known:
             raise UsageError(f"the key map names {own!r}.{nearest(own, known)}")
     timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
-    shape = policy.noise_shape(1)
-    types = {"image": np.uint8, "vector": np.float32}
-    window = {key: np.zeros((1, timing.n_obs_steps, *feature.shape), types[feature.kind])
-              for key, feature in policy.features.items() if key != ACTION}  # fmt: skip
+    shape, window = policy.noise_shape(1), blank_window(policy.features, timing)
     questions = [Question(window, np.zeros(shape, np.float32))]
     predict(policy, questions)
     start = time.perf_counter()
@@ -213,10 +210,18 @@ def describe(
         size = sum(array.nbytes for array in window.values()) + 4 * (math.prod(shape) + 2 * chunk.actions.size)
         largest_message = max(LEAST_MESSAGE, WINDOWS_A_MESSAGE * size)
     ranges = {key: np.asarray(value, np.float64).tolist() for key, value in chunk.ranges.items()}
-    values = {"policy": name, "policy_hash": getattr(policy, "policy_hash", None), "largest_message": largest_message}
-    said = Metadata(robodiff=__version__, features=dict(policy.features), timing=timing, noise_shape=shape,
-                    ranges=ranges, key_map=dict(key_map or {}), **values)  # fmt: skip
-    return said, seconds
+    metadata = Metadata(
+        robodiff=__version__,
+        policy=name,
+        policy_hash=getattr(policy, "policy_hash", None),
+        features=dict(policy.features),
+        timing=timing,
+        noise_shape=shape,
+        ranges=ranges,
+        largest_message=largest_message,
+        key_map=dict(key_map or {}),
+    )
+    return metadata, seconds
 
 
 def is_loopback(host: str) -> bool:

@@ -16,12 +16,11 @@ from robodiff.deploy.runtime import ExportedPolicy, load_exported
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
-from robodiff.evaluation.results import Latency
 from robodiff.machine import describe_machine
 from robodiff.policies.checkpoint import change_sampling, load_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
-from robodiff.policies.runtime import draw_noise
+from robodiff.policies.runtime import Latency, draw_noise
 from robodiff.text import counted
 
 Policy = DiffusionPolicy | ExportedPolicy

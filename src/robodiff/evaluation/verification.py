@@ -11,7 +11,7 @@ import torch
 from robodiff.data.episodes import Episodes, with_past_action
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
-from robodiff.deploy.artefact import Milliseconds, Successes, Verified
+from robodiff.deploy.artefact import Successes, Verified
 from robodiff.deploy.engines import Precision
 from robodiff.deploy.runtime import ExportedPolicy, load_exported
 from robodiff.errors import RobodiffError
@@ -71,8 +71,7 @@ def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: s
     exported = load_exported(folder)
     errors = np.concatenate([_errors(policy, exported, *sample).ravel() for sample in samples])
     first = {key: value[0, -1] for key, value in samples[0][0].items()}
-    latencies = [chunk_latency(PolicyRunner(each), first) for each in (exported, policy)]
-    own, in_torch = (Milliseconds(p50=each.p50, p95=each.p95) for each in latencies)
+    own, in_torch = (chunk_latency(PolicyRunner(each), first) for each in (exported, policy))
     return Verified(
         windows=sum(noise.shape[1] for _, noise in samples),
         data=data,
