@@ -70,7 +70,7 @@ def candidates(
         for precision in ("fp32", "int8") if int8 else ("fp32",):
             place = folder / f"{engine}-{precision}"
             place.mkdir(parents=True)
-            described = write_exported(policy, "", place, engine, precision, samples)  # type: ignore[arg-type]
+            described = write_exported(policy, place, engine, precision, samples)  # type: ignore[arg-type]
             made[name, precision] = ExportedPolicy(place, described, policy.config, threads)
             if (engine, precision) == ("openvino", "fp32"):  # the same files
                 graphs = {

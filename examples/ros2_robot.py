@@ -5,12 +5,120 @@ robodiff run POLICY --robot ros2:robot.yaml         # in another; see docs/ros2.
 """
 
 import argparse
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
+from cyclonedds.domain import DomainParticipant
 
-from robodiff.deploy.ros2_config import read_config
-from robodiff.deploy.ros2_simulated import serve_robot
+from robodiff.data.episodes import Feature
+from robodiff.data.ros import joint_positions
+from robodiff.deploy.dds import Subscription, as_stamp, message_kinds, writer_of
+from robodiff.deploy.ros2 import STATE, Translation, domain_id
+from robodiff.deploy.ros2_config import Ros2Config, read_config
+from robodiff.deploy.ros2_messages import Clock, Float64MultiArray, Header, Image, JointState, JointTrajectory, Time
 from robodiff.envs.spec import AnyEnv, get_env_spec
+from robodiff.errors import UsageError, notice
+from robodiff.text import listed
+
+
+class Simulated(Protocol):
+    """What ``serve_robot`` needs of a robot."""
+
+    def observe(self) -> Mapping[str, np.ndarray]:
+        """Return what is seen now, ``observation.state`` among it."""
+        ...
+
+    def execute(self, action: np.ndarray) -> None:
+        """Act for one step."""
+        ...
+
+
+def serve_robot(
+    robot: Simulated,
+    features: Mapping[str, Feature],
+    config: Ros2Config | None = None,
+    *,
+    rate: float = 10.0,
+    timeout: float = 0.5,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Let a simulated robot be one of ROS 2: publish what it sees, and do what trajectories say.
+
+    It acts in steps of ``1 / rate`` from the first command on, and goes at once where the last point of the newest
+    trajectory is. When commands stop to come it holds, whatever became of who sent them.
+
+    Args:
+        robot: what observes and acts, in the units of ``features``.
+        features: of what it observes, ``observation.state`` and cameras, and ``action``.
+        config: its topics and conventions. With ``use_sim_time`` it publishes ``/clock``, which counts its steps.
+        rate: steps per second.
+        timeout: seconds without a command after which the arm holds where it is.
+        goes_on: asked before every step.
+    """
+    translation = Translation(config or Ros2Config(), features)
+    if (state := translation.state) is None:
+        raise UsageError(f"a robot on ROS 2 observes {STATE}; found {listed(features)}")
+    peer = _RobotPeer(translation)
+    commanded: dict[str, float] = {}
+    holds = False
+    start, step = time.monotonic(), 0
+    while goes_on():
+        step += 1
+        observation = robot.observe()
+        measured = state.on_the_wire(observation[STATE])
+        peer.publish(observation, measured, step / rate)
+        targets, age = peer.commands()
+        if targets and age <= timeout:
+            commanded, holds = commanded | targets, False
+        elif commanded and age > timeout and not holds:
+            notice(f"no command for {timeout:g} s: the arm holds where it is")
+            holds = True
+            gripper = translation.config.gripper_joint
+            commanded = measured | {joint: commanded[joint] for joint in [gripper] if joint in commanded}
+        if commanded:
+            values = measured | commanded
+            robot.execute(translation.action.recorded("commands", [*values], [*values.values()]))
+        time.sleep(max(0.0, start + step / rate - time.monotonic()))
+
+
+class _RobotPeer:
+    """The robot's side of the topics."""
+
+    def __init__(self, translation: Translation) -> None:
+        config = self._config = translation.config
+        participant = DomainParticipant(domain_id())
+        kinds = message_kinds(translation)
+        kinds |= {"/clock": Clock} if config.use_sim_time else {}
+        self._translation = translation
+        self._writers = {topic: writer_of(participant, topic, kind) for topic, kind in kinds.items()}
+        self._commands = [Subscription(participant, topic, JointTrajectory) for topic in translation.commands]
+
+    def publish(self, observation: Mapping[str, np.ndarray], positions: Mapping[str, float], clock: float) -> None:
+        """Send what is seen now; stamps are of the wall's clock or, with ``use_sim_time``, of this one."""
+        stamp = Time(*as_stamp(clock if self._config.use_sim_time else time.time()))
+        if self._config.use_sim_time:
+            self._writers["/clock"].write(Clock(stamp))
+        joints = JointState(Header(stamp), name=[*positions], position=[*positions.values()])
+        self._writers[self._config.joint_states].write(joints)
+        for key, topic in self._translation.vectors.items():
+            self._writers[topic].write(Float64MultiArray(data=observation[key].tolist()))
+        for key, topic in self._translation.cameras.items():
+            image = observation[key].transpose(1, 2, 0)  # CHW -> HWC
+            height, width, channels = image.shape
+            encoding = "rgb8" if channels == 3 else "mono8"
+            values = height, width, encoding, 0, width * channels, image.tobytes()
+            self._writers[topic].write(Image(Header(stamp), *values))
+
+    def commands(self) -> tuple[dict[str, float], float]:
+        """Return by joint where the newest trajectories end, and how many seconds ago the last of them came."""
+        messages = [each.newest() for each in self._commands]
+        sent = [message for message in messages if message is not None and message.points]
+        targets: dict[str, float] = {}
+        for message in sent:
+            targets |= joint_positions("a trajectory", message.joint_names, message.points[-1].positions)
+        return targets, time.monotonic() - max(each.arrived for each in self._commands)
 
 
 class SimulatedArm:

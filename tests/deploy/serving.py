@@ -11,13 +11,14 @@ import numpy as np
 from tests.conftest import PUSHT_FEATURES
 from websockets.sync.client import ClientConnection, connect
 
+from robodiff.deploy.config import ServerConfig
 from robodiff.deploy.messages import pack, unpack
-from robodiff.deploy.server import Limits, PolicyServer, describe
+from robodiff.deploy.server import PolicyServer, describe
 from robodiff.policies.runtime import Chunk, Runtime, Timing
 
 ANSWER_SECONDS = 30
 """How long an answer may take where the machine is busy."""
-LIMITS = Limits(most_clients=100, most_per_second=10_000.0, idle_seconds=600.0)
+LIMITS = ServerConfig(most_clients=100, most_per_second=10_000.0, idle_seconds=600.0)
 
 
 class Plain:
@@ -53,7 +54,7 @@ def seen(number: float) -> dict[str, np.ndarray]:
 
 @contextmanager
 def serving(
-    policy: Runtime, limits: Limits = LIMITS, token: str | None = None, port: int = 0, **options: Any
+    policy: Runtime, limits: ServerConfig = LIMITS, token: str | None = None, port: int = 0, **options: Any
 ) -> Iterator[str]:
     """Serve a policy on a port of this machine, and yield the address."""
     metadata, _ = describe(policy, "runs/plain", **options)

@@ -59,7 +59,7 @@ def test_openvino_acts_as_torch_and_survives_a_compiler_that_crashes(
         return (failed[0], "its compiler crashed (signal 11)") if failed else first_failure(graphs, threads)
 
     monkeypatch.setattr(export, "first_failure", crashing)
-    described = write_exported(policy, "", tmp_path, "openvino", "bf16", ())
+    described = write_exported(policy, tmp_path, "openvino", "bf16", ())
     assert described.graphs["denoiser"].file == "denoiser.onnx"
     assert described.graphs["denoiser"].fallback == "OpenVINO in bf16: its compiler crashed (signal 11)"
     assert described.graphs["observe"].file == "observe.xml"
@@ -72,7 +72,7 @@ def test_openvino_acts_as_torch_and_survives_a_compiler_that_crashes(
 def test_a_denoiser_that_has_no_parts_is_exported_whole(small_policy: Make, tmp_path: Path) -> None:
     policy = small_policy(num_inference_steps=3)
     policy.denoiser = Plain(2 * policy.embedding_dim)
-    write_exported(policy, "", tmp_path, "onnx", "fp32", ())
+    write_exported(policy, tmp_path, "onnx", "fp32", ())
     np.testing.assert_allclose(chunk(load_exported(tmp_path)), chunk(policy), atol=2e-3)
 
 
@@ -91,7 +91,7 @@ def test_a_denoiser_of_one_batch_size_is_refused(small_policy: Make, tmp_path: P
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_eight_bits_are_near(small_policy: Make, tmp_path: Path, engine: Any) -> None:
     policy = small_policy(**FLOW)
-    described = write_exported(policy, "", tmp_path, engine, "int8", [sample(policy, 4, seed) for seed in range(4)])
+    described = write_exported(policy, tmp_path, engine, "int8", [sample(policy, 4, seed) for seed in range(4)])
     assert {name: graph.precision for name, graph in described.graphs.items()} == {
         "observe": "fp32", "denoiser": "int8", "decode": "fp32", "known": "fp32"
     }  # fmt: skip

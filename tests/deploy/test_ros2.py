@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cyclonedds.domain import DomainParticipant
+from examples.ros2_robot import serve_robot
 from rosbags.typesys import Stores, get_typestore
 
 from robodiff.cli.main import main
@@ -23,7 +24,6 @@ from robodiff.deploy.dds import Ros2Robot, Subscription, dds_name
 from robodiff.deploy.ros2 import Translation, open_robot
 from robodiff.deploy.ros2_config import Ros2Config
 from robodiff.deploy.ros2_messages import Header, Image, JointState, JointTrajectory, JointTrajectoryPoint, Time
-from robodiff.deploy.ros2_simulated import serve_robot
 from robodiff.errors import RobodiffError, UsageError
 
 STATE, CAMERA = "observation.state", "observation.images.front"

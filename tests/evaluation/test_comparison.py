@@ -5,8 +5,9 @@ import pytest
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare
 from robodiff.evaluation.evaluate import summary
-from robodiff.evaluation.results import EnvResult, Evaluated, Latency
+from robodiff.evaluation.results import EnvResult, Evaluated
 from robodiff.evaluation.rollout import EpisodeRecord
+from robodiff.policies.runtime import Latency
 
 
 def metrics(won: str, first_seed: int = 7, env: str = "pusht") -> EnvResult:

@@ -18,7 +18,6 @@ from robodiff.evaluation.offline import relative
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import (
     DimensionErrors,
-    Latency,
     OfflineComparison,
     OfflineResult,
     StepErrors,
@@ -28,6 +27,7 @@ from robodiff.evaluation.results import (
 from robodiff.evaluation.runs import read_run
 from robodiff.evaluation.window_errors import WindowErrors, read_windows, write_windows
 from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.runtime import Latency
 from robodiff.report.answers import answer, conclusion
 from robodiff.report.comparison import write_comparison
 

@@ -20,7 +20,7 @@ from robodiff import registry
 from robodiff.data.episodes import Unit
 from robodiff.documents import plain
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.checkpoint import find_policy, load_policy, load_with_hash, policy_hash, save_policy
+from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
 from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -338,8 +338,8 @@ def test_a_policy_that_is_being_replaced_is_read_whole(small_policy: Make, saved
     thread.start()
     try:
         for _ in range(30):
-            policy, fingerprint = load_with_hash(saved)
-            own = policies[hashes.index(fingerprint)]
+            policy = load_policy(saved)
+            own = policies[hashes.index(policy.policy_hash or "")]
             assert next(policy.parameters()).equal(next(own.parameters()))
     finally:
         done.set()
@@ -358,8 +358,8 @@ def test_the_hash_is_that_of_the_bytes_that_were_loaded(
         return make(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DiffusionConfig, "make_policy", replaced_meanwhile)
-    policy, fingerprint = load_with_hash(saved)
-    assert (policy.config.n_action_steps, fingerprint) == (8, before)
+    policy = load_policy(saved)
+    assert (policy.config.n_action_steps, policy.policy_hash) == (8, before)
     assert policy_hash(saved) != before
 
 

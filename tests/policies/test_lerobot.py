@@ -96,7 +96,7 @@ def test_tells_that_it_has_not_come_to_its_second_stage(checkpoint: Path, capsys
         ({"options": {"hidden_dims": 3}}, "Did you mean 'hidden_dim'?"),
         ({"horizon": "long"}, "horizon: "),
         ({"fps": None}, "fps: "),
-        ({"input_features": {STATE: {"type": "STATE", "shape": [5]}}}, "model.safetensors: does not fit config.json"),
+        ({"input_features": {STATE: {"type": "STATE", "shape": [5]}}}, "model.safetensors: its weights do not fit"),
         ({"input_features": 3}, "input_features: "),
         ({"discrete_action_dim": 3}, "6 numbers of an action"),
     ],

@@ -232,7 +232,7 @@ def test_wrong_observations_are_refused(spy: Spy) -> None:
     runner = PolicyRunner(spy)
     with pytest.raises(RobodiffError, match=r"observes 'observation\.environment_state'; the observation has"):
         runner.act({"observation.state": np.zeros(2)})
-    with pytest.raises(RobodiffError, match=r"observes 'observation\.state'; the observation is empty$"):
+    with pytest.raises(RobodiffError, match=r"observes 'observation\.state'; the observation has nothing$"):
         runner.act({})
     with pytest.raises(RobodiffError, match=r"observation\.state: expected shape \(2,\), found \(3,\)"):
         runner.act({**seen(0), "observation.state": np.zeros(3)})

@@ -92,12 +92,11 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     from robodiff.evaluation.config import EvalConfig
     from robodiff.evaluation.verification import check_verified, compare_success, read_samples, verify
     from robodiff.files import replacing
-    from robodiff.policies.checkpoint import change_sampling, load_with_hash
+    from robodiff.policies.checkpoint import load_policy
     from robodiff.progress import say
 
     console, precision = Console(), options.precision
-    policy, fingerprint = load_with_hash(options.policy)
-    change_sampling(policy, options.sampler, options.steps)
+    policy = load_policy(options.policy, sampler=options.sampler, steps=options.steps)
     check_export(policy, options.to, precision)  # pyright: ignore[reportArgumentType]
     if options.data is None and home is None:
         raise UsageError(f"{options.policy}: lies in no run; give --data PATH, a recording to compare at")
@@ -111,7 +110,7 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     with replacing(out) as folder:
         folder.mkdir()
         say(console, "writing its graphs")
-        described = write_exported(policy, fingerprint, folder, options.to, precision, samples)  # pyright: ignore
+        described = write_exported(policy, folder, options.to, precision, samples)  # pyright: ignore
         say(console, "comparing with the policy in torch")
         verified, is_worse = verify(policy, folder, samples, source.source), False
         if config is not None:

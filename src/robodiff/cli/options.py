@@ -3,9 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from textwrap import wrap
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from robodiff.documents import Document, FieldErrors, field_docs, hints, in_words, parse, plain, typed
+from robodiff.documents import (
+    Between,
+    Document,
+    FieldErrors,
+    FilePath,
+    field_docs,
+    hints,
+    in_words,
+    parse,
+    plain,
+    typed,
+)
 from robodiff.errors import UsageError, nearest
 
 T = TypeVar("T", bound="Options")
@@ -27,6 +38,31 @@ class Options(Document):
     def explain(option: str) -> str | None:
         """Say of an option that is unknown what it is here, where that is known."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActingOptions(Options):
+    """Options of the commands that let a policy act."""
+
+    positional = ("policy",)
+
+    policy: FilePath
+    """A run, a policy's folder, an exported policy, a repository of the Hugging Face hub, or a server's address."""
+    device: str = "cpu"
+    """Where the policy computes: cpu, cuda, ..."""
+    sampler: str | None = None
+    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
+    steps: Annotated[int, Between(1, 10_000)] | None = None
+    """Denoising steps, in place of the policy's own number."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+
+    def open_runtime(self) -> Any:
+        """Return the policy, see ``robodiff.deploy.opening``."""
+        from robodiff.deploy.opening import open_runtime
+
+        how = {"sampler": self.sampler, "steps": self.steps, "revision": self.revision}
+        return open_runtime(self.policy, self.device, **how)
 
 
 def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: dict[str, Any] | None = None) -> T:

@@ -84,15 +84,15 @@ def exported(described: ExportFile) -> str:
     """Tell how an exported policy differs from the one in torch, and how fast both are."""
     verified = described.verified
     assert verified is not None
-    own, torch, success = verified.latency_ms, verified.torch_latency_ms, verified.success
+    success = verified.success
     others = [(name, graph) for name, graph in described.graphs.items() if graph.fallback]
     lines = [f"{graph.engine} computes the {name}, for {graph.fallback}" for name, graph in others]
     difference = f"{verified.mean_error:.2g} on average, {verified.max_error:.2g} at most"
     lines.append(f"actions, normalised, differ from torch's by {difference}, at {counted(verified.windows, 'window')}")
     if success is not None:
         lines.append(f"success {success.exported:.2f}, in torch {success.torch:.2f}; {success.conclusion}")
-    speed = f"{own.p50:.1f} ms (p95 {own.p95:.1f} ms) with {counted(verified.threads, 'thread')}"
-    lines.append(f"one chunk takes {speed}, in torch {torch.p50:.1f} ms (p95 {torch.p95:.1f} ms)")
+    speed = f"{verified.latency_ms} with {counted(verified.threads, 'thread')}"
+    lines.append(f"one chunk takes {speed}, in torch {verified.torch_latency_ms}")
     return "\n".join([*lines, f"{verified.megabytes:.1f} MB"])
 
 
@@ -115,6 +115,5 @@ def _errors(result: OfflineResult) -> str:
 
 
 def _latency(result: EnvResult | OfflineResult) -> str:
-    latency, how = result.latency_ms, result.evaluated
-    spread = f"{latency.p50:.1f} ms (p95 {latency.p95:.1f} ms)"
-    return f"one chunk takes {spread} on {how.device} with {how.sampler}, {how.steps} steps"
+    how = result.evaluated
+    return f"one chunk takes {result.latency_ms} on {how.device} with {how.sampler}, {how.steps} steps"

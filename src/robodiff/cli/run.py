@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from robodiff.cli.options import Options, read_options
+from robodiff.cli.options import ActingOptions, read_options
 from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.loop import ControlLoop
 from robodiff.deploy.robot import GuardedRobot, load_robot
-from robodiff.documents import Above, AtLeast, Between, FilePath
+from robodiff.documents import Above, AtLeast, FilePath
 from robodiff.errors import RobodiffError
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Options, LoopConfig):
+class RunOptions(ActingOptions, LoopConfig):
     """Let a policy act on a robot, or on a simulated one, at the rate of its recording.
 
     The next chunk of actions is computed while the last one is executed. The robot is stopped once, whether time is
@@ -29,10 +29,6 @@ class RunOptions(Options, LoopConfig):
       robodiff run ws://gpu-machine:8000 --robot my_robot.py
     """
 
-    positional = ("policy",)
-
-    policy: FilePath
-    """A run, a policy's folder, an exported policy, a repository of the Hugging Face hub, or a server's address."""
     robot: str
     """A Python file that defines make_robot(), which returns the robot; env:NAME, a simulated environment; or
     ros2:FILE.yaml, a robot behind topics of ROS 2."""
@@ -44,14 +40,6 @@ class RunOptions(Options, LoopConfig):
     """Seed of the first episode, the others follow: of the policy's noise and of a simulated environment."""
     log: FilePath | None = None
     """Folder (.zarr) for a recording of what was observed and executed; an earlier one is continued."""
-    sampler: str | None = None
-    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
-    steps: Annotated[int, Between(1, 10_000)] | None = None
-    """Denoising steps, in place of the policy's own number."""
-    device: str = "cpu"
-    """Where the policy runs: cpu, cuda, ..."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
 
 
 def run(arguments: list[str]) -> None:
@@ -60,17 +48,19 @@ def run(arguments: list[str]) -> None:
 
     from rich.console import Console
 
-    from robodiff.deploy.opening import open_runtime
     from robodiff.progress import say
 
     console = Console()
-    how = {"sampler": options.sampler, "steps": options.steps, "revision": options.revision}
-    policy = open_runtime(options.policy, options.device, **how)
+    policy = options.open_runtime()
     outcomes = []
     with ExitStack() as stack:
         robot = GuardedRobot(open_robot(options, policy), f"the robot {options.robot}")
         stack.callback(robot.close)
-        log = stack.enter_context(open_log(Path(options.log), policy)) if options.log else None
+        log = None
+        if options.log is not None:
+            from robodiff.deploy.log import logging_to  # needs zarr
+
+            log = stack.enter_context(logging_to(Path(options.log), policy))
         loop = ControlLoop(policy, robot, options)
         for seed in range(options.seed, options.seed + options.episodes):
             if outcomes and not robot.can_reset and sys.stdin.isatty() and not is_ready():
@@ -97,13 +87,6 @@ def is_ready() -> bool:
     except EOFError:
         return False
     return True
-
-
-def open_log(folder: Path, policy: Any) -> Any:
-    """Return the recording that is written to a folder."""
-    from robodiff.deploy.log import logging_to  # needs zarr
-
-    return logging_to(folder, policy)
 
 
 def open_robot(options: RunOptions, policy: Any) -> Any:

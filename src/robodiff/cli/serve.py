@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from robodiff.cli.options import Options, read_options
-from robodiff.documents import Between, FilePath, NotEmpty
+from robodiff.cli.options import ActingOptions, read_options
+from robodiff.deploy.config import ServerConfig
+from robodiff.documents import Between, NotEmpty
 from robodiff.errors import UsageError
 from robodiff.text import for_terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(Options):
+class ServeOptions(ActingOptions, ServerConfig):
     """Let a policy act for robots and simulators that ask over the network: websockets and msgpack, in the protocol of
     openpi, whose clients need no change.
 
@@ -27,10 +28,6 @@ class ServeOptions(Options):
       robodiff serve runs/first --key_map '{"observation/image": "observation.image", "prompt": null}'
     """
 
-    positional = ("policy",)
-
-    policy: FilePath
-    """A run, a policy's folder, an exported one, or a repository of the Hugging Face hub."""
     host: str = "127.0.0.1"
     """The address to listen at: 0.0.0.0 is every one of this machine, for which a token is needed."""
     port: Annotated[int, Between(0, 65535)] = 8000
@@ -38,39 +35,23 @@ class ServeOptions(Options):
     token: Annotated[str, NotEmpty()] | None = None
     """What clients need to send, as the header Authorization: Api-Key TOKEN. Other users of this machine see the
     commands that run: the environment variable ROBODIFF_TOKEN says it, too."""
-    device: str = "cpu"
-    """Where the policy computes: cpu, cuda, ..."""
-    sampler: str | None = None
-    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
-    steps: Annotated[int, Between(1, 10_000)] | None = None
-    """Denoising steps, in place of the policy's own number."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
     key_map: dict[str, str | None] | None = None
     """Name that clients use -> name of the policy; null for one that is not read."""
-    most_clients: Annotated[int, Between(1, 10_000)] = 16
-    """Connections at a time; further ones are refused."""
-    most_per_second: Annotated[float, Between(1, 100_000)] = 500.0
-    """Messages of one client; those of a faster one wait."""
     largest_message: Annotated[int, Between(1024, 2**30)] | None = None
     """Bytes of a client's message; one that sends more is disconnected. When not given: four windows of what the policy
     observes, and 1 MiB at least."""
-    idle_seconds: Annotated[float, Between(1, 1e6)] = 600.0
-    """A client that sends nothing for so long is disconnected."""
 
 
 def run(arguments: list[str]) -> None:
     """Parse, load, serve until stopped."""
     options = read_options(ServeOptions, "serve", arguments)
     token = options.token or os.environ.get("ROBODIFF_TOKEN") or None
-    from robodiff.deploy.opening import open_runtime
-    from robodiff.deploy.server import Limits, PolicyServer, describe, is_loopback
+    from robodiff.deploy.server import PolicyServer, describe, is_loopback
 
     if token is None and not is_loopback(options.host):
         advice = "set ROBODIFF_TOKEN to a long random text, here and for the clients, or listen at 127.0.0.1"
         raise UsageError(f"--host {options.host}: others can reach it, so a token is needed; {advice}")
-    policy = open_runtime(options.policy, options.device, sampler=options.sampler, steps=options.steps,
-                          revision=options.revision)  # fmt: skip
+    policy = options.open_runtime()
     metadata, seconds = describe(policy, options.policy, options.largest_message, options.key_map)
 
     def listening(port: int) -> None:
@@ -82,8 +63,7 @@ def run(arguments: list[str]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # on Windows, where Ctrl-C raises KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
-        limits = Limits(options.most_clients, options.most_per_second, options.idle_seconds)
-        server = PolicyServer(policy, metadata, limits, token, tell)
+        server = PolicyServer(policy, metadata, options, token, tell)
         await server.run(options.host, options.port, stop, listening)
 
     try:

@@ -1,6 +1,7 @@
 """What messages of ROS 2 say, as arrays; those of rosbags, of DDS and of rclpy have the same fields."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ ENCODINGS: dict[str, Sequence[int]] = {
 }
 """By the encoding of an image, where in a pixel red, green, blue and alpha are, or the grey value. Others say no
 colours: depth (16UC1, 32FC1), raw sensors (bayer), or planes whose order is nowhere written (8UC3)."""
+
+
+@cache
+def message_types() -> Any:
+    """Return the definitions of messages as ROS 2 Humble has them, which is how later ones have those read here."""
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.ROS2_HUMBLE)
 
 
 def image_shape(message: Any) -> tuple[int, int, int] | None:

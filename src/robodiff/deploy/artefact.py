@@ -11,12 +11,13 @@ from robodiff.deploy.engines import SUFFIXES, Precision
 from robodiff.documents import Above, AtLeast, Between, Document, NotEmpty, decode_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+from robodiff.policies.config import NotNegative
+from robodiff.policies.runtime import Latency
 from robodiff.registry import Origin
 
 FORMAT_VERSION = 1
 EXPORT_FILE = "export.json"
 CONSTANTS_FILE = "constants.npz"
-NotNegative = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
 Count = Annotated[int, AtLeast(0)]
 REMEDY = "copy the whole folder again from where it comes from, or export again"
@@ -58,14 +59,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Milliseconds(Document):
-    """From one observation to its chunk of actions, of one robot."""
-
-    p50: NotNegative
-    p95: NotNegative
-
-
-@dataclass(frozen=True, kw_only=True)
 class Successes(Document):
     """Of the same episodes, by both."""
 
@@ -89,8 +82,8 @@ class Verified(Document):
     max_error: NotNegative
     tolerance: NotNegative
     """What was to be kept: by the largest error of fp32, by the mean error of others."""
-    latency_ms: Milliseconds
-    torch_latency_ms: Milliseconds
+    latency_ms: Latency
+    torch_latency_ms: Latency
     threads: Count
     machine: str
     megabytes: NotNegative

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from robodiff.data.episodes import Feature
 from robodiff.deploy.messages import Metadata, pack, unpack
 from robodiff.errors import RobodiffError, UsageError, first_line
-from robodiff.policies.runtime import Chunk, Timing
+from robodiff.policies.runtime import Arrays, Chunk, Known, Timing
 
 T = TypeVar("T")
 LARGEST_REPLY = 2**28
@@ -63,13 +63,7 @@ class RemotePolicy:
         draws, _, *rest = self.metadata.noise_shape
         return draws, batch_size, *rest
 
-    def predict_chunk(
-        self,
-        observation: Mapping[str, np.ndarray],
-        *,
-        noise: np.ndarray,
-        known: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Chunk:
+    def predict_chunk(self, observation: Arrays, *, noise: np.ndarray, known: Known | None = None) -> Chunk:
         """Return the actions that follow from an observation; see ``Runtime``.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Options of the real-time loop."""
+"""Options of the real-time loop and of the server."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,3 +31,15 @@ class LoopConfig(Document):
     timeout: Annotated[float, Between(0.1, 3600)] = 1.0
     """Seconds, and at least five periods, within which the robot has to answer; else it is stopped. A chunk may take
     so long beyond twice its usual time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(Document):
+    """How much clients may ask for."""
+
+    most_clients: Annotated[int, Between(1, 10_000)] = 16
+    """Connections at a time; further ones are refused."""
+    most_per_second: Annotated[float, Between(1, 100_000)] = 500.0
+    """Messages of one client; those of a faster one wait."""
+    idle_seconds: Annotated[float, Between(0.1, 1e6)] = 600.0
+    """A client that sends nothing for so long is disconnected."""

@@ -7,15 +7,16 @@ sure of an engine does that in a process of its own: a compiler that crashes tak
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from robodiff.errors import RobodiffError, first_line
+from robodiff.policies.runtime import Arrays
 
 Precision = Literal["fp32", "bf16", "int8"]
-Arrays = Mapping[str, np.ndarray]
 SUFFIXES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
 """Of files, with what computes them."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -23,17 +24,27 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 SECONDS_TO_COMPILE = 600
 
 
+@cache
+def _openvino() -> Any:
+    """Return OpenVINO, of which a process keeps one.
+
+    It sets up the stack that signals are handled on. One that is let go of takes that stack along, and then Ctrl-C is a
+    segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoGraph:
     """A graph that OpenVINO computes on the CPU.
 
-    It is compiled for each number of rows. Where that is left open, version 2026.4.1 gives wrong numbers for
-    convolutions in bf16, and small networks take twice the time, in 8 bits four times.
+    It is compiled for each number of rows. Where that is left open, version 2026.4.1 gives wrong numbers in bf16 for
+    a network with convolutions, and small networks take twice the time, in 8 bits four times.
     """
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = _openvino()
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise RobodiffError(f"{path}: this processor cannot compute in bf16; export with --precision fp32 or int8")
         self._options = {

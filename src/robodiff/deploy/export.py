@@ -53,7 +53,6 @@ def check_export(policy: Any, engine: Engine, precision: Precision) -> None:
 
 def write_exported(
     policy: DiffusionPolicy,
-    fingerprint: str,
     folder: Path,
     engine: Engine,
     precision: Precision,
@@ -65,7 +64,6 @@ def write_exported(
 
     Args:
         policy: on the CPU, in evaluation mode.
-        fingerprint: its hash.
         folder: to write to.
         engine: what computes it.
         precision: of its networks.
@@ -81,7 +79,7 @@ def write_exported(
     for name, part in every.items():
         write_onnx(part, folder / f"{name}.onnx")
     np.savez(folder / CONSTANTS_FILE, allow_pickle=False, **constants(policy))
-    described = describe(policy, fingerprint, engine, precision, {name: Graph(file=f"{name}.onnx") for name in every})
+    described = describe(policy, engine, precision, {name: Graph(file=f"{name}.onnx") for name in every})
     if precision == "int8":
         fp32 = ExportedPolicy(folder, described, policy.config)
         quantize(fp32, [name for name in NETWORKS if name in every], folder, observations)
@@ -105,9 +103,7 @@ def write_exported(
     return described
 
 
-def describe(
-    policy: DiffusionPolicy, fingerprint: str, engine: Engine, precision: Precision, graphs: dict[str, Graph]
-) -> ExportFile:
+def describe(policy: DiffusionPolicy, engine: Engine, precision: Precision, graphs: dict[str, Graph]) -> ExportFile:
     """Return what ``export.json`` says of a policy, without its files."""
     name, table = policy.config.registry_name, policy.sampler
     return ExportFile(
@@ -117,7 +113,7 @@ def describe(
         config={"class": name, **plain(policy.config)},
         features=policy.features,
         fps=policy.fps,
-        policy=fingerprint,
+        policy=policy.policy_hash or "",
         graphs=graphs,
         rows=[
             Evaluation(

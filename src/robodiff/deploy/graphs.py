@@ -111,24 +111,20 @@ def write_onnx(part: Part, path: Path) -> None:
         raise RobodiffError(f"{problem}\nits module makes a number of that size, as len(x) does; write x.shape[0]")
 
 
-class _Encode(nn.Module):
-    """Map a frame of each camera, (1, C, H, W) uint8, to its embedding (1, E)."""
-
-    def __init__(self, policy: DiffusionPolicy) -> None:
-        super().__init__()
-        self.cameras = policy.cameras
-
-    def forward(self, inputs: Inputs) -> list[Tensor]:
-        encoded = self.cameras({camera: frame.unsqueeze(1) for camera, frame in inputs.items()})
-        return [encoded[camera].squeeze(1) for camera in inputs]
-
-
 class _OfPolicy(nn.Module):
     """A part that calls what the policy has."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
         self.policy = policy
+
+
+class _Encode(_OfPolicy):
+    """Map a frame of each camera, (1, C, H, W) uint8, to its embedding (1, E)."""
+
+    def forward(self, inputs: Inputs) -> list[Tensor]:
+        encoded = self.policy.cameras({camera: frame.unsqueeze(1) for camera, frame in inputs.items()})
+        return [encoded[camera].squeeze(1) for camera in inputs]
 
 
 class _Observe(_OfPolicy):

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,12 +17,11 @@ from robodiff.deploy.background import Background, Watchdog, interrupt_main, on_
 from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.episode import ChunkTiming, Episode
 from robodiff.deploy.limits import Faults, Limits
-from robodiff.deploy.planner import ChunkPlanner, Known
+from robodiff.deploy.planner import ChunkPlanner
 from robodiff.deploy.robot import GuardedRobot
 from robodiff.errors import RobodiffError, in_one_line
 from robodiff.policies.history import Gap, History
-from robodiff.policies.runtime import Chunk, Runtime, Timing, as_recorded, draw_noise, out_of_range
-from robodiff.text import listed
+from robodiff.policies.runtime import Arrays, Chunk, Known, Runtime, Timing, draw_noise, observed, out_of_range
 
 Record = Callable[[dict[str, np.ndarray], np.ndarray], None]
 
@@ -111,7 +110,7 @@ class ControlLoop:
         self._stops_since: float | None = None  # seconds
         self._planner = ChunkPlanner(self.timing, config.mode, config.replan, config.soft)
         self._history = History.empty(self.timing, 1)
-        self._ranges: Mapping[str, np.ndarray] = {}
+        self._ranges: Arrays = {}
         self._last: np.ndarray | None = None  # (Da,), what was executed
         self._future: Future[tuple[Chunk, float]] | None = None
         self._thread = threading.current_thread()
@@ -189,16 +188,12 @@ class ControlLoop:
     def _observe(self) -> dict[str, np.ndarray]:
         """Return what the robot observes now, as recorded."""
         observation, features = self.robot.observe(), self.policy.features
-        past = {PAST_ACTION: np.zeros(features[ACTION].shape) if self._last is None else self._last}
-        checked = {}
-        for key in (key for key in features if key != ACTION):
-            if key not in observation and key not in past:
-                given = listed(map(str, observation)) or "nothing"
-                raise RobodiffError(f"the policy observes {key!r}; the robot gives {given}")
-            checked[key] = as_recorded(key, observation.get(key, past.get(key)), features[key])
-        return checked
+        if PAST_ACTION in features and PAST_ACTION not in observation:
+            past = np.zeros(features[ACTION].shape) if self._last is None else self._last
+            observation = {**observation, PAST_ACTION: past}
+        return observed(features, observation, source="the robot gives")
 
-    def _remember(self, observation: Mapping[str, np.ndarray], time: float) -> History:
+    def _remember(self, observation: Arrays, time: float) -> History:
         return self._history.after({key: value[None] for key, value in observation.items()}, time)
 
     def _ask(self, step: int) -> None:

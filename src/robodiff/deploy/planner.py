@@ -4,10 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from robodiff.policies.runtime import Chunk, Timing
+from robodiff.policies.runtime import Chunk, Known, Timing
 
 Mode = Literal["real_time", "naive", "synchronous"]
-Known = tuple[np.ndarray, np.ndarray]
 
 
 class ChunkPlanner:

@@ -5,13 +5,14 @@ as XCDR2, which ROS 2 does not read.
 """
 
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cyclonedds.idl import IdlStruct
 from cyclonedds.idl.annotations import final
 from cyclonedds.idl.types import float64, int32, uint8, uint32
+
+from robodiff.data.ros import message_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as sequence
@@ -65,12 +66,12 @@ class Image(IdlStruct, typename="sensor_msgs::msg::dds_::Image_"):
     def serialize(self, buffer: Any = None, endianness: Any = None, use_version_2: bool | None = None) -> bytes:
         """Return the image as CDR."""
         image = replace(self, data=np.frombuffer(bytes(self.data), np.uint8))  # pyright: ignore[reportArgumentType]
-        return bytes(_types().serialize_cdr(image, "sensor_msgs/msg/Image"))
+        return bytes(message_types().serialize_cdr(image, "sensor_msgs/msg/Image"))
 
     @classmethod
     def deserialize(cls, data: bytes, has_header: bool = True, use_version_2: bool | None = None) -> "Image":
         """Return the image of CDR, whose pixels are not copied."""
-        image = _types().deserialize_cdr(data, "sensor_msgs/msg/Image")
+        image = message_types().deserialize_cdr(data, "sensor_msgs/msg/Image")
         values = image.height, image.width, image.encoding, image.is_bigendian, image.step, image.data
         return cls(image.header, *values)
 
@@ -143,10 +144,3 @@ class Clock(IdlStruct, typename="rosgraph_msgs::msg::dds_::Clock_"):
     """What time it is in a simulation."""
 
     clock: Time = field(default_factory=Time)
-
-
-@cache
-def _types() -> Any:
-    from rosbags.typesys import Stores, get_typestore
-
-    return get_typestore(Stores.ROS2_HUMBLE)

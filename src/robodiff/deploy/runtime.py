@@ -10,12 +10,12 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION
 from robodiff.deploy.artefact import CONSTANTS_FILE, EXPORT_FILE, REMEDY, Evaluation, ExportFile, read_export
-from robodiff.deploy.engines import Arrays, compile_graph
+from robodiff.deploy.engines import compile_graph
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 from robodiff.files import reading
 from robodiff.machine import cores
 from robodiff.policies.config import PolicyConfig, read_policy_config
-from robodiff.policies.runtime import Chunk, Timing
+from robodiff.policies.runtime import Arrays, Chunk, Known, Timing, blank_window
 
 SMALL = 8_000_000
 """Weights up to which a second thread costs more than it gives."""
@@ -35,8 +35,13 @@ class ExportedPolicy:
         threads: that compute; by its size when None.
     """
 
+    policy_hash: str | None = None
+    """Fingerprint of the folder that it was loaded from."""
+
     def __init__(self, folder: Path, described: ExportFile, config: PolicyConfig, threads: int | None = None) -> None:
         self.config, self.features, self.fps = config, described.features, described.fps
+        self.observation_keys = [key for key in self.features if key != ACTION]
+        self.timing = Timing(config.n_obs_steps, config.n_action_steps, config.frame_stride / self.fps)
         self.described, self.threads = described, threads or (1 if described.weights <= SMALL else cores())
         self.run: dict[str, Callable[[Arrays], list[np.ndarray]]] = {
             name: compile_graph(folder / graph.file, graph.precision, self.threads)
@@ -48,16 +53,6 @@ class ExportedPolicy:
         self._cameras = [key for key, feature in self.features.items() if feature.kind == "image"]
         self._frames: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
         self._lock = Lock()
-
-    @property
-    def observation_keys(self) -> list[str]:
-        """What the policy observes."""
-        return [key for key in self.features if key != ACTION]
-
-    @property
-    def timing(self) -> Timing:
-        """When the policy observes and acts."""
-        return Timing(self.config.n_obs_steps, self.config.n_action_steps, self.config.frame_stride / self.fps)
 
     @property
     def words(self) -> str:
@@ -76,9 +71,7 @@ class ExportedPolicy:
         draws = 1 + len(rows) if any(row.d for row in rows) else 1
         return draws, batch_size, self.config.denoised_steps, self.described.trajectory_dim
 
-    def predict_chunk(
-        self, observation: Arrays, *, noise: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> Chunk:
+    def predict_chunk(self, observation: Arrays, *, noise: np.ndarray, known: Known | None = None) -> Chunk:
         """Sample the actions of one window, as ``DiffusionPolicy.predict_chunk`` does.
 
         Args:
@@ -102,9 +95,7 @@ class ExportedPolicy:
             actions = np.where(is_given, given, actions).astype(np.float32)
         return Chunk(actions, self.config.first_step, self._ranges)
 
-    def _denoise(
-        self, condition: np.ndarray, noise: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None
-    ) -> np.ndarray:
+    def _denoise(self, condition: np.ndarray, noise: np.ndarray, known: Known | None) -> np.ndarray:
         """Turn noise into a trajectory (B, n, W): the loop of ``diffusion.denoise``, row by row."""
         x, inputs, denoiser = noise[0], dict[str, np.ndarray](), self.run["denoiser"]
         seen, steps, first = self.config.conditioning == "inpaint", self.config.n_obs_steps, self.described.action_dim
@@ -130,7 +121,7 @@ class ExportedPolicy:
                 x = x + row.d * noise[1 + index]
         return x
 
-    def _told(self, known: tuple[np.ndarray, np.ndarray], reference: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    def _told(self, known: Known, reference: Arrays) -> Known:
         """Return what is known of a trajectory, values and weights (B, n, W)."""
         actions, weights = (_floats(each) for each in known)
         values, weights = self.run["known"]({"actions": actions, "weights": weights, **reference})
@@ -172,13 +163,8 @@ def load_exported(folder: str | Path, threads: int | None = None) -> ExportedPol
     Raises:
         RobodiffError: the folder is broken, of another version, or its engine is not installed.
     """
-    policy, _ = load_with_hash(Path(folder), threads)
-    return policy
-
-
-def load_with_hash(folder: Path, threads: int | None = None) -> tuple[ExportedPolicy, str]:
-    """Load an exported policy as ``load_exported`` does, and return with it the hash of its folder."""
-    described, fingerprint = read_export(folder)
+    folder = Path(folder)
+    described, policy_hash = read_export(folder)
     try:
         config = read_policy_config(described.config, described.origin)
     except UsageError as error:
@@ -190,18 +176,13 @@ def load_with_hash(folder: Path, threads: int | None = None) -> tuple[ExportedPo
         raise
     except Exception as error:  # of NumPy, or of an engine
         raise RobodiffError(f"{folder}: its files do not go together: {in_one_line(error)}; {REMEDY}") from None
-    return policy, fingerprint
+    policy.policy_hash = policy_hash
+    return policy
 
 
 def _warm_up(policy: ExportedPolicy) -> None:
     """Have a policy act once, at zeros."""
-    nothing = {
-        key: np.zeros(
-            (1, policy.config.n_obs_steps, *feature.shape), np.uint8 if feature.kind == "image" else np.float32
-        )
-        for key, feature in policy.features.items()
-        if key != ACTION
-    }
+    nothing = blank_window(policy.features, policy.timing)
     chunk = policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
     if chunk.actions.shape[2:] != (expected := policy.features[ACTION].shape):
         raise ValueError(f"actions of shape {chunk.actions.shape[2:]}, and a feature of {expected}")

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -25,10 +24,11 @@ from websockets.http11 import Request, Response
 from robodiff import __version__
 from robodiff.data.episodes import ACTION
 from robodiff.deploy.batching import Batcher, predict
+from robodiff.deploy.config import ServerConfig
 from robodiff.deploy.messages import Metadata, pack, unpack
 from robodiff.deploy.session import OTHER_NAMES, Question, Session
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
-from robodiff.policies.runtime import Runtime, Timing
+from robodiff.policies.runtime import Runtime, Timing, blank_window
 from robodiff.text import listed
 
 WINDOWS_A_MESSAGE, LEAST_MESSAGE = 4, 2**20
@@ -40,25 +40,13 @@ CLOSE_SECONDS = 2.0
 HEALTH = "/healthz"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much clients may ask for."""
-
-    most_clients: int
-    """Connections at a time."""
-    most_per_second: float
-    """Messages of one client; the next ones wait."""
-    idle_seconds: float
-    """A client that sends nothing for so long is disconnected."""
-
-
 class PolicyServer:
     """Serve a policy until told to stop.
 
     Args:
         policy: what acts.
         metadata: of it, as ``describe`` returns it.
-        limits: of what clients may ask for.
+        config: what clients may ask for.
         token: what they need; none where None.
         say: called with a line of text for each client that comes and goes.
     """
@@ -67,12 +55,12 @@ class PolicyServer:
         self,
         policy: Runtime,
         metadata: Metadata,
-        limits: Limits,
+        config: ServerConfig,
         token: str | None,
         say: Callable[[str], None],
     ) -> None:
         self._policy, self._metadata, self._say = policy, metadata, say
-        self._limits, self._token = limits, token
+        self._config, self._token = config, token
         self._server: Server | None = None
 
     async def run(self, host: str, port: int, stop: asyncio.Event, listening: Callable[[int], None]) -> None:
@@ -120,8 +108,8 @@ class PolicyServer:
             expected, found = f"Api-Key {self._token}", "".join(request.headers.get_all("Authorization"))
             if not hmac.compare_digest(expected.encode(), found.encode(errors="surrogateescape")):
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "expected the header Authorization: Api-Key TOKEN\n")
-        if self._server is not None and len(self._server.connections) >= self._limits.most_clients:
-            text = f"the server has as many clients as it takes, {self._limits.most_clients}\n"
+        if self._server is not None and len(self._server.connections) >= self._config.most_clients:
+            text = f"the server has as many clients as it takes, {self._config.most_clients}\n"
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, text)
         return None
 
@@ -134,14 +122,14 @@ class PolicyServer:
             await connection.send(pack(self._metadata))
             while True:
                 try:
-                    async with asyncio.timeout(self._limits.idle_seconds):
+                    async with asyncio.timeout(self._config.idle_seconds):
                         message = await connection.recv()
                 except TimeoutError:
-                    await connection.close(reason=f"nothing was sent for {self._limits.idle_seconds:g} seconds")
+                    await connection.close(reason=f"nothing was sent for {self._config.idle_seconds:g} seconds")
                     break
                 arrived = time.perf_counter()
                 await connection.send(await self._answer(session, message, arrived))
-                await asyncio.sleep(arrived + 1 / self._limits.most_per_second - time.perf_counter())
+                await asyncio.sleep(arrived + 1 / self._config.most_per_second - time.perf_counter())
         except ConnectionClosed:
             pass
         finally:
@@ -201,10 +189,7 @@ def describe(
                 f"--key_map: {own!r} is no name of the policy's; there is {listed(known)}.{nearest(own, known)}"
             )
     timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
-    shape = policy.noise_shape(1)
-    types = {"image": np.uint8, "vector": np.float32}
-    window = {key: np.zeros((1, timing.n_obs_steps, *feature.shape), types[feature.kind])
-              for key, feature in policy.features.items() if key != ACTION}  # fmt: skip
+    shape, window = policy.noise_shape(1), blank_window(policy.features, timing)
     questions = [Question(window, np.zeros(shape, np.float32))]
     predict(policy, questions)
     start = time.perf_counter()
@@ -216,10 +201,18 @@ def describe(
         size = sum(array.nbytes for array in window.values()) + 4 * (math.prod(shape) + 2 * chunk.actions.size)
         largest_message = max(LEAST_MESSAGE, WINDOWS_A_MESSAGE * size)
     ranges = {key: np.asarray(value, np.float64).tolist() for key, value in chunk.ranges.items()}
-    values = {"policy": name, "policy_hash": getattr(policy, "policy_hash", None), "largest_message": largest_message}
-    said = Metadata(robodiff=__version__, features=dict(policy.features), timing=timing, noise_shape=shape,
-                    ranges=ranges, key_map=dict(key_map or {}), **values)  # fmt: skip
-    return said, seconds
+    metadata = Metadata(
+        robodiff=__version__,
+        policy=name,
+        policy_hash=getattr(policy, "policy_hash", None),
+        features=dict(policy.features),
+        timing=timing,
+        noise_shape=shape,
+        ranges=ranges,
+        largest_message=largest_message,
+        key_map=dict(key_map or {}),
+    )
+    return metadata, seconds
 
 
 def is_loopback(host: str) -> bool:

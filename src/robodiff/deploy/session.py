@@ -10,8 +10,8 @@ from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import Between, Document, hints, typed
 from robodiff.errors import RobodiffError, nearest
 from robodiff.policies.history import LONGEST_PAUSE, History
-from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, real_numbers
-from robodiff.text import listed, shortened
+from robodiff.policies.runtime import Arrays, Known, Runtime, Timing, as_recorded, check_keys, draw_noise, real_numbers
+from robodiff.text import shortened
 
 MOST_ROWS = 256
 """Chunks that are computed together."""
@@ -39,12 +39,11 @@ OTHER_NAMES = (*hints(Request), "noise", "known", "known_weights")
 class Question:
     """What is asked of the policy: its arguments."""
 
-    observation: Mapping[str, np.ndarray]
+    observation: Arrays
     """Per key (B, To, ...)."""
     noise: np.ndarray
     """(draws, B, ...)."""
-    known: tuple[np.ndarray, np.ndarray] | None = None
-    """Values and weights, each (B, n, Da)."""
+    known: Known | None = None
     seen: int | None = None
     """Different observations of the window, of one row that a session asks for; None for chunks as they are."""
 
@@ -158,16 +157,14 @@ class Session:
 
     def _arrays(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return what the policy observes, and nothing else, as arrays; images with their channels first."""
-        for key in self._observed.keys() - values.keys():
-            given = listed(shortened(name, 60) for name in values) or "nothing"
-            raise RobodiffError(f"the policy observes {key!r}; the message has {given}")
+        check_keys(self._observed, values, "the message has")
         for name in values.keys() - self._observed.keys():
             advice = f"leave it out, or start the server with --key_map '{{\"{shortened(name, 60)}\": null}}'"
             hint = nearest(name, self._observed)
             raise RobodiffError(f"{shortened(name, 60)!r} is not observed by the policy; {advice}.{hint}")
         return {key: _channels_first(real_numbers(key, values[key]), each) for key, each in self._observed.items()}
 
-    def _checked(self, arrays: Mapping[str, np.ndarray], rows: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def _checked(self, arrays: Arrays, rows: tuple[int, ...]) -> dict[str, np.ndarray]:
         """Return an observation in the type of the recording, per key (*rows, ...)."""
         checked = {key: as_recorded(key, array, self._observed[key], rows) for key, array in arrays.items()}
         for key, array in checked.items():

@@ -12,17 +12,15 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Episodes, Feature, same_unit, unit_in_words
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.deploy.artefact import is_exported
-from robodiff.deploy.runtime import ExportedPolicy
-from robodiff.deploy.runtime import load_with_hash as load_exported_with_hash
+from robodiff.deploy.runtime import ExportedPolicy, load_exported
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
-from robodiff.evaluation.results import Latency
 from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import change_sampling, load_with_hash
+from robodiff.policies.checkpoint import change_sampling, load_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
-from robodiff.policies.runtime import draw_noise
+from robodiff.policies.runtime import Latency, draw_noise
 from robodiff.text import counted
 
 Policy = DiffusionPolicy | ExportedPolicy
@@ -38,16 +36,16 @@ def open_policy(path: str | Path, config: SamplingConfig) -> tuple[Policy, Sampl
         UsageError: another sampler or device than an exported policy has.
     """
     if is_exported(path):
-        policy, fingerprint = load_exported_with_hash(Path(path))
+        policy = load_exported(path)
         own, device = sampling_of(policy), f"{policy.words}, {counted(policy.threads, 'thread')} ({describe_machine()})"
         policy.check_sampling(config.sampler, config.steps)
         if config.device != "cpu":
             raise UsageError(f"{path}: was exported for a CPU; leave out --device, or measure its run")
     else:
-        policy, fingerprint = load_with_hash(path, config.device)
+        policy = load_policy(path, config.device)
         own, device = sampling_of(policy), f"{policy.device.type} ({describe_machine(str(policy.device))})"
         change_sampling(policy, config.sampler, config.steps)
-    return policy, Sampled(**vars(sampling_of(policy)), policy=fingerprint, device=device, own=own)
+    return policy, Sampled(**vars(sampling_of(policy)), policy=policy.policy_hash or "", device=device, own=own)
 
 
 def sampling_of(policy: Policy) -> Sampling:

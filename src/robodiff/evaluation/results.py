@@ -11,6 +11,7 @@ from robodiff.data.provenance import Planning
 from robodiff.documents import NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number
+from robodiff.policies.runtime import Latency
 
 Interval = tuple[Number, Number]
 
@@ -37,14 +38,6 @@ class RunFacts(Result):
     machine: str
     samples_per_second: Number | None = None
     gpu_memory_gb: Number | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Milliseconds from one observation to its chunk of actions."""
-
-    p50: Number
-    p95: Number
 
 
 @dataclass(frozen=True, kw_only=True)

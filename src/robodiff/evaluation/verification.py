@@ -1,17 +1,17 @@
 """Does an exported policy act as the one that it was made of? At recorded observations, and in an environment."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from robodiff.data.episodes import Episodes, with_past_action
+from robodiff.data.episodes import with_past_action
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows
-from robodiff.deploy.artefact import Milliseconds, Successes, Verified
+from robodiff.deploy.artefact import Successes, Verified
 from robodiff.deploy.engines import Precision
 from robodiff.deploy.runtime import ExportedPolicy, load_exported
 from robodiff.errors import RobodiffError
@@ -48,15 +48,12 @@ def read_samples(policy: DiffusionPolicy, source: DataConfig) -> list[Sample]:
     check_features(policy, episodes.features, episodes.source)
     every = Windows(episodes.episode_ends, shape)
     picks = np.linspace(0, len(every) - 1, min(WINDOWS, len(every))).astype(int)
-    return list(_samples(policy, episodes, every, picks))
-
-
-def _samples(policy: DiffusionPolicy, episodes: Episodes, windows: Windows, picks: np.ndarray) -> Iterator[Sample]:
-    shape = policy.noise_shape(1)
+    samples = []
     for first in range(0, len(picks), BATCH):
         numbers = picks[first : first + BATCH]
-        noise = [draw_noise(shape, SEED, frame) for frame in windows.now[numbers]]
-        yield observed_at(policy, episodes, windows, numbers), np.concatenate(noise, axis=1)
+        noise = [draw_noise(policy.noise_shape(1), SEED, frame) for frame in every.now[numbers]]
+        samples.append((observed_at(policy, episodes, every, numbers), np.concatenate(noise, axis=1)))
+    return samples
 
 
 def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: str) -> Verified:
@@ -71,8 +68,7 @@ def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: s
     exported = load_exported(folder)
     errors = np.concatenate([_errors(policy, exported, *sample).ravel() for sample in samples])
     first = {key: value[0, -1] for key, value in samples[0][0].items()}
-    latencies = [chunk_latency(PolicyRunner(each), first) for each in (exported, policy)]
-    own, in_torch = (Milliseconds(p50=each.p50, p95=each.p95) for each in latencies)
+    own, in_torch = (chunk_latency(PolicyRunner(each), first) for each in (exported, policy))
     return Verified(
         windows=sum(noise.shape[1] for _, noise in samples),
         data=data,

@@ -95,16 +95,6 @@ def load_policy(
         RobodiffError: no policy there, or one that is broken or of another format.
         UsageError: a sampler or a number of steps that does not fit the policy.
     """
-    policy, policy_hash = load_with_hash(path, device, revision)
-    policy.policy_hash = policy_hash
-    change_sampling(policy, sampler, steps, spacing)
-    return policy
-
-
-def load_with_hash(
-    path: str | Path, device: str | torch.device = "cpu", revision: str | None = None
-) -> tuple[DiffusionPolicy, str]:
-    """Load a policy as ``load_policy`` does, and return with it the ``policy_hash`` of the very bytes it is made of."""
     folder = find_policy(path, revision)
     stored = _read(folder)
     try:
@@ -117,9 +107,12 @@ def load_with_hash(
     policy.load_state_dict(weights, assign=True)
     try:
         torch.zeros((), device=device).item()  # fails on devices that are unknown or absent, and on meta
-        return policy.to(device).eval(), stored.hash
+        policy.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device!s}: {first_line(error)}") from None
+    policy.policy_hash = stored.hash
+    change_sampling(policy, sampler, steps, spacing)
+    return policy
 
 
 def change_sampling(

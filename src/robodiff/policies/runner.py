@@ -14,7 +14,7 @@ import numpy as np
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.history import Gap, History
-from robodiff.policies.runtime import Runtime, Timing, as_recorded, draw_noise, out_of_range, whole_numbers
+from robodiff.policies.runtime import Arrays, Runtime, Timing, draw_noise, observed, out_of_range, whole_numbers
 
 Observation = Mapping[str, Any]
 LARGEST = 2**63 - 1
@@ -75,7 +75,7 @@ class _Queue:
     chunks: np.ndarray  # (rows,) made since the reset
     past: np.ndarray  # (rows, Da), what was handed out last
     broken: Mapping[int, NonFiniteChunk] = field(default_factory=dict)  # by row, a chunk that is not finite
-    ranges: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the last chunk
+    ranges: Arrays = field(default_factory=dict)  # of the last chunk
 
 
 @dataclass(frozen=True)
@@ -224,19 +224,11 @@ class PolicyRunner:
 
     def _checked(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return what the policy observes of an observation, per key (rows, ...)."""
-        rows = () if self.single else (len(self.seeds),)
-        own = {PAST_ACTION: self._queue.past.reshape(*rows, -1)}
-        checked = {}
-        for key, feature in self.policy.features.items():
-            if key == ACTION:
-                continue
-            if key not in observation and key not in own:
-                given = f"has {', '.join(map(str, observation))}" if observation else "is empty"
-                raise RobodiffError(f"the policy observes {key!r}; the observation {given}")
-            value = observation[key] if key in observation else own[key]
-            value = as_recorded(key, value, feature, rows)  # a copy: callers may write into the same array again
-            checked[key] = value[None] if self.single else value
-        return checked
+        rows, features = () if self.single else (len(self.seeds),), self.policy.features
+        if PAST_ACTION in features and PAST_ACTION not in observation:
+            observation = {**observation, PAST_ACTION: self._queue.past.reshape(*rows, -1)}
+        checked = observed(features, observation, rows)  # copies: callers may write into the same arrays again
+        return {key: value[None] for key, value in checked.items()} if self.single else checked
 
     def _planned(self, window: dict[str, np.ndarray], due: np.ndarray, stream: int) -> _Queue:
         """Return the queue with what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 
-from robodiff.data.episodes import SMALLEST_RANGE, Feature
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Feature
+from robodiff.documents import FromTo
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.text import shortened
+from robodiff.text import listed, shortened
+
+Arrays = Mapping[str, np.ndarray]
+Known = tuple[np.ndarray, np.ndarray]
+"""Actions that are given, and how far: values, and weights from 0 to 1, (B, n, Da) each."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,17 @@ class Timing:
     """Seconds from one step to the next."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds from one observation to its chunk of actions."""
+
+    p50: Annotated[float, FromTo(0, 1e15)]
+    p95: Annotated[float, FromTo(0, 1e15)]
+
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} ms (p95 {self.p95:.1f} ms)"
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Actions that follow one another, in the units of the recording."""
@@ -31,7 +47,7 @@ class Chunk:
     """(B, n, Da), an array of the kind that was observed: NumPy's or torch's."""
     first_step: int
     """Which step of the window ``actions[:, 0]`` is; step n_obs_steps - 1 is now."""
-    ranges: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ranges: Arrays = field(default_factory=dict)
     """Of each vector that is observed, and of ``action``, the least and the largest numbers of training, (2, D); may be
     left out."""
 
@@ -56,13 +72,7 @@ class Runtime(Protocol):
         """Return the shape of the noise that chunks are made of, (draws, B, ...)."""
         ...
 
-    def predict_chunk(
-        self,
-        observation: Mapping[str, np.ndarray],
-        *,
-        noise: np.ndarray,
-        known: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Chunk:
+    def predict_chunk(self, observation: Arrays, *, noise: np.ndarray, known: Known | None = None) -> Chunk:
         """Return the actions that follow from an observation, per key (B, To, ...), oldest first.
 
         Args:
@@ -71,6 +81,34 @@ class Runtime(Protocol):
             known: actions that are given, and how far; see ``DiffusionPolicy.predict_chunk``. The runner gives none.
         """
         ...
+
+
+def observed(
+    features: Mapping[str, Feature],
+    observation: Mapping[str, Any],
+    rows: tuple[int, ...] = (),
+    source: str = "the observation has",
+) -> dict[str, np.ndarray]:
+    """Return what a policy with these features observes of an observation, per key (*rows, ...), as recorded.
+
+    Raises:
+        RobodiffError: a key is missing (``source`` begins the list of those that are there), or as ``as_recorded``.
+    """
+    check_keys(features, observation, source)
+    return {key: as_recorded(key, observation[key], each, rows) for key, each in features.items() if key != ACTION}
+
+
+def check_keys(features: Mapping[str, Feature], observation: Mapping[str, Any], source: str) -> None:
+    """Raise ``RobodiffError`` if an observation lacks a key."""
+    if missing := [key for key in features if key != ACTION and key not in observation]:
+        given = listed(shortened(str(key), 60) for key in observation) or "nothing"
+        raise RobodiffError(f"the policy observes {missing[0]!r}; {source} {given}")
+
+
+def blank_window(features: Mapping[str, Feature], timing: Timing) -> dict[str, np.ndarray]:
+    """Return a window of zeros to warm a policy up with, per key (1, To, ...)."""
+    shapes = {key: (1, timing.n_obs_steps, *each.shape) for key, each in features.items() if key != ACTION}
+    return {key: np.zeros(shape, _dtype(features[key])) for key, shape in shapes.items()}
 
 
 def as_recorded(key: str, value: Any, feature: Feature, rows: tuple[int, ...] = ()) -> np.ndarray:
@@ -86,7 +124,11 @@ def as_recorded(key: str, value: Any, feature: Feature, rows: tuple[int, ...] = 
     if array.shape != (shape := (*rows, *feature.shape)):
         raise RobodiffError(f"{key}: expected shape {shape}, found {array.shape}")
     with np.errstate(over="ignore"):  # what is too large for float32 is not finite
-        return np.array(array, np.uint8 if feature.kind == "image" else np.float32, order="C")
+        return np.array(array, _dtype(feature), order="C")
+
+
+def _dtype(feature: Feature) -> type:
+    return np.uint8 if feature.kind == "image" else np.float32
 
 
 def real_numbers(name: str, value: Any, expected: str = "real numbers") -> np.ndarray:

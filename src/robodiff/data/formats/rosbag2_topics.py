@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from robodiff.data.formats.pictures import decode_picture, is_picture, picture_shape
 from robodiff.data.formats.pieces import inside
-from robodiff.data.ros import image_shape, joint_positions, pixels, seconds
+from robodiff.data.ros import image_shape, joint_positions, message_types, pixels, seconds
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.files import reading
 
@@ -180,12 +179,4 @@ def _messages(path: Path, topic: str | None = None) -> Iterator[tuple[Any, Itera
 
 
 def _decoded(data: Any, topic: Topic) -> Any:
-    return _types().deserialize_cdr(data, topic.kind)
-
-
-@cache
-def _types() -> Any:
-    """Return the definitions of messages as ROS 2 Humble has them, which is how later ones have those read here."""
-    from rosbags.typesys import Stores, get_typestore
-
-    return get_typestore(Stores.ROS2_HUMBLE)
+    return message_types().deserialize_cdr(data, topic.kind)

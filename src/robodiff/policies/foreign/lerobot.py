@@ -31,10 +31,12 @@ from robodiff.policies.foreign.weights import (
     set_normalizer,
     unet_name,
 )
-from robodiff.policies.lerobot import RENAMED, LeRobotFeature, Recorded, hybrid_policy
+from robodiff.policies.lerobot import RENAMED, LeRobotFeature, Recorded, config_from_lerobot, recorded_from_lerobot
 from robodiff.policies.lerobot import TYPE as HYBRID
 
 TYPE = "diffusion"
+PREFIX = "policy."
+"""How names of weights of a hybrid policy begin; beside them the plugin keeps the state of its training."""
 PROCESSORS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
 """Files of a policy, and which of their steps normalises."""
 HARMLESS = ("rename_observations_processor", "to_batch_processor", "device_processor")
@@ -88,7 +90,7 @@ def lerobot_policy(path: str | Path, fps: float | None = None, revision: str | N
         content = file.read_bytes()
     values = decode_json(file, content, dict[str, Any], _REMEDY)
     if (kind := values.get("type")) == HYBRID:
-        return hybrid_policy(folder, values)
+        return _hybrid_policy(file, values)
     if kind != TYPE:
         raise UsageError(f"{file}: expected a policy of type {TYPE} or {HYBRID}; found {kind!r}")
     if fps is None:
@@ -103,9 +105,10 @@ def _policy(file: Path, values: dict[str, Any], fps: float) -> DiffusionPolicy:
     recorded = _recorded(file, values, fps)
     cameras = [key for key, each in recorded.input_features.items() if each.type == "VISUAL"]
     config = _config(file, values, cameras, recorded)
-    with reading(file.with_name(WEIGHTS_FILE), "a safetensors file"):
-        stored = load(file.with_name(WEIGHTS_FILE).read_bytes())
-    stored = {re.sub(r"^diffusion\.|(?<=\.)_orig_mod\.", "", key): value for key, value in stored.items()}
+    stored = {
+        re.sub(r"^diffusion\.|(?<=\.)_orig_mod\.", "", key): value
+        for key, value in _tensors(file.with_name(WEIGHTS_FILE)).items()
+    }
     outline = outline_of(file, config, recorded.features, fps)
     weights = renamed(stored, outline, lambda name: lerobot_name(name, cameras), UNUSED)
     policy = policy_of(file.with_name(WEIGHTS_FILE), config, recorded.features, fps, weights)
@@ -113,6 +116,26 @@ def _policy(file: Path, values: dict[str, Any], fps: float) -> DiffusionPolicy:
     pixels = {camera: _pixels(affines.pop(camera)) for camera in cameras}
     set_normalizer(policy, affines, pixels)
     return policy
+
+
+def _hybrid_policy(file: Path, values: dict[str, Any]) -> DiffusionPolicy:
+    """Return the policy of type hybrid_diffusion, which is robodiff's own, that a config.json describes."""
+    try:
+        config, recorded = config_from_lerobot(values), recorded_from_lerobot(values)
+    except UsageError as error:
+        raise RobodiffError(f"{file}: does not describe a policy: {error}") from None
+    stored = _tensors(file.with_name(WEIGHTS_FILE))
+    weights = {key.removeprefix(PREFIX): value for key, value in stored.items() if key.startswith(PREFIX)}
+    policy = policy_of(file.with_name(WEIGHTS_FILE), config, recorded.features, recorded.fps, weights, unset=None)
+    stage, *later = config.stages()
+    if later and int(stored.get("step", 0)) < (stage.steps or 0):
+        notice(f"{file}: is of the stage {stage.name}, before anything was learnt of continuous actions")
+    return policy
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path, "a safetensors file"):
+        return load(path.read_bytes())
 
 
 def _pixels(affine: Affine) -> tuple[Tensor, Tensor]:
@@ -203,11 +226,8 @@ def _step(path: Path, name: str) -> tuple[Rules, dict[str, Tensor]]:
         raise UsageError(f"{path}: does {unknown[0]}, which cannot be said here")
     if (step := steps.get(name)) is None:
         raise UsageError(f"{path}: has no {name}; take the policy with its processors as LeRobot wrote them")
-    statistics = {}
-    if step.get("state_file") is not None:
-        place = path.with_name(Path(str(step["state_file"])).name)
-        with reading(place, "a safetensors file"):
-            statistics = load(place.read_bytes())
+    state = step.get("state_file")
+    statistics = {} if state is None else _tensors(path.with_name(Path(str(state)).name))
     return _rules(path, dict(step.get("config") or {})), statistics
 
 

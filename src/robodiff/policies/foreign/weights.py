@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robodiff.data.episodes import SMALLEST_RANGE, Feature
-from robodiff.errors import UsageError
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.checkpoint import first_not_finite
 from robodiff.policies.config import PolicyConfig
@@ -88,18 +88,25 @@ def outline_of(path: Path, config: PolicyConfig, features: Mapping[str, Feature]
 
 
 def policy_of(
-    path: Path, config: PolicyConfig, features: Mapping[str, Feature], fps: float, weights: Mapping[str, Tensor]
+    path: Path,
+    config: PolicyConfig,
+    features: Mapping[str, Feature],
+    fps: float,
+    weights: Mapping[str, Tensor],
+    unset: re.Pattern[str] | None = STATISTICS,
 ) -> DiffusionPolicy:
-    """Return the policy with these weights, by our names, ready to act but for what normalises.
+    """Return the policy with these weights, by our names, ready to act but for what ``unset`` matches.
 
     Raises:
-        UsageError: they do not fit, or are not finite.
+        UsageError: they do not fit.
+        RobodiffError: some are not finite.
     """
-    outline = {k: v for k, v in outline_of(path, config, features, fps).items() if not STATISTICS.match(k)}
+    outline = outline_of(path, config, features, fps)
+    outline = {name: value for name, value in outline.items() if unset is None or not unset.match(name)}
     if misfits := shape_misfits(weights, outline):
         raise UsageError(f"{path}: its weights do not fit: {misfits[0]}; take the file as it was saved")
     if (broken := first_not_finite(dict(weights))) is not None:
-        raise UsageError(f"{path}: {broken} holds values that are not finite; take an earlier checkpoint")
+        raise RobodiffError(f"{path}: {broken} holds values that are not finite; take an earlier checkpoint")
     policy = config.make_policy(features, fps)
     policy.load_state_dict(dict(weights), strict=False)
     return policy.eval()
