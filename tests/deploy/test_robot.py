@@ -56,11 +56,17 @@ def test_a_file_makes_the_robot(tmp_path: Path) -> None:
     assert (robot.can_reset, robot.ended, robot.success) == (False, False, None)
 
 
+def test_a_file_is_the_robot(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def observe():\n    return {'a': 1}\n\ndef execute(action):\n    pass\n")
+    robot = GuardedRobot(load_robot(str(tmp_path / "plain.py")), "the robot")
+    assert robot.observe() == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "message", "kind"),
     [
         (None, "no such file", UsageError),
-        ("x = 1", "defines no make_robot()", UsageError),
+        ("x = 1", "defines neither make_robot(), which returns the robot, nor observe()", UsageError),
         ("import nowhere_at_all", "cannot be imported: ModuleNotFoundError", RobodiffError),
         ("def make_robot(:", "cannot be imported: SyntaxError", RobodiffError),
         ("def make_robot():\n    raise OSError('no arm')", "failed: OSError: no arm (my.py, line 2)", RobodiffError),

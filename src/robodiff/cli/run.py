@@ -30,8 +30,8 @@ class RunOptions(ActingOptions, LoopConfig):
     """
 
     robot: str
-    """A Python file that defines make_robot(), which returns the robot; env:NAME, a simulated environment; or
-    ros2:FILE.yaml, a robot behind topics of ROS 2."""
+    """A Python file that defines make_robot(), which returns the robot, or observe() and execute(action) themselves;
+    env:NAME, a simulated environment; or ros2:FILE.yaml, a robot behind topics of ROS 2."""
     episodes: Annotated[int, AtLeast(1)] = 1
     """How many, one after another."""
     seconds: Annotated[float, Above(0)] | None = None

@@ -111,10 +111,12 @@ class GuardedRobot:
 
 
 def load_robot(path: str) -> Any:
-    """Return what ``make_robot()`` of a Python file makes; the person who names the file has it run.
+    """Return the robot of a Python file: what its ``make_robot()`` makes or, without one, its own functions.
+
+    The person who names the file has it run.
 
     Raises:
-        UsageError: there is no such file, or it has no ``make_robot``.
+        UsageError: there is no such file, or no robot in it.
         RobodiffError: it fails.
     """
     file = Path(with_home(path))
@@ -124,7 +126,10 @@ def load_robot(path: str) -> Any:
     with _naming(f"--robot {path}: cannot be imported"):
         module = _import(file)
     if not callable(make_robot := getattr(module, "make_robot", None)):
-        raise UsageError(f"--robot {path}: defines no make_robot(); it returns the robot")
+        if not hasattr(module, "observe"):
+            needed = "make_robot(), which returns the robot, nor observe() and execute(action)"
+            raise UsageError(f"--robot {path}: defines neither {needed}")
+        return module
     with _naming(f"--robot {path}: make_robot() failed"):
         return make_robot()
 
