@@ -56,6 +56,7 @@ def test_exports_verifies_and_measures(robodiff: Run, policy: Path, recording: P
         assert (code, message in err) == (2, True), err
 
 
+@pytest.mark.slow
 def test_what_does_not_act_as_it_should_is_not_left_behind(
     robodiff: Run, policy: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def test_mistakes_are_told_in_a_line(robodiff: Run, saved: tuple[DiffusionPolicy
         ((folder, "--host", "192.0.2.1", "--token", "secret"), "cannot listen at 192.0.2.1:8000"),
         (
             (folder, "--key_map", '{"state": "observation.stat"}'),
-            "names 'observation.stat'. Did you mean 'observation.state'?",
+            "'observation.stat' is no name of the policy's; there is observation.state, ",
         ),
     ):
         code, _, err = robodiff("serve", *arguments)

@@ -49,6 +49,7 @@ class Plain(nn.Module):
         return self.layer(cat([x, told, time], -1))
 
 
+@pytest.mark.slow
 def test_openvino_acts_as_torch_and_survives_a_compiler_that_crashes(
     small_policy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
