@@ -215,11 +215,11 @@ def test_import_asks_for_the_rate(robodiff: Run, tmp_path: Path, capsys: pytest.
     assert code == 0, err
     assert "observes 2 steps of observation.state (3), observation.environment_state (3)\n" in text
     assert "executes 7 actions (3) at 30 Hz" in text
-    assert "acts by DDIM in 3 of the 10 steps" in text
+    assert "samples with DDIM in 3 of the 10 steps" in text
     assert "n_action_steps reaches beyond the horizon; LeRobot executes 7 actions" in err
     assert load_policy(tmp_path / "policy").fps == 30
     code, _, err = robodiff("import", folder, "--out", tmp_path / "b", "--data", tmp_path / "set", "--fps", 3)
-    assert (code, "--fps and --data both say the rate" in err) == (2, True)
+    assert (code, "--fps and --data both give the rate" in err) == (2, True)
 
 
 def test_no_such_repository(robodiff: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
