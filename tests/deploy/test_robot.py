@@ -60,7 +60,7 @@ def test_a_file_makes_the_robot(tmp_path: Path) -> None:
     ("text", "message", "kind"),
     [
         (None, "no such file", UsageError),
-        ("x = 1", "defines no make_robot()", UsageError),
+        ("x = 1", "expected a function make_robot() that returns the robot", UsageError),
         ("import nowhere_at_all", "cannot be imported: ModuleNotFoundError", RobodiffError),
         ("def make_robot(:", "cannot be imported: SyntaxError", RobodiffError),
         ("def make_robot():\n    raise OSError('no arm')", "failed: OSError: no arm (my.py, line 2)", RobodiffError),
