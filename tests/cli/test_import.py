@@ -95,4 +95,4 @@ def test_a_checkpoint_of_diffusion_policy(robodiff: Run, tmp_path: Path) -> None
     zeros = {key: np.zeros(each.shape) for key, each in load_policy(out).features.items() if key != "action"}
     assert PolicyRunner(load_policy(out)).act(zeros).shape == (7,)
     code, _, err = robodiff("import", small(tmp_path, policy={"eta": 1}), "--out", tmp_path / "new", "--fps", 10)
-    assert (code, "cannot be said here: policy.eta 1 is not known" in err, len(err.splitlines())) == (2, True, 1)
+    assert (code, "cannot be represented here: policy.eta 1 is not known" in err, len(err.splitlines())) == (2, True, 1)

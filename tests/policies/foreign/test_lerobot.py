@@ -165,7 +165,7 @@ def test_what_is_still_is_held_and_what_hardly_moves_moves(tmp_path: Path) -> No
     [
         ({"type": "multi_task_dit"}, "expected a policy of type diffusion or hybrid_diffusion; found 'multi_task_dit'"),
         ({"use_peft": True}, "use_peft"),
-        ({"n_groups": 4}, "n_groups 4: cannot be said here"),
+        ({"n_groups": 4}, "n_groups 4: cannot be represented here"),
         ({"horizon": "long"}, "does not describe a policy"),
         ({"prediction_type": "score"}, "prediction_type: expected one of"),
         ({"input_features": {STATE: {"type": "STATE", "shape": [4]}}}, "its weights do not fit"),
