@@ -1,7 +1,7 @@
 """Run a graph file on OpenVINO or ONNX Runtime, as a function of NumPy arrays. Imports no torch.
 
-``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. An export does this in
-a separate process, because a compiler that crashes takes its process with it.
+``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. An export does this
+in a separate process, because a compiler that crashes takes its process with it.
 """
 
 import subprocess

@@ -191,7 +191,10 @@ def test_processors_that_do_something_else(tmp_path: Path) -> None:
     path = folder / "policy_preprocessor.json"
     whole = json.loads(path.read_text())
     for steps, problem in (
-        ([*whole["steps"], {"registry_name": "relative_action_processor"}], "does relative_action_processor, which"),
+        (
+            [*whole["steps"], {"registry_name": "relative_action_processor"}],
+            "has the step relative_action_processor, which",
+        ),
         (whole["steps"][:1], "has no normalizer_processor"),
         ([{**whole["steps"][1], "state_file": "../../elsewhere.safetensors"}], "elsewhere.safetensors: is missing"),
     ):
