@@ -1,6 +1,6 @@
 """Run a graph file on OpenVINO or ONNX Runtime, as a function of NumPy arrays. Imports no torch.
 
-``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. An export does this
+``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. An export does so
 in a separate process, because a compiler that crashes takes its process with it.
 """
 
