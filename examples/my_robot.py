@@ -1,4 +1,4 @@
-"""A robot for robodiff run: copy it, and put your driver in the place of this one.
+"""A robot for robodiff run: copy this file, and replace the driver with yours.
 
 robodiff run runs/first --robot examples/my_robot.py --seconds 20
 """
@@ -9,11 +9,11 @@ import time
 import numpy as np
 
 HOLD_AFTER = 0.5
-"""Seconds without a command after which the driver holds still: a killed policy sends none."""
+"""Seconds without a command after which the driver holds still: a killed policy sends no more."""
 
 
 class Driver:
-    """Stands for the robot's own side: a point that moves to where it is sent, at 50 Hz, until commands stop coming."""
+    """Stand-in for a robot's controller: a point that moves towards its goal at 50 Hz until commands stop arriving."""
 
     def __init__(self) -> None:
         self.position = self.goal = np.full(2, 256.0)
@@ -32,22 +32,22 @@ class Driver:
 
 
 class MyRobot:
-    """What the policy observes and does, by the names and in the units of its recording: robodiff data info tells."""
+    """The robot, with the names and units of the policy's recording, which robodiff data info shows."""
 
     def __init__(self) -> None:
         self.driver = Driver()
-        self.corners = np.tile([300.0, 300.0], 8)  # what a camera would see of a block that lies still
+        self.corners = np.tile([300.0, 300.0], 8)  # a block that lies still, as a camera would see it
 
     def observe(self) -> dict[str, np.ndarray]:
-        """Vectors (D,), images (3, H, W) uint8."""
+        """Return vectors (D,), images (3, H, W) uint8."""
         return {"observation.state": self.driver.position, "observation.environment_state": self.corners}
 
     def execute(self, action: np.ndarray) -> None:
-        """Begin to do it, and return at once."""
+        """Start an action, and return at once."""
         self.driver.send(action)
 
     def stop(self) -> None:
-        """Called once, however an episode ends."""
+        """Hold still; called once when an episode ends, for whatever reason."""
         self.driver.send(self.driver.position)
 
 

@@ -1,4 +1,4 @@
-"""A simulated myCobot 280 behind ROS 2's topics, without an installation of ROS: what a policy meets on the robot.
+"""A simulated myCobot 280 behind ROS 2 topics, without a ROS installation: a stand-in for the real robot.
 
 python examples/ros2_robot.py --episodes 3          # in one terminal
 robodiff run POLICY --robot ros2:robot.yaml         # in another; see docs/ros2.md
@@ -24,10 +24,10 @@ from robodiff.text import listed
 
 
 class Simulated(Protocol):
-    """What ``serve_robot`` needs of a robot."""
+    """The interface of a robot for ``serve_robot``."""
 
     def observe(self) -> Mapping[str, np.ndarray]:
-        """Return what is seen now, ``observation.state`` among it."""
+        """Return the current observation, including ``observation.state``."""
         ...
 
     def execute(self, action: np.ndarray) -> None:
@@ -44,15 +44,15 @@ def serve_robot(
     timeout: float = 0.5,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Let a simulated robot be one of ROS 2: publish what it sees, and do what trajectories say.
+    """Serve a simulated robot on ROS 2: publish its observations, and execute trajectories.
 
-    It acts in steps of ``1 / rate`` from the first command on, and goes at once where the last point of the newest
-    trajectory is. When commands stop to come it holds, whatever became of who sent them.
+    It acts in steps of ``1 / rate`` from the first command on, and goes straight to the last point of the newest
+    trajectory. When commands stop arriving it holds still, whatever the reason.
 
     Args:
-        robot: what observes and acts, in the units of ``features``.
-        features: of what it observes, ``observation.state`` and cameras, and ``action``.
-        config: its topics and conventions. With ``use_sim_time`` it publishes ``/clock``, which counts its steps.
+        robot: in the units of ``features``.
+        features: of its observations, including ``observation.state``, and ``action``.
+        config: topics and conventions. With ``use_sim_time`` it publishes ``/clock``, which counts its steps.
         rate: steps per second.
         timeout: seconds without a command after which the arm holds where it is.
         goes_on: asked before every step.
@@ -96,7 +96,7 @@ class _RobotPeer:
         self._commands = [Subscription(participant, topic, JointTrajectory) for topic in translation.commands]
 
     def publish(self, observation: Mapping[str, np.ndarray], positions: Mapping[str, float], clock: float) -> None:
-        """Send what is seen now; stamps are of the wall's clock or, with ``use_sim_time``, of this one."""
+        """Publish an observation, stamped with wall-clock time or, with ``use_sim_time``, with ``clock``."""
         stamp = Time(*as_stamp(clock if self._config.use_sim_time else time.time()))
         if self._config.use_sim_time:
             self._writers["/clock"].write(Clock(stamp))
@@ -112,7 +112,7 @@ class _RobotPeer:
             self._writers[topic].write(Image(Header(stamp), *values))
 
     def commands(self) -> tuple[dict[str, float], float]:
-        """Return by joint where the newest trajectories end, and how many seconds ago the last of them came."""
+        """Return the target of each joint from the newest trajectories, and the age of the last one in seconds."""
         messages = [each.newest() for each in self._commands]
         sent = [message for message in messages if message is not None and message.points]
         targets: dict[str, float] = {}
@@ -122,7 +122,7 @@ class _RobotPeer:
 
 
 class SimulatedArm:
-    """An environment, episode after episode."""
+    """An environment that runs episode after episode."""
 
     def __init__(self, env: AnyEnv, seed: int, episodes: int) -> None:
         self.env, self.seed, self.left = env, seed, episodes
@@ -142,7 +142,7 @@ class SimulatedArm:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--env", default="stack_cube_mycobot", help="an environment with observation.state")
-    parser.add_argument("--robot", default="", help="the file that the policy is given, too; see docs/ros2.md")
+    parser.add_argument("--robot", default="", help="the robot's file, the same as for the policy; see docs/ros2.md")
     parser.add_argument("--episodes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=0.5, help="seconds without a command until the arm holds")

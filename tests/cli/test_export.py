@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def policy(small_policy: Callable[..., DiffusionPolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A policy that lies in no run."""
+    """A policy that is not part of a run."""
     monkeypatch.setattr(verification, "WINDOWS", 4)
     save_policy(small_policy(**FLOW), tmp_path / "policy")
     return tmp_path / "policy"
@@ -75,9 +75,9 @@ def test_what_does_not_act_as_it_should_is_not_left_behind(
     [
         (("--to", "tensorrt"), "expected one of openvino, onnx, lerobot"),
         (("--to", "onnx", "--precision", "bf16"), "export --to openvino, or --precision int8"),
-        (("--to", "onnx", "--out", "{}/empty"), "give --data PATH, a recording to compare at"),
+        (("--to", "onnx", "--out", "{}/empty"), "give --data PATH, a recording on which to compare"),
         (("--to", "onnx", "--data", "{}/none.zarr"), "none.zarr"),
-        (("--to", "onnx", "--data", "{}/demos.zarr", "--out", "{}/demos.zarr"), "is there already"),
+        (("--to", "onnx", "--data", "{}/demos.zarr", "--out", "{}/demos.zarr"), "exists already"),
         (("--to", "onnx", "--data", "{}/demos.zarr", "--env", "puscht"), "unknown environment 'puscht'"),
         (("--to", "lerobot", "--precision", "int8"), "--precision, --env and --data are for openvino and onnx"),
     ],
@@ -101,4 +101,4 @@ def test_there_is_such_a_run(robodiff: Run, tmp_path: Path) -> None:
     assert "no such folder" in err
     code, _, err = robodiff("export", tmp_path / "run", "--to", "onnx")
     assert code == 2
-    assert "lies in no run; give --out FOLDER" in err
+    assert "is not part of a run; give --out FOLDER" in err

@@ -39,7 +39,7 @@ def test_says_what_was_read_and_how_to_go_on(robodiff: Run, checkpoint: Path, tm
     code, text, err = robodiff("import", checkpoint, "--out", tmp_path / "cube", "--camera_size", "[48,64]")
     assert code == 0, err
     assert "epoch 300, train_loss 0.0123; 21,649,927 parameters" in text
-    assert "acts by DDPM in all 20 steps" in text
+    assert "samples with DDPM in all 20 steps" in text
     assert f"robodiff eval {tmp_path / 'cube'} --env stack_cube_mycobot --sampler ddim --steps 20" in text
     assert "does not say its activation; taken as relu" in err
     assert load_policy(tmp_path / "cube").features["observation.images.front"].shape == (3, 48, 64)
@@ -90,9 +90,9 @@ def test_a_checkpoint_of_diffusion_policy(robodiff: Run, tmp_path: Path) -> None
     observed = "observation.object (14), observation.robot0_eef_pos (3), observation.robot0_eef_quat (4), "
     assert f"observes 2 steps of {observed}observation.robot0_gripper_qpos (2)\n" in text
     assert "executes 4 actions (7) at 20 Hz" in text
-    assert "acts by DDPM in all 6 steps" in text
+    assert "samples with DDPM in all 6 steps" in text
     assert f"robodiff eval {out} --data RECORDING" in text
     zeros = {key: np.zeros(each.shape) for key, each in load_policy(out).features.items() if key != "action"}
     assert PolicyRunner(load_policy(out)).act(zeros).shape == (7,)
     code, _, err = robodiff("import", small(tmp_path, policy={"eta": 1}), "--out", tmp_path / "new", "--fps", 10)
-    assert (code, "cannot be said here: policy.eta 1 is not known" in err, len(err.splitlines())) == (2, True, 1)
+    assert (code, "cannot be represented here: policy.eta 1 is not known" in err, len(err.splitlines())) == (2, True, 1)

@@ -37,7 +37,7 @@ def served(*arguments: object, **environment: str) -> Iterator[tuple[str, subpro
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        address = re.search(r"serving at (ws://[\d.]+:\d+), \d+ ms a chunk", line)
+        address = re.search(r"serving at (ws://[\d.]+:\d+), \d+ ms per chunk", line)
         try:
             assert address is not None, line
             yield address[1], process
@@ -94,10 +94,10 @@ def test_mistakes_are_told_in_a_line(robodiff: Run, saved: tuple[DiffusionPolicy
         ((folder.parent / "nothing",), "no such folder"),
         ((folder, "--port", 99999), "--port: expected int >= 0 and <= 65535"),
         ((folder, "--most_clients", 0), "--most_clients: expected"),
-        ((folder, "--host", "192.0.2.1", "--token", "secret"), "cannot listen at 192.0.2.1:8000"),
+        ((folder, "--host", "192.0.2.1", "--token", "secret"), "cannot listen on 192.0.2.1:8000"),
         (
             (folder, "--key_map", '{"state": "observation.stat"}'),
-            "'observation.stat' is no name of the policy's; there is observation.state, ",
+            "the policy has no 'observation.stat'; expected one of",
         ),
     ):
         code, _, err = robodiff("serve", *arguments)

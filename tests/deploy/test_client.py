@@ -101,7 +101,7 @@ def test_what_the_server_says_is_told_and_asked_again() -> None:
 def test_too_many_rows_are_told_before_they_are_sent() -> None:
     with serving(Plain(), largest_message=2000) as url:
         remote, rows = RemotePolicy(url), {key: value.repeat(30, 0) for key, value in WINDOW.items()}
-        with pytest.raises(RobodiffError, match=r"30 windows .* the server reads 2000; start it with --largest_mess"):
+        with pytest.raises(RobodiffError, match=r"30 windows .* the server accepts 2000; start it with --largest_mess"):
             remote.predict_chunk(rows, noise=NOISE.repeat(30, 1))
         remote.close()
 
@@ -160,7 +160,7 @@ def test_one_that_accepts_nothing_and_one_that_is_away() -> None:
 def test_another_program_is_refused(first: bytes | str) -> None:
     with serve(lambda connection: connection.send(first), "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever).start()
-        with pytest.raises(RobodiffError, match="is no server of robodiff"):
+        with pytest.raises(RobodiffError, match="is not a robodiff server"):
             RemotePolicy(f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
         server.shutdown()
 
@@ -182,7 +182,7 @@ def test_addresses_are_opened_with_the_token(monkeypatch: pytest.MonkeyPatch) ->
         assert isinstance(remote, RemotePolicy)
         assert remote.predict_chunk(WINDOW, noise=NOISE).actions.mean() == 3
         remote.close()
-        with pytest.raises(UsageError, match="give these options to robodiff serve"):
+        with pytest.raises(UsageError, match="give --sampler, --steps and --revision to robodiff serve"):
             open_runtime(url, steps=3)
     with pytest.raises(UsageError, match="expected the address of a server"):
         open_runtime("ws://:a")

@@ -84,7 +84,7 @@ def test_a_denoiser_of_one_batch_size_is_refused(small_policy: Make, tmp_path: P
 
     policy = small_policy()
     policy.denoiser = Fixed(2 * policy.embedding_dim)
-    with pytest.raises(RobodiffError, match=r"batches of one size alone\n.* write x.shape\[0\]"):
+    with pytest.raises(RobodiffError, match=r"batches of one size only\n.* write x.shape\[0\]"):
         write_onnx(parts(policy)["denoiser"], tmp_path / "denoiser.onnx")
 
 

@@ -129,7 +129,7 @@ def test_actions_are_a_period_apart_and_time_does_not_drift() -> None:
     assert episode.summary["period_error_ms_max"] == 0
     assert episode.summary["latency_ms_p50"] == pytest.approx(151)
     assert (episode.failed, robot.stops, robot.resets) == (False, 1, 1)
-    assert "the robot says that the episode has ended" in str(episode)
+    assert "the robot ended the episode" in str(episode)
 
 
 def test_in_real_time_what_is_executed_meanwhile_is_given() -> None:
@@ -292,13 +292,13 @@ def actions_that_jump(policy: Policy, robot: Robot, time: Time) -> None:
     policy._actions = lambda number: np.linspace(0, 900, 8)
 
 
-@fault("observations lay far outside of the range of training", patience=0.5)
+@fault("observations were far outside the training range", patience=0.5)
 def observations_out_of_range(policy: Policy, robot: Robot, time: Time) -> None:
     original = robot.observe
     robot.observe = lambda: {"observation.state": original()["observation.state"] + 2000}  # type: ignore[method-assign]
 
 
-@fault("actions came late")
+@fault("actions were late")
 def a_robot_that_is_slow(policy: Policy, robot: Robot, time: Time) -> None:
     robot.takes = 0.08
 
@@ -398,7 +398,7 @@ def test_a_robot_that_hangs_is_stopped_by_the_watchdog() -> None:
     episode = looped(Policy(), robot, clock, timeout=0.1).run()
     assert hung.is_set()
     assert time.monotonic() - begun < 30
-    assert (episode.reason, episode.failed, robot.stops) == ("the robot has not answered in time", True, 1)
+    assert (episode.reason, episode.failed, robot.stops) == ("the robot did not respond in time", True, 1)
 
 
 @pytest.mark.parametrize("hangs", [False, True])

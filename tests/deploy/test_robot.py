@@ -66,7 +66,7 @@ def test_a_file_is_the_robot(tmp_path: Path) -> None:
     ("text", "message", "kind"),
     [
         (None, "no such file", UsageError),
-        ("x = 1", "defines neither make_robot(), which returns the robot, nor observe()", UsageError),
+        ("x = 1", "expected make_robot() that returns the robot, or observe() and execute(action)", UsageError),
         ("import nowhere_at_all", "cannot be imported: ModuleNotFoundError", RobodiffError),
         ("def make_robot(:", "cannot be imported: SyntaxError", RobodiffError),
         ("def make_robot():\n    raise OSError('no arm')", "failed: OSError: no arm (my.py, line 2)", RobodiffError),

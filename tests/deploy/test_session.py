@@ -176,9 +176,9 @@ def test_windows_with_their_noise_are_asked_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"noise": np.zeros((1, 0, 8, 2))}, "noise: expected it for 1 to 256 chunks; found 0"),
-        ({"noise": np.zeros((1, 257, 8, 2))}, "noise: expected it for 1 to 256 chunks; found 257"),
-        ({"noise": 1.0}, "noise: expected it for"),
+        ({"noise": np.zeros((1, 0, 8, 2))}, "noise: expected 1 to 256 chunks; found 0"),
+        ({"noise": np.zeros((1, 257, 8, 2))}, "noise: expected 1 to 256 chunks; found 257"),
+        ({"noise": 1.0}, "noise: expected 1 to 256 chunks"),
         ({"noise": np.zeros((1, 3, 9, 2))}, "noise: expected shape (1, 3, 8, 2), found (1, 3, 9, 2)"),
         ({"noise": np.full((1, 3, 8, 2), np.nan)}, "noise: expected finite"),
         ({"noise": np.zeros((1, 2, 8, 2))}, "expected shape (2, 2, "),

@@ -74,7 +74,7 @@ def test_is_the_same_policy(policy: DiffusionPolicy, checkpoint: Path) -> None:
 def test_import_writes_it_down(robodiff: Run, policy: DiffusionPolicy, checkpoint: Path, tmp_path: Path) -> None:
     code, text, err = robodiff("import", checkpoint, "--out", tmp_path / "walk")
     assert code == 0, err
-    assert "acts by DDPM in all 5 steps" in text
+    assert "samples with DDPM in all 5 steps" in text
     read = load_policy(tmp_path / "walk")
     observed = {STATE: torch.rand(2, 2, 4), CAMERA: torch.randint(0, 256, (2, 2, 3, 24, 32), dtype=torch.uint8)}
     noise = torch.randn(read.noise_shape(2))

@@ -1,1 +1,1 @@
-"""A robodiff policy as a node of ROS 2."""
+"""A robodiff policy as a ROS 2 node."""

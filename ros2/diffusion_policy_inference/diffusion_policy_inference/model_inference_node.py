@@ -1,6 +1,6 @@
-"""A node that lets a robodiff policy act: a robot for robodiff's loop, which speaks ROS 2's actions.
+"""A node that runs a robodiff policy: a robot for robodiff's loop that uses ROS 2 actions.
 
-What messages mean, in which units, and when they are too old is told by ``robodiff.deploy.ros2``.
+``robodiff.deploy.ros2`` translates messages and units, and decides when messages are too old.
 """
 
 import sys
@@ -34,7 +34,7 @@ from robodiff.files import with_home
 ARM_ACTION = "/arm_controller/follow_joint_trajectory"
 GRIPPER_ACTION = "/gripper_action_controller/gripper_cmd"
 SMALLEST_MOVE = 0.01
-"""Share of the gripper's way from which on it is sent elsewhere: each goal ends the one before."""
+"""Smallest change that is sent to the gripper, as a share of its range: each goal cancels the one before."""
 PARAMETERS = {
     "checkpoint_path": "",
     "model_dir": "",
@@ -48,9 +48,9 @@ class RosRobot:
     """The robot behind a node's subscriptions and action clients; see ``robodiff.deploy.robot.Robot``.
 
     Args:
-        node: it is spun by another thread.
+        node: spun by another thread.
         translation: between its messages and the policy.
-        period: seconds from one action to the next, within which the arm is to get where an action says.
+        period: seconds from one action to the next, within which the arm is to reach the target.
     """
 
     def __init__(self, node: Node, translation: Translation, period: float) -> None:
@@ -67,7 +67,7 @@ class RosRobot:
         self._gripper = ActionClient(node, GripperCommand, GRIPPER_ACTION)
 
     def connect(self) -> None:
-        """Wait until messages of every topic came and the controllers are there.
+        """Wait for a message on every topic, and for the controllers.
 
         Raises:
             RobodiffError: what is missing after ``wait`` seconds.
@@ -81,16 +81,16 @@ class RosRobot:
                 raise RobodiffError(f"{name}: no controller answers")
 
     def observe(self) -> dict[str, np.ndarray]:
-        """Return what the newest messages say; where one is too old, wait for the next."""
+        """Return the observation from the newest messages; if one is too old, wait for the next."""
         self._await(self._config.timeout)
         return self._translation.observation({topic: message for topic, (message, _) in self._newest.items()})
 
     def execute(self, action: np.ndarray) -> None:
-        """Send the robot where an action says, to be there within a period."""
+        """Send the targets of an action, to be reached within a period."""
         self._send(self._translation.action.on_the_wire(action))
 
     def stop(self) -> None:
-        """Send the arm to where it is; the gripper keeps its goal, so that it lets nothing fall."""
+        """Hold the arm at its measured position; the gripper keeps its goal, so that it does not drop anything."""
         if newest := self._newest.get(self._config.joint_states):
             held = self._translation.hold(newest[0], self._sent)
             self._send({joint: position for targets in held.values() for joint, position in targets.items()})
@@ -106,7 +106,7 @@ class RosRobot:
             time.sleep(0.002)
 
     def _missing(self) -> str:
-        """Return what keeps the robot from acting; nothing where nothing does."""
+        """Return what keeps the robot from acting; an empty string if nothing does."""
         clock = self._node.get_clock().now().nanoseconds * 1e-9 or None  # 0 before a simulation's first /clock
         for topic in self._topics:
             if topic not in self._newest:
@@ -131,8 +131,8 @@ class RosRobot:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node until the policy's loop ends; a signal ends it, and the arm holds."""
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)  # the loop stops the robot before all ends
+    """Run the node until the policy's loop ends; a signal also ends it, and the arm holds its position."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)  # the loop stops the robot first
     node = Node("model_inference_node")
     for name, default in PARAMETERS.items():
         node.declare_parameter(name, default)
@@ -147,10 +147,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def run(node: Node) -> None:
-    """Open the policy and the robot that the parameters name, and let the one act on the other.
+    """Open the policy and the robot that the parameters name, and run the policy on the robot.
 
     Raises:
-        RobodiffError: one of them does not open, or the loop ends with a fault.
+        RobodiffError: one of them cannot be opened, or the loop ends with a fault.
     """
     values = {name: node.get_parameter(name).value for name in (*PARAMETERS, "use_sim_time")}
     if not values["checkpoint_path"]:

@@ -1,4 +1,4 @@
-"""Let a policy act on a robot that runs already, simulated or not: its controllers and cameras are launched apart.
+"""Run a policy on a real or simulated robot whose controllers and cameras are running already.
 
 ros2 launch diffusion_policy_inference simulation_inference.launch.py checkpoint_path:=runs/first
 """
@@ -10,16 +10,19 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
-    "checkpoint_path": (None, "A run or a policy of robodiff, or one that it exported."),
-    "model_dir": ("", "Not used: nothing is imported from it, a policy knows by itself what it is."),
-    "inference_rate": ("10.0", "Actions per second; within the time of one the arm gets where an action says."),
-    "use_sim_time": ("true", "Whether stamps are of a simulation's clock."),
+    "checkpoint_path": (None, "A robodiff run, a policy, or an exported policy."),
+    "model_dir": ("", "Ignored: no code is imported from it."),
+    "inference_rate": (
+        "10.0",
+        "Hz; the arm is to reach a target within one period. The policy acts at the rate of its recording.",
+    ),
+    "use_sim_time": ("true", "Whether stamps are from a simulation's clock."),
     "robot_name": ("mycobot_280", "The namespace of the node."),
-    "robot_file": ("", "A YAML file with topics, joints and conventions; those of a myCobot 280 without it."),
-    "device": ("cpu", "Where the policy computes: cpu or cuda."),
+    "robot_file": ("", "A YAML file with topics, joints and conventions; those of a myCobot 280 by default."),
+    "device": ("cpu", "Device that computes the policy: cpu or cuda."),
     "log_level": ("info", "From debug to fatal."),
 }
-"""By name, the default and what it is; one without a default must be given."""
+"""Default and description by name; an argument without a default is required."""
 TYPES = {"inference_rate": float, "use_sim_time": bool}
 PARAMETERS = [name for name in ARGUMENTS if name not in ("robot_name", "log_level")]
 

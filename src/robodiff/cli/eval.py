@@ -317,7 +317,9 @@ def _is_own(policy: str, source: DataConfig) -> bool:
 def _recording_of_run(policy: str) -> DataConfig:
     """Return what the run that the policy lies in was trained on."""
     if (run := run_of(Path(policy))) is None:
-        raise UsageError(f"{policy}: lies in no run; give --data PATH to compare with recorded actions, or --env ENV")
+        raise UsageError(
+            f"{policy}: is not part of a run; give --data PATH to compare with recorded actions, or --env ENV"
+        )
     return read_run_config(run).data
 
 

@@ -1,4 +1,4 @@
-"""``robodiff export``: a policy that acts without torch, checked against the one that it was made of."""
+"""``robodiff export``: a policy that runs without torch, checked against the original."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +15,11 @@ from robodiff.evaluation.runs import config_file, run_of
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Write a policy as a folder that acts without torch, by OpenVINO or ONNX Runtime on a CPU: networks as graphs, all
-    else as data. Or, with --to lerobot, as a policy that LeRobot loads.
+    """Write a policy as a folder that runs without torch, on OpenVINO or ONNX Runtime on a CPU: its networks as graphs,
+    everything else as data. Or, with --to lerobot, write a policy that LeRobot loads.
 
-    What was written is compared with the policy in torch: its actions at recorded observations, how long both take and,
-    with --env, how often both succeed. Where it differs by more than rounding, nothing is left behind.
+    The result is compared with the policy in torch: actions at recorded observations, latency and, with --env, success.
+    If it differs by more than rounding, nothing is left behind.
 
     Examples:
       robodiff export runs/first --to openvino
@@ -33,24 +33,24 @@ class ExportOptions(Options):
     policy: FilePath
     """A run, a policy's folder, or a repository of the Hugging Face hub."""
     to: Literal["openvino", "onnx", "lerobot"]
-    """What computes it."""
+    """The engine that will run it, or lerobot."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """Of its networks; bf16 by OpenVINO alone. In int8 weights and what flows between layers are rounded, by what was
-    recorded."""
+    """Of the networks; bf16 with OpenVINO only. int8 rounds weights and activations, calibrated on recorded
+    observations."""
     sampler: str | None = None
-    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own; it cannot be changed later."""
+    """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own; fixed by the export."""
     steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps, in place of the policy's own number."""
     data: FilePath | None = None
-    """A recording to compare at; that of the policy's run when not given."""
+    """Recording on which to compare; that of the policy's run when not given."""
     env: str | None = None
-    """An environment, in which both are measured on the same seeds, too."""
+    """Environment in which to compare success, too, on the same seeds."""
     episodes: Annotated[int, AtLeast(1)] = 50
-    """With --env: how many."""
+    """With --env: number of episodes."""
     accept_errors: bool = False
-    """Write it although it does not act as the policy in torch."""
+    """Keep it even if it does not act like the policy in torch."""
     out: FilePath | None = None
-    """Folder to write to; when not given exported/<to>-<precision> inside the run."""
+    """Folder to write to; exported/<to>-<precision> in the run when not given."""
 
 
 def run(arguments: list[str]) -> Path:
@@ -59,15 +59,15 @@ def run(arguments: list[str]) -> Path:
     from robodiff.policies.checkpoint import load_policy
 
     if is_exported(options.policy):
-        raise UsageError(f"{options.policy}: is exported already; export the run that it was made of")
+        raise UsageError(f"{options.policy}: is exported already; export the run that it came from")
     home = run_of(Path(options.policy))
     if home is not None:
         read_config(config_file(home))  # plugins are remembered
     if options.out is None and home is None:
-        raise UsageError(f"{options.policy}: lies in no run; give --out FOLDER")
+        raise UsageError(f"{options.policy}: is not part of a run; give --out FOLDER")
     out = Path(options.out or home / "exported" / f"{options.to}-{options.precision}")  # pyright: ignore
     if out.exists() and not is_exported(out):
-        raise UsageError(f"{out}: is there already, and no exported policy; choose another --out")
+        raise UsageError(f"{out}: exists already, and is not an exported policy; choose another --out")
     if options.to == "lerobot":
         if options.precision != "fp32" or options.env or options.data:
             raise UsageError("--precision, --env and --data are for openvino and onnx; leave them out")
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> Path:
 
 
 def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
-    """Write, verify and, if it acts as it should, keep an exported policy."""
+    """Write and verify an exported policy; keep it if it passes."""
     from rich.console import Console
 
     from robodiff.data.recordings import open_path
@@ -99,7 +99,7 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     policy = load_policy(options.policy, sampler=options.sampler, steps=options.steps)
     check_export(policy, options.to, precision)  # pyright: ignore[reportArgumentType]
     if options.data is None and home is None:
-        raise UsageError(f"{options.policy}: lies in no run; give --data PATH, a recording to compare at")
+        raise UsageError(f"{options.policy}: is not part of a run; give --data PATH, a recording on which to compare")
     config = None
     if options.env is not None:
         seen_by(policy, get_env_spec(options.env))
@@ -109,7 +109,7 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     samples = read_samples(policy, source)
     with replacing(out) as folder:
         folder.mkdir()
-        say(console, "writing its graphs")
+        say(console, "writing the graphs")
         described = write_exported(policy, folder, options.to, precision, samples)  # pyright: ignore
         say(console, "comparing with the policy in torch")
         verified, is_worse = verify(policy, folder, samples, source.source), False

@@ -1,4 +1,4 @@
-"""``robodiff import``: a policy out of a checkpoint of another code base."""
+"""``robodiff import``: a policy from another code base's checkpoint."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from robodiff.text import counted
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions(Options):
-    """Make a policy of a checkpoint of another code base, which acts as it does there:
+    """Convert another code base's checkpoint to a policy that acts as it does there:
 
       LeRobot's policies of type diffusion and hybrid_diffusion: a folder, such as checkpoints/last, or a hub repository
-      diffusion_policy's .ckpt files, with U-Net or transformer, of numbers and of images
+      diffusion_policy's .ckpt files: U-Net or transformer, low-dimensional or image
       the myCobot diffusion policy (FedVLA): a file such as model_best.pth
 
-    No code in a file is run: tensors and plain values are read, all else is refused. What acts otherwise here is
-    refused, too, each option by its name.
+    No code in a file is run: tensors and plain values are read, everything else is refused. Options that would act
+    differently here are refused by name.
 
     Examples:
       robodiff import outputs/train/pusht/checkpoints/last --out policies/pusht --data my_dataset
@@ -35,29 +35,29 @@ class ImportOptions(Options):
     positional = ("checkpoint",)
 
     checkpoint: FilePath
-    """The file, as torch.save wrote it; or LeRobot's folder of the checkpoint, or a repository of the hub."""
+    """A file that torch.save wrote, the folder of a LeRobot checkpoint, or a hub repository."""
     out: FilePath
-    """Folder of the policy, which is new."""
+    """Folder to write the policy to; it must not exist."""
     fps: Annotated[float, Above(0)] | None = None
-    """Frames per second of the recording that it was trained on, where the checkpoint does not say it."""
+    """Frames per second of its training recording, if the checkpoint does not hold them."""
     data: FilePath | None = None
-    """The folder of the LeRobot data set that it was trained on, which says them."""
+    """Folder of the LeRobot data set that it was trained on, from which to read --fps."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     camera_size: tuple[Pixels, Pixels] = (240, 424)
-    """Height and width of the camera's images in the file of a myCobot policy; they are resized to its image_size."""
+    """Height and width of a myCobot policy's camera images; they are resized to its image_size."""
     activation: Literal["relu", "mish"] | None = None
-    """Between the layers of a myCobot policy, where the checkpoint does not say it: see the model.py that it was
-    trained with; relu when not given."""
+    """Activation of a myCobot policy, if the checkpoint does not say it: see the model.py that it was trained with;
+    relu when not given."""
 
     def conflicts(self) -> Iterator[str]:
-        """Refuse to be told twice."""
+        """Yield what contradicts: the rate given twice."""
         if self.fps is not None and self.data is not None:
-            yield "--fps and --data both say the rate; give one of them"
+            yield "--fps and --data both give the rate; give one of them"
 
 
 def run(arguments: list[str]) -> None:
-    """Parse, read, write, say how to go on."""
+    """Parse, read, write, print what to do next."""
     options = read_options(ImportOptions, "import", arguments)
     path, out = Path(options.checkpoint), Path(options.out)
     if out.exists():
@@ -88,8 +88,7 @@ def run(arguments: list[str]) -> None:
     print(f"observes {counted(config.n_obs_steps, 'step')} of {observed}")
     print(f"executes {counted(config.n_action_steps, 'action')} ({shapes[ACTION]}) at {policy.fps:g} Hz")
     steps = "all" if config.inference_steps == config.num_train_timesteps else f"{config.inference_steps} of the"
-    print(
-        f"acts by {config.noise_scheduler_type} in {steps} {config.num_train_timesteps} steps that it was trained with"
-    )
+    schedule = f"{steps} {config.num_train_timesteps} steps that it was trained with"
+    print(f"samples with {config.noise_scheduler_type} in {schedule}")
     print(f"written: {out}\n")
     print(f"robodiff eval {out} {evaluation}")

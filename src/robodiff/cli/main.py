@@ -18,10 +18,10 @@ COMMANDS = {
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
-    "import": "Make a policy of a checkpoint of another code base.",
-    "export": "Make a policy run without torch: OpenVINO or ONNX, checked and timed; or a LeRobot policy.",
-    "serve": "Let a policy act for robots and simulators that ask over the network.",
-    "run": "Let a policy act on a robot, or on a simulated one, at a fixed rate.",
+    "import": "Convert another code base's checkpoint to a policy.",
+    "export": "Write a policy that runs without torch (OpenVINO, ONNX), checked and timed; or for LeRobot.",
+    "serve": "Serve a policy to robots and simulators over the network.",
+    "run": "Run a policy on a real or simulated robot, at a fixed rate.",
 }
 """Each is a module of this package with ``run(arguments)``."""
 MODULES = {"import": "import_"}

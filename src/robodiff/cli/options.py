@@ -42,14 +42,14 @@ class Options(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ActingOptions(Options):
-    """Options of the commands that let a policy act."""
+    """Options of the commands that run a policy."""
 
     positional = ("policy",)
 
     policy: FilePath
     """A run, a policy's folder, an exported policy, a repository of the Hugging Face hub, or a server's address."""
     device: str = "cpu"
-    """Where the policy computes: cpu, cuda, ..."""
+    """Device that computes the policy: cpu, cuda, ..."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
     steps: Annotated[int, Between(1, 10_000)] | None = None
@@ -58,7 +58,7 @@ class ActingOptions(Options):
     """Branch, tag or commit on the hub."""
 
     def open_runtime(self) -> Any:
-        """Return the policy, see ``robodiff.deploy.opening``."""
+        """Return the policy; see ``robodiff.deploy.opening``."""
         from robodiff.deploy.opening import open_runtime
 
         how = {"sampler": self.sampler, "steps": self.steps, "revision": self.revision}

@@ -1,4 +1,4 @@
-"""``robodiff run``: let a policy act on a robot."""
+"""``robodiff run``: run a policy on a robot."""
 
 import math
 import sys
@@ -17,10 +17,10 @@ from robodiff.errors import RobodiffError
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ActingOptions, LoopConfig):
-    """Let a policy act on a robot, or on a simulated one, at the rate of its recording.
+    """Run a policy on a real or simulated robot, at the rate of its recording.
 
-    The next chunk of actions is computed while the last one is executed. The robot is stopped once, whether time is
-    over, something fails or Ctrl-C is pressed.
+    The next chunk of actions is computed while the previous one is executed. The robot is stopped once, whether time
+    runs out, something fails or Ctrl-C is pressed.
 
     Examples:
       robodiff run runs/first --robot env:pusht
@@ -30,20 +30,20 @@ class RunOptions(ActingOptions, LoopConfig):
     """
 
     robot: str
-    """A Python file that defines make_robot(), which returns the robot, or observe() and execute(action) themselves;
-    env:NAME, a simulated environment; or ros2:FILE.yaml, a robot behind topics of ROS 2."""
+    """A Python file that defines make_robot(), which returns the robot, or observe() and execute(action) as functions;
+    env:NAME, a simulated environment; or ros2:FILE.yaml, a robot on ROS 2."""
     episodes: Annotated[int, AtLeast(1)] = 1
-    """How many, one after another."""
+    """Number of episodes."""
     seconds: Annotated[float, Above(0)] | None = None
-    """After which an episode ends; until the robot or Ctrl-C ends it when not given."""
+    """Length of an episode; when not given, the robot or Ctrl-C ends it."""
     seed: Annotated[int, AtLeast(0)] = 0
-    """Seed of the first episode, the others follow: of the policy's noise and of a simulated environment."""
+    """Seed of the first episode, for the policy's noise and the simulated environment; later episodes count up."""
     log: FilePath | None = None
-    """Folder (.zarr) for a recording of what was observed and executed; an earlier one is continued."""
+    """Folder (.zarr) for a recording of what was observed and executed; new episodes are appended to it."""
 
 
 def run(arguments: list[str]) -> None:
-    """Parse, run episode by episode, print."""
+    """Parse, run the episodes, print the outcomes."""
     options = read_options(RunOptions, "run", arguments)
 
     from rich.console import Console
@@ -83,14 +83,14 @@ def run(arguments: list[str]) -> None:
 def is_ready() -> bool:
     """Wait for Enter between two episodes; return false for Ctrl-D."""
     try:
-        input("put everything in its place, then press Enter ")
+        input("reset the scene, then press Enter ")
     except EOFError:
         return False
     return True
 
 
 def open_robot(options: RunOptions, policy: Any) -> Any:
-    """Return what ``--robot`` names, for this policy.
+    """Return the robot that ``--robot`` names, for this policy.
 
     Raises:
         UsageError: there is no such robot, or the policy does not fit it.

@@ -1,4 +1,4 @@
-"""``robodiff serve``: let a policy act for robots and simulators that ask over the network."""
+"""``robodiff serve``: serve a policy to robots and simulators over the network."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ from robodiff.text import for_terminal
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ActingOptions, ServerConfig):
-    """Let a policy act for robots and simulators that ask over the network: websockets and msgpack, in the protocol of
-    openpi, whose clients need no change.
+    """Serve a policy to robots and simulators over the network: websockets and msgpack, in openpi's protocol; its
+    clients work unchanged.
 
-    It ends with Ctrl-C. http://HOST:PORT/healthz tells whether it is there.
+    Ctrl-C stops it. http://HOST:PORT/healthz answers OK while it runs.
 
     Examples:
       robodiff serve runs/first
@@ -29,17 +29,17 @@ class ServeOptions(ActingOptions, ServerConfig):
     """
 
     host: str = "127.0.0.1"
-    """The address to listen at: 0.0.0.0 is every one of this machine, for which a token is needed."""
+    """Address to listen on; 0.0.0.0 is every address of this machine. Any but the loopback address needs a token."""
     port: Annotated[int, Between(0, 65535)] = 8000
-    """0 takes one that is free."""
+    """Port to listen on; 0 picks a free one."""
     token: Annotated[str, NotEmpty()] | None = None
-    """What clients need to send, as the header Authorization: Api-Key TOKEN. Other users of this machine see the
-    commands that run: the environment variable ROBODIFF_TOKEN says it, too."""
+    """Token that clients must send in the header Authorization: Api-Key TOKEN. Other users of this machine can read
+    command lines, so prefer the environment variable ROBODIFF_TOKEN."""
     key_map: dict[str, str | None] | None = None
-    """Name that clients use -> name of the policy; null for one that is not read."""
+    """Client's name -> policy's name; null for a name that the policy does not use."""
     largest_message: Annotated[int, Between(1024, 2**30)] | None = None
-    """Bytes of a client's message; one that sends more is disconnected. When not given: four windows of what the policy
-    observes, and 1 MiB at least."""
+    """Bytes of a client's message; a client that sends a larger one is disconnected. When not given: four windows of
+    observations, but at least 1 MiB."""
 
 
 def run(arguments: list[str]) -> None:
@@ -49,14 +49,14 @@ def run(arguments: list[str]) -> None:
     from robodiff.deploy.server import PolicyServer, describe, is_loopback
 
     if token is None and not is_loopback(options.host):
-        advice = "set ROBODIFF_TOKEN to a long random text, here and for the clients, or listen at 127.0.0.1"
+        advice = "set ROBODIFF_TOKEN to a long random text, here and for the clients, or listen on 127.0.0.1"
         raise UsageError(f"--host {options.host}: others can reach it, so a token is needed; {advice}")
     policy = options.open_runtime()
     metadata, seconds = describe(policy, options.policy, options.largest_message, options.key_map)
 
     def listening(port: int) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
-        tell(f"{options.policy}: serving at ws://{host}:{port}, {1e3 * seconds:.0f} ms a chunk; Ctrl-C ends it")
+        tell(f"{options.policy}: serving at ws://{host}:{port}, {1e3 * seconds:.0f} ms per chunk; Ctrl-C stops it")
 
     async def serve() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -69,12 +69,12 @@ def run(arguments: list[str]) -> None:
     try:
         asyncio.run(serve())
     except OSError as error:
-        raise UsageError(f"cannot listen at {options.host}:{options.port}: {error.strerror or error}") from None
+        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}") from None
     tell("stopped")
 
 
 def tell(text: str) -> None:
-    """Print a line at once; where nobody reads it any more, the policy still acts."""
+    """Print a line at once; when nobody reads it any more, keep serving."""
     try:
         print(for_terminal(text), flush=True)
     except OSError:

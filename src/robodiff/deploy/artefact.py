@@ -25,26 +25,26 @@ REMEDY = "copy the whole folder again from where it comes from, or export again"
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Document):
-    """One part of the policy."""
+    """One part of the policy as a graph."""
 
     file: str
-    """Beside ``export.json``; its ending says what computes it: .xml OpenVINO, .onnx ONNX Runtime."""
+    """Beside ``export.json``; its suffix says which engine runs it: .xml OpenVINO, .onnx ONNX Runtime."""
     precision: Precision = "fp32"
-    """In which numbers are multiplied."""
+    """The arithmetic of its layers."""
     fallback: str | None = None
-    """Why it is computed in another way than was asked for."""
+    """Why it runs on another engine, or in another precision, than requested."""
 
     @property
     def engine(self) -> str:
-        """What computes it."""
+        """The engine that runs it."""
         return SUFFIXES[Path(self.file).suffix]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One row of the sampler, as ``diffusion.samplers.Row``, and how the prediction is read at its noise level.
+    """One row of the sampler, as ``diffusion.samplers.Row``, and how to convert the prediction at its noise level.
 
-    x_0 and eps are mixtures of x_t and the prediction.
+    x_0 and eps are linear combinations of x_t and the prediction.
     """
 
     x0_from_x: float
@@ -60,40 +60,40 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Successes(Document):
-    """Of the same episodes, by both."""
+    """Success rates of the exported policy and the one in torch, on the same episodes."""
 
     env: str
     episodes: Count
     exported: Share
-    """Share of the episodes in which it succeeded."""
+    """Share of the episodes in which the exported policy succeeded."""
     torch: Share
     conclusion: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified(Document):
-    """How an exported policy differs from the one that it was made of, at the same observations with the same noise."""
+    """How an exported policy differs from the original, at the same observations with the same noise."""
 
     windows: Count
-    """At which recorded observations, evenly spread."""
+    """Number of recorded observations compared, evenly spread."""
     data: str
     mean_error: NotNegative
-    """Mean absolute difference of the actions as the network sees them: by limits their range is 2."""
+    """Mean absolute difference of normalised actions; normalised by limits, their range is 2."""
     max_error: NotNegative
     tolerance: NotNegative
-    """What was to be kept: by the largest error of fp32, by the mean error of others."""
+    """Bound of the largest error in fp32, and of the mean error in other precisions."""
     latency_ms: Latency
     torch_latency_ms: Latency
     threads: Count
     machine: str
     megabytes: NotNegative
-    """Of all files."""
+    """Size of all files."""
     success: Successes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFile(Document):
-    """What ``export.json`` says."""
+    """The contents of ``export.json``."""
 
     format_version: int
     engine: Literal["openvino", "onnx"]
@@ -103,23 +103,23 @@ class ExportFile(Document):
     features: dict[str, Feature]
     fps: Annotated[float, Above(0)]
     policy: str
-    """Hash of the policy that it was made of."""
+    """Hash of the original policy."""
     graphs: dict[str, Graph]
     """``encoder`` (where there are cameras), ``observe``, ``denoiser``, ``decode`` and ``known``."""
     rows: Annotated[list[Evaluation], NotEmpty()]
-    """Of the sampler."""
+    """The sampler's rows, in order."""
     trajectory_dim: Annotated[int, AtLeast(1)]
     """Numbers in each time step of what is denoised."""
     action_dim: Annotated[int, AtLeast(1)]
-    """How many of them, the first, say the action; the rest, with inpainting, what is observed."""
+    """How many of them, from the first, are the action; with inpainting, the rest are the observation."""
     reference_keys: list[str]
     """Observations that actions are relative to."""
     discrete: list[Count]
     """Dimensions of a recorded action that hold classes."""
     weights: Count
-    """Numbers in the denoiser."""
+    """Number of weights in the denoiser."""
     files: dict[str, str]
-    """By name the sha256 of every other file."""
+    """The sha256 of every other file, by name."""
     origin: Origin | None = None
     """Where the configuration's class came from; None for those of robodiff."""
     verified: Verified | None = None
@@ -131,10 +131,10 @@ def is_exported(path: str | Path) -> bool:
 
 
 def read_export(folder: Path) -> tuple[ExportFile, str]:
-    """Return what ``export.json`` says, and a short fingerprint of the whole folder.
+    """Return the contents of ``export.json``, and a short fingerprint of the whole folder.
 
     Raises:
-        RobodiffError: it is missing or broken, or a file is not the one that was written with it.
+        RobodiffError: ``export.json`` is missing or broken, or a file is not the one that was exported with it.
     """
     path = folder / EXPORT_FILE
     with reading(path, "an exported policy"):

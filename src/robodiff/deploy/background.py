@@ -1,4 +1,4 @@
-"""Work beside the loop: chunks are computed in a thread, another one watches the loop, and signals ask it to end."""
+"""Work alongside the loop: one thread computes chunks, another watches the loop, and signals end it."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from queue import SimpleQueue
 from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""SIGHUP comes when a terminal is closed, or a connection over ssh breaks."""
+"""SIGHUP arrives when a terminal is closed, or an ssh connection breaks."""
 
 
 class Background:
-    """One thread that does tasks in their order. It does not keep the process alive."""
+    """A thread that runs tasks in order. It does not keep the process alive."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[tuple[Callable[[], Any], Future]] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True, name="robodiff policy").start()
 
     def submit(self, task: Callable[[], Any]) -> Future:
-        """Have a task done; return where its result will be."""
+        """Queue a task; return the future of its result."""
         future: Future = Future()
         self._tasks.put((task, future))
         return future
@@ -30,15 +30,15 @@ class Background:
             task, future = self._tasks.get()
             try:
                 future.set_result(task())
-            except BaseException as error:  # whoever asks for the result is told
+            except BaseException as error:  # raised where the result is asked for
                 future.set_exception(error)
 
 
 class Watchdog:
-    """Act once, from a thread of its own, when it has not been fed for some time.
+    """Act once, from a thread of its own, if it is not fed in time.
 
     Args:
-        seconds: from one feeding to the next at most.
+        seconds: longest time between two feedings.
         act: what to do.
     """
 
@@ -48,11 +48,11 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True, name="robodiff watchdog").start()
 
     def feed(self) -> None:
-        """Tell that all is well."""
+        """Restart the countdown."""
         self._fed.set()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._is_closed = True
         self._fed.set()
 
@@ -66,9 +66,9 @@ class Watchdog:
 
 @contextmanager
 def on_signals(ask_to_end: Callable[[str], None]) -> Iterator[None]:
-    """Within, let Ctrl-C and requests to terminate call ``ask_to_end`` with the signal's name.
+    """Make Ctrl-C and termination signals call ``ask_to_end`` with the signal's name, within the context.
 
-    In another thread than the main one, which alone can have signals, nothing changes.
+    Outside the main thread, the only one that can handle signals, do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,5 +86,5 @@ def on_signals(ask_to_end: Callable[[str], None]) -> Iterator[None]:
 
 
 def interrupt_main() -> None:
-    """Send Ctrl-C to the main thread, which ends what it waits for, if Python waits there."""
+    """Send Ctrl-C to the main thread, which interrupts a wait in Python code."""
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Ask a policy for what several clients want at once. Knows nothing of the network."""
+"""Batch the requests of several clients to one policy. Knows nothing of the network."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ class _Job:
 
 
 class Batcher:
-    """Ask a policy for many at a time: what comes while it computes is computed together, in one thread."""
+    """Batch requests: those that arrive while the policy computes are computed together, in one thread."""
 
     def __init__(self, policy: Runtime) -> None:
         self._policy = policy
@@ -29,7 +29,7 @@ class Batcher:
         self._wake = asyncio.Event()
 
     async def ask(self, question: Question) -> tuple[Chunk, int, float, float]:
-        """Return the chunk, how many rows were computed together, and seconds: of waiting, of computing.
+        """Return the chunk, how many rows were computed together, and the seconds of waiting and of computing.
 
         Raises:
             RobodiffError: the policy failed.
@@ -50,7 +50,7 @@ class Batcher:
                 chunks = await asyncio.get_running_loop().run_in_executor(thread, predict, self._policy, questions)
                 seconds = time.perf_counter() - start
                 for job, chunk in zip(jobs, chunks, strict=True):
-                    if job.answer.done():  # nobody waits any more
+                    if job.answer.done():  # its client has gone
                         continue
                     if isinstance(chunk, RobodiffError):
                         job.answer.set_exception(chunk)
@@ -59,7 +59,7 @@ class Batcher:
                         job.answer.set_result((chunk, rows, start - job.asked, seconds))
 
     def _take(self) -> list[_Job]:
-        """Return the jobs that have waited longest and can be computed together."""
+        """Remove and return the jobs that have waited longest and can be computed together."""
         first, rows, jobs = self._waiting[0].question, 0, []
         for job in self._waiting:
             rows += job.question.rows
@@ -74,8 +74,10 @@ class Batcher:
 
 
 def predict(policy: Runtime, questions: Sequence[Question]) -> list[Chunk | RobodiffError]:
-    """Return the answer to each question, all of them with given actions or none; where together they fail, each is
-    asked alone."""
+    """Return the answer to each question; either all questions have known actions or none.
+
+    If they fail together, ask each alone.
+    """
     first = questions[0]
     try:
         observation = {key: np.concatenate([each.observation[key] for each in questions]) for key in first.observation}
@@ -87,7 +89,7 @@ def predict(policy: Runtime, questions: Sequence[Question]) -> list[Chunk | Robo
         chunk = policy.predict_chunk(observation, noise=noise, known=known)
         ends = np.cumsum([each.rows for each in questions])[:-1]
         return [replace(chunk, actions=part) for part in np.split(np.asarray(chunk.actions, np.float32), ends)]
-    except Exception as error:  # of a network, a compiler, a GPU
+    except Exception as error:  # whatever a network, a compiler or a GPU raises
         if len(questions) > 1:
             return [chunk for each in questions for chunk in predict(policy, [each])]
         return [RobodiffError(f"the policy failed: {in_one_line(error)}")]

@@ -1,8 +1,8 @@
-"""ROS 2's topics over DDS, without an installation of ROS: a robot that a policy acts on, and one that is simulated.
+"""ROS 2 topics over DDS, without a ROS installation: the robot that a policy acts on.
 
-ROS 2's topic ``/joint_states`` is DDS's ``rt/joint_states``, its domain ROS_DOMAIN_ID; CYCLONEDDS_URI says by which
-networks. Services and actions are each middleware's own matter and not spoken here, so that trajectories are sent on
-topics; with rmw_zenoh there is no DDS to speak to.
+ROS 2's topic ``/joint_states`` is ``rt/joint_states`` in DDS. ROS_DOMAIN_ID sets the domain, CYCLONEDDS_URI the network
+interfaces. Each middleware encodes services and actions in its own way, so they are not supported, and trajectories are
+sent on topics. rmw_zenoh does not use DDS, so it cannot be reached.
 """
 
 import time
@@ -33,37 +33,37 @@ from robodiff.errors import RobodiffError, notice
 from robodiff.text import listed
 
 POLL = 0.002
-"""Seconds between two looks for what is waited for."""
+"""Seconds between two polls."""
 _READS = Qos(Policy.Reliability.BestEffort, Policy.Durability.Volatile, Policy.History.KeepLast(1))
-"""The newest alone, of any publisher: cameras' drivers are best effort, which no reliable subscriber may hear."""
+"""Only the newest, from any publisher: a reliable subscriber does not match camera drivers, which are best effort."""
 _WRITES = Qos(
     Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.Durability.Volatile, Policy.History.KeepLast(1)
 )
 
 
 def dds_name(topic: str) -> str:
-    """Return what DDS calls a topic of ROS 2."""
+    """Return the DDS name of a ROS 2 topic."""
     return f"rt/{topic.lstrip('/')}"
 
 
 class Subscription:
-    """The newest message of one topic, and since when it may have been there.
+    """The newest message of one topic, and the earliest time at which it may have arrived.
 
-    It looks for messages when it is asked: listeners of cyclonedds, which are called at once, may crash Python.
+    It polls on request, because the listeners of cyclonedds can crash Python.
     """
 
     def __init__(self, participant: DomainParticipant, topic: str, kind: Any) -> None:
         self.topic, self.kind = topic, kind
         self.message: Any = None
         self.arrived = self._looked = time.monotonic()
-        """When the message came at the earliest, by ``time.monotonic``: there was none at the look before."""
+        """Earliest time of arrival, by ``time.monotonic``: that of the poll before."""
         self._reader = DataReader(participant, Topic(participant, dds_name(topic), kind), qos=_READS)
 
     def newest(self) -> Any:
-        """Return the newest message; None where none has come.
+        """Return the newest message; None if none has arrived.
 
         Raises:
-            RobodiffError: bytes that are none.
+            RobodiffError: the bytes are not such a message.
         """
         now = time.monotonic()
         try:
@@ -78,11 +78,11 @@ class Subscription:
 
 
 class Ros2Robot:
-    """A robot whose topics a policy reads and writes; see ``robot.py`` for what the loop asks of one.
+    """A robot on ROS 2 topics; see ``robot.py`` for the interface.
 
     Args:
         translation: between its messages and the policy.
-        period: seconds from one action to the next, within which the robot is to get where an action says.
+        period: seconds from one action to the next, within which the robot is to reach the target.
     """
 
     def __init__(self, translation: Translation, period: float) -> None:
@@ -97,7 +97,7 @@ class Ros2Robot:
         self._sent: dict[str, float] = {}
 
     def connect(self) -> None:
-        """Wait until there is a message of every topic, and someone who listens to the commands.
+        """Wait for a message on every topic, and for a subscriber to the commands.
 
         Raises:
             RobodiffError: what is missing after ``wait`` seconds.
@@ -105,20 +105,20 @@ class Ros2Robot:
         self._await(self.config.wait)
 
     def observe(self) -> dict[str, np.ndarray]:
-        """Return what the newest messages say, by the policy's keys; where one is too old, wait for the next.
+        """Return the observation from the newest messages, by the policy's keys; if one is too old, wait for the next.
 
         Raises:
-            RobodiffError: a message is missing or too old, nobody listens to the commands, or a message does not fit.
+            RobodiffError: a message is missing, too old or does not fit, or nobody subscribes to the commands.
         """
         self._await(self.config.timeout)
         return self._translation.observation({topic: each.message for topic, each in self._topics.items()})
 
     def execute(self, action: np.ndarray) -> None:
-        """Send the robot where an action says, to be there within a period."""
+        """Send the targets of an action, to be reached within a period."""
         self._send(self._translation.targets(action))
 
     def stop(self) -> None:
-        """Send the arm to where it is; the gripper keeps its command, so that it lets nothing fall."""
+        """Hold the arm at its measured position; the gripper keeps its command, so that it does not drop anything."""
         if (message := self._topics[self.config.joint_states].newest()) is not None:
             self._send(self._translation.hold(message, self._sent))
 
@@ -144,7 +144,7 @@ class Ros2Robot:
             self._sent |= positions
 
     def _missing(self) -> str:
-        """Return what keeps the robot from acting; nothing where nothing does."""
+        """Return what keeps the robot from acting; an empty string if nothing does."""
         clock: float | None = time.time()
         if self._clock is not None:
             if (message := self._clock.newest()) is None:
@@ -161,7 +161,7 @@ class Ros2Robot:
         return ""
 
     def _in_words(self, subscription: Subscription, problem: str) -> str:
-        """Return a problem of a topic, and what is seen of others: who publishes it, as what, or what else there is."""
+        """Return a problem of a topic, with what is published instead."""
         topic, own = subscription.topic, subscription.kind.__idl__.idl_transformed_typename
         seen = {
             each.topic_name: each.type_name
@@ -180,23 +180,23 @@ class Ros2Robot:
 
 
 def message_kinds(translation: Translation) -> dict[str, Any]:
-    """Return by topic the types of the messages that are observed."""
+    """Return the message type of each observed topic."""
     kinds: dict[str, Any] = dict.fromkeys(translation.cameras.values(), Image)
     kinds |= dict.fromkeys(translation.vectors.values(), Float64MultiArray)
     return kinds | {translation.config.joint_states: JointState}
 
 
 def writer_of(participant: DomainParticipant, topic: str, kind: Any) -> DataWriter[Any]:
-    """Return what publishes messages of a type."""
+    """Return a writer of messages of a type."""
     return DataWriter(participant, Topic(participant, dds_name(topic), kind), qos=_WRITES)
 
 
 def as_stamp(moment: float) -> tuple[int, int]:
-    """Return seconds as whole ones and nanoseconds."""
+    """Return a time in seconds as whole seconds and nanoseconds."""
     whole, rest = divmod(round(moment * 1e9), 10**9)
     return int(whole), int(rest)
 
 
 def _ros_name(typename: str) -> str:
-    """Return what ROS calls a type of DDS: sensor_msgs/msg/Image for sensor_msgs::msg::dds_::Image_."""
+    """Return the ROS name of a DDS type: sensor_msgs/msg/Image for sensor_msgs::msg::dds_::Image_."""
     return typename.replace("::dds_::", "::").removesuffix("_").replace("::", "/")

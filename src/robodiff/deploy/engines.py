@@ -1,7 +1,7 @@
-"""OpenVINO and ONNX Runtime: one graph in a file as a function of NumPy arrays. Imports no torch.
+"""Run a graph file on OpenVINO or ONNX Runtime, as a function of NumPy arrays. Imports no torch.
 
-``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. Whoever is not
-sure of an engine does that in a process of its own: a compiler that crashes takes its process with it.
+``python -m robodiff.deploy.engines THREADS GRAPH PRECISION ...`` compiles graphs and runs each once. An export does so
+in a separate process, because a compiler that crashes takes its process with it.
 """
 
 import subprocess
@@ -18,18 +18,18 @@ from robodiff.policies.runtime import Arrays
 
 Precision = Literal["fp32", "bf16", "int8"]
 SUFFIXES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
-"""Of files, with what computes them."""
+"""The engine by the suffix of its files."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What OpenVINO is told; of int8 the graph itself says what is rounded, and the rest is computed in this."""
+"""OpenVINO's precision hints; an int8 graph says itself what is quantised, and the rest runs in this precision."""
 SECONDS_TO_COMPILE = 600
 
 
 @cache
 def _openvino() -> Any:
-    """Return OpenVINO, of which a process keeps one.
+    """Return the process's only OpenVINO core.
 
-    It sets up the stack that signals are handled on. One that is let go of takes that stack along, and then Ctrl-C is a
-    segmentation fault.
+    It sets up the stack on which signals are handled. If it were freed, the stack would go with it, and Ctrl-C would
+    cause a segmentation fault.
     """
     import openvino
 
@@ -37,10 +37,10 @@ def _openvino() -> Any:
 
 
 class OpenVinoGraph:
-    """A graph that OpenVINO computes on the CPU.
+    """A graph that OpenVINO runs on the CPU.
 
-    It is compiled for each number of rows. Where that is left open, version 2026.4.1 gives wrong numbers in bf16 for
-    a network with convolutions, and small networks take twice the time, in 8 bits four times.
+    It is compiled for each batch size. With a dynamic batch size, version 2026.4.1 gives wrong results in bf16 for
+    networks with convolutions, and small networks take twice the time, four times in int8.
     """
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
@@ -83,7 +83,7 @@ class OpenVinoGraph:
 
 
 class OnnxGraph:
-    """A graph that ONNX Runtime computes on the CPU."""
+    """A graph that ONNX Runtime runs on the CPU."""
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         import onnxruntime
@@ -106,7 +106,7 @@ class OnnxGraph:
 
 
 def compile_graph(path: Path, precision: Precision, threads: int) -> OpenVinoGraph | OnnxGraph:
-    """Return what computes a graph: OpenVINO that of an .xml file, ONNX Runtime that of an .onnx file.
+    """Compile a graph: an .xml file with OpenVINO, an .onnx file with ONNX Runtime.
 
     Raises:
         RobodiffError: the engine is not installed, or cannot compile it.
@@ -118,12 +118,12 @@ def compile_graph(path: Path, precision: Precision, threads: int) -> OpenVinoGra
         raise RobodiffError(needed) from None
     except RobodiffError:
         raise
-    except Exception as error:  # ONNX Runtime's kinds have no common one
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise RobodiffError(f"{path}: {SUFFIXES[path.suffix]} cannot compile it: {first_line(error)[:200]}") from None
 
 
 def first_failure(graphs: Mapping[Path, Precision], threads: int) -> tuple[Path, str] | None:
-    """Compile graphs and run each once, in a process of its own; return the first that fails, and why, or None."""
+    """Compile graphs and run each once, in a separate process; return the first that fails, and why, or None."""
     words: list[Any] = [word for graph in graphs.items() for word in graph]
     command = [sys.executable, "-m", __name__, threads, *words]
     try:
@@ -140,7 +140,7 @@ def first_failure(graphs: Mapping[Path, Precision], threads: int) -> tuple[Path,
 
 
 def main(arguments: list[str]) -> None:
-    """Compile and run what ``first_failure`` asks for; print the name of each that works."""
+    """Compile and run the graphs of ``first_failure``; print the path of each that works."""
     threads, *words = arguments
     for path, precision in zip(words[::2], words[1::2], strict=True):
         graph = compile_graph(Path(path), precision, int(threads))  # pyright: ignore[reportArgumentType]

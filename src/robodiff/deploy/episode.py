@@ -1,4 +1,4 @@
-"""What came about in an episode of the real-time loop."""
+"""The outcome of an episode of the real-time loop."""
 
 from dataclasses import dataclass, field
 
@@ -10,15 +10,15 @@ from robodiff.text import counted
 
 @dataclass
 class ChunkTiming:
-    """When a chunk was asked for and when it came, in seconds since the loop began."""
+    """When a chunk was requested and when it arrived, in seconds since the loop began."""
 
     step: int
-    """At which it was asked for."""
+    """The step at which it was requested."""
     asked: float
     """When that step began."""
     arrived: float | None = None
     taken: int | None = None
-    """The step from which on it was executed."""
+    """The step at which its execution began."""
 
 
 @dataclass
@@ -26,26 +26,26 @@ class Episode:
     """One episode."""
 
     spacing: float
-    """Seconds from one step to the next, as it should be."""
+    """Nominal seconds from one step to the next."""
     reason: str = ""
     """Why it ended."""
     failed: bool = False
-    """Whether that was a fault."""
+    """Whether a fault ended it."""
     interrupted: bool = False
-    """Whether it was ended by Ctrl-C or a request to terminate."""
+    """Whether Ctrl-C or a termination signal ended it."""
     success: bool | None = None
-    """What the robot says of it; None where it says nothing."""
+    """Whether the robot reports success; None if it reports nothing."""
     steps: list[int] = field(default_factory=list)
-    """Those that were done: some are missing where the loop was kept from running."""
+    """Steps that were executed; the loop skips steps when it is held up."""
     executed: list[float] = field(default_factory=list)
     """When the action of each was executed, in seconds since the loop began."""
     chunks: list[ChunkTiming] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    """At how many steps which of ``FAULTS`` came about."""
+    """Number of steps at which each of ``FAULTS`` occurred."""
 
     @property
     def jitter(self) -> np.ndarray:
-        """By how much each period was longer or shorter than it should be, in seconds."""
+        """Absolute error of each period, in seconds."""
         return abs(np.diff(self.executed) - np.diff(self.steps) * self.spacing)
 
     @property
@@ -76,7 +76,7 @@ class Episode:
                 end,
                 f"  {1 / self.spacing:g} Hz; period error p50 {f['period_error_ms_p50']:.2f}, "
                 f"p95 {f['period_error_ms_p95']:.2f}, max {f['period_error_ms_max']:.2f} ms",
-                f"  {counted(f['chunks'], 'chunk')}, which took p50 {f['latency_ms_p50']:.1f}, "
+                f"  {counted(f['chunks'], 'chunk')}; latency p50 {f['latency_ms_p50']:.1f}, "
                 f"p95 {f['latency_ms_p95']:.1f}, max {f['latency_ms_max']:.1f} ms",
                 *(f"  {fault}" for fault in faults),
             ]

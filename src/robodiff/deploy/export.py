@@ -1,4 +1,4 @@
-"""Write a policy as a folder that acts without torch: its parts as graphs, the sampler's rows as data."""
+"""Write a policy as a folder that runs without torch: its parts as graphs, the sampler's rows as data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ from robodiff.policies.diffusion import DiffusionPolicy
 
 Engine = Literal["openvino", "onnx"]
 NETWORKS = ("encoder", "denoiser")
-"""Parts that are computed in the precision that is asked for; all others in fp32, for they cost nothing."""
+"""Parts that run in the requested precision; all others run in fp32, because they cost next to nothing."""
 PACKAGES = {
     "openvino": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -46,7 +46,7 @@ def check_export(policy: Any, engine: Engine, precision: Precision) -> None:
     if missing := [name for name in PACKAGES[engine] if find_spec(name) is None]:
         raise RobodiffError(f"export to {engine} needs {', '.join(missing)}: pip install 'robodiff[export]'")
     if not isinstance(policy, DiffusionPolicy):
-        raise UsageError(f"expected a DiffusionPolicy; found a {type(policy).__name__}, whose parts are not known")
+        raise UsageError(f"expected a DiffusionPolicy; found a {type(policy).__name__}, which cannot be exported")
     if (engine, precision) == ("onnx", "bf16"):
         raise UsageError("ONNX Runtime does not compute in bf16 on a CPU; export --to openvino, or --precision int8")
 
@@ -60,20 +60,20 @@ def write_exported(
 ) -> ExportFile:
     """Write an exported policy to a folder that exists and is empty.
 
-    A graph that an engine cannot compile here is computed by ONNX Runtime, and ``Graph.fallback`` says why.
+    A graph that OpenVINO cannot compile here falls back to ONNX Runtime, and ``Graph.fallback`` says why.
 
     Args:
         policy: on the CPU, in evaluation mode.
         folder: to write to.
-        engine: what computes it.
+        engine: that will run it.
         precision: of its networks.
-        observations: with their noise, as for ``predict_chunk``, by which int8 is calibrated; read for that alone.
+        observations: with their noise, as for ``predict_chunk``, to calibrate int8; not read otherwise.
 
     Returns:
-        What ``export.json`` says.
+        The contents of ``export.json``.
 
     Raises:
-        RobodiffError: a part that cannot be written as a graph, or that no engine computes.
+        RobodiffError: a part cannot be written as a graph, or no engine can run it.
     """
     every = parts(policy)
     for name, part in every.items():
@@ -104,7 +104,7 @@ def write_exported(
 
 
 def describe(policy: DiffusionPolicy, engine: Engine, precision: Precision, graphs: dict[str, Graph]) -> ExportFile:
-    """Return what ``export.json`` says of a policy, without its files."""
+    """Return the contents of ``export.json`` for a policy, without its files."""
     name, table = policy.config.registry_name, policy.sampler
     return ExportFile(
         format_version=FORMAT_VERSION,
@@ -139,7 +139,7 @@ def constants(policy: DiffusionPolicy) -> dict[str, np.ndarray]:
 
 
 def to_openvino(path: Path) -> str:
-    """Write an ONNX graph as OpenVINO's, beside it; return the name of its file."""
+    """Convert an ONNX graph to OpenVINO's format, beside it; return the name of the file."""
     import openvino
 
     model = openvino.convert_model(path)
@@ -148,7 +148,7 @@ def to_openvino(path: Path) -> str:
 
 
 def working(graphs: dict[str, Graph], folder: Path) -> dict[str, Graph]:
-    """Return graphs that can be computed here: each is tried in another process, and ONNX Runtime's taken instead.
+    """Return graphs that run here: try each in a separate process; fall back to ONNX Runtime where OpenVINO fails.
 
     Raises:
         RobodiffError: ONNX Runtime fails, too.
@@ -157,7 +157,7 @@ def working(graphs: dict[str, Graph], folder: Path) -> dict[str, Graph]:
         path, reason = failure
         graph = graphs[path.stem]
         if path.suffix == ".onnx":
-            raise RobodiffError(f"the {path.stem} cannot be computed by ONNX Runtime: {reason}")
+            raise RobodiffError(f"ONNX Runtime cannot run the {path.stem}: {reason}")
         precision: Precision = "int8" if graph.precision == "int8" else "fp32"
         fallback = f"OpenVINO in {graph.precision}: {reason}"
         graphs = {**graphs, path.stem: Graph(file=f"{path.stem}.onnx", precision=precision, fallback=fallback)}

@@ -1,7 +1,7 @@
-"""The parts of a policy as ONNX graphs: all of its mathematics but the loop over the sampler's rows.
+"""Export the parts of a policy as ONNX graphs: everything but the loop over the sampler's rows.
 
-Each has a dynamic batch, but for the encoder, which is given one frame of every camera at a time: what it says of a
-frame then depends on no other, and can be remembered.
+All have a dynamic batch size except the encoder, which takes one frame of each camera at a time: an embedding then
+depends on no other frame, and can be cached.
 """
 
 import warnings
@@ -20,24 +20,26 @@ from robodiff.policies.diffusion import DiffusionPolicy
 
 OPSET = 18
 MOST_BYTES = 1_800_000_000
-"""Of weights in an ONNX file itself, whose format ends at 2 GiB; more lie beside it."""
+"""Limit of the weights inside an ONNX file, whose format ends at 2 GiB; larger ones go into a file beside it."""
 Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module that takes tensors by name, with inputs as an example: two rows, or one frame, each a tensor of its own
-    (torch.export takes one that is given twice for one input)."""
+    """A module that takes tensors by name, with example inputs: two rows, or one frame.
+
+    Each input is a separate tensor, because torch.export takes a tensor that is given twice for one input.
+    """
 
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: list[str]
     has_batch: bool = True
-    """Whether any number of rows will do: all but what is called ``timestep`` then has them."""
+    """Whether the batch size is dynamic, for every input but ``timestep``."""
 
     @property
     def bytes(self) -> int:
-        """Of the weights."""
+        """Size of the weights."""
         return sum(weight.nbytes for weight in self.module.parameters())
 
 
@@ -73,7 +75,7 @@ def parts(policy: DiffusionPolicy) -> dict[str, Part]:
 
 @torch.no_grad()
 def timestep_parts(policy: DiffusionPolicy) -> Tensor:
-    """Return what the denoiser is told of the timestep of each of the sampler's rows, (R, ...)."""
+    """Return the denoiser's timestep conditioning for each of the sampler's rows, (R, ...)."""
     timesteps = policy.sampler.timesteps
     dtype = torch.int64 if isinstance(timesteps[0], int) else torch.float32
     return in_parts(policy.denoiser).timestep_part(torch.tensor(timesteps, dtype=dtype))
@@ -83,7 +85,7 @@ def write_onnx(part: Part, path: Path) -> None:
     """Write a part as an ONNX graph, whose inputs and outputs have the part's names.
 
     Raises:
-        RobodiffError: it cannot be expressed so.
+        RobodiffError: it cannot be exported.
     """
     batch = torch.export.Dim("batch", min=1, max=65_536)
     axes = {name: {0: batch} if part.has_batch and name != "timestep" else {} for name in part.inputs}
@@ -105,14 +107,14 @@ def write_onnx(part: Part, path: Path) -> None:
             )
         except Exception as error:  # torch raises many kinds
             problem = f"the {path.stem} cannot be written as an ONNX graph: {first_line(error)[:300]}"
-            raise RobodiffError(f"{problem}\nits module must be one that torch.export takes") from error
+            raise RobodiffError(f"{problem}\nits module must work with torch.export") from error
     if any(axes[each.name] and isinstance(each.shape[0], int) for each in program.model.graph.inputs):
-        problem = f"the {path.stem} would take batches of one size alone"
-        raise RobodiffError(f"{problem}\nits module makes a number of that size, as len(x) does; write x.shape[0]")
+        problem = f"the {path.stem} would take batches of one size only"
+        raise RobodiffError(f"{problem}\nits module makes that size a constant, as len(x) does; write x.shape[0]")
 
 
 class _OfPolicy(nn.Module):
-    """A part that calls what the policy has."""
+    """A part that calls methods of the policy."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
@@ -128,8 +130,8 @@ class _Encode(_OfPolicy):
 
 
 class _Observe(_OfPolicy):
-    """Map observed vectors and embeddings of cameras (B, To, D) to what the denoiser is told of them; with inpainting
-    to what is known of the trajectory (B, To, D)."""
+    """Map observed vectors and camera embeddings (B, To, D) to the denoiser's conditioning; with inpainting, to the
+    known part of the trajectory (B, To, D)."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         normalize, cameras = self.policy.normalizer.normalize, self.policy.cameras.dims
@@ -139,7 +141,7 @@ class _Observe(_OfPolicy):
 
 
 class _Denoise(_OfPolicy):
-    """Map a noisy trajectory ``x`` (B, n, W), and what is told, to the prediction (B, n, W)."""
+    """Map a noisy trajectory ``x`` (B, n, W), and the conditioning, to the prediction (B, n, W)."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         x, timestep, denoiser = inputs["x"], inputs["timestep"], in_parts(self.policy.denoiser)
@@ -147,7 +149,7 @@ class _Denoise(_OfPolicy):
 
 
 class _Decode(_OfPolicy):
-    """Map a ``trajectory`` (B, n, W), and what actions are relative to, to recorded actions (B, n, Da)."""
+    """Map a ``trajectory`` (B, n, W), and the references of relative actions, to recorded actions (B, n, Da)."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.policy._decode(inputs["trajectory"], inputs)

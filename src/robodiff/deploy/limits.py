@@ -1,4 +1,4 @@
-"""What is too much: of an action, and of what goes wrong."""
+"""Limits on actions, and on how often something may go wrong."""
 
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 FAULTS = {
-    "late": "actions came late",
-    "held": "no action was planned, for chunks took too long",
+    "late": "actions were late",
+    "held": "no action was planned because chunks took too long",
     "clipped": "actions were beyond their limits",
-    "far": "observations lay far outside of the range of training",
+    "far": "observations were far outside the training range",
 }
-"""What may go wrong at a step, and how it is told."""
+"""What may go wrong at a step, and how it is reported."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Limits:
 
     @classmethod
     def around(cls, range_: np.ndarray, margin: float, change: float) -> "Limits":
-        """Return limits by the range of training, (2, Da).
+        """Return limits from the training range, (2, Da).
 
         Args:
-            range_: the least and the largest numbers.
-            margin: by which share of the range they may be exceeded.
-            change: which share of the range a number may change by in a step.
+            range_: minimum and maximum.
+            margin: share of the range by which an action may exceed it.
+            change: share of the range by which an action may change in a step.
         """
         low, high = range_.astype(np.float64)
         size = high - low
@@ -40,7 +40,7 @@ class Limits:
 
         Args:
             action: (Da,).
-            last: what was executed before; None for the first action, whose change nobody knows.
+            last: the action executed before; None for the first action, whose change is not known.
         """
         limited = action.clip(self.low, self.high)
         if last is not None:
@@ -50,10 +50,10 @@ class Limits:
 
 
 class Faults:
-    """Count the steps at which something goes wrong; more than half of those of late is a reason to stop.
+    """Count the steps at which something goes wrong; more than half of the recent ones is a reason to stop.
 
     Args:
-        window: steps that are of late.
+        window: number of recent steps.
     """
 
     def __init__(self, window: int) -> None:
@@ -61,7 +61,7 @@ class Faults:
         self._recent = {name: deque([False] * window, maxlen=window) for name in FAULTS}
 
     def add(self, **faults: bool) -> str | None:
-        """Take in one step, and which of ``FAULTS`` it had; return a reason to stop, if there is one now."""
+        """Add a step with its ``FAULTS``; return a reason to stop, or None."""
         for name, recent in self._recent.items():
             recent.append(bool(faults.get(name, False)))
             self.counts[name] += recent[-1]

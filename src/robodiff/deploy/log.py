@@ -1,4 +1,4 @@
-"""What a robot did, as a recording that can be looked at, and trained on."""
+"""Log what a robot did as a recording, which can be inspected and trained on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from robodiff.policies.runtime import Runtime, Timing
 
 
 class Log:
-    """Write episodes of the loop to a zarr folder, each when it has ended; its table holds their figures.
+    """Write each episode of the loop to a zarr folder when it ends; its table holds their figures.
 
     Args:
-        folder: of the recording, which is continued if it is there.
-        policy: which acts.
+        folder: of the recording; episodes are appended if it exists.
+        policy: that acts.
     """
 
     def __init__(self, folder: Path, policy: Runtime) -> None:
@@ -32,12 +32,12 @@ class Log:
         self._frames: dict[str, list[np.ndarray]] = {key: [] for key in features}
 
     def add(self, observation: dict[str, np.ndarray], action: np.ndarray) -> None:
-        """Keep what was observed at a step, and the action that was executed then."""
+        """Add the observation of a step, and the action that was executed then."""
         for key, frames in self._frames.items():
             frames.append(action if key == ACTION else observation[key])
 
     def end(self, episode: Episode, seed: int) -> None:
-        """Write the steps since the last episode, if there are any."""
+        """Write the steps added since the last episode, if any, as an episode."""
         arrays = {key: np.stack(frames) for key, frames in self._frames.items() if frames}
         for frames in self._frames.values():
             frames.clear()
@@ -52,10 +52,10 @@ class Log:
 
 @contextmanager
 def logging_to(folder: Path, policy: Runtime) -> Iterator[Log]:
-    """Yield the log in a folder, which is closed at the end.
+    """Yield a log in a folder; close it at the end.
 
     Raises:
-        RobodiffError: another process writes there, or it holds something else, or what another policy observes.
+        RobodiffError: another process writes there, or the folder holds something else, or a recording with other keys.
     """
     with locked(folder), naming(folder):
         log = Log(folder, policy)

@@ -1,4 +1,4 @@
-"""The real-time loop: observe, act and be punctual, while the policy computes the next chunk beside it."""
+"""The real-time loop: observe and act on time while the policy computes the next chunk in the background."""
 
 import math
 import threading
@@ -26,22 +26,22 @@ from robodiff.policies.runtime import Arrays, Chunk, Known, Runtime, Timing, dra
 Record = Callable[[dict[str, np.ndarray], np.ndarray], None]
 
 PATIENCE_AT_FIRST = 10
-"""How many times longer than any other the first observation may take: cameras have to start."""
+"""How many times longer the first observation may take: cameras have to start."""
 WARM_UP = 3
-"""Chunks that are computed before the first episode: the first of them takes longer."""
+"""Chunks that are computed before the first episode: the first one takes longer."""
 LATENCIES = 10
-"""Chunks whose latency is remembered: the next one is taken to be as late as the latest of them."""
+"""Chunks whose latency is kept: the next one is expected to take as long as the slowest of them."""
 NAP = 0.05
-"""Seconds after which a sleeping loop looks whether it was asked to end."""
+"""Longest sleep in seconds before the loop checks whether it was asked to end."""
 WAITS = 0.9
-"""Share of a period that the synchronous loop waits for a chunk before it holds the last action."""
+"""Share of a period for which the synchronous loop waits for a chunk before it holds the last action."""
 LATE = 0.5
-"""Share of a period by which an action may come late."""
+"""Share of a period beyond which an action counts as late."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Where the time comes from. Tests have one of their own."""
+    """A source of time, which tests replace."""
 
     now: Callable[[], float] = time.monotonic
     """Seconds."""
@@ -49,14 +49,14 @@ class Clock:
 
 
 class ControlLoop:
-    """Let a policy act on one robot.
+    """Run a policy on one robot.
 
     Args:
-        policy: which has its ``timing``.
-        robot: it is asked from the thread that calls ``run``.
-        config: how.
+        policy: with its ``timing``.
+        robot: called from the thread that calls ``run``, and stopped from the watchdog's, too.
+        config: options.
         clock: of the loop.
-        submit: has a chunk computed beside the loop; a thread of its own when None.
+        submit: computes a chunk in the background; in a thread of its own when None.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class ControlLoop:
         self._reason: str | None = None
 
     def run(self, seconds: float = math.inf, seed: int = 0, record: Record | None = None) -> Episode:
-        """Run one episode; it ends after some time, when the robot says so, on a fault, by Ctrl-C or a signal.
+        """Run one episode, until time is up, the robot ends it, or a fault, Ctrl-C or a signal occurs.
 
-        The robot is stopped once, however that comes about.
+        The robot is stopped once in every case.
 
         Args:
-            seconds: after which it ends.
+            seconds: length of the episode.
             seed: of the policy's noise.
-            record: called at each step with what was observed, as recorded, and the action that was executed, (Da,).
+            record: called at each step with the observation, as recorded, and the executed action, (Da,).
         """
         self._begin(seed, record)
         episode = self.episode
@@ -93,7 +93,7 @@ class ControlLoop:
                 self._step_until(seconds)
             except RobodiffError as error:
                 self._fail(str(error))
-            except KeyboardInterrupt:  # what was waited for when the loop was to end
+            except KeyboardInterrupt:  # interrupts a wait after the loop was asked to end
                 if self._reason is None:
                     raise
             finally:
@@ -116,7 +116,7 @@ class ControlLoop:
         self._thread = threading.current_thread()
 
     def _first_chunk(self) -> None:
-        """Have the policy warmed up, and the first chunk ready when time begins."""
+        """Warm the policy up, compute the first chunk, and start the clock."""
         with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
             observation = self._observe()
         if not self._latencies:
@@ -143,27 +143,27 @@ class ControlLoop:
                 watchdog.feed()
                 self._tick(step, missed=bool(self.episode.steps) and step > self.episode.steps[-1] + 1)
                 if self.robot.ended:
-                    self._reason = self._reason or "the robot says that the episode has ended"
+                    self._reason = self._reason or "the robot ended the episode"
                 if (step + 1) * spacing >= seconds - 1e-9:
                     self._reason = self._reason or f"{seconds:g} s are over"
                 step = max(step + 1, math.floor((self._clock.now() - self._start) / spacing))
 
     def _tick(self, step: int, missed: bool) -> None:
-        """Do one step, in which nothing waits but for the robot and, where it is synchronous, for the policy."""
+        """Do one step; wait only for the robot and, in synchronous mode, for the policy."""
         begins, waits = self._start + step * self.timing.spacing, self.config.mode == "synchronous"
         observation = self._observe()
         if step > 0:
             self._history = self._remember(observation, self._clock.now())
         self._receive(step)
         if self._planner.is_due(step, self._delay):
-            with suppress(Gap):  # then at the next step
+            with suppress(Gap):  # retry at the next step
                 self._ask(step)
         if waits:
             self._wait(begins + WAITS * self.timing.spacing - self._clock.now())
             self._receive(step)
         planned = self._planner.action(step)
         action, is_clipped = self._limited(planned)
-        if self._reason is not None:  # for it was asked to end meanwhile
+        if self._reason is not None:  # it was asked to end in the meantime
             return
         self.robot.execute(action)
         now = self._clock.now()
@@ -186,7 +186,7 @@ class ControlLoop:
             raise RobodiffError(reason)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        """Return what the robot observes now, as recorded."""
+        """Return the robot's current observation, as recorded."""
         observation, features = self.robot.observe(), self.policy.features
         if PAST_ACTION in features and PAST_ACTION not in observation:
             past = np.zeros(features[ACTION].shape) if self._last is None else self._last
@@ -197,10 +197,10 @@ class ControlLoop:
         return self._history.after({key: value[None] for key, value in observation.items()}, time)
 
     def _ask(self, step: int) -> None:
-        """Have the policy compute a chunk for what is observed now.
+        """Request a chunk for the current observation.
 
         Raises:
-            Gap: too little was observed of late.
+            Gap: too few recent observations.
         """
         window, number = self._history.window(), len(self.episode.chunks)
         known = self._planner.ask(step, self._delay)
@@ -210,9 +210,9 @@ class ControlLoop:
     def _computing(
         self, window: dict[str, np.ndarray], known: Known | None, number: int
     ) -> Future[tuple[Chunk, float]]:
-        """Have a chunk computed; return where it will be, and when it came.
+        """Submit a chunk; return the future of the chunk and its time of arrival.
 
-        Its ``result`` raises ``RobodiffError`` where the policy fails.
+        Its ``result`` raises ``RobodiffError`` if the policy fails.
         """
         noise = draw_noise(self.policy.noise_shape(1), self._seed, number)
 
@@ -227,16 +227,16 @@ class ControlLoop:
         return self._future
 
     def _wait(self, seconds: float) -> None:
-        """Wait for the chunk that was asked for, for some time at most."""
+        """Wait up to some seconds for the requested chunk."""
         if self._future is not None:
             with suppress(TimeoutError):
                 self._future.exception(max(0.0, seconds))
 
     def _receive(self, step: int) -> None:
-        """Execute the chunk that was asked for from this step on, if it is there.
+        """Execute the requested chunk from this step on, if it has arrived.
 
         Raises:
-            RobodiffError: there will be none, or it is none to execute.
+            RobodiffError: the policy failed or took too long, or its actions are not finite.
         """
         timing, future = self.episode.chunks[-1], self._future
         if future is None:
@@ -261,7 +261,7 @@ class ControlLoop:
         self._planner.take(chunk, step)
 
     def _limited(self, planned: np.ndarray | None) -> tuple[np.ndarray, bool]:
-        """Return the action (Da,) to execute, the last one where none is planned; and whether it is clipped."""
+        """Return the action (Da,) to execute, the last one if none is planned; and whether it was clipped."""
         if planned is None:
             assert self._last is not None
             return self._last, False
@@ -270,7 +270,7 @@ class ControlLoop:
 
     @property
     def _delay(self) -> int:
-        """How many steps late the next chunk will be, at least one: an action is executed before its chunk is asked."""
+        """How many steps the next chunk is expected to take, at least one."""
         return max(1, math.ceil(max(self._latencies) / self.timing.spacing))
 
     @property
@@ -283,9 +283,9 @@ class ControlLoop:
             self._clock.sleep(min(left, NAP))
 
     def _end(self, signal_name: str) -> None:
-        """End soon; at once where the loop has not begun, or has been asked before and does not answer.
+        """End after this step; at once if the loop has not started yet, or did not respond to an earlier request.
 
-        But let the robot stop, unless it takes too long for that, too.
+        Let ``robot.stop`` finish, unless that takes too long, too.
         """
         if self._stops_since is not None:
             if self._clock.now() - self._stops_since > self.config.timeout:
@@ -301,7 +301,7 @@ class ControlLoop:
         self._reason, self.episode.failed = "; ".join(filter(None, [self._reason, problem])), True
 
     def _stop(self) -> None:
-        """Stop the robot, and wait for the chunk that is computed: where Python ended meanwhile, torch would abort."""
+        """Stop the robot, and wait for a chunk in progress: torch aborts if Python exits while it computes."""
         self._stops_since = self._clock.now()
         try:
             self.robot.stop()
@@ -313,7 +313,7 @@ class ControlLoop:
 
     @contextmanager
     def _watching(self, seconds: float) -> Iterator[Watchdog]:
-        """Within, stop a robot that does not answer for some time."""
+        """Stop a robot that does not respond in time, within the context."""
         watchdog = Watchdog(seconds, self._on_silence)
         try:
             yield watchdog
@@ -321,9 +321,9 @@ class ControlLoop:
             watchdog.close()
 
     def _on_silence(self) -> None:
-        """Stop a robot that does not answer, from the watchdog's thread, and end the waiting for it."""
-        self._fail("the robot has not answered in time")
-        with suppress(TimeoutError):  # it may not answer to this, either
+        """Stop a robot that does not respond, from the watchdog's thread, and interrupt the wait for it."""
+        self._fail("the robot did not respond in time")
+        with suppress(TimeoutError):  # stop() may hang, too
             error = Background().submit(self.robot.stop).exception(self.config.timeout)
             if error is not None:
                 self._fail(str(error))

@@ -1,8 +1,8 @@
-"""What a server and its clients send each other: msgpack, with arrays as openpi's clients write them.
+"""Messages between a server and its clients: msgpack, with arrays as openpi's clients encode them.
 
-An array is the map ``{b"__ndarray__": true, b"data": bytes, b"dtype": "<f4", b"shape": [2, 3]}``, a number of NumPy's
-``{b"__npgeneric__": true, b"data": 1.5, b"dtype": "<f4"}`` (openpi-client 0.1.2, ``msgpack_numpy.py``). Types come from
-a list, and nothing is unpickled.
+An array is the map ``{b"__ndarray__": true, b"data": bytes, b"dtype": "<f4", b"shape": [2, 3]}``, a NumPy scalar
+``{b"__npgeneric__": true, b"data": 1.5, b"dtype": "<f4"}`` (openpi-client 0.1.2, ``msgpack_numpy.py``). Dtypes come
+from a list, and nothing is unpickled.
 """
 
 from collections.abc import Mapping
@@ -22,43 +22,43 @@ DTYPES = {
     np.dtype(code).str: np.dtype(code)
     for code in ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 }
-"""The types that an array of a message can have, by what messages call them."""
+"""The dtypes that an array in a message may have, by their codes."""
 
 
 @dataclass(frozen=True)
 class Metadata(Document):
-    """What a server says of its policy when a client connects."""
+    """A server's description of its policy, which a client is sent on connecting."""
 
     robodiff: str
     """Version of the server."""
     policy: str
-    """What was served, as it was named."""
+    """The policy's path or id, as given to the server."""
     policy_hash: str | None
-    """Fingerprint of its weights and configuration, where it has one."""
+    """Fingerprint of its weights and configuration, if it has one."""
     features: dict[str, Feature]
     """What each key holds: the observations, and ``action``."""
     timing: Timing
-    """Observations that it sees, actions that are meant to be executed, and the seconds between two steps."""
+    """How many steps it observes and executes, and the seconds between two steps."""
     noise_shape: tuple[Annotated[int, Between(1, 10**6)], ...]
-    """Of the noise of one chunk, (draws, 1, ...)."""
+    """Shape of the noise of one chunk, (draws, 1, ...)."""
     ranges: dict[str, list[list[float]]]
-    """Of each vector that is observed the least and the largest numbers of training, (2, D)."""
+    """Minimum and maximum of each vector in the training data, (2, D)."""
     largest_message: Annotated[int, AtLeast(1)]
-    """Bytes of the largest message that the server reads."""
+    """Size of the largest message that the server accepts, in bytes."""
     key_map: dict[str, str | None] = field(default_factory=dict)
-    """Names that clients may use -> names of the policy; null for what is not read."""
+    """Clients' names -> the policy's names; null for names that the policy does not use."""
 
 
 def pack(values: Any) -> bytes:
-    """Return a mapping, or a document, as a message."""
+    """Encode a mapping, or a document, as a message."""
     return msgspec.msgpack.encode(values, enc_hook=_packed)
 
 
 def unpack(message: bytes) -> dict[str, Any]:
-    """Return what a message holds, by name: arrays that cannot be written to, numbers, texts, lists.
+    """Decode a message: read-only arrays, numbers, texts and lists, by name.
 
     Raises:
-        RobodiffError: it is no msgpack, no mapping of names, or holds an array that is not what it says.
+        RobodiffError: it is not msgpack, not a mapping of names, or an array's data do not fit its shape.
     """
     try:
         values = msgspec.msgpack.decode(message)
@@ -76,7 +76,7 @@ def _packed(value: Any) -> Mapping[bytes, Any]:
 
 
 def _unpacked(name: str, value: Any) -> Any:
-    """Return an array or a number for the map that stands for it; anything else as it is."""
+    """Return the array or number that a map encodes; anything else unchanged."""
     if not isinstance(value, dict) or not {b"__ndarray__", b"__npgeneric__"} & value.keys():
         return value
     data, code = value.get(b"data"), value.get(b"dtype")

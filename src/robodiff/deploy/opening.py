@@ -1,4 +1,4 @@
-"""Open whatever acts, by its path or address: a run, a policy, one of the Hugging Face hub, a server."""
+"""Open a policy by its path or address: a run, a policy's folder, a hub repository, a server."""
 
 import os
 from pathlib import Path
@@ -17,26 +17,27 @@ def open_runtime(
     steps: int | None = None,
     revision: str | None = None,
 ) -> Runtime:
-    """Return what acts, with its ``timing``; for a ``PolicyRunner``, the server and the real-time loop alike.
+    """Return a policy with its ``timing``, for a ``PolicyRunner``, the server or the real-time loop.
 
     Args:
-        path: a run, a policy's folder, an exported policy, the repository id of one on the Hugging Face hub, or the
-            address of a server, ``ws://host:port`` or ``wss://``, whose token is the environment variable
-            ROBODIFF_TOKEN.
-        device: where it computes.
-        sampler: in place of its own.
-        steps: of denoising, in place of its own number.
+        path: a run, a policy's folder, an exported policy, a repository id on the Hugging Face hub, or the address of a
+            server, ``ws://host:port`` or ``wss://``, whose token is in the environment variable ROBODIFF_TOKEN.
+        device: that computes it.
+        sampler: in place of the policy's own.
+        steps: of denoising, in place of the policy's own number.
         revision: of the hub repository.
 
     Raises:
-        RobodiffError: nothing there that acts, or it is broken.
+        RobodiffError: there is no policy, or it is broken.
         UsageError: a sampler or a number of steps that does not fit.
     """
     if str(path).startswith(("ws://", "wss://")):
         from robodiff.deploy.client import RemotePolicy  # needs websockets
 
         if (sampler, steps, revision) != (None, None, None):
-            raise UsageError(f"{path}: what is served has its sampler; give these options to robodiff serve")
+            raise UsageError(
+                f"{path}: a served policy has its own sampler; give --sampler, --steps and --revision to robodiff serve"
+            )
         return RemotePolicy(str(path), os.environ.get("ROBODIFF_TOKEN"))
     if is_exported(path):
         policy = load_exported(path)

@@ -1,7 +1,7 @@
-"""Networks in 8 bits, by ONNX Runtime's static quantisation; OpenVINO reads what comes of it as well.
+"""Quantise networks to int8 with ONNX Runtime's static quantisation; OpenVINO reads the result, too.
 
-Weights are rounded for each channel, and what flows between layers by the range that it has while the policy acts at
-recorded observations: what the denoiser is given there are the noisy trajectories of real denoising.
+Weights are quantised per channel, and activations by their range while the policy acts on recorded observations; the
+denoiser is calibrated on the noisy trajectories of real denoising.
 """
 
 import logging
@@ -13,7 +13,7 @@ import numpy as np
 from robodiff.deploy.runtime import ExportedPolicy
 
 LAYERS = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
-"""Kinds of nodes that are rounded: those that take the time."""
+"""Types of nodes that are quantised: those that take most of the time."""
 
 
 def quantize(
@@ -22,7 +22,7 @@ def quantize(
     folder: Path,
     observations: Iterable[tuple[Mapping[str, np.ndarray], np.ndarray]],
 ) -> None:
-    """Replace the graphs of some networks, in a folder, by ones in 8 bits.
+    """Replace the graphs of some networks in a folder by quantised ones.
 
     Args:
         policy: the exported policy in fp32, of the same folder.
@@ -38,7 +38,7 @@ def quantize(
 
 
 def _watch(policy: ExportedPolicy, name: str) -> list[dict[str, np.ndarray]]:
-    """Return a list that all inputs of a network are added to from now on."""
+    """Return a list to which all inputs of a network are added from now on."""
     inputs, run = list[dict[str, np.ndarray]](), policy.run[name]
 
     def watched(given: Mapping[str, np.ndarray]) -> list[np.ndarray]:

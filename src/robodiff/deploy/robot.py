@@ -1,4 +1,4 @@
-"""What a robot is to robodiff, and how the file of one is opened."""
+"""The interface of a robot, and how to load one from a Python file."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,35 +17,35 @@ from robodiff.files import with_home
 
 
 class Robot(Protocol):
-    """A robot, or what stands for one. There is no base class; ``observe`` and ``execute`` are all that is needed.
+    """A robot, real or simulated. There is no base class; only ``observe`` and ``execute`` are required.
 
-    It may have, too: ``reset()``, called before each episode; ``stop()``, called once when an episode ends, in whatever
-    way, and perhaps from another thread, while ``observe`` hangs; ``close()``, called at the very end; ``ended``, true
-    once it wants the episode to end; ``success``, true or false where it can tell.
+    Optional members: ``reset()``, called before each episode; ``stop()``, called once when an episode ends, for
+    whatever reason, perhaps from another thread while ``observe`` hangs; ``close()``, called at the very
+    end; ``ended``, true to end the episode; ``success``, true or false if the robot can tell.
 
-    A process that is killed calls nothing. So the robot's own side, its driver or controller, must stop where no action
-    has come for a few periods.
+    A killed process calls nothing, so the robot's own driver or controller must stop when no action has arrived for a
+    few periods.
     """
 
     def observe(self) -> Mapping[str, Any]:
-        """Return what is observed now, under the policy's names and in the units of its recording: images uint8 (C, H,
-        W), vectors (D,). It may wait for the next picture, for a part of a period."""
+        """Return the current observation, with the names and units of the policy's recording: images uint8 (C, H, W),
+        vectors (D,). It may wait for the next camera frame, for part of a period."""
         ...
 
     def execute(self, action: np.ndarray) -> None:
-        """Begin to do an action (Da,), float32, in the units of the recording, and return at once."""
+        """Start an action (Da,), float32, in the units of the recording, and return at once."""
         ...
 
 
 class GuardedRobot:
-    """A robot whose failures are told in a line, and which is stopped once.
+    """A robot whose failures become one-line errors, and which is stopped only once.
 
     Args:
-        robot: which has ``observe`` and ``execute``.
-        name: what it is called in messages.
+        robot: with ``observe`` and ``execute``.
+        name: in messages.
 
     Raises:
-        UsageError: it has not.
+        UsageError: one of the two is missing.
     """
 
     def __init__(self, robot: Any, name: str) -> None:
@@ -60,7 +60,7 @@ class GuardedRobot:
         self._call("reset")
 
     def observe(self) -> Mapping[str, Any]:
-        """Return what is observed now."""
+        """Return the current observation."""
         observation = self._call("observe")
         if not isinstance(observation, Mapping):
             found = type(observation).__name__
@@ -79,12 +79,12 @@ class GuardedRobot:
             self._call("stop")
 
     def close(self) -> None:
-        """Let go of the robot, if that is to be done."""
+        """Close the robot, if it has ``close``."""
         self._call("close")
 
     @property
     def can_reset(self) -> bool:
-        """Whether it prepares for an episode by itself."""
+        """Whether the robot resets itself."""
         return hasattr(self._robot, "reset")
 
     @property
@@ -94,11 +94,11 @@ class GuardedRobot:
 
     @property
     def success(self) -> bool | None:
-        """Whether it has done what it should; None where it cannot tell."""
+        """Whether the episode succeeded; None if the robot cannot tell."""
         return self._says("success")
 
     def _says(self, name: str) -> bool | None:
-        """Return an attribute that is true or false; None where the robot has none, or does not know."""
+        """Return a boolean attribute; None if the robot does not have it, or does not know."""
         with _naming(f"{self._name}: reading {name} failed"):
             value = getattr(self._robot, name, None)
             if value is not None and value not in (True, False):
@@ -111,13 +111,13 @@ class GuardedRobot:
 
 
 def load_robot(path: str) -> Any:
-    """Return the robot of a Python file: what its ``make_robot()`` makes or, without one, its own functions.
+    """Return the robot of a Python file: what ``make_robot()`` makes or, without one, the module with its functions.
 
-    The person who names the file has it run.
+    The file is run: the user named it.
 
     Raises:
         UsageError: there is no such file, or no robot in it.
-        RobodiffError: it fails.
+        RobodiffError: its code fails.
     """
     file = Path(with_home(path))
     if file.suffix != ".py" or not file.is_file():
@@ -127,15 +127,15 @@ def load_robot(path: str) -> Any:
         module = _import(file)
     if not callable(make_robot := getattr(module, "make_robot", None)):
         if not hasattr(module, "observe"):
-            needed = "make_robot(), which returns the robot, nor observe() and execute(action)"
-            raise UsageError(f"--robot {path}: defines neither {needed}")
+            expected = "make_robot() that returns the robot, or observe() and execute(action)"
+            raise UsageError(f"--robot {path}: expected {expected}; found none")
         return module
     with _naming(f"--robot {path}: make_robot() failed"):
         return make_robot()
 
 
 def _import(file: Path) -> ModuleType:
-    """Run a file as ``python FILE`` does: it finds the modules beside it."""
+    """Import a file with its folder on the path, as ``python FILE`` does."""
     name = f"robodiff_robot_{file.stem}"
     spec = spec_from_file_location(name, file)
     assert spec is not None
@@ -148,7 +148,7 @@ def _import(file: Path) -> ModuleType:
 
 @contextmanager
 def _naming(failure: str) -> Iterator[None]:
-    """Make one line of anything that the code of a robot raises."""
+    """Turn any exception of a robot's code into a one-line error."""
     try:
         yield
     except RobodiffError:

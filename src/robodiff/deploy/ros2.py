@@ -1,8 +1,8 @@
-"""A robot on ROS 2: its topics, and what they say in the units of a recording.
+"""A robot on ROS 2: translate its messages to and from the units of a recording.
 
-All that is to be computed is here, and the same for a peer on DDS (``dds.py``) and for a node of ROS (the folder
-``ros2/``). On the wire angles are in radians, as ROS has it. In recordings they are in degrees or radians, as the
-policy's features say, and a gripper's opening is a number between two that stand for closed and for open.
+The DDS peer (``dds.py``) and the ROS node (the folder ``ros2/``) share these computations. On the wire angles are in
+radians, as is ROS's convention. In recordings they are in degrees or radians, as the policy's features say, and a
+gripper's opening is a number between one for closed and one for open.
 """
 
 import os
@@ -25,24 +25,23 @@ if TYPE_CHECKING:
 
 STATE = "observation.state"
 PER_RADIAN = {"rad": 1.0, "m": 1.0, "deg": 180 / np.pi}
-"""By the unit of a recorded joint, what one of the wire's units is in it."""
+"""Recorded units per unit on the wire, by the unit of the recording."""
 OPENINGS = {"percent": (0.0, 100.0), "share": (0.0, 1.0)}
 """By the unit of a recorded gripper, closed and open."""
 
 
 def open_robot(text: str, features: Mapping[str, Feature], period: float | None = None) -> "Ros2Robot":
-    """Return the robot of a YAML file with the fields of ``Ros2Config``, or, without one, a myCobot; wait until it is
-    there.
+    """Connect to the robot that a YAML file with the fields of ``Ros2Config`` describes, by default a myCobot.
 
     Args:
-        text: the file; may be empty.
-        features: of the policy that is to act.
+        text: the path of the file; empty for the defaults.
+        features: of the policy.
         period: seconds from one of its actions to the next.
 
     Raises:
-        UsageError: a file that does not fit, a policy that wants what the robot does not have, or units that are not
-            known or contradict each other.
-        RobodiffError: no such robot is there.
+        UsageError: the file is invalid, the policy needs what the robot does not have, or units are unknown or
+            contradict each other.
+        RobodiffError: the robot does not respond.
     """
     try:
         from robodiff.deploy.dds import Ros2Robot
@@ -58,7 +57,7 @@ def open_robot(text: str, features: Mapping[str, Feature], period: float | None 
 
 @dataclass(frozen=True)
 class Joints:
-    """The dimensions of a vector: to which joints they belong, and wire = offset + scale * recorded."""
+    """The joints of a vector's dimensions, and their units: wire = offset + scale * recorded."""
 
     names: tuple[str, ...]
     scale: np.ndarray
@@ -66,21 +65,21 @@ class Joints:
     offset: np.ndarray
     """(D,)"""
     bounds: np.ndarray
-    """(2, D), on the wire: a gripper's, for it presses against its ends; infinite for the arm."""
+    """(2, D), on the wire: those of the gripper, so that it does not press against its stops; infinite for the arm."""
 
     def recorded(self, where: str, names: Any, positions: Any) -> np.ndarray:
-        """Return positions of a message in the recording's units, (D,) float32."""
+        """Convert the positions in a message to the recording's units, (D,) float32."""
         wire = np.array([*joint_positions(where, names, positions, self.names).values()])
         return ((wire - self.offset) / self.scale).astype(np.float32)
 
     def on_the_wire(self, values: np.ndarray) -> dict[str, float]:
-        """Return by joint the positions that recorded numbers (D,) stand for."""
+        """Convert recorded values (D,) to positions on the wire, by joint."""
         wire = (self.offset + self.scale * np.asarray(values, np.float64)).clip(*self.bounds)
         return dict(zip(self.names, wire.tolist(), strict=True))
 
 
 class Translation:
-    """Between the messages of a robot and what a policy observes and does.
+    """Translate between a robot's messages and a policy's observations and actions.
 
     Args:
         config: of the robot.
@@ -129,17 +128,17 @@ class Translation:
         return observation
 
     def targets(self, action: np.ndarray) -> dict[str, dict[str, float]]:
-        """Return by topic and joint where an action (Da,) goes."""
+        """Return the target of each joint, by topic, for an action (Da,)."""
         return self._by_topic(self.action.on_the_wire(action))
 
     def hold(self, message: Any, last: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Return by topic and joint where the arm is, for it to stay there.
+        """Return targets, by topic and joint, that hold the arm at its measured position.
 
-        The gripper stays where it was sent: sent to where it is, it would let go of what it holds.
+        The gripper keeps its last target: at its measured position it would let go of what it holds.
 
         Args:
             message: the newest JointState.
-            last: by joint, where joints were sent last.
+            last: the last target of each joint.
         """
         measured = joint_positions(self.config.joint_states, message.name, message.position)
         gripper = self.config.gripper_joint
@@ -150,14 +149,14 @@ class Translation:
         return {topic: targets for topic, targets in chosen.items() if targets}
 
     def _image(self, key: str, topic: str, message: Any) -> np.ndarray:
-        """Return (C, H, W) uint8. Another size of the same shape is averaged to the policy's, as ``resize_shape`` did
-        for training; another shape would be a distorted picture, and is refused."""
+        """Return (C, H, W) uint8. A larger image of the same aspect ratio is averaged down, as ``resize_shape`` did for
+        training; another aspect ratio would distort the image, and is refused."""
         image = pixels(topic, message).transpose(2, 0, 1)  # HWC -> CHW
         channels, height, width = self.features[key].shape
         skew = abs(image.shape[1] * width - image.shape[2] * height)  # of a whole pixel's rounding at most
         if image.shape[0] != channels or image.shape[1] < height or skew > max(image.shape[1:]):
             expected = (
-                f"{channels} channels of {height}x{width} pixels (height x width), or larger in the same proportion"
+                f"{channels} channels of {height}x{width} pixels (height x width), or larger with the same aspect ratio"
             )
             found = f"{image.shape[0]} of {image.shape[1]}x{image.shape[2]}"
             raise RobodiffError(f"{topic}: for {key} expected {expected}; found {found}; set the camera's size")
@@ -166,7 +165,7 @@ class Translation:
 
 
 def _joints(config: Ros2Config, key: str, feature: Feature) -> Joints:
-    """Return what the dimensions of a vector are on the wire."""
+    """Return the joints and units of a vector's dimensions."""
     (size,) = feature.shape
     names, gripper = feature.names or (), config.gripper_joint
     if not {*config.joints} <= {*names}:  # they are called otherwise: they are in the configuration's order
@@ -223,13 +222,13 @@ def _gripper(config: Ros2Config, key: str, unit: str) -> tuple[float, float]:
 
 
 def why_stale(config: Ros2Config, message: Any, arrived: float, clock: float | None) -> str:
-    """Return why a message is too old to act upon; nothing where it is not.
+    """Return why a message is too old to act on; an empty string if it is not.
 
     Args:
         config: of the robot.
-        message: whose header, if it has one, may have a stamp of zero.
-        arrived: when it came, by ``time.monotonic``.
-        clock: what ROS's clock says, seconds; None where it is not known.
+        message: with or without a header, whose stamp may be zero.
+        arrived: time of arrival, by ``time.monotonic``.
+        clock: time of ROS's clock, seconds; None if unknown.
     """
     header = getattr(message, "header", None)
     age, stamp = time.monotonic() - arrived, seconds(header.stamp) if header else 0.0
@@ -237,7 +236,7 @@ def why_stale(config: Ros2Config, message: Any, arrived: float, clock: float | N
         return f"the last message came {age:.2f} s ago"
     if config.check_stamps and stamp and clock is not None and abs(clock - stamp) > config.timeout:
         when = f"{abs(clock - stamp):.4g} s {'ago' if clock > stamp else 'ahead'}"
-        advice = "let clocks agree, set use_sim_time as the simulation has it, or check_stamps: false"
+        advice = "synchronise the clocks, set use_sim_time as in the simulation, or set check_stamps: false"
         return f"the last message is stamped {when} though it came {age:.2f} s ago; {advice}"
     return ""
 
@@ -246,7 +245,7 @@ def domain_id() -> int:
     """Return the DDS domain that ROS_DOMAIN_ID names; 0 without it.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a domain.
     """
     text = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not text.isdecimal() or int(text) > 232:

@@ -1,4 +1,4 @@
-"""What is to be known of a robot on ROS 2: its topics, joints, units and patience."""
+"""The configuration of a robot on ROS 2: topics, joints, units and timeouts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Ros2Config(Document):
     cameras: dict[str, Topic] | None = None
     """By the policy's keys, topics of sensor_msgs/Image; when null, its only camera is /camera_head/color/image_raw."""
     vectors: dict[str, Topic] = field(default_factory=dict)
-    """By the policy's keys, topics of std_msgs/Float64MultiArray with whatever else it observes, as it was recorded."""
+    """By the policy's keys, topics of std_msgs/Float64MultiArray for its other observations, in recorded units."""
     joint_states: Topic = "/joint_states"
     """The topic of sensor_msgs/JointState."""
     command: Topic = "/arm_controller/joint_trajectory"
@@ -35,7 +35,7 @@ class Ros2Config(Document):
     )
     """The arm's joints in the policy's order; a policy whose dimensions have these names may have another order."""
     unit: Literal["deg", "rad"] | None = None
-    """Of joints in the recording; what the policy's features say when null."""
+    """Unit of the joints in the recording; the one in the policy's features when null."""
     gripper_joint: str = "gripper_controller"
     """The gripper's joint: the policy's dimension after those of the arm, if it has one more."""
     gripper_command: Topic | None = "/gripper_controller/joint_trajectory"
@@ -46,21 +46,21 @@ class Ros2Config(Document):
     gripper_open: Number = 0.0
     """The gripper's joint on the wire when it is open, rad or m."""
     recorded_closed: Number | None = None
-    """The number for closed in the recording. When null as the features' unit has it: 0 of percent, with 100 for open,
-    and 0 of share, with 1 for open."""
+    """The number for closed in the recording. When null, it follows from the features' unit: percent goes from 0,
+    closed, to 100, open; share from 0 to 1."""
     recorded_open: Number | None = None
     """The number for open in the recording."""
     inference_rate: Annotated[float, Between(0.1, 1000)] | None = None
-    """Actions per second, within the time of one of which the robot is to get where an action says; the policy's own
-    rate when null."""
+    """Hz; the robot is to reach the target of an action within one period of it. The policy's own rate when null."""
     timeout: Annotated[float, Between(0.01, 60)] = 0.5
-    """Seconds after which a message is too old to act upon."""
+    """Age in seconds at which a message is too old to act on."""
     wait: Annotated[float, Between(0, 3600)] = 10.0
-    """Seconds that the robot is waited for at first."""
+    """Seconds to wait for the robot at the start."""
     use_sim_time: bool = False
-    """Whether stamps are of a simulation's clock, which the topic /clock tells."""
+    """Whether stamps are from a simulation's clock, which is on the topic /clock."""
     check_stamps: bool = True
-    """Whether a message is too old by its stamp, too, which needs clocks that agree; else by when it came alone."""
+    """Whether to check the age of messages by their stamps, which needs synchronised clocks, and not only by their
+    arrival."""
 
     def conflicts(self) -> Iterator[str]:  # noqa: D102
         if (self.recorded_closed is None) != (self.recorded_open is None):

@@ -1,4 +1,4 @@
-"""An exported policy at work, on NumPy and an inference engine alone: no torch is imported here."""
+"""Run an exported policy on NumPy and an inference engine alone: no torch is imported here."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from robodiff.policies.runtime import Arrays, Chunk, Known, Timing, blank_window
 SMALL = 8_000_000
 """Weights up to which a second thread costs more than it gives."""
 MOST_FRAMES = 4096
-"""Whose embeddings are remembered."""
+"""How many frames' embeddings are kept."""
 
 
 class ExportedPolicy:
-    """A policy that was exported: it acts as the one that it was made of, up to rounding.
+    """An exported policy: it acts like the original, up to rounding.
 
     Several threads may use it: calls wait for each other.
 
     Args:
-        folder: where it lies, for messages.
-        described: what ``export.json`` says.
+        folder: of its files.
+        described: contents of ``export.json``.
         config: of the policy.
-        threads: that compute; by its size when None.
+        threads: number of threads; chosen by the size of the network when None.
     """
 
     policy_hash: str | None = None
@@ -56,7 +56,7 @@ class ExportedPolicy:
 
     @property
     def words(self) -> str:
-        """What computes it."""
+        """The engine and precision, in words."""
         return f"{self.described.graphs['denoiser'].engine} {self.described.precision}"
 
     def check_sampling(self, sampler: str | None, steps: int | None) -> None:
@@ -88,7 +88,7 @@ class ExportedPolicy:
             told = None if known is None else self._told(known, reference)
             trajectory = self._denoise(condition, _floats(noise), told)
             (actions,) = self.run["decode"]({"trajectory": trajectory, **reference})
-        if known is not None and self.described.discrete:  # of a code that says several values not all may be known
+        if known is not None and self.described.discrete:  # a code for several values may be known only in part
             given, weights = (np.broadcast_to(each, actions.shape) for each in known)
             is_given = np.zeros(actions.shape, bool)
             is_given[..., self.described.discrete] = weights[..., self.described.discrete] >= 1
@@ -122,7 +122,7 @@ class ExportedPolicy:
         return x
 
     def _told(self, known: Known, reference: Arrays) -> Known:
-        """Return what is known of a trajectory, values and weights (B, n, W)."""
+        """Convert known actions to those of a trajectory: values and weights (B, n, W)."""
         actions, weights = (_floats(each) for each in known)
         values, weights = self.run["known"]({"actions": actions, "weights": weights, **reference})
         return values, weights
@@ -139,7 +139,7 @@ class ExportedPolicy:
         }
 
     def _embedding(self, frames: list[np.ndarray]) -> list[np.ndarray]:
-        """Return per camera the embedding (E,) of its frame; of frames that were seen before it is remembered."""
+        """Return the embedding (E,) of each camera's frame, from the cache if the frames were seen before."""
         digest = sha256()
         for frame in frames:
             digest.update(frame.tobytes())
@@ -158,7 +158,7 @@ def load_exported(folder: str | Path, threads: int | None = None) -> ExportedPol
 
     Args:
         folder: that ``robodiff export`` wrote.
-        threads: that compute; None for one in small networks, and all cores in large ones.
+        threads: number of threads; None for one with a small network, and all cores with a large one.
 
     Raises:
         RobodiffError: the folder is broken, of another version, or its engine is not installed.
@@ -174,14 +174,14 @@ def load_exported(folder: str | Path, threads: int | None = None) -> ExportedPol
         _warm_up(policy)
     except RobodiffError:
         raise
-    except Exception as error:  # of NumPy, or of an engine
+    except Exception as error:  # from NumPy, or from an engine
         raise RobodiffError(f"{folder}: its files do not go together: {in_one_line(error)}; {REMEDY}") from None
     policy.policy_hash = policy_hash
     return policy
 
 
 def _warm_up(policy: ExportedPolicy) -> None:
-    """Have a policy act once, at zeros."""
+    """Run a policy once, on zeros."""
     nothing = blank_window(policy.features, policy.timing)
     chunk = policy.predict_chunk(nothing, noise=np.zeros(policy.noise_shape(1), np.float32))
     if chunk.actions.shape[2:] != (expected := policy.features[ACTION].shape):

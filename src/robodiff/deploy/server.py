@@ -1,8 +1,8 @@
-"""A policy that acts for whoever asks over the network: websockets, in the protocol of openpi.
+"""Serve a policy over websockets, in openpi's protocol.
 
-When a client connects it is sent ``Metadata``; then each message is answered by one, see ``Session.ask``. One thread
-computes, and what waits for it meanwhile is computed together. A message that cannot be answered is answered by text
-that says why, which openpi's clients raise.
+A client that connects is sent ``Metadata``; then each message gets one answer, see ``Session.ask``. One thread
+computes; requests that arrive in the meantime are batched. An invalid message is answered with a text that says what is
+wrong, which openpi's clients raise.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from robodiff.policies.runtime import Runtime, Timing, blank_window
 from robodiff.text import listed
 
 WINDOWS_A_MESSAGE, LEAST_MESSAGE = 4, 2**20
-"""Of how many windows a message can be if the limit is not given, and the least limit in bytes."""
+"""The default limit of a message, in windows, and its minimum in bytes."""
 PING_SECONDS = 20.0
-"""Between two pings, and how long their answer may take."""
+"""Interval between pings, and how long an answer may take."""
 CLOSE_SECONDS = 2.0
-"""How long a client may take to agree that the connection is closed."""
+"""How long to wait for the client's side of the closing handshake."""
 HEALTH = "/healthz"
 
 
@@ -44,11 +44,11 @@ class PolicyServer:
     """Serve a policy until told to stop.
 
     Args:
-        policy: what acts.
-        metadata: of it, as ``describe`` returns it.
-        config: what clients may ask for.
-        token: what they need; none where None.
-        say: called with a line of text for each client that comes and goes.
+        policy: to serve.
+        metadata: its description, from ``describe``.
+        config: limits on clients.
+        token: that clients must send; None for no token.
+        say: called with a line of text when a client connects or leaves.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class PolicyServer:
         """Listen until ``stop`` is set.
 
         Args:
-            host: the address to listen at.
-            port: 0 takes one that is free.
+            host: the address to listen on.
+            port: 0 picks a free one.
             stop: set by the caller.
             listening: called with the port as soon as clients can connect.
 
         Raises:
-            OSError: the address cannot be listened at.
+            OSError: the server cannot listen on the address.
         """
         self._batcher = Batcher(self._policy)
         computing = asyncio.create_task(self._batcher.run())
         computing.add_done_callback(lambda _: stop.set())
-        quiet = logging.Logger("robodiff.serve", logging.CRITICAL + 1)  # it tells a traceback of each port scan
+        quiet = logging.Logger("robodiff.serve", logging.CRITICAL + 1)  # websockets logs a traceback for each port scan
         options = {
             "process_request": self._refusal,
-            "compression": None,  # images and noise do not shrink
+            "compression": None,  # images and noise do not compress
             "max_size": self._metadata.largest_message,
             "max_queue": 1,  # a client waits for its answer before it asks again
             "ping_interval": PING_SECONDS,
@@ -99,7 +99,7 @@ class PolicyServer:
                 await computing
 
     def _refusal(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Return what is answered to a request by HTTP; None where the connection is accepted."""
+        """Return the HTTP response to a request; None to accept the connection."""
         if request.path == HEALTH:
             return connection.respond(HTTPStatus.OK, "OK\n")
         if not all(is_loopback(urlsplit(origin).hostname or "") for origin in request.headers.get_all("Origin")):
@@ -109,12 +109,12 @@ class PolicyServer:
             if not hmac.compare_digest(expected.encode(), found.encode(errors="surrogateescape")):
                 return connection.respond(HTTPStatus.UNAUTHORIZED, "expected the header Authorization: Api-Key TOKEN\n")
         if self._server is not None and len(self._server.connections) >= self._config.most_clients:
-            text = f"the server has as many clients as it takes, {self._config.most_clients}\n"
+            text = f"the server has its maximum of {self._config.most_clients} clients\n"
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, text)
         return None
 
     async def _attend(self, connection: ServerConnection) -> None:
-        """Answer one client until it goes."""
+        """Answer one client until it leaves."""
         client = ":".join(map(str, (connection.remote_address or ["a client"])[:2]))
         session = Session(self._policy, self._metadata.timing, self._metadata.key_map)
         self._say(f"{client} connected")
@@ -136,7 +136,7 @@ class PolicyServer:
             self._say(f"{client} left")
 
     async def _answer(self, session: Session, message: bytes | str, arrived: float) -> bytes | str:
-        """Return the answer to a message: text where there is none."""
+        """Return the answer to a message; text that says why if there is none."""
         try:
             if isinstance(message, str):
                 raise RobodiffError("expected msgpack in a binary message; found text")
@@ -150,11 +150,11 @@ class PolicyServer:
                 return pack(reply | {"actions": chunk.actions, "first_step": chunk.first_step})
             actions = chunk.actions[0, self._metadata.timing.n_obs_steps - 1 - chunk.first_step :]  # (n, Da)
             if not np.isfinite(actions).all():
-                raise RobodiffError("the policy's actions are not finite, and what it observed was")
+                raise RobodiffError("the policy's actions are not finite, though its observations were")
             return pack(reply | {"actions": actions})
         except RobodiffError as error:
             return str(error)
-        except Exception as error:  # a mistake of ours: the others are served on
+        except Exception as error:  # a bug of ours must not stop the server for others
             self._say(f"error: {in_one_line(error)}")
             return f"the server failed: {in_one_line(error)}"
 
@@ -170,23 +170,23 @@ def describe(
     largest_message: int | None = None,
     key_map: Mapping[str, str | None] | None = None,
 ) -> tuple[Metadata, float]:
-    """Return what a server says of a policy, and how many seconds a chunk takes, after a first one to warm up.
+    """Return a policy's metadata, and the seconds that a chunk takes after a first one to warm up.
 
     Args:
         policy: with its ``timing``; it is asked for two chunks.
-        name: of it.
+        name: of the policy.
         largest_message: in bytes; enough for ``WINDOWS_A_MESSAGE`` windows with their noise when None.
-        key_map: names that clients may use -> names of the policy; None for what is not read.
+        key_map: clients' names -> the policy's names; None for names that the policy does not use.
 
     Raises:
         RobodiffError: the policy fails.
-        UsageError: the key map names what no message holds.
+        UsageError: the key map names a key that the policy does not have.
     """
     known = [*policy.features.keys() - {ACTION}, *OTHER_NAMES]
     for own in (key_map or {}).values():
         if own is not None and own not in known:
             raise UsageError(
-                f"--key_map: {own!r} is no name of the policy's; there is {listed(known)}.{nearest(own, known)}"
+                f"--key_map: the policy has no {own!r}; expected one of {listed(known)}.{nearest(own, known)}"
             )
     timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
     shape, window = policy.noise_shape(1), blank_window(policy.features, timing)
@@ -216,7 +216,7 @@ def describe(
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine alone."""
+    """Tell whether a host is the loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one client of a server observed and asks for. Knows nothing of the network."""
+"""The state of one client of a server: its observations and noise. Knows nothing of the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from robodiff.policies.runtime import Arrays, Known, Runtime, Timing, as_recorde
 from robodiff.text import shortened
 
 MOST_ROWS = 256
-"""Chunks that are computed together."""
+"""Limit of the chunks that are computed together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Document):
-    """What a message says beside the observation."""
+    """What a message may hold besides the observation."""
 
     timestamp: Annotated[float, Between(0, 1e12)] | None = None
-    """Seconds, when it was observed; when it arrives if the client does not say it."""
+    """When it was observed, in seconds; the time of arrival when not given."""
     reset: bool = False
-    """A new episode begins with this observation."""
+    """Start a new episode with this observation."""
     seed: Annotated[int, Between(0, 2**63 - 1)] | None = None
-    """Of the noise from now on, which starts over."""
+    """Restart the noise from this seed."""
     only_observe: bool = False
-    """Remember the observation, and compute nothing."""
+    """Store the observation, and compute nothing."""
 
 
 OTHER_NAMES = (*hints(Request), "noise", "known", "known_weights")
-"""What a message may hold beside what the policy observes."""
+"""Names that a message may hold besides the policy's observations."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the policy: its arguments."""
+    """A request to the policy: the arguments of ``predict_chunk``."""
 
     observation: Arrays
     """Per key (B, To, ...)."""
@@ -45,7 +45,7 @@ class Question:
     """(draws, B, ...)."""
     known: Known | None = None
     seen: int | None = None
-    """Different observations of the window, of one row that a session asks for; None for chunks as they are."""
+    """Number of different observations in a session's window, of one row; None for a stateless request."""
 
     @property
     def rows(self) -> int:
@@ -54,15 +54,15 @@ class Question:
 
 
 class Session:
-    """The episode of one client: what it observed, and the noise of its chunks.
+    """The episode of one client: its history, and the noise of its chunks.
 
-    A client sends what it observes at one time step, or whole windows. Chunk after chunk is made of the noise that a
-    ``PolicyRunner`` with the same seed draws.
+    A client sends the observation of one time step, or a whole window. Its chunks have the same noise as those of a
+    ``PolicyRunner`` with the same seed.
 
     Args:
-        policy: what is observed for.
+        policy: that the client uses.
         timing: of its observations.
-        key_map: names that the client uses -> names of the policy; None for what is not read.
+        key_map: the client's names -> the policy's names; None for names that the policy does not use.
     """
 
     def __init__(self, policy: Runtime, timing: Timing, key_map: Mapping[str, str | None]) -> None:
@@ -72,17 +72,17 @@ class Session:
         self._seed = self._chunks = 0
 
     def ask(self, message: Mapping[str, Any], arrived: float) -> Question | int:
-        """Return what a message asks for; how many observations the policy would see if it asks for nothing.
+        """Return what a message asks for; if it asks for nothing, how many observations the policy would see.
 
         Args:
-            message: an observation, or a window, by the client's names, and the fields of ``Request``. With ``noise``
-                windows (B, To, ...) and nothing else of the session, but maybe ``known`` and ``known_weights``.
-            arrived: seconds of a clock of the server.
+            message: an observation, or a window, under the client's names, and the fields of ``Request``; or a
+                stateless request: ``noise``, windows (B, To, ...), and optionally ``known`` and ``known_weights``.
+            arrived: time of arrival, seconds of the server's clock.
 
         Raises:
-            RobodiffError: something is missing, unknown, of another shape or type, or not finite. The session is then
-                as it was before.
-            Gap: a time far from the last one; the next message can go on from there.
+            RobodiffError: something is missing, unknown, not finite, or of another shape or type. The session is then
+                unchanged.
+            Gap: the time is far from the last one; the next message can continue from it.
         """
         values = self._named(message)
         if "noise" in values:
@@ -111,22 +111,22 @@ class Session:
         return Question(observation if is_window else history.window(newest_stands_in=True), noise, seen=seen)
 
     def _named(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a message by the names of the policy."""
+        """Return a message under the policy's names."""
         values = {}
         for name, value in message.items():
             own = self._key_map.get(name, name)
             if own in values:
-                raise RobodiffError(f"{own}: found twice, for the server's key map names {name!r} so, too")
+                raise RobodiffError(f"{own}: found twice; the server's key map gives it another name")
             if own is not None:
                 values[own] = value
         return values
 
     def _as_asked(self, values: dict[str, Any]) -> Question:
-        """Return the question of a client that keeps the history and draws the noise itself."""
+        """Return the stateless request of a client that keeps the history and draws the noise itself."""
         noise = _floats("noise", values.pop("noise"))
         rows = noise.shape[1] if noise.ndim > 1 else 0
         if not 1 <= rows <= MOST_ROWS:
-            raise RobodiffError(f"noise: expected it for 1 to {MOST_ROWS} chunks; found {rows}")
+            raise RobodiffError(f"noise: expected 1 to {MOST_ROWS} chunks; found {rows}")
         _check_shape("noise", noise, self._policy.noise_shape(rows))
         known, weights = values.pop("known", None), values.pop("known_weights", None)
         observation = self._checked(self._arrays(values), (rows, self._timing.n_obs_steps))
@@ -143,20 +143,20 @@ class Session:
     def _after(
         self, history: History, observation: dict[str, np.ndarray], timestamp: float | None, arrived: float
     ) -> History:
-        """Return the history after one more observation, at the client's time or at that of its arrival."""
+        """Return the history after one more observation, at the client's time or its time of arrival."""
         sends_times = timestamp is not None
         if not history.fresh.all() and sends_times != self._sends_times:
             raise RobodiffError(
                 "timestamp: expected with every observation of an episode or with none; send reset, too"
             )
         if not sends_times and history.times:
-            if arrived - history.times[-1][0] > LONGEST_PAUSE * self._timing.spacing:  # what was before is long past
+            if arrived - history.times[-1][0] > LONGEST_PAUSE * self._timing.spacing:  # the past is too old to matter
                 history = history.restarted(np.array([0]))
             arrived = max(arrived, float(np.nextafter(history.times[-1][0], np.inf)))
         return history.after(observation, timestamp if sends_times else arrived)
 
     def _arrays(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return what the policy observes, and nothing else, as arrays; images with their channels first."""
+        """Return the policy's observations as arrays, images with their channels first; refuse other names."""
         check_keys(self._observed, values, "the message has")
         for name in values.keys() - self._observed.keys():
             advice = f"leave it out, or start the server with --key_map '{{\"{shortened(name, 60)}\": null}}'"
@@ -165,7 +165,7 @@ class Session:
         return {key: _channels_first(real_numbers(key, values[key]), each) for key, each in self._observed.items()}
 
     def _checked(self, arrays: Arrays, rows: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Return an observation in the type of the recording, per key (*rows, ...)."""
+        """Return an observation in the dtypes of the recording, per key (*rows, ...)."""
         checked = {key: as_recorded(key, array, self._observed[key], rows) for key, array in arrays.items()}
         for key, array in checked.items():
             _check_finite(key, array)
@@ -181,8 +181,8 @@ def _channels_first(array: np.ndarray, feature: Feature) -> np.ndarray:
 
 
 def _floats(name: str, value: Any) -> np.ndarray:
-    """Return finite numbers, float32."""
-    with np.errstate(over="ignore"):  # what is too large for float32 is not finite
+    """Return an array as float32; refuse numbers that are not finite."""
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         array = real_numbers(name, value).astype(np.float32)
     _check_finite(name, array)
     return array

@@ -1,4 +1,4 @@
-"""Does an exported policy act as the one that it was made of? At recorded observations, and in an environment."""
+"""Compare an exported policy with the original, on recorded observations and in an environment."""
 
 import tempfile
 from collections.abc import Mapping
@@ -26,21 +26,21 @@ from robodiff.policies.runner import PolicyRunner
 from robodiff.policies.runtime import draw_noise
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.02, "int8": 0.05}
-"""Of the difference of normalised actions: the largest one in fp32, and the mean of all in others, for now and then
-another of several ways to go is taken, where rounding decides between them."""
+"""Bounds on the difference of normalised actions: the largest in fp32, and the mean in other precisions, where rounding
+may now and then choose another of several ways to go."""
 LEVEL = 0.05
 """Fewer successes count as a failure when chance alone would show them less often than this."""
 WINDOWS, BATCH = 64, 8
 Sample = tuple[dict[str, np.ndarray], np.ndarray]
-"""What was observed at some windows, per key (B, To, ...), and noise."""
+"""The observations of some windows, per key (B, To, ...), and noise."""
 
 
 def read_samples(policy: DiffusionPolicy, source: DataConfig) -> list[Sample]:
-    """Return what was observed at evenly spread windows of a recording, with noise that depends on nothing else.
+    """Return the observations of evenly spread windows of a recording, each with noise seeded by its frame.
 
     Raises:
-        UsageError: it has not what the policy observes.
-        RobodiffError: it cannot be read.
+        UsageError: the recording does not hold what the policy observes.
+        RobodiffError: the recording cannot be read.
     """
     episodes = source.read(policy.observation_keys)
     shape = window_shape(policy, episodes)
@@ -57,13 +57,13 @@ def read_samples(policy: DiffusionPolicy, source: DataConfig) -> list[Sample]:
 
 
 def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: str) -> Verified:
-    """Return how an exported policy differs from the one that it was made of, and how long both take.
+    """Return how an exported policy differs from the original, and the latency of both.
 
     Args:
         policy: in torch, on the CPU.
         folder: of the exported policy.
-        samples: of ``read_samples``.
-        data: what they were read from, in words.
+        samples: from ``read_samples``.
+        data: name of the recording that they were read from.
     """
     exported = load_exported(folder)
     errors = np.concatenate([_errors(policy, exported, *sample).ravel() for sample in samples])
@@ -86,7 +86,7 @@ def verify(policy: DiffusionPolicy, folder: Path, samples: list[Sample], data: s
 def _errors(
     policy: DiffusionPolicy, exported: ExportedPolicy, observation: Mapping[str, np.ndarray], noise: np.ndarray
 ) -> np.ndarray:
-    """Return the absolute differences of both policies' actions, as the network sees them, (B, n, action_dim)."""
+    """Return the absolute differences of both policies' normalised actions, (B, n, action_dim)."""
     observed = {key: torch.from_numpy(value) for key, value in observation.items()}
     own, others = (
         torch.from_numpy(each.predict_chunk(observation, noise=noise).actions) for each in (exported, policy)
@@ -95,12 +95,12 @@ def _errors(
 
 
 def compare_success(policy: str, folder: Path, config: EvalConfig) -> tuple[Successes, bool]:
-    """Return how often both succeed on the same seeds, and whether the exported policy does so less often.
+    """Return how often both succeed on the same seeds, and whether the exported policy is significantly worse.
 
     Args:
         policy: the path of the one in torch.
         folder: of the exported one.
-        config: where and how many; sampler and steps are what the other was exported with.
+        config: of the evaluation; its sampler and steps are those of the export.
     """
     own = replace(config, sampler=None, steps=None)
     with tempfile.TemporaryDirectory() as out:
@@ -118,14 +118,14 @@ def compare_success(policy: str, folder: Path, config: EvalConfig) -> tuple[Succ
 
 
 def check_verified(verified: Verified, precision: Precision, is_worse: bool) -> None:
-    """Raise ``RobodiffError`` if an exported policy does not act as it should."""
+    """Raise ``RobodiffError`` if an exported policy does not act like the original."""
     which, error = ("largest", verified.max_error) if precision == "fp32" else ("mean", verified.mean_error)
-    if not error <= verified.tolerance:  # NaN is no error that could be tolerated
+    if not error <= verified.tolerance:  # also refuses NaN
         found = f"{error:.2g} ({which}), more than {verified.tolerance:g}"
         problem = f"normalised actions differ from torch's by {found}"
     elif is_worse and verified.success is not None:
         problem = verified.success.conclusion
     else:
         return
-    remedy = "export in another --precision, or accept it: --accept_errors"
+    remedy = "export with another --precision, or keep it anyway with --accept_errors"
     raise RobodiffError(f"not exported: {problem}\n{remedy}")

@@ -319,7 +319,7 @@ def test_one_vector_becomes_the_keys_of_its_task(
         ({"num_inference_steps": 3}, ["num_inference_steps 3 of 6 with DDPM"]),
         ({"_target_": "os.system"}, ["a policy of system, which is none of DiffusionUnetLowdimPolicy, "]),
         ({"_target_": "any.BETLowdimPolicy"}, ["a policy of BETLowdimPolicy"]),
-        ({"n_groups": 4}, ["n_groups 4, for the last block has 8 there"]),
+        ({"n_groups": 4}, ["n_groups 4, but the original's last block has 8"]),
         ({"horizon": 7}, ["horizon must be divisible by 2"]),
         ({"horizon": "${horizon}"}, ["horizon: expected int", "found '${horizon}'"]),
         ({"noise_scheduler": {**SCHEDULER, "prediction_type": "x"}}, ["prediction_type: expected one of epsilon"]),

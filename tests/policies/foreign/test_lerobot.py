@@ -165,7 +165,7 @@ def test_what_is_still_is_held_and_what_hardly_moves_moves(tmp_path: Path) -> No
     [
         ({"type": "multi_task_dit"}, "expected a policy of type diffusion or hybrid_diffusion; found 'multi_task_dit'"),
         ({"use_peft": True}, "use_peft"),
-        ({"n_groups": 4}, "n_groups 4: cannot be said here"),
+        ({"n_groups": 4}, "n_groups 4: cannot be represented here"),
         ({"horizon": "long"}, "does not describe a policy"),
         ({"prediction_type": "score"}, "prediction_type: expected one of"),
         ({"input_features": {STATE: {"type": "STATE", "shape": [4]}}}, "its weights do not fit"),
@@ -191,7 +191,10 @@ def test_processors_that_do_something_else(tmp_path: Path) -> None:
     path = folder / "policy_preprocessor.json"
     whole = json.loads(path.read_text())
     for steps, problem in (
-        ([*whole["steps"], {"registry_name": "relative_action_processor"}], "does relative_action_processor, which"),
+        (
+            [*whole["steps"], {"registry_name": "relative_action_processor"}],
+            "has the step relative_action_processor, which",
+        ),
         (whole["steps"][:1], "has no normalizer_processor"),
         ([{**whole["steps"][1], "state_file": "../../elsewhere.safetensors"}], "elsewhere.safetensors: is missing"),
     ):
@@ -215,11 +218,11 @@ def test_import_asks_for_the_rate(robodiff: Run, tmp_path: Path, capsys: pytest.
     assert code == 0, err
     assert "observes 2 steps of observation.state (3), observation.environment_state (3)\n" in text
     assert "executes 7 actions (3) at 30 Hz" in text
-    assert "acts by DDIM in 3 of the 10 steps" in text
+    assert "samples with DDIM in 3 of the 10 steps" in text
     assert "n_action_steps reaches beyond the horizon; LeRobot executes 7 actions" in err
     assert load_policy(tmp_path / "policy").fps == 30
     code, _, err = robodiff("import", folder, "--out", tmp_path / "b", "--data", tmp_path / "set", "--fps", 3)
-    assert (code, "--fps and --data both say the rate" in err) == (2, True)
+    assert (code, "--fps and --data both give the rate" in err) == (2, True)
 
 
 def test_no_such_repository(robodiff: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
-"""ROS 2's recordings: rosbag2 as MCAP or SQLite, a bag an episode, or a folder of them.
+"""Read ROS 2 recordings: rosbag2 as MCAP or SQLite, one bag per episode, or a folder of bags.
 
-A ``JointState`` is ``observation.state`` or, where its topic speaks of commands, the action, as a ``JointTrajectory``
-and a ``Float64MultiArray`` are; several commands are one action end to end. ``/<camera>/color/image_raw`` is
-``observation.images.<camera>``.
+A ``JointState`` is ``observation.state`` or, if the topic's name suggests commands, the action, as are a
+``JointTrajectory`` and a ``Float64MultiArray``; several commands are concatenated into one action.
+``/<camera>/color/image_raw`` is ``observation.images.<camera>``.
 
-Topics have rates of their own, so that frames are made at one. What a frame observes is the newest message at that
-time, as a policy sees it when it acts; its action is the newest command before the next frame, which is what followed
-upon that observation. An episode begins when every topic has spoken, and ends when the first that is observed falls
-silent. The time of a message is when it was recorded.
+Each topic has its own rate; frames are sampled at a common one. A frame observes the newest message at its time, as a
+policy does when it acts; its action is the newest command before the next frame, which is the response to that
+observation. An episode starts once every topic has sent a message, and ends when the first observed topic falls silent.
+The time of a message is when it was recorded.
 """
 
 from collections import Counter
@@ -32,24 +32,24 @@ METADATA = "metadata.yaml"
 STATE = "observation.state"
 _STARTS = {".mcap": b"\x89MCAP0\r\n", ".db3": b"SQLite format 3\0"}
 _CAMERA_WORDS = {"image", "image_raw", "image_color", "image_rect", "image_rect_color", "color", "rgb", "compressed"}
-"""Parts of topics that say no more than that there are pictures."""
+"""Parts of topic names that only say that there are images."""
 SLACK = 1e-6
-"""Seconds by which times since 1970 are inexact as float64, and more."""
+"""Seconds; more than the rounding error of times since 1970 in float64."""
 Names = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rosbag2Config(DataConfig):
-    """Demonstrations in bags of ROS 2 (MCAP or SQLite), one an episode."""
+    """Demonstrations in ROS 2 bags (MCAP or SQLite), one per episode."""
 
     path: str
     """The bag, or a folder of bags."""
     joints: list[str] | None = None
-    """Which joints of JointState and JointTrajectory messages are read, in this order; all, in the order of a topic's
-    first message, when null."""
+    """Joints to read from JointState and JointTrajectory messages, in this order; when null, all, in the order of the
+    topic's first message."""
     action_from: Literal["commands", "next_state"] | None = None
-    """What an action is: the newest command, or the state of the next frame. When null the former, where a bag has
-    commands: goals of ROS 2's actions are not recorded."""
+    """Source of the action: the newest command, or the state of the next frame. When null, the former if a bag has
+    commands; goals of ROS 2 actions are not recorded."""
 
     def open(self, keys: Sequence[str] | None = None) -> Recording:  # noqa: D102
         root = self.place
@@ -192,7 +192,7 @@ def _vector(path: Path, place: str, values: np.ndarray, joints: tuple[str, ...],
 
 
 def _silence(topic: Topic, ticks: np.ndarray) -> str:
-    """Tell where a topic that is observed was silent, so that old messages would be taken for new ones."""
+    """Return where an observed topic was silent, so that old messages would be taken for new ones."""
     times = np.array([time for time in topic.times if ticks[0] <= time <= ticks[-1]])
     spacing = np.diff(times)
     if topic.is_command or not len(spacing) or spacing.max() <= max(LONGEST, 10 * np.median(spacing)):

@@ -1,6 +1,6 @@
-"""What the topics of a rosbag2 recording say.
+"""Read the topics of a rosbag2 recording.
 
-Messages are read by definitions of our own; what a bag says of its types is not looked at.
+Messages are decoded by our own definitions; those in a bag are ignored.
 """
 
 import re
@@ -23,13 +23,13 @@ _COMMANDS = re.compile(r"command|cmd|action|target|desired|goal|leader", re.IGNO
 
 @dataclass
 class Topic:
-    """One topic of a bag, and what its messages say as far as it is numbers."""
+    """One topic of a bag, with the numbers in its messages."""
 
     name: str
     kind: str
     """The type of its messages, such as ``sensor_msgs/msg/Image``."""
     times: list[float] = field(default_factory=list)
-    """Seconds at which each message was recorded; of a trajectory for each point when it becomes the next to go to."""
+    """Seconds at which each message was recorded; for a trajectory, when each point becomes the current target."""
     values: list[np.ndarray] = field(default_factory=list)
     """Of joints and numbers, (D,) at each of these times."""
     joints: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Topic:
     unread: str = ""
     """Why it is not read: what else its messages hold, or that there are none."""
     fault: str = ""
-    """What is wrong with it, where it is to be read."""
+    """What is wrong with it, if it is to be read."""
 
     @property
     def is_image(self) -> bool:
@@ -48,15 +48,15 @@ class Topic:
 
     @property
     def is_command(self) -> bool:
-        """Whether it says what a robot is to do."""
+        """Whether it carries commands."""
         told = self.kind.endswith(("JointTrajectory", "Float64MultiArray")) or _COMMANDS.search(self.name)
         return bool(told) and not self.is_image
 
     def add(self, time: float, values: np.ndarray) -> None:
-        """Add what is said from a time on; of an earlier message what was to follow after that time is dropped.
+        """Add values from a time on; drop what an earlier message scheduled after that time.
 
         Raises:
-            RobodiffError: there are not as many numbers as before.
+            RobodiffError: the number of values has changed.
         """
         while self.times and self.times[-1] >= time:
             self.times.pop()
@@ -67,7 +67,7 @@ class Topic:
         self.values.append(values)
 
     def add_joints(self, time: float, names: Sequence[str], positions: Sequence[float], wanted: Sequence[str]) -> None:
-        """Add where joints are from a time on: those of the first message, or of these the ones that it has."""
+        """Add joint positions from a time on: the joints of the first message, or those of ``wanted`` that it has."""
         joints = self.joints or tuple(joint for joint in wanted or names if joint in names)
         if not joints or not len(positions):
             self.unread = "" if self.values else "no positions of joints that are asked for"
@@ -110,18 +110,18 @@ _READERS: dict[str, Callable[[Topic, float, Any, Sequence[str]], None]] = {
     "trajectory_msgs/msg/JointTrajectory": _trajectory,
     "std_msgs/msg/Float64MultiArray": _numbers,
 }
-"""By the type of messages, what takes down what one of them says."""
+"""By message type, the function that adds a message to its topic."""
 
 
 def read_topics(path: Path, joints: Sequence[str]) -> dict[str, Topic]:
-    """Return the topics of a bag by their names; pictures are looked at, and not decoded.
+    """Return the topics of a bag by name; images are inspected, but not decoded.
 
     Args:
         path: the folder, or the file.
         joints: which are read, in this order; all when empty.
 
     Raises:
-        RobodiffError: no bag, or a broken one.
+        RobodiffError: it is not a bag, or broken.
     """
     with _messages(path) as (connections, messages):
         topics = {each.topic: Topic(each.topic, each.msgtype, unread="no messages") for each in connections}
@@ -163,7 +163,7 @@ def read_images(path: Path, topic: Topic, counts: Mapping[int, int]) -> Iterator
 
 @contextmanager
 def _messages(path: Path, topic: str | None = None) -> Iterator[tuple[Any, Iterator[tuple[Any, float, Any]]]]:
-    """Open a bag; yield its connections, and connection, seconds and bytes of messages that are understood."""
+    """Open a bag; yield its connections, and the connection, seconds and bytes of each supported message."""
     try:
         from rosbags.rosbag2 import Reader
     except ImportError:

@@ -1,4 +1,4 @@
-"""Checkpoints of real-stanford/diffusion_policy as policies: U-Net and transformer, of numbers and of images."""
+"""Import checkpoints of real-stanford/diffusion_policy: U-Net and transformer, low-dimensional and image."""
 
 import re
 from collections.abc import Mapping
@@ -35,24 +35,24 @@ from robodiff.policies.foreign.weights import (
 )
 
 FPS = {"pusht_": 10.0, "robomimic_": 20.0}
-"""Of its tasks, by how the module of their runner begins."""
+"""Frames per second of its tasks, by the prefix of their runner's module."""
 PUSHT = {"agent_pos": "observation.state"}
-"""What is called otherwise in Push-T here."""
+"""Keys of Push-T that have another name here."""
 ROBOMIMIC = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "robot1_eef_pos": 3,
              "robot1_eef_quat": 4, "robot1_gripper_qpos": 2}  # fmt: skip
-"""How many numbers robomimic's observations have; ``object`` has the rest."""
+"""Dimensions of robomimic's observations; ``object`` has the rest."""
 ROTATIONS = {10: (7, ["3:6"]), 20: (14, ["3:6", "10:13"])}
-"""By the numbers of an absolute action: how many were recorded, and which are axis-angle; here become six, as there."""
+"""By the dimension of an absolute action: its recorded dimension, and the axis-angle parts, which become 6D."""
 UNUSED = (
     r"(.+\.)?_dummy_variable$|normalizer\.|model\.(memory_)?mask$|"
     r"obs_encoder\.obs_nets\.[^.]+\.(nets\.[01]\.|pool\.(nets\.bias|pos_x|pos_y|temperature)$)"
 )
-"""Weights that say nothing new: masks, duplicates, and a bias in front of a softmax, which cancels it."""
+"""Redundant weights: masks, duplicates, and a bias in front of a softmax, which cancels it."""
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint says, and what of it cannot be said here."""
+    """The contents of a checkpoint, and the problems: what cannot be represented here."""
 
     path: Path
     cfg: dict[str, Any]
@@ -61,7 +61,7 @@ class Checkpoint:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the policy and of its network."""
+        """Options of the policy and of its network."""
         policy = mapping(self.cfg.get("policy"))
         return {**mapping(policy.get("model")), **policy}
 
@@ -74,23 +74,23 @@ class Checkpoint:
 
     @property
     def task(self) -> dict[str, Any]:
-        """What is said of the task; its data set's options are its own."""
+        """Options of the task and of its data set."""
         task = mapping(self.cfg.get("task"))
         return {**mapping(task.get("dataset")), **task}
 
     @property
     def runner(self) -> str:
-        """The module of the environment that it is measured in, such as pusht_image_runner."""
+        """The module of its environment's runner, such as pusht_image_runner."""
         return ".".join(str(mapping(self.task.get("env_runner")).get("_target_")).split(".")[-2:-1])
 
     @property
     def is_of_images(self) -> bool:
-        """Whether it says of each key that is observed what it holds; else there is one vector, ``obs``."""
+        """Whether it describes each observed key; otherwise it observes one vector, ``obs``."""
         return "shape_meta" in self.options
 
     @property
     def names(self) -> dict[str, str]:
-        """What each of its keys is called here."""
+        """The name here of each of its keys."""
         task = PUSHT if self.runner.startswith("pusht_") else {}
         return {key: task.get(key) or self._name(key) for key in self.seen}
 
@@ -101,16 +101,16 @@ class Checkpoint:
 
     @property
     def cameras(self) -> dict[str, str]:
-        """By the names here what the cameras are called there."""
+        """The original name of each camera, by the name here."""
         return {ours: key for key, ours in self.names.items() if self.seen[key].get("type") == "rgb"}
 
     @property
     def seen(self) -> dict[str, dict[str, Any]]:
-        """By its names what a policy of images observes: shape and type of each."""
+        """Shape and type of an image policy's observations, by their original names."""
         return {key: mapping(each) for key, each in mapping(mapping(self.options.get("shape_meta")).get("obs")).items()}
 
     def affine(self, key: str) -> Affine:
-        """How a vector is normalised; where the file does not hold its range, that which becomes [-1, 1]."""
+        """Return how a vector is normalised, with its range; if the file lacks that, the range that becomes [-1, 1]."""
         found = self._normalizer(key)
         scale, offset = found["scale"], found["offset"]
         low, high = found.get("input_stats.min"), found.get("input_stats.max")
@@ -119,7 +119,7 @@ class Checkpoint:
         return Affine(scale, offset, low, high)
 
     def pixels(self, key: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation by which a camera's pixels are normalised, from 0 to 255."""
+        """Return the mean and standard deviation that normalise a camera's pixels, from 0 to 255."""
         found, encoder = self._normalizer(key), mapping(self.options.get("obs_encoder"))
         mean, std = map(torch.tensor, pixel_constants(encoder))
         return 255 * (mean - found["offset"]) / found["scale"], 255 * std / found["scale"]
@@ -139,11 +139,11 @@ def policy_of_diffusion_policy(path: Path, content: Mapping[str, Any], fps: floa
     Args:
         path: of the file, for messages.
         content: of the file.
-        fps: of the recording that it was trained on; when None that of its task, where it is known.
+        fps: of its training recording; that of its task when None, if known.
 
     Raises:
-        UsageError: it acts in a way that cannot be said here, or its parts do not fit.
-        RobodiffError: it is none, or a broken one.
+        UsageError: it cannot be represented here, or its parts do not fit.
+        RobodiffError: it is not such a checkpoint, or broken.
     """
     with reading(path, "a checkpoint of diffusion_policy"):
         return _policy(_checkpoint(path, content), fps)
@@ -156,7 +156,7 @@ def _policy(checkpoint: Checkpoint, fps: float | None) -> DiffusionPolicy:
     vectors, cameras = _vectors(checkpoint), checkpoint.cameras
     fields, features = _fields(checkpoint, [*vectors]), _features(checkpoint, vectors)
     if checkpoint.problems:
-        raise UsageError(f"{path}: cannot be said here: {'; '.join(checkpoint.problems)}")
+        raise UsageError(f"{path}: cannot be represented here: {'; '.join(checkpoint.problems)}")
     try:
         config = typed(POLICIES[checkpoint.kind][0], fields)
     except UsageError as error:
@@ -170,7 +170,7 @@ def _policy(checkpoint: Checkpoint, fps: float | None) -> DiffusionPolicy:
 
 
 def _checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
-    """Return configuration and weights, the averaged ones where there are any."""
+    """Return the configuration and the weights, the EMA weights if there are any."""
     cfg, states = plain_values(path, content.get("cfg")), mapping(content.get("state_dicts"))
     if not isinstance(cfg, dict):
         raise UsageError(f"{path}: expected cfg, the configuration of diffusion_policy; found {brief(cfg)}")
@@ -179,7 +179,7 @@ def _checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _vectors(checkpoint: Checkpoint) -> dict[str, Affine]:
-    """Return how each vector is normalised that is observed, by its name here."""
+    """Return how each observed vector is normalised, by its name here."""
     if checkpoint.is_of_images:
         cameras = checkpoint.cameras
         return {ours: checkpoint.affine(key) for key, ours in checkpoint.names.items() if ours not in cameras}
@@ -190,7 +190,7 @@ def _vectors(checkpoint: Checkpoint) -> dict[str, Affine]:
 
 
 def _parts(checkpoint: Checkpoint, width: int) -> dict[str, int]:
-    """Return of what the one vector of a policy without images is made, with the numbers of each part."""
+    """Return the parts of the single vector of a policy without images, with their dimensions."""
     if checkpoint.runner.startswith("pusht_keypoints") and width == 20:
         return {"observation.keypoint": 18, "observation.state": 2}
     keys = checkpoint.task.get("obs_keys")
@@ -250,7 +250,7 @@ def _features(checkpoint: Checkpoint, vectors: Mapping[str, Affine]) -> dict[str
 
 
 def _name(checkpoint: Checkpoint, name: str) -> str:
-    """Return what a weight is called there."""
+    """Return the original name of a weight."""
     if name.startswith("denoiser."):
         inner, is_unet = name.removeprefix("denoiser."), "Unet" in checkpoint.kind
         inner = re.sub(r"^((?:down|up)\.\d+\.2)\.", r"\1.conv.", inner) if is_unet else inner

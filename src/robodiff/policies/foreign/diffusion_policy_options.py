@@ -1,6 +1,6 @@
-"""Options of diffusion_policy in robodiff's words: classes that it names are looked up here, and never imported.
+"""Translate options of diffusion_policy: classes that it names are looked up here, and never imported.
 
-Each function yields what cannot be said here, so that all of it is told together.
+The functions collect what cannot be represented here, so that all of it is reported at once.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ POLICIES: dict[str, tuple[type[PolicyConfig], dict[str, Any]]] = {
     ),
     "DiffusionTransformerHybridImagePolicy": (DiffusionTransformerConfig, {**HYBRID, "obs_as_cond": True}),
 }
-"""By the class of a policy there its configuration here, and the defaults of its options that are others there."""
+"""By the original class of a policy, its configuration here, and its defaults where they differ."""
 RENAMED = {"cond_predict_scale": "use_film_scale_modulation", "obs_encoder_group_norm": "use_group_norm"}
 FOLLOWS = ("_target_", "model", "noise_scheduler", "obs_encoder", "shape_meta", "input_dim", "output_dim", "obs_dim",
            "action_dim", "cond_dim", "global_cond_dim", "local_cond_dim", "obs_as_global_cond", "obs_as_cond",
            "obs_as_local_cond", "oa_step_convention", "eval_fixed_crop")  # fmt: skip
-"""What is no option here: it follows from others or from the weights, or is looked at by itself."""
+"""Options without a counterpart: they follow from others or from the weights, or are handled separately."""
 SAMPLERS = {"DDPMScheduler": "DDPM", "DDIMScheduler": "DDIM"}
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear",
              "variance_type": "fixed_small", "clip_sample": True, "clip_sample_range": 1.0,
@@ -43,7 +43,7 @@ SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, 
 """Options of diffusers' schedulers that are options here, with their defaults there."""
 SCHEDULER_FIXED = {"set_alpha_to_one": True, "steps_offset": 0, "trained_betas": None, "thresholding": False,
                    "rescale_betas_zero_snr": False, "timestep_spacing": "leading"}  # fmt: skip
-"""Those that have one value here."""
+"""Options of theirs that have a fixed value here."""
 ENCODER = {"rgb_model": {}, "resize_shape": None, "crop_shape": None, "random_crop": True, "use_group_norm": False,
            "share_rgb_model": False, "imagenet_norm": False}  # fmt: skip
 """Options of the encoder of several images, with their defaults."""
@@ -65,7 +65,7 @@ def policy_fields(kind: str, given: Mapping[str, Any], problems: list[str]) -> d
     Args:
         kind: of ``POLICIES``.
         given: the options of the policy and of its network.
-        problems: to which what cannot be said here is added.
+        problems: a list to which what cannot be represented here is appended.
     """
     config, defaults = POLICIES[kind]
     options, known = {**defaults, **given}, {each.name for each in fields(config)}
@@ -76,9 +76,9 @@ def policy_fields(kind: str, given: Mapping[str, Any], problems: list[str]) -> d
     if not options.get("oa_step_convention", True):
         problems.append("oa_step_convention false executes actions from one step later on")
     if options.get("crop_shape") and not options.get("eval_fixed_crop", True):
-        notice("eval_fixed_crop is false: there images are cropped at random when acting, too; here at the centre")
+        notice("eval_fixed_crop is false: the original also crops at random at inference; robodiff crops at the centre")
     if options.get("n_groups", GROUPS) != GROUPS:
-        problems.append(f"n_groups {brief(options['n_groups'])}, for the last block has {GROUPS} there")
+        problems.append(f"n_groups {brief(options['n_groups'])}, but the original's last block has {GROUPS}")
     is_global = options.get("obs_as_global_cond") or options.get("obs_as_cond")
     named["conditioning"] = "global" if is_global else "inpaint"
     if config is DiffusionTransformerConfig and options.get("pred_action_steps_only") and options.get("causal_attn", 1):
@@ -106,7 +106,7 @@ def encoder_fields(encoder: Mapping[str, Any], images: list[list[int]], problems
     Args:
         encoder: its options.
         images: (C, H, W) of each.
-        problems: to which what cannot be said here is added.
+        problems: a list to which what cannot be represented here is appended.
     """
     options = {**ENCODER, **encoder}
     model, resize = mapping(options["rgb_model"]), options["resize_shape"]

@@ -1,7 +1,7 @@
-"""Policies of LeRobot as policies: its type ``diffusion``, and ``hybrid_diffusion``, which a plugin trains there.
+"""Import LeRobot policies: its type ``diffusion``, and ``hybrid_diffusion``, which a plugin trains there.
 
-A folder holds ``config.json``, ``model.safetensors`` and, since LeRobot 0.4, two processors with what normalises; in
-older ones that is with the weights.
+A folder holds ``config.json``, ``model.safetensors`` and, since LeRobot 0.4, two processors with the normalisation;
+older ones keep its statistics with the weights.
 """
 
 import re
@@ -36,16 +36,16 @@ from robodiff.policies.lerobot import TYPE as HYBRID
 
 TYPE = "diffusion"
 PREFIX = "policy."
-"""How names of weights of a hybrid policy begin; beside them the plugin keeps the state of its training."""
+"""Prefix of a hybrid policy's weights; the plugin stores its training state beside them."""
 PROCESSORS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
 """Files of a policy, and which of their steps normalises."""
 HARMLESS = ("rename_observations_processor", "to_batch_processor", "device_processor")
-"""Steps that leave numbers as they are."""
+"""Steps that do not change values."""
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
 ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
-"""By the mode of a normalisation the statistics that become -1 and 1."""
+"""The statistics that become -1 and 1, by the mode of normalisation."""
 UNUSED = r"(un)?normalize_(inputs|targets|outputs)\.|rgb_encoder(\.\d+)?\.pool\.(pos_grid|nets\.bias)$"
-"""Weights that say nothing new: constants, and a bias in front of a softmax, which cancels it."""
+"""Redundant weights: constants, and a bias in front of a softmax, which cancels it."""
 _REMEDY = "copy the whole folder again from where it comes from"
 
 
@@ -58,9 +58,9 @@ class Rules(Document):
     features: dict[str, LeRobotFeature]
     """What is normalised."""
     normalize_observation_keys: list[str] | None = None
-    """What is normalised of these; all when null."""
+    """Which of these are normalised; all when null."""
     eps: NotNegative = 1e-8
-    """Is added to a standard deviation."""
+    """Added to a standard deviation."""
 
     def mode(self, key: str) -> str:
         """Return how a key is normalised."""
@@ -76,12 +76,12 @@ def lerobot_policy(path: str | Path, fps: float | None = None, revision: str | N
 
     Args:
         path: ``pretrained_model``, the checkpoint's folder with it, or a repository of the hub.
-        fps: of the data set that it was trained on, which a policy of type diffusion does not say.
+        fps: of its training data set, which a policy of type diffusion does not store.
         revision: of the hub repository.
 
     Raises:
-        RobodiffError: no such checkpoint there, or a broken one.
-        UsageError: a policy of another type, or one that acts in a way that cannot be said here.
+        RobodiffError: there is no such checkpoint, or it is broken.
+        UsageError: the policy has another type, or cannot be represented here.
     """
     folder = download(str(path), revision, ["*.json", "*.safetensors"]) if is_repository(str(path)) else Path(path)
     folder = folder / "pretrained_model" if (folder / "pretrained_model").is_dir() else folder
@@ -144,7 +144,7 @@ def _pixels(affine: Affine) -> tuple[Tensor, Tensor]:
 
 
 def lerobot_name(name: str, cameras: list[str]) -> str:
-    """Return what a weight is called in LeRobot, whose encoders are numbered in the order of the cameras."""
+    """Return LeRobot's name of a weight; its encoders are numbered in the order of the cameras."""
     if name.startswith("denoiser."):
         return f"unet.{unet_name(name.removeprefix('denoiser.'), 'conv1.block', 'conv2.block')}"
     _, _, encoder, inner = name.split(".", 3)  # cameras.encoders.<encoder>.
@@ -173,7 +173,7 @@ def _recorded(file: Path, values: Mapping[str, Any], fps: float) -> Recorded:
 
 
 def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Recorded) -> DiffusionConfig:
-    """Return the configuration by our names."""
+    """Return the configuration."""
     named = {RENAMED.get(name, name): value for name, value in values.items()}
     known = {each.name for each in fields(DiffusionConfig)}
     own = {name: value for name, value in named.items() if name in known}
@@ -181,7 +181,7 @@ def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Re
         raise UsageError(f"{file}: use_peft: its weights are a change of others; merge them in LeRobot first")
     if own.get("n_groups", GROUPS) != GROUPS:
         raise UsageError(
-            f"{file}: n_groups {own['n_groups']}: cannot be said here, for the last block has {GROUPS} there"
+            f"{file}: n_groups {own['n_groups']}: cannot be represented here, because LeRobot's last block has {GROUPS}"
         )
     if own.get("resize_shape") is not None and "crop_ratio" in values:  # else of a LeRobot that has no crop_ratio
         share = float(values["crop_ratio"])
@@ -191,7 +191,7 @@ def _config(file: Path, values: dict[str, Any], cameras: list[str], recorded: Re
         "normalization": dict.fromkeys(cameras, "dataset"),
         "timestep_spacing": "leading",
         "optimizer_type": "adam",
-        "pretrained_backbone_weights": None,  # it has learnt since
+        "pretrained_backbone_weights": None,  # the checkpoint holds its own
     }
     try:
         config = typed(DiffusionConfig, own | {"n_action_steps": 1})
@@ -223,7 +223,7 @@ def _step(path: Path, name: str) -> tuple[Rules, dict[str, Tensor]]:
     processor = read_json(path, dict[str, Any], _REMEDY)
     steps = {step.get("registry_name") or step.get("class"): step for step in processor.get("steps", ())}
     if unknown := [str(each) for each in steps if each not in (*HARMLESS, name)]:
-        raise UsageError(f"{path}: does {unknown[0]}, which cannot be said here")
+        raise UsageError(f"{path}: has the step {unknown[0]}, which cannot be represented here")
     if (step := steps.get(name)) is None:
         raise UsageError(f"{path}: has no {name}; take the policy with its processors as LeRobot wrote them")
     state = step.get("state_file")

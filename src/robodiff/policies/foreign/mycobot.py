@@ -1,4 +1,4 @@
-"""Checkpoints of the myCobot diffusion policy (FedVLA) as policies."""
+"""Import checkpoints of the myCobot diffusion policy (FedVLA)."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from robodiff.policies.foreign.weights import RESNET, policy_of
 WEIGHTS = "model_state_dict"
 PARTS = {place: part for part, place in RESNET.items()}
 MYCOBOT = {"image_size": 224, "diffusion_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
-"""What the weights of the myCobot code base do not say, and what its code takes where ``args`` do not say it either."""
+"""Options that do not follow from the weights, with the defaults of its code where ``args`` lack them."""
 MYCOBOT_FIXED = {
     "horizon": 1,
     "n_obs_steps": 1,
@@ -32,7 +32,7 @@ MYCOBOT_FIXED = {
     "beta_schedule": "linear",
     "clip_sample": False,
 }
-"""What is the same for all of its policies: they denoise one action, which is not normalised, as DDPM does."""
+"""Common to all of its policies: they denoise a single action, not normalised, with DDPM."""
 
 
 def mycobot_policy(
@@ -43,11 +43,11 @@ def mycobot_policy(
     Args:
         path: of the file, for messages.
         content: of the file; its weights alone will do.
-        camera_size: height and width of the images that the policy will be given.
-        activation: between the layers, where the weights do not say it: relu or mish; relu when None.
+        camera_size: height and width of the camera's images.
+        activation: relu or mish, if the weights do not determine it; relu when None.
 
     Raises:
-        UsageError: it is none, or its parts contradict each other.
+        UsageError: it is not such a checkpoint, or its parts contradict each other.
     """
     weights = check_weights(path, content.get(WEIGHTS, content))
     args = plain_values(path, content.get("args")) or {}
@@ -110,7 +110,7 @@ def _sizes(path: Path, weights: Mapping[str, Tensor], is_timed: bool) -> dict[st
 
 
 def _name(key: str) -> str:
-    """Return what a weight of the myCobot code base is called here."""
+    """Return our name of a weight."""
     network, _, rest = key.partition(".")
     if network in ("image_encoder", "image_backbone"):
         part, dot, rest = rest.partition(".")

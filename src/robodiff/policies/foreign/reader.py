@@ -1,7 +1,7 @@
-"""Read what ``torch.save`` wrote, with pickle or with dill, without running anything that it names.
+"""Read files that ``torch.save`` wrote, with pickle or dill, without running anything that they name.
 
-torch's restricted unpickler knows tensors and plain containers. Of other classes a list of names is read, whose objects
-become ``Inert``; everything else is refused by its name.
+torch's restricted unpickler reads tensors and plain containers. Objects of a few listed classes become ``Inert``;
+everything else is refused by name.
 """
 
 import pickletools
@@ -25,7 +25,7 @@ AS_SAVED = "take the file as it was saved"
 
 
 class Inert:
-    """Stands for an object of another class in a pickle: keeps what that would have been made of, and does nothing."""
+    """Stand-in for an object of another class in a pickle: keeps its state, and does nothing."""
 
     state: Any = None
 
@@ -49,7 +49,7 @@ INERT = (
     "omegaconf.base.Metadata",
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes")),
 )
-"""What checkpoints hold beside tensors and plain values: records, of which the configuration is taken."""
+"""Classes in checkpoints besides tensors and plain values: records that hold the configuration."""
 
 
 def _cache(*_: Any) -> dict[Any, Any]:
@@ -57,11 +57,11 @@ def _cache(*_: Any) -> dict[Any, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what ``torch.save`` wrote: a dictionary of tensors, plain values and ``Inert`` objects. No code is run.
+    """Read a file that ``torch.save`` wrote: a dictionary of tensors, plain values and ``Inert`` objects. Run no code.
 
     Raises:
-        UsageError: it is compressed, names something that would have to be called, or is no dictionary.
-        RobodiffError: it cannot be read.
+        UsageError: the file is compressed, names something that would have to be called, or is not a dictionary.
+        RobodiffError: the file cannot be read.
     """
     known: list[Any] = [*((Inert, name) for name in INERT), (_cache, "collections.defaultdict")]  # OmegaConf's caches
     stand_ins = torch.serialization.safe_globals(known)
@@ -84,10 +84,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_weights(path: Path, weights: Any) -> dict[str, Tensor]:
-    """Return a dictionary of tensors that are stored in the file.
+    """Return the weights, a dictionary of tensors that are stored in the file.
 
     Raises:
-        UsageError: it is none.
+        UsageError: they are not.
     """
     if not isinstance(weights, dict) or not weights or not all(map(_is_stored, weights.values())):
         raise UsageError(f"{path}: expected weights, tensors by their names; found a {type(weights).__name__}")
@@ -100,7 +100,7 @@ def plain_values(path: Path, node: Any) -> Any:
     """Return the plain values of a configuration, OmegaConf's or argparse's, that was read as ``Inert`` objects.
 
     Raises:
-        UsageError: it holds something else, or too much; a few bytes of a pickle may unfold to 10^9 values.
+        UsageError: it holds something else, or too much; a few bytes of a pickle can expand to 10^9 values.
     """
     count = 0
 

@@ -1,6 +1,6 @@
-"""Weights of other code bases by the names that they have here, and policies that are made of them.
+"""Map weights of other code bases to our names, and build policies from them.
 
-Each name here is said in the words of the other code base, which serves both ways: to read weights and to write them.
+The mapping goes from our names to theirs, which serves both to read weights and to write them.
 """
 
 import re
@@ -19,7 +19,7 @@ from robodiff.policies.config import PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 RESNET = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
-"""Where an ``nn.Sequential`` of a ResNet's parts has each of them."""
+"""Index of each part of a ResNet in an ``nn.Sequential``."""
 UNET = {
     r"^step_embedding": "diffusion_step_encoder",
     r"^middle": "mid_modules",
@@ -29,11 +29,11 @@ UNET = {
     r"^final\.0": "final_conv.0.block",
     r"^final\.1": "final_conv.1",
 }
-"""What the parts of a U-Net are called in diffusion_policy and in LeRobot."""
+"""Names of a U-Net's parts in diffusion_policy and in LeRobot."""
 GROUPS = 8
 """Of the normalisation in the last block of their U-Nets, whatever ``n_groups`` says of the others."""
 STATISTICS = re.compile(r"normalizer\.|representation\.|cameras\.encoders\.[^.]+\.(mean|std)$")
-"""What is no weight: it is set by itself."""
+"""Not weights, but statistics, which are set separately."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Affine:
 
     @classmethod
     def between(cls, low: Tensor, high: Tensor) -> "Affine":
-        """Return the map of a range to [-1, 1]; what has no extent is -1, and is held still.
+        """Return the map of a range to [-1, 1]; an empty range becomes -1, and is held still.
 
-        A range too small to be learnt by robodiff's own measure, but not by the other's, is stretched so as to move.
+        A range that is not empty but smaller than robodiff's ``SMALLEST_RANGE`` is widened, so that it can move.
         """
         still = low == high
         scale = 2 / torch.where(still, 2.0, high - low)
@@ -58,7 +58,7 @@ class Affine:
 
 
 def unet_name(name: str, first: str, second: str) -> str:
-    """Return what a weight of the U-Net is called elsewhere; the convolutions of a block are called so."""
+    """Return the foreign name of a U-Net weight; ``first`` and ``second`` name the convolutions of a block."""
     for ours, theirs in {**UNET, r"\.first\.": f".{first}.", r"\.second\.": f".{second}."}.items():
         name = re.sub(ours, theirs, name)
     return name
@@ -67,7 +67,7 @@ def unet_name(name: str, first: str, second: str) -> str:
 def renamed(
     stored: Mapping[str, Tensor], ours: Iterable[str], theirs: Callable[[str], str], unused: str
 ) -> dict[str, Tensor]:
-    """Return stored weights by our names; what has no name here keeps its own, what ``unused`` matches is left out."""
+    """Return stored weights by our names; unknown ones keep their names, those that ``unused`` matches are dropped."""
     names = {name: theirs(name) for name in ours if not STATISTICS.match(name)}
     named = {name: stored[other] for name, other in names.items() if other in stored}
     known = {*names.values()}
@@ -75,7 +75,7 @@ def renamed(
 
 
 def outline_of(path: Path, config: PolicyConfig, features: Mapping[str, Feature], fps: float) -> dict[str, Tensor]:
-    """Return the tensors of a policy without their values: they take no memory, whatever sizes a file says.
+    """Return the tensors of a policy without values: they take no memory, whatever sizes a file claims.
 
     Raises:
         UsageError: there is no such policy; the message names the file.
@@ -95,11 +95,11 @@ def policy_of(
     weights: Mapping[str, Tensor],
     unset: re.Pattern[str] | None = STATISTICS,
 ) -> DiffusionPolicy:
-    """Return the policy with these weights, by our names, ready to act but for what ``unset`` matches.
+    """Return a policy with these weights, by our names; tensors that ``unset`` matches are set later.
 
     Raises:
-        UsageError: they do not fit.
-        RobodiffError: some are not finite.
+        UsageError: the weights do not fit.
+        RobodiffError: some weights are not finite.
     """
     outline = outline_of(path, config, features, fps)
     outline = {name: value for name, value in outline.items() if unset is None or not unset.match(name)}
@@ -115,11 +115,11 @@ def policy_of(
 def set_normalizer(
     policy: DiffusionPolicy, vectors: Mapping[str, Affine], pixels: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
-    """Make a policy normalise as it did elsewhere.
+    """Set a policy's normalisation to that of the original.
 
     Args:
-        policy: whose cameras are normalised as a data set's.
-        vectors: per key how it is normalised.
+        policy: with ``dataset`` normalisation of its cameras.
+        vectors: the normalisation of each key.
         pixels: per camera mean and standard deviation (1,) or (3,) of its pixels, from 0 to 255.
     """
     for key, each in vectors.items():
