@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores(), help="for the image policy")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="on a GPU torch alone computes")
     parser.add_argument("--keypoints_only", action="store_true", help="leave the image policy out; nothing is kept")
+    parser.add_argument("--int8", action="store_true", help="in 8 bits, too; writing these takes minutes")
     options = parser.parse_args()
     rows = []
     if options.device == "cuda":
@@ -149,10 +150,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for threads in dict.fromkeys((1, options.threads)):
             torch.set_num_threads(threads)
-            policies = candidates(keypoints(), Path(folder) / f"keypoints-{threads}", threads, int8=True)
+            policies = candidates(keypoints(), Path(folder) / f"keypoints-{threads}", threads, options.int8)
             rows += rows_of("keypoints", policies, threads, options.seconds / 3)
         if not options.keypoints_only:
-            policies = candidates(IMAGE.make_policy(FEATURES, 10.0).eval(), Path(folder) / "image", threads, int8=True)
+            policy = IMAGE.make_policy(FEATURES, 10.0).eval()
+            policies = candidates(policy, Path(folder) / "image", threads, int8=options.int8)
             for evaluations in (10, 3, 2):
                 for policy in policies.values():
                     shortened(policy, evaluations)
