@@ -50,6 +50,8 @@ def test_exports_verifies_and_measures(robodiff: Run, policy: Path, recording: P
     for command, message in (
         (("eval", out, *small, "--steps", 3), "exported with Flow, 2 steps; export its run again"),
         (("eval", out, *small, "--device", "cuda"), "exported for a CPU"),
+        (("run", out, "--robot", "nobody.py", "--device", "cuda"), "exported for a CPU"),
+        (("run", "ws://127.0.0.1:9", "--robot", "nobody.py", "--device", "cuda"), "give --sampler, --steps"),
         (("export", out, "--to", "onnx", "--out", tmp_path / "twice"), "is exported already"),
     ):
         code, _, err = robodiff(*command)

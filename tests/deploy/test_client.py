@@ -182,7 +182,7 @@ def test_addresses_are_opened_with_the_token(monkeypatch: pytest.MonkeyPatch) ->
         assert isinstance(remote, RemotePolicy)
         assert remote.predict_chunk(WINDOW, noise=NOISE).actions.mean() == 3
         remote.close()
-        with pytest.raises(UsageError, match="give --sampler, --steps and --revision to robodiff serve"):
+        with pytest.raises(UsageError, match="give --sampler, --steps, --revision and --device to robodiff serve"):
             open_runtime(url, steps=3)
     with pytest.raises(UsageError, match="expected the address of a server"):
         open_runtime("ws://:a")

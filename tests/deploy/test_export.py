@@ -1,5 +1,6 @@
 """How a policy is exported: what is refused, what a crashing compiler leads to, and eight bits."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def test_a_denoiser_of_one_batch_size_is_refused(small_policy: Make, tmp_path: P
 def test_eight_bits_are_near(small_policy: Make, tmp_path: Path, engine: Any) -> None:
     policy = small_policy(**FLOW)
     described = write_exported(policy, tmp_path, engine, "int8", [sample(policy, 4, seed) for seed in range(4)])
+    assert logging.getLogger("a program's own").isEnabledFor(logging.WARNING)  # quantising silences its own alone
     assert {name: graph.precision for name, graph in described.graphs.items()} == {
         "observe": "fp32", "denoiser": "int8", "decode": "fp32", "known": "fp32"
     }  # fmt: skip

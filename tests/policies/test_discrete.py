@@ -81,7 +81,7 @@ def test_the_code_follows_the_continuous_numbers() -> None:
     assert (bits.abs() == 1).all()
     digits = (bits[..., 2:5] + 1) / 2 @ torch.tensor([1.0, 2, 4])
     assert digits.equal(batch["action"][..., 7])
-    torch.testing.assert_close(policy._decode(encoded, {}), batch["action"])
+    torch.testing.assert_close(policy.decode(encoded, {}), batch["action"])
 
 
 @pytest.mark.parametrize("bits", [True, False])
@@ -144,7 +144,7 @@ def test_a_chunk_has_one_latent() -> None:
     assert code.equal(code[:, :1].expand_as(code))
     known = torch.ones(3, 8, 9)
     known[0, 5, 2] = 0
-    weights = policy._encode_known(batch["action"], known, {})[1]
+    weights = policy.encode_known(batch["action"], known, {})[1]
     assert weights[..., -4:].amin((1, 2)).tolist() == [0, 1, 1]
 
 
@@ -170,7 +170,7 @@ def test_classes_have_any_values(codec: dict[str, Any]) -> None:
     assert {*actions[..., 2].unique().tolist()} <= {-1, 1}
     assert {*actions[..., 7].unique().tolist()} <= {*action[:, 7].tolist()}  # 0.1 is that of float32
     if codec["discrete_codec"] != "vae":  # which has learnt nothing yet
-        torch.testing.assert_close(policy._decode(policy._encode(batch["action"], {}), {}), batch["action"])
+        torch.testing.assert_close(policy.decode(policy._encode(batch["action"], {}), {}), batch["action"])
 
 
 def test_an_action_may_be_discrete_as_a_whole() -> None:

@@ -133,9 +133,9 @@ def describe(policy: DiffusionPolicy, engine: Engine, precision: Precision, grap
 
 def constants(policy: DiffusionPolicy) -> dict[str, np.ndarray]:
     """Return the arrays of an exported policy: ``timesteps`` (R, ...), ``clip`` (W,), and by key the ranges (2, D)."""
-    clip = np.inf if policy._clip is None else np.asarray(policy._clip)
+    clip = np.inf if policy.clip is None else np.asarray(policy.clip)
     limits = np.broadcast_to(np.asarray(clip, np.float32), policy.trajectory_dim)
-    return {"timesteps": timestep_parts(policy).numpy(), "clip": limits, **policy._ranges}
+    return {"timesteps": timestep_parts(policy).numpy(), "clip": limits, **policy.ranges}
 
 
 def to_openvino(path: Path) -> str:
@@ -153,12 +153,8 @@ def working(graphs: dict[str, Graph], folder: Path) -> dict[str, Graph]:
     Raises:
         RobodiffError: ONNX Runtime fails, too.
     """
-    while failures := [
-        failure
-        for threads in dict.fromkeys((1, cores()))  # on one thread OpenVINO compiles in other ways
-        if (failure := first_failure({folder / each.file: each.precision for each in graphs.values()}, threads))
-    ]:
-        path, reason = failures[0]
+    while failure := _first_failure({folder / each.file: each.precision for each in graphs.values()}):
+        path, reason = failure
         graph = graphs[path.stem]
         if path.suffix == ".onnx":
             raise RobodiffError(f"ONNX Runtime cannot run the {path.stem}: {reason}")
@@ -166,3 +162,8 @@ def working(graphs: dict[str, Graph], folder: Path) -> dict[str, Graph]:
         fallback = f"OpenVINO in {graph.precision}: {reason}"
         graphs = {**graphs, path.stem: Graph(file=f"{path.stem}.onnx", precision=precision, fallback=fallback)}
     return graphs
+
+
+def _first_failure(graphs: dict[Path, Precision]) -> tuple[Path, str] | None:
+    """Return the first failure on one thread or on all: OpenVINO compiles differently for one."""
+    return first_failure(graphs, 1) or (first_failure(graphs, cores()) if cores() > 1 else None)

@@ -145,18 +145,20 @@ class _Denoise(_OfPolicy):
 
     def forward(self, inputs: Inputs) -> Tensor:
         x, timestep, denoiser = inputs["x"], inputs["timestep"], in_parts(self.policy.denoiser)
-        return self.policy._denoise(x, timestep, inputs.get("condition"), inputs.get("estimate"), denoiser.denoise)
+        return self.policy.predict_target(
+            x, timestep, inputs.get("condition"), inputs.get("estimate"), denoiser.denoise
+        )
 
 
 class _Decode(_OfPolicy):
     """Map a ``trajectory`` (B, n, W), and the references of relative actions, to recorded actions (B, n, Da)."""
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.policy._decode(inputs["trajectory"], inputs)
+        return self.policy.decode(inputs["trajectory"], inputs)
 
 
 class _Known(_OfPolicy):
     """Map recorded ``actions`` and their ``weights`` (B, n, Da) to those of a trajectory, (B, n, W) each."""
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        return self.policy._encode_known(inputs["actions"], inputs["weights"], inputs)
+        return self.policy.encode_known(inputs["actions"], inputs["weights"], inputs)

@@ -34,14 +34,13 @@ def open_runtime(
     if str(path).startswith(("ws://", "wss://")):
         from robodiff.deploy.client import RemotePolicy  # needs websockets
 
-        if (sampler, steps, revision) != (None, None, None):
-            raise UsageError(
-                f"{path}: a served policy has its own sampler; give --sampler, --steps and --revision to robodiff serve"
-            )
+        if (sampler, steps, revision, device) != (None, None, None, "cpu"):
+            options = "--sampler, --steps, --revision and --device"
+            raise UsageError(f"{path}: a served policy is as its server has it; give {options} to robodiff serve")
         return RemotePolicy(str(path), os.environ.get("ROBODIFF_TOKEN"))
     if is_exported(path):
         policy = load_exported(path)
-        policy.check_sampling(sampler, steps)
+        policy.check_options(sampler, steps, device)
         return policy
     from robodiff.policies.checkpoint import load_policy  # needs torch
 

@@ -60,7 +60,7 @@ def _quantize(path: Path, inputs: list[dict[str, np.ndarray]]) -> None:
             return next(self.inputs, None)
 
     rounded = path.with_suffix(".rounded")
-    level = logging.getLogger().level
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         quantize_static(
@@ -74,5 +74,5 @@ def _quantize(path: Path, inputs: list[dict[str, np.ndarray]]) -> None:
             weight_type=QuantType.QInt8,
         )
     finally:
-        logging.disable(level)
+        logging.disable(before)
     rounded.replace(path)

@@ -59,11 +59,13 @@ class ExportedPolicy:
         """The engine and precision, in words."""
         return f"{self.described.graphs['denoiser'].engine} {self.described.precision}"
 
-    def check_sampling(self, sampler: str | None, steps: int | None) -> None:
-        """Raise ``UsageError`` if another sampler or number of steps is asked for: they are part of the export."""
+    def check_options(self, sampler: str | None, steps: int | None, device: str) -> None:
+        """Raise ``UsageError`` if another sampler, number of steps or device is asked for: the export fixed them."""
         if sampler is not None or steps is not None:
             own = f"{self.config.noise_scheduler_type}, {self.config.inference_steps} steps"
             raise UsageError(f"the policy was exported with {own}; export its run again with --sampler and --steps")
+        if device != "cpu":
+            raise UsageError(f"the policy was exported for a CPU; leave out --device {device}, or name its run")
 
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""

@@ -38,9 +38,7 @@ def open_policy(path: str | Path, config: SamplingConfig) -> tuple[Policy, Sampl
     if is_exported(path):
         policy = load_exported(path)
         own, device = sampling_of(policy), f"{policy.words}, {counted(policy.threads, 'thread')} ({describe_machine()})"
-        policy.check_sampling(config.sampler, config.steps)
-        if config.device != "cpu":
-            raise UsageError(f"{path}: was exported for a CPU; leave out --device, or measure its run")
+        policy.check_options(config.sampler, config.steps, config.device)
     else:
         policy = load_policy(path, config.device)
         own, device = sampling_of(policy), f"{policy.device.type} ({describe_machine(str(policy.device))})"

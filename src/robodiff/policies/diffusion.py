@@ -238,7 +238,7 @@ class DiffusionPolicy(nn.Module):
         estimate = None
         if self.config.self_conditioning:
             estimate = self._estimate(noisy, timesteps, condition, coefficients, self_conditioned)
-        prediction = self._denoise(noisy, timesteps, condition, estimate, self.denoiser)
+        prediction = self.predict_target(noisy, timesteps, condition, estimate, self.denoiser)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         scale = self._weights.sqrt() if self.codec else 1.0
         counts = self._counts(batch["action_is_pad"][:, steps])
@@ -278,12 +278,12 @@ class DiffusionPolicy(nn.Module):
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
         given, seen = known, None  # given in recorded units
         if known is not None:
-            known = self._encode_known(*known, reference)
+            known = self.encode_known(*known, reference)
         if self.inpaints:
             seen, condition = self._inpainting(condition), None
 
         def recorded(x: Tensor) -> Any:  # (B, n, W) to (B, n, Da)
-            actions = self._decode(x, reference)
+            actions = self.decode(x, reference)
             if given is not None and self.codec:  # of a code that says several values not all may be known
                 places = [*self.representation.classes]
                 values, weights = (array.expand_as(actions)[..., places] for array in given)
@@ -292,11 +292,11 @@ class DiffusionPolicy(nn.Module):
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
         denoiser, told = self._denoiser_of(condition), self.config.self_conditioning
-        trajectory = denoise(self.sampler, denoiser, noise, self._clip, known, seen, watch, told)
-        return Chunk(recorded(trajectory), self.config.first_step, self._ranges if is_numpy else {})
+        trajectory = denoise(self.sampler, denoiser, noise, self.clip, known, seen, watch, told)
+        return Chunk(recorded(trajectory), self.config.first_step, self.ranges if is_numpy else {})
 
     @property
-    def _ranges(self) -> dict[str, np.ndarray]:
+    def ranges(self) -> dict[str, np.ndarray]:
         """The least and the largest numbers of training of each vector and of the action, as recorded, (2, D)."""
         representation, ranges = self.representation, {key: self.normalizer.range(key) for key in self.normalizer.modes}
         if not representation.is_identity:  # of the action the normalizer has what is encoded
@@ -394,11 +394,11 @@ class DiffusionPolicy(nn.Module):
         part = None if condition is None else denoiser.condition_part(condition)
 
         def predict(x: Tensor, timestep: Tensor, estimate: Tensor | None = None) -> Tensor:
-            return self._denoise(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
+            return self.predict_target(x, denoiser.timestep_part(timestep[:1]), part, estimate, denoiser.denoise)
 
         return predict
 
-    def _denoise(
+    def predict_target(
         self,
         x: Tensor,
         timestep: Tensor,
@@ -422,14 +422,14 @@ class DiffusionPolicy(nn.Module):
         nothing = torch.zeros_like(x)
         if chosen is None:
             return nothing
-        prediction = self._denoise(x, timesteps, condition, nothing, self.denoiser)
+        prediction = self.predict_target(x, timesteps, condition, nothing, self.denoiser)
         x0 = clean(self.config.prediction_type, x, prediction, *coefficients)
-        if (clip := self._clip) is not None:
+        if (clip := self.clip) is not None:
             x0 = x0.clamp(-clip, clip)  # pyright: ignore[reportCallIssue, reportArgumentType]
         return torch.where(chosen[:, None, None], x0, nothing)
 
     @property
-    def _clip(self) -> float | Tensor | None:
+    def clip(self) -> float | Tensor | None:
         """How far from 0 an estimate of x0 may lie, (W,); what encoders say has no bound."""
         if not self.config.clip_sample:
             return None
@@ -443,7 +443,7 @@ class DiffusionPolicy(nn.Module):
             return encoded
         return torch.cat([encoded, self.codec.encode(self.representation.discrete(actions), latent_noise)], -1)
 
-    def _encode_known(self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def encode_known(self, values: Tensor, weights: Tensor, reference: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return known actions and their weights, (B, n, Da) each, as those of the trajectory, (B, n, W) each."""
         encoded = self._encode(torch.where(weights > 0, values, 0), reference)
         weights = weights.to(encoded.dtype)
@@ -453,7 +453,7 @@ class DiffusionPolicy(nn.Module):
         rest = 0, self.trajectory_dim - self.action_dim  # of what is observed later nothing is known
         return pad(encoded, rest), pad(torch.cat(parts, -1), rest)
 
-    def _decode(self, trajectory: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+    def decode(self, trajectory: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
         """Return the actions of a trajectory (B, n, W), in recorded units (B, n, Da)."""
         encoded, code, _ = trajectory.tensor_split([self.representation.encoded_dim, self.action_dim], dim=-1)
         discrete = self.codec.decode(code) if self.codec else None
