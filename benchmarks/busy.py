@@ -18,8 +18,9 @@ from typing import Any
 from benchmarks.common import keep
 
 WAYS: dict[str, dict[str, str]] = {
-    "torch's defaults": {"OMP_WAIT_POLICY": ""},
-    "waiting passively, as robodiff does": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "torch's defaults": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": ""},
+    "a short spin, as robodiff does": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"},
+    "sleeping at once": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 """Environment variables; an empty one is unset."""

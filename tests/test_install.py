@@ -1,5 +1,6 @@
 """What a robot needs: the core alone acts, serves and runs, and an exported policy needs no torch either."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -79,3 +80,19 @@ def test_the_core_runs_a_robot(tmp_path: Path, small_policy: Callable[..., Diffu
     main = "from robodiff.cli.main import main; main(sys.argv[1:])"
     words = "run", tmp_path / "policy", "--robot", tmp_path / "robot.py", "--seconds", 1
     assert "1 s are over" in run_without((*TRAIN, "websockets", "openvino", "onnxruntime"), main, *words)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "PASSIVE 3000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+    ],
+)
+def test_how_threads_wait_is_set_unless_the_user_says_it(given: dict[str, str], expected: str) -> None:
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    environment = {key: value for key, value in os.environ.items() if key not in names} | given
+    code = f"import os, robodiff; print(*map(os.environ.get, {names}))"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{expected}\n"

@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from robodiff.registry import register
 
 # Torch's threads wait for each other by spinning, and beside a second program they spin while that one has the core:
-# training and acting then take 10 to 80 times as long. Read when torch is imported; what the user says is kept.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# training and acting then take up to 100 times as long. Threads that sleep after a short spin lose nothing alone and
+# little in company (benchmarks/busy.py). Read when torch is imported; what the user says is kept.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # of GNU's library, which torch has on Linux; others do not read it
 
 __version__ = "0.2.0"
 __all__ = ["PolicyRunner", "Team", "load_policy", "register"]
