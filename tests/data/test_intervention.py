@@ -1,5 +1,6 @@
 """Recordings in which a policy acted and an expert took over: the expert's actions alone are learnt."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -182,3 +183,20 @@ def test_values_that_say_nothing_of_who_acted_are_fatal(tmp_path: Path) -> None:
 def test_a_recording_with_take_overs_is_clean(tmp_path: Path) -> None:
     findings = examine(write(tmp_path / "demos.zarr", taken_over()), SHAPE)
     assert not [each for each in findings if each.key == INTERVENTION or each.severity == "fatal"]
+
+
+def test_data_commands_show_who_acted(
+    tmp_path: Path, robodiff: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "demos.zarr", taken_over())
+    code, out, err = robodiff("data", "info", "demos.zarr")
+    assert code == 0, err
+    assert f"{INTERVENTION} " in out
+    assert robodiff("data", "check", "demos.zarr")[0] == 0
+    code, _, err = robodiff("data", "view", "demos.zarr")
+    assert code == 0, err
+    assert INTERVENTION in Path("data.html").read_text()
+    code, _, err = robodiff("data", "convert", "demos.zarr", "set")
+    assert code == 0, err
+    assert json.loads(Path("set/meta/info.json").read_text())["features"][INTERVENTION]["dtype"] == "bool"
