@@ -18,6 +18,9 @@ ACTION = "action"
 PAST_ACTION = "observation.past_action"
 """The action that was executed one step of the policy before, zeros at the start of an episode. Where it was not
 recorded it is derived: for training from the actions (``with_past_action``), when acting by ``PolicyRunner``."""
+INTERVENTION = "intervention"
+"""Who acted at a frame: 1 an expert, 0 a policy. It is never observed; where it was not recorded, an expert acted
+throughout."""
 SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
