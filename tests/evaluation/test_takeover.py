@@ -2,26 +2,28 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import use_env
+from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, use_env
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.episodes import ACTION, INTERVENTION
+from robodiff.data.normalize import Statistics
 from robodiff.envs.collect import Demonstration
 from robodiff.envs.pusht.expert import PushTController
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import get_env_spec
+from robodiff.envs.team import team_spec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation import takeover
 from robodiff.evaluation.members import ALONE
 from robodiff.evaluation.rollout import rollout
 from robodiff.evaluation.takeover import TakeOverConfig, TakeOvers
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.config import DiffusionConfig
 
 STATE = "observation.state"
 
@@ -29,11 +31,6 @@ STATE = "observation.state"
 @pytest.fixture(scope="module")
 def bad_policy(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One of random weights, on Push-T."""
-    from tests.conftest import PUSHT_FEATURES, SMALL_MODEL
-
-    from robodiff.data.normalize import Statistics
-    from robodiff.policies.config import DiffusionConfig
-
     folder = tmp_path_factory.mktemp("takeover") / "policy"
     policy = DiffusionConfig(**{**SMALL_MODEL, **FLOW, "num_inference_steps": 1}).make_policy(PUSHT_FEATURES, fps=10.0)
     ends = {key: each.shape[0] for key, each in policy.features.items()}
@@ -147,21 +144,10 @@ def test_seeds_come_in_blocks_that_end_where_rows_begin_anew() -> None:
     assert blocks == [range(21, 24), range(24, 28), range(28, 32)]
 
 
-def test_a_joint_policy_of_a_team_is_taken_over_as_a_whole(
-    tmp_path: Path, small_policy: Callable[..., DiffusionPolicy]
-) -> None:
-    from robodiff.envs.team import team_spec
-    from robodiff.policies.config import DiffusionConfig
-
+def test_a_joint_policy_of_a_team_is_taken_over_as_a_whole(tmp_path: Path) -> None:
     spec = team_spec("lift_barrier")
     seen = {key: each for key, each in spec.features.items() if key in ("observation.state", ACTION)}
-    config = DiffusionConfig(
-        down_dims=(8, 16),
-        n_groups=4,
-        diffusion_step_embed_dim=8,
-        **FLOW,
-        num_inference_steps=1,  # pyright: ignore
-    )
+    config = DiffusionConfig(**{**SMALL_MODEL, **FLOW})  # pyright: ignore
     save_policy(config.make_policy(seen, fps=20.0), tmp_path / "policy")
     (episode,) = made(str(tmp_path / "policy"), "lift_barrier", random=1.0).collect(1)
     assert {"agents.0.action", "agents.1.action", INTERVENTION, "agents.0.observation.state"} <= episode.arrays.keys()

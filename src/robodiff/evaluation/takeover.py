@@ -84,7 +84,8 @@ class TakeOvers:
         """What is recorded."""
         self.recipe = {"env": self.spec.name, "images": images, "policy": self.policy, **vars(config)}
         """What episodes depend on beside their seeds."""
-        self._work = _Work(members, self.spec.name, [key for key in self.features if key in self.spec.features], config)
+        observed = [key for key in self.features if key in self.spec.features and key != ACTION]
+        self._work = _Work(members, self.spec.name, observed, config)
 
     def collect(self, episodes: int, seed: int = SEED, workers: int = 1) -> Iterator[Demonstration]:
         """Yield episodes that the expert took over and ended in success, for the seeds ``seed``, ``seed + 1``, ...
