@@ -46,6 +46,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "Rosbag2Config": "robodiff.data.formats.rosbag2:FORMAT",
         "NpzConfig": "robodiff.data.formats.npz:FORMAT",
         "TableConfig": "robodiff.data.formats.table:FORMAT",
+        "MixtureConfig": "robodiff.data.mixture:FORMAT",
     },
     "envs": {
         "pusht": "robodiff.envs.pusht.spec:SPEC",

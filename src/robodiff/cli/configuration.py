@@ -4,7 +4,7 @@
 imported because a file names it: ``registry.find`` knows what there is.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from robodiff import documents, registry
 from robodiff.cli.foreign import CLASSES, check_origin, explained, translate
 from robodiff.cli.options import read_value, unknown_option
+from robodiff.data.mixture import MixtureConfig
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
 from robodiff.errors import UsageError, nearest, notice
@@ -24,7 +25,7 @@ PARTS = {"model": PolicyConfig, "data": DataConfig, "trainer": TrainerConfig, "r
 KINDS = {"model": "models", "data": "data"}
 """The parts that are of a class, each with the kind of the registry that has it."""
 LENGTHS = ("max_epochs", "max_steps", "max_time")
-PLACES = {"path", "root", "repo_id"}
+PLACES = {"path", "root", "repo_id", "recordings"}
 """Options that say where a recording is."""
 OF_A_RECORDING = (
     *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes"),
@@ -112,6 +113,15 @@ class Draft:
         if self.classes.get(part) not in (None, kind):
             kept = {name: value for name, value in kept.items() if name in hints(kind)}
         self.classes[part], self.values[part] = kind, {**kept, **options}
+
+    def mix(self, recordings: Sequence[str]) -> None:
+        """Take several recordings, each a path or a mapping of its path and options, in place of the one before."""
+        kept = {name: value for name, value in self.values.get("data", {}).items() if name not in OF_A_RECORDING}
+        self.values["data"] = {name: value for name, value in kept.items() if name in hints(MixtureConfig)}
+        read = [documents.load_yaml(each) if each.lstrip().startswith("{") else each for each in recordings]
+        self.values["data"]["recordings"] = read
+        self.classes["data"] = MixtureConfig
+        _ = MixtureConfig(recordings=read).parts  # refuses what is no recording
 
     def override(self, option: str, text: str | None) -> None:
         """Take an option of the command line: ``model.horizon``, ``model.init_args.horizon``, or a key of a mapping.

@@ -13,6 +13,7 @@ from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, name_with, read_options, unknown_option
 from robodiff.cli.report import report_evaluation
+from robodiff.data.mixture import MixtureConfig
 from robodiff.data.naming import in_order
 from robodiff.data.recordings import DataConfig, open_path, resolve
 from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, hints, parse
@@ -310,8 +311,11 @@ def _run_offline(
 
 def _is_own(policy: str, source: DataConfig) -> bool:
     """Tell whether a recording is the one that the run was trained on in which a policy lies."""
-    run = run_of(Path(policy))
-    return run is not None and resolve(read_run_config(run).data.source).resolve() == resolve(source.source).resolve()
+    if (run := run_of(Path(policy))) is None:
+        return False
+    own = read_run_config(run).data
+    is_one = not isinstance(own, MixtureConfig)  # of several, what was trained on is told by the episodes themselves
+    return is_one and resolve(own.source).resolve() == resolve(source.source).resolve()
 
 
 def _recording_of_run(policy: str) -> DataConfig:

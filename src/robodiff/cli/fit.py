@@ -29,6 +29,7 @@ class FitOptions(Options):
     Examples:
       robodiff fit --config pusht_keypoints
       robodiff fit --config generic --data my_recording --minutes 60
+      robodiff fit --config generic --data demos.zarr --data takeovers.zarr --data.weights [1,3]
       robodiff fit --config tabletop_state --data lift_barrier.zarr --all_agents --run runs/lift_barrier
       robodiff fit --config pusht_keypoints --model.horizon 32 --trainer.max_steps 20000
       robodiff fit --config runs/first/config.yaml --initial_weights runs/first --data more.zarr --minutes 10
@@ -47,9 +48,10 @@ class FitOptions(Options):
     """Train for about so long, each agent for itself; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
-    data: str | None = None
-    """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub. Or the
-    class of the data, where --data.<option> says the rest."""
+    data: list[str] | None = None
+    """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub. Given
+    several times, they are trained on as one; --data.weights then says how often each is seen. Or the class of the
+    data, where --data.<option> says the rest."""
     all_agents: bool = False
     """Train a policy for each agent of the recording, one after another, each in its own run inside --run, agent-<id>.
     Of recordings with a file for each agent, --data is their path with {agent} in place of the id. Without it, one
@@ -66,6 +68,7 @@ class FitOptions(Options):
 
     further = "."
     alone = {"print_config": "whole"}  # noqa: RUF012
+    repeated = ("data",)
 
     @staticmethod
     def explain(option: str) -> str | None:  # noqa: D102
@@ -154,8 +157,11 @@ def train(
 def _begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
     """Return what a run is made of: a file or preset, and the options of the command line over it."""
     draft = Draft.of({}) if own.config is None else find_config(own.config)
-    for part in KINDS:
-        draft.set_part(part, getattr(own, part))
+    draft.set_part("model", own.model)
+    if own.data is not None and len(own.data) > 1:
+        draft.mix(own.data)
+    elif own.data is not None:
+        draft.set_part("data", own.data[0])
     for name in ("seed_everything", "initial_weights"):
         if (value := getattr(own, name)) is not None:
             draft.top[name] = value

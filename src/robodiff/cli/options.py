@@ -31,6 +31,8 @@ class Options(Document):
     """Fields that are given without their names, in this order; a list takes all words that are left."""
     further: ClassVar[str] = ""
     """What is in the name of an option that a configuration or a recording has beside them."""
+    repeated: ClassVar[tuple[str, ...]] = ()
+    """Lists of texts that are given one by one, as the same option several times."""
     alone: ClassVar[Mapping[str, str]] = {}
     """What options are that stand without a value."""
 
@@ -84,6 +86,8 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: d
     for option, text in split(arguments):
         if option is None:
             words.append(text)
+        elif option in kind.repeated:
+            given.setdefault(option, []).append(read_value(option, text, str))
         elif option in annotations:
             given[option] = read_value(option, kind.alone.get(option) if text is None else text, annotations[option])
         elif extra is not None and kind.further in option:

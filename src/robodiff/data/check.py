@@ -12,7 +12,15 @@ from functools import partial
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, raise_faults
+from robodiff.data.episodes import (
+    ACTION,
+    INTERVENTION,
+    SMALLEST_RANGE,
+    Episodes,
+    Finding,
+    RecordingError,
+    raise_faults,
+)
 from robodiff.data.measures import LAGS, blank_and_same, episode_digests, lag_of, runs, steps
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape
@@ -94,11 +102,15 @@ def read_sound(source: DataConfig, observation_keys: list[str] | None) -> Episod
         told = [each for each in (*findings, *episodes.findings) if each.episode is None or each.episode in chosen]
         raise_faults(episodes.source, (each for each in told if each.severity == "fatal"))
     except RecordingError as error:
-        command = shlex.join(["robodiff", "data", "check", *words_of(source)])
-        raise RobodiffError(f"{error}\nall that is wrong with it: {command}") from None
+        raise RobodiffError(f"{error}\nall that is wrong with it: {check_command(source)}") from None
     for each in told:
         notice(f"{episodes.source}: {each.message}; {each.advice}")
     return episodes
+
+
+def check_command(source: DataConfig) -> str:
+    """Return the command that checks a recording, or one for each of several."""
+    return "; ".join(shlex.join(["robodiff", "data", "check", *words_of(part)]) for part in source.parts)
 
 
 def words_of(source: DataConfig) -> list[str]:
@@ -122,6 +134,18 @@ def nothing_to_learn(episodes: Episodes) -> Iterator[Finding]:
         yield fatal(f"action holds {episodes.features[ACTION].kind}s", "name another key in the key map", key=ACTION)
     elif not _moving(episodes.arrays[ACTION]).any():
         yield fatal("action never changes in any dimension", "record what the robot was told to do", key=ACTION)
+
+
+def unclear_who_acted(episodes: Episodes) -> Iterator[Finding]:
+    """Find values other than 0 and 1 where it is recorded who acted."""
+    if INTERVENTION not in episodes.arrays:
+        return
+    acted = episodes.arrays[INTERVENTION]
+    if (odd := np.flatnonzero(((acted != 0) & (acted != 1)).reshape(len(acted), -1).any(axis=1))).size:
+        frame = int(odd[0])
+        message = f"{INTERVENTION} must be 1 where an expert acted and 0 where a policy did; found"
+        message += f" {acted[frame].flat[0]:g} at {episodes.where(frame)}"
+        yield episodes.finding(frame, "fatal", "form", message, "mend it, or leave it out by a key map", INTERVENTION)
 
 
 def nothing_to_see(episodes: Episodes) -> Iterator[Finding]:
@@ -280,7 +304,7 @@ def too_short(episodes: Episodes, window: WindowShape) -> Iterator[Finding]:
         yield Finding(severity, "window", message, advice, None, number, int(starts[episode]))
 
 
-FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, spikes)
+FATAL_CHECKS: tuple[Callable[[Episodes], Iterator[Finding]], ...] = (nothing_to_learn, unclear_who_acted, spikes)
 """What can be read and would still harm training; ``fit`` runs them, too."""
 CHECKS = (*FATAL_CHECKS, nothing_to_see, resting, jumps, duplicates, dead_images, misaligned, outlying_lengths)
 
@@ -305,7 +329,8 @@ def in_kinds(findings: list[Finding]) -> list[tuple[Finding, str]]:
 
 
 def _vectors(episodes: Episodes) -> list[tuple[str, np.ndarray]]:
-    return [(key, array) for key, array in episodes.arrays.items() if episodes.features[key].kind == "vector"]
+    vectors = ((key, array) for key, array in episodes.arrays.items() if episodes.features[key].kind == "vector")
+    return [(key, array) for key, array in vectors if key != INTERVENTION]
 
 
 def _dimension(episodes: Episodes, key: str, dimension: int) -> str:

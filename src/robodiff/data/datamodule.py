@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from robodiff.data.check import read_sound
-from robodiff.data.episodes import ACTION, with_past_action
+from robodiff.data.episodes import ACTION, INTERVENTION, with_expert_actions, with_past_action
 from robodiff.data.provenance import TrainedOn, divide
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import Windows, WindowShape, epoch_order
@@ -49,21 +50,25 @@ class WindowDataModule(LightningDataModule):
         self.division = divide(config, episodes, recorded)
         self.train_episodes = self.division.to_train
         self.shape = config.window(shape, episodes.fps)
-        self.episodes = with_past_action(episodes, observation_keys, self.shape.frame_stride)
-        self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
-        self.val_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_hold_out)
+        self.episodes = with_expert_actions(with_past_action(episodes, observation_keys, self.shape.frame_stride))
+        self.train_windows, self.val_windows = (
+            Windows(episodes.episode_ends, self.shape, some, episodes.expert)
+            for some in (self.train_episodes, self.division.to_hold_out)
+        )
+        if len(self.train_episodes) == 0:
+            raise UsageError(f"{episodes.source}: all episodes that are left were held out; begin a new run")
         if len(self.train_windows) == 0:
-            raise UsageError(f"{self.episodes.source}: all episodes that are left were held out; begin a new run")
+            raise UsageError(f"{episodes.source}: an expert acts at no frame that could be trained on ({INTERVENTION})")
         self.encoded: dict[str, np.ndarray] = {}
         """Per camera what takes the place of its images, (N, ...): what a frozen backbone gives of each frame."""
         self._tensors: dict[str, Tensor] | None = None
 
     def train_dataloader(self) -> "WindowLoader":
-        """Give every training window once an epoch, in an order that (seed, epoch) decide."""
+        """Give every training window once an epoch, or as often as the data say; (seed, epoch) decide the order."""
         trainer = self.trainer
         assert trainer is not None
         module: Any = trainer.lightning_module
-        if len(self.train_windows) < trainer.world_size:
+        if self.windows_in_epoch < trainer.world_size:
             raise UsageError(f"{self.episodes.source}: has fewer windows to train on than there are devices; use fewer")
         if self.config.train_batch_size < module.least_windows:
             raise UsageError("batch normalisation learns nothing from one window; set data.train_batch_size 2 or more")
@@ -71,7 +76,7 @@ class WindowDataModule(LightningDataModule):
             self._resident(),
             self.train_windows,
             self.config.train_batch_size,
-            order=lambda epoch: epoch_order(len(self.train_windows), self.seed, epoch),
+            order=self.order,
             position=lambda: module.micro_batches,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -89,10 +94,21 @@ class WindowDataModule(LightningDataModule):
         epoch = (lambda _: order), (lambda: 0)
         return WindowLoader(self._resident(), self.val_windows, size, *epoch, limit=self.val_limit, device=device)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Return which training windows come in an epoch, in which order."""
+        often = self.config.repeats(self.episodes)
+        often = None if often is None else often[self.episodes.at(self.train_windows.now)]
+        return epoch_order(len(self.train_windows), self.seed, epoch, often)
+
+    @cached_property
+    def windows_in_epoch(self) -> int:
+        """How many training windows come in an epoch."""
+        return len(self.order(0))
+
     @property
     def largest_batch(self) -> int:
         """Windows that a batch has at most, on each rank."""
-        return min(self.config.train_batch_size, len(self.train_windows))
+        return min(self.config.train_batch_size, self.windows_in_epoch)
 
     @property
     def _device(self) -> torch.device:
@@ -102,6 +118,7 @@ class WindowDataModule(LightningDataModule):
         """Return the arrays as tensors, on the GPU when all of them take at most half of its free memory."""
         if self._tensors is None:
             device, arrays = self._device, {**self.episodes.arrays, **self.encoded}
+            arrays.pop(INTERVENTION, None)  # the windows have it
             if device.type == "cuda":
                 free, _ = torch.cuda.mem_get_info(device)
                 if sum(array.nbytes for array in arrays.values()) > free / 2:
@@ -125,7 +142,7 @@ class WindowLoader:
     batch_size: int
     """Windows in one batch on each rank."""
     order: Callable[[int], np.ndarray]
-    """Epoch -> the order of the windows, (W,)."""
+    """Epoch -> which windows come, in which order, as many in every epoch."""
     position: Callable[[], int]
     """How many batches have been taken in all epochs so far."""
     rank: int = 0
@@ -139,9 +156,13 @@ class WindowLoader:
     device: torch.device | None = None
     """Where batches go; that of ``tensors`` when None."""
 
+    @cached_property
+    def _in_epoch(self) -> int:
+        return len(self.order(0))
+
     def __len__(self) -> int:
         """Return the batches in an epoch."""
-        whole, rest = divmod(len(self.windows), self.batch_size * self.world_size)
+        whole, rest = divmod(self._in_epoch, self.batch_size * self.world_size)
         return limited(max(1, whole + (rest >= self.least * self.world_size)), self.limit)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -154,7 +175,10 @@ class WindowLoader:
             yield self.gather(order[batch * size : end][self.rank :: self.world_size])
 
     def gather(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """Return windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T)."""
+        """Return windows: observations (B, To or T, ...), ``action`` (B, T, Da), ``action_is_pad`` (B, T).
+
+        Where policies acted, ``action_is_expert`` (B, T) tells which of the actions are targets.
+        """
         frames, is_pad = self.windows.frames(chosen)
         resident = self.tensors[ACTION].device
         device = self.device or resident
@@ -163,7 +187,10 @@ class WindowLoader:
         batch = {
             key: _take(tensor, every if key == ACTION else observed, device) for key, tensor in self.tensors.items()
         }
-        return {**batch, "action_is_pad": send(torch.from_numpy(is_pad), device)}
+        told = {"action_is_pad": is_pad}
+        if self.windows.expert is not None:
+            told["action_is_expert"] = self.windows.expert[frames]
+        return batch | {key: send(torch.from_numpy(array), device) for key, array in told.items()}
 
 
 def limited(batches: int, limit: int | float | None) -> int:

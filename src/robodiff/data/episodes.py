@@ -21,6 +21,8 @@ recorded it is derived: for training from the actions (``with_past_action``), wh
 INTERVENTION = "intervention"
 """Who acted at a frame: 1 an expert, 0 a policy. It is never observed; where it was not recorded, an expert acted
 throughout."""
+OPTIONAL = (PAST_ACTION, INTERVENTION)
+"""Keys that a recording need not have."""
 SMALLEST_RANGE = 1e-4
 """A dimension that moves less than this does not move: it is centred and not scaled."""
 LARGEST = 10**6
@@ -180,6 +182,12 @@ class Episodes:
         """(E,) frames in each episode."""
         return np.diff(self.episode_ends, prepend=0)
 
+    @cached_property
+    def expert(self) -> np.ndarray | None:
+        """(N,) bool, at which frames an expert acted; None where one did throughout."""
+        acted = self.arrays.get(INTERVENTION)
+        return None if acted is None or acted.all() else acted.min(axis=1) > 0  # of a team, each agent's expert
+
     def __len__(self) -> int:
         return len(self.episode_ends)
 
@@ -286,6 +294,25 @@ def with_past_action(episodes: Episodes, observation_keys: Sequence[str] | None,
     )
 
 
+def with_expert_actions(episodes: Episodes) -> Episodes:
+    """Put, where a policy acted, the action of the frame of the same episode that is nearest of an expert's.
+
+    What a policy did is no target. A denoiser reads whole windows, though, and what stands beside a target should be
+    what an expert might have done: it is filled up as what lies outside of an episode is. Episodes in which no expert
+    acts stay as they are.
+    """
+    if (expert := episodes.expert) is None:
+        return episodes
+    taken = np.arange(len(expert))
+    for frames in map(episodes.slice, range(len(episodes))):
+        acted = np.flatnonzero(expert[frames])
+        if len(acted):
+            between = (acted[1:] + acted[:-1]) / 2
+            nearest_of = np.searchsorted(between, np.arange(frames.stop - frames.start))
+            taken[frames] = frames.start + acted[nearest_of]
+    return replace(episodes, arrays={**episodes.arrays, ACTION: episodes.arrays[ACTION][taken]})
+
+
 def left_out(episodes: Episodes, kept: Collection[str], names_kept: bool = False) -> list[str]:
     """Return what of a recording a file has no place for.
 
@@ -300,12 +327,12 @@ def left_out(episodes: Episodes, kept: Collection[str], names_kept: bool = False
 
 
 def recorded_keys(source: str, keys: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return those of ``keys`` that can be read: all, but that ``observation.past_action`` need not have been recorded.
+    """Return those of ``keys`` that can be read: all, but that those of ``OPTIONAL`` need not have been recorded.
 
     Raises:
         NotRecorded: another key is not there.
     """
-    if missing := [key for key in keys if key not in known and key != PAST_ACTION]:
+    if missing := [key for key in keys if key not in known and key not in OPTIONAL]:
         others = [key for key in known if key not in keys]
         message = f"{source}: has no {missing[0]!r}; it has {listed(known)}.{nearest(missing[0], others)}"
         raise NotRecorded(message, missing[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION
+from robodiff.data.episodes import ACTION, INTERVENTION
 from robodiff.errors import UsageError
 
 AGENTS = "agents."
@@ -22,6 +22,8 @@ NOT_OBSERVED = (*_COUNTERS, *_OUTCOMES, *_COMMANDS)
 """Last parts of names that no observation has, but where a key map says so."""
 
 
+TAKEN_OVER = (INTERVENTION, "is_intervention", "complementary_info.is_intervention", "interventions")
+"""What ``INTERVENTION`` is called: here, by LeRobot, by robomimic."""
 NOT_SEEN = re.compile(r"(^|[._/])(depth|disparity|masks?|seg|segmentation|labels?)([._/]|$)", re.IGNORECASE)
 """In the names of planes of bytes that are not what a camera saw."""
 
@@ -59,7 +61,7 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
 
     Names that are ours already stay, and where there are any, others are not guessed. Else ``action`` or ``actions``
     is the action, images ``image`` or ``img`` are ``observation.image``, other images ``observation.images.<name>``,
-    and any other numbers ``observation.<name>``.
+    and any other numbers ``observation.<name>``. Numbers of a name in ``TAKEN_OVER`` say who acted in any case.
 
     Args:
         kinds: per array ``image`` or ``vector``; None for what is neither. Of a name like ``data/state`` the last part
@@ -71,8 +73,10 @@ def usual_names(kinds: Mapping[str, str | None]) -> dict[str, str | None]:
         ours = {
             key: ACTION if name == "actions" and ACTION not in short.values() else name for key, name in short.items()
         }
-        return {key: name if name == ACTION or name.startswith(prefixes) else None for key, name in ours.items()}
-    return {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
+        kept = {key: name if name == ACTION or name.startswith(prefixes) else None for key, name in ours.items()}
+    else:
+        kept = {key: _usual_name(short[key], kind) for key, kind in kinds.items()}
+    return kept | {key: INTERVENTION for key, name in short.items() if name in TAKEN_OVER and kinds[key] == "vector"}
 
 
 def agents_in(keys: Iterable[str]) -> list[str]:

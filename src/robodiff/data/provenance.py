@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes, Feature
+from robodiff.data.episodes import INTERVENTION, Episodes, Feature
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, Document, FromTo, brief, plain, read_json, write_json
 from robodiff.errors import RobodiffError
@@ -161,6 +161,8 @@ def _digest(episodes: Episodes, frames: slice) -> str:
     numbers, images, has_images = hashlib.sha256(), hashlib.sha256(), False
     for key in sorted(episodes.arrays):
         array = episodes.arrays[key][frames]
+        if key == INTERVENTION and array.all():
+            continue  # as where nothing says who acted
         if is_image := episodes.features[key].kind == "image":
             array, has_images = array[np.linspace(0, len(array) - 1, FRAMES_DIGESTED).astype(int)], True
         target = images if is_image else numbers

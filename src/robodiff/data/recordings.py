@@ -19,6 +19,7 @@ from robodiff import registry
 from robodiff.data.cache import folder_of
 from robodiff.data.episodes import (
     ACTION,
+    INTERVENTION,
     Episodes,
     Feature,
     Finding,
@@ -46,7 +47,8 @@ class DataConfig(Document, ABC):
     registry_kind: ClassVar[str] = "data"
 
     keys: list[str] | None = None
-    """What is read besides the action, by the names here; everything when null. It leaves a broken camera out."""
+    """What is read besides the action and who acted, by the names here; everything when null. It leaves a broken camera
+    out."""
     key_map: dict[str, str] | None = None
     """Key in the file -> name here, such as {state: observation.state}, in place of the names that it has otherwise."""
     fps: Annotated[float, Above(0)] | None = None
@@ -105,6 +107,11 @@ class DataConfig(Document, ABC):
             raise RobodiffError(f"{self.source}: no such file or folder")
         return place
 
+    @property
+    def parts(self) -> "Sequence[DataConfig]":
+        """The recordings that it consists of: this one."""
+        return [self]
+
     @abstractmethod
     def open(self, keys: Sequence[str] | None = None) -> Recording:
         """Return what there is, checked as far as it can be before arrays are decoded.
@@ -122,7 +129,7 @@ class DataConfig(Document, ABC):
         Raises:
             RobodiffError: nothing there to read, a broken recording, or a key that it lacks.
         """
-        keys = None if observation_keys is None else list(dict.fromkeys([*observation_keys, ACTION]))
+        keys = None if observation_keys is None else list(dict.fromkeys([*observation_keys, ACTION, INTERVENTION]))
         return self.load(self.open(keys), keys)
 
     def read_chosen(self, salvage: bool = False) -> Episodes:
@@ -191,7 +198,7 @@ class DataConfig(Document, ABC):
         """
         sources = of_agent(self.source, self.sources(recording), self.agent)
         if self.keys is not None:
-            known = [*self.keys, *([ACTION] if ACTION in sources and ACTION not in self.keys else [])]
+            known = [*self.keys, *(key for key in (ACTION, INTERVENTION) if key in sources and key not in self.keys)]
             sources = {key: sources[key] for key in recorded_keys(recording.source, known, sources)}
         if keys is not None:
             sources = {key: sources[key] for key in recorded_keys(recording.source, keys, sources)}
@@ -215,7 +222,7 @@ class DataConfig(Document, ABC):
         if self.key_map is not None:
             layout = {name: LayoutKey(file_key) for file_key, name in self.key_map.items()}
         elif recording.layout is not None:
-            layout = recording.layout
+            layout = {**recording.layout, INTERVENTION: LayoutKey(INTERVENTION, optional=True)}
         else:
             layout = _default_layout(recording)
         keys = {name: (find_key(recording.arrays, key.file_key), key) for name, key in layout.items()}
@@ -237,6 +244,10 @@ class DataConfig(Document, ABC):
     def window(self, shape: WindowShape, fps: float) -> WindowShape:
         """Return the time steps of one sample: the policy's, unless the data say more of them."""
         return shape
+
+    def repeats(self, episodes: Episodes) -> np.ndarray | None:
+        """Return how often the windows of each episode come in an epoch of training, (E,); None where once."""
+        return None
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """Return the sorted places in ``episodes`` of those to train on and of those held out."""

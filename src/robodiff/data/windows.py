@@ -49,29 +49,42 @@ class Windows:
         episode_ends: (E,) exclusive ends of all recorded episodes.
         shape: the time steps of one sample.
         episodes: which episodes to take samples from; all when None.
+        expert: (N,) at which frames an expert acted; everywhere when None. Samples are taken at these alone, and their
+            actions at others are no targets; observed is whatever came before.
     """
 
-    def __init__(self, episode_ends: np.ndarray, shape: WindowShape, episodes: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        episode_ends: np.ndarray,
+        shape: WindowShape,
+        episodes: np.ndarray | None = None,
+        expert: np.ndarray | None = None,
+    ) -> None:
         ends = np.asarray(episode_ends, np.int64)
         starts = np.concatenate([[0], ends[:-1]])
         chosen = np.arange(len(ends)) if episodes is None else np.sort(np.asarray(episodes, np.int64))
         starts, ends = starts[chosen], ends[chosen]
         counts = np.maximum(1, ends - starts - shape.drop_n_last_frames)  # at least one window an episode
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.shape = shape
-        self.now = np.arange(counts.sum()) - np.repeat(first - starts, counts)  # (W,) the frame that is t
-        self._start = np.repeat(starts, counts)  # (W,) first frame of its episode
-        self._last = np.repeat(ends - 1, counts)  # (W,) last frame of its episode
+        now = np.arange(counts.sum()) - np.repeat(first - starts, counts)
+        taken = slice(None) if expert is None else expert[now]
+        self.shape, self.expert = shape, expert
+        self.now = now[taken]  # (W,) the frame that is t
+        self._start = np.repeat(starts, counts)[taken]  # (W,) first frame of its episode
+        self._last = np.repeat(ends - 1, counts)[taken]  # (W,) last frame of its episode
+        self._episodes = [*zip(starts, ends, strict=True)]
 
     def __len__(self) -> int:
         return len(self.now)
 
     @property
     def episode_frames(self) -> np.ndarray:
-        """Every frame of the episodes, (F,) int64, in windows or not."""
-        first = self.now == self._start  # the first window of each episode
-        ends = zip(self._start[first], self._last[first], strict=True)
-        return np.concatenate([np.empty(0, np.int64), *(np.arange(start, last + 1) for start, last in ends)])
+        """Every frame of the episodes, (F,) int64, in windows or not; of a policy's those alone that are observed."""
+        frames = np.concatenate([np.empty(0, np.int64), *(np.arange(start, end) for start, end in self._episodes)])
+        if self.expert is None:
+            return frames
+        observed = self.frames(np.arange(len(self)))[0][:, : self.shape.obs_steps_in_batch]
+        return np.union1d(frames[self.expert[frames]], observed)
 
     def frames(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the frame of every time step, (B, T) int64, and where it lies outside of its episode, (B, T) bool.
@@ -84,9 +97,26 @@ class Windows:
         return frames, frames != wanted
 
 
-def epoch_order(n_windows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the windows in one epoch, (W,) int64: a function of (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch]).permutation(n_windows)
+def epoch_order(n_windows: int, seed: int, epoch: int, repeats: np.ndarray | None = None) -> np.ndarray:
+    """Return which windows come in one epoch, in which order, (n,) int64: a function of the arguments alone.
+
+    Args:
+        n_windows: W, how many there are.
+        seed: of the run.
+        epoch: its number.
+        repeats: (W,) how often each comes in an epoch; once when None. Of windows with 2.5 each comes twice, and half
+            of them, drawn anew for each epoch, a third time.
+    """
+    random = np.random.default_rng([seed, epoch])
+    if repeats is None:
+        return random.permutation(n_windows)
+    drawn = []
+    for often in np.unique(repeats):
+        alike = np.flatnonzero(repeats == often)
+        drawn.append(np.repeat(alike, int(often)))
+        if more := round(often % 1 * len(alike)):
+            drawn.append(random.permutation(alike)[:more])
+    return random.permutation(np.sort(np.concatenate(drawn)))
 
 
 def split_episodes(n_episodes: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

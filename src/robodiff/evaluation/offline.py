@@ -114,7 +114,9 @@ def prepare(
     shape = window_shape(policy, episodes)
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
     check_features(policy, episodes.features, episodes.source)
-    every = Windows(episodes.episode_ends, shape, chosen)
+    every = Windows(episodes.episode_ends, shape, chosen, episodes.expert)
+    if not len(every):
+        raise UsageError(f"{episodes.source}: an expert acts in none of the episodes that are to be measured")
     count = min(config.windows, len(every))
     evaluated = EvaluatedOffline(
         **vars(sampled),
@@ -127,7 +129,8 @@ def prepare(
         rate=1 / policy.timing.spacing,
         actions=_hash(episodes, chosen),
     )
-    mean = mean_action(policy, episodes, Windows(episodes.episode_ends, shape, trained_on).episode_frames)
+    frames = Windows(episodes.episode_ends, shape, trained_on).episode_frames
+    mean = mean_action(policy, episodes, frames if episodes.expert is None else frames[episodes.expert[frames]])
     return Prepared(policy, episodes, every, _spread(every.now, count), mean, evaluated)
 
 
@@ -213,7 +216,9 @@ def measure(
     console: Console,
     keep: Callable[[WindowErrors], None] = lambda windows: None,
 ) -> ActionErrors:
-    """Return the errors of the policy and of both guesses, by dimension and by step; padded steps are left out.
+    """Return the errors of the policy and of both guesses, by dimension and by step.
+
+    Steps that are padded, or at which no expert acted, are left out.
 
     Args:
         policy: in evaluation mode.
@@ -235,6 +240,8 @@ def measure(
     frames, is_pad = windows.frames(picks)
     from_now = slice(policy.config.n_obs_steps - 1, policy.config.first_step + policy.config.denoised_steps)
     frames, valid = frames[:, from_now], ~is_pad[:, from_now]  # (W, n) each
+    if windows.expert is not None:
+        valid &= windows.expert[frames]
     executed = valid & (np.arange(valid.shape[1]) < policy.config.n_action_steps)
     actions = episodes.arrays[ACTION]
     guesses = {"policy": sampled, "hold": actions[_before(episodes, windows, picks)][:, None], "mean": mean}

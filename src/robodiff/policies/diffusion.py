@@ -206,7 +206,7 @@ class DiffusionPolicy(nn.Module):
 
         Args:
             batch: observations (B, To, ...), with inpainting (B, T, ...); ``action`` (B, T, Da), ``action_is_pad``
-                (B, T).
+                (B, T). With ``action_is_expert`` (B, T) only the steps count at which an expert acted.
             noise: (B, n, W); standard normal when None.
             timesteps: (B,); drawn uniformly when None.
             latent_noise: with ``vae_target: sample``, as ``vae_loss`` has it; none when None.
@@ -241,7 +241,7 @@ class DiffusionPolicy(nn.Module):
         prediction = self.predict_target(noisy, timesteps, condition, estimate, self.denoiser)
         wanted = target(self.config.prediction_type, trajectory, noise, *coefficients)
         scale = self._weights.sqrt() if self.codec else 1.0
-        counts = self._counts(batch["action_is_pad"][:, steps])
+        counts = self._counts(batch)
         loss, per_sample = diffusion_loss(prediction * scale, wanted * scale, counts)
         per_sample = per_sample.detach()
         spread = {"loss_std": per_sample.std(correction=0), "loss_min": per_sample.min(), "loss_max": per_sample.max()}
@@ -365,12 +365,16 @@ class DiffusionPolicy(nn.Module):
         """What of a trajectory the observation says, (n, W)."""
         return self._seen_steps & self._is_embedding
 
-    def _counts(self, is_pad: Tensor) -> Tensor | None:
+    def _counts(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """Return what counts in the loss, (B, n) or (B, n, W), True where it does; None where everything does."""
-        valid = ~is_pad if self.config.do_mask_loss_for_padding else None  # (B, n)
+        steps, valid = self.config.denoised, None  # (B, n)
+        if self.config.do_mask_loss_for_padding:
+            valid = ~batch["action_is_pad"][:, steps]
+        if (expert := batch.get("action_is_expert")) is not None:
+            valid = expert[:, steps] if valid is None else valid & expert[:, steps]
         if not self.inpaints:
             return valid
-        unknown = (~self._seen).expand(len(is_pad), -1, -1)  # (B, n, W)
+        unknown = (~self._seen).expand(len(batch[ACTION]), -1, -1)  # (B, n, W)
         return unknown if valid is None else unknown & valid.unsqueeze(-1)
 
     def _inpainting(self, embedding: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,7 +198,7 @@ def _measuring(config: FitConfig, data: WindowDataModule) -> Measuring:
     if rollout.env is not None:
         chunks = rollout.episodes * -(-(get_env_spec(rollout.env).max_steps or 0) // model.n_action_steps)
         rollouts = chunks * model.inference_steps / step
-    epoch = limited(-(-len(data.train_windows) // data.largest_batch), trainer.limit_train_batches)
+    epoch = limited(-(-data.windows_in_epoch // data.largest_batch), trainer.limit_train_batches)
     each_epoch = validation / trainer.check_val_every_n_epoch + rollouts / rollout.every_n_epochs
     return Measuring(validation + rollouts, each_epoch * trainer.accumulate_grad_batches / epoch)
 

@@ -1,7 +1,6 @@
 """``PolicyTraining``: one training step and one validation step of a policy, repeatable to the bit."""
 
 import copy
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robodiff.data.check import words_of
+from robodiff.data.check import check_command
 from robodiff.data.datamodule import send
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE
 from robodiff.errors import RobodiffError, notice
@@ -193,12 +192,12 @@ class PolicyTraining(LightningModule):
         batches, accumulated = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         epoch, batch = divmod(broken, batches)
         step = epoch * -(-batches // accumulated) + batch // accumulated
-        recording = shlex.join(words_of(self.trainer.datamodule.config))  # pyright: ignore
+        command = check_command(self.trainer.datamodule.config)  # pyright: ignore
         rate = self.trained_span.stage.learning_rate or self.policy.config.learning_rate
         place = f"step {step + 1} (epoch {epoch}, batch {batch + 1} of {batches}); what was saved before stays"
         remedy = f"train anew with a model.learning_rate below {rate:g}, or look for outliers with"
         message = f"training diverged: loss or gradient is not finite at {place}\n{remedy}"
-        raise RobodiffError(f"{message}: robodiff data check {recording}")
+        raise RobodiffError(f"{message}: {command}")
 
     def _watch(self, value: Tensor) -> None:
         """Remember the batch of the first value that is not finite, without waiting for the GPU."""
@@ -231,6 +230,8 @@ class PolicyTraining(LightningModule):
         steps = slice(timing.n_obs_steps - 1, timing.n_obs_steps - 1 + timing.n_action_steps)
         distance = self.policy.representation.distance(chunk.executed(timing), batch[ACTION][:, steps])  # (B, Ta, E)
         valid = ~batch["action_is_pad"][:, steps]
+        if (expert := batch.get("action_is_expert")) is not None:
+            valid = valid & expert[:, steps]
         return ((distance.square() * self.action_weights).sum(-1) * valid).sum() / valid.sum()
 
     @property

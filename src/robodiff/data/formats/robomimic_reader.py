@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robodiff.data.episodes import ACTION, MASK, Feature, episode_numbers
+from robodiff.data.episodes import ACTION, INTERVENTION, MASK, Feature, episode_numbers
 from robodiff.data.formats import hdf5
 from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, check_room, control_frequency, hwc
 from robodiff.data.formats.robomimic import RobomimicConfig
@@ -17,6 +17,8 @@ from robodiff.data.stored import Recording
 from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.text import counted
 
+PLACES = {"actions": ACTION, "interventions": INTERVENTION}
+"""What arrays are called here that are no observations."""
 _NO_COLUMNS = ("num_samples", "model_file", "ep_meta")
 """Attributes of a demonstration that do not go into the table: its length, and what the simulator is made of."""
 
@@ -71,8 +73,8 @@ def _pieces(path: Path, demo: h5py.Group) -> dict[str, Piece]:
 
 def name_of(place: str, kind: Kind) -> str | None:
     """Return what an array is called here; None for what is no observation."""
-    if place == "actions":
-        return ACTION
+    if place in PLACES:
+        return PLACES[place]
     if not place.startswith("obs/"):
         return None
     key = place.removeprefix("obs/")

@@ -11,7 +11,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, MASK, Episodes, left_out, recorded_keys
 from robodiff.data.formats.pieces import control_frequency, episode_rows
-from robodiff.data.formats.robomimic_reader import name_of
+from robodiff.data.formats.robomimic_reader import PLACES, name_of
 from robodiff.errors import RobodiffError
 from robodiff.files import replacing
 
@@ -19,9 +19,9 @@ from robodiff.files import replacing
 def write_robomimic(episodes: Episodes, path: Path, on_episode: Callable[[int], None] | None = None) -> list[str]:
     """Write observations and actions as they are, uncompressed, with the rate, the table and the filter keys.
 
-    Images become ``obs/<camera>_image`` (L, H, W, C), numbers ``obs/<key>`` (L, D), the table's columns ``mask.<name>``
-    lists in ``mask/``, and its others attributes of the demonstrations. Left out are columns that say where an episode
-    was, and keys for which ``place_of`` has none.
+    Images become ``obs/<camera>_image`` (L, H, W, C), numbers ``obs/<key>`` (L, D), who acted ``interventions``, the
+    table's columns ``mask.<name>`` lists in ``mask/``, and its others attributes of the demonstrations. Left out are
+    columns that say where an episode was, and keys for which ``place_of`` has none.
 
     Args:
         episodes: the recording.
@@ -86,10 +86,8 @@ def place_of(episodes: Episodes, key: str) -> str | None:
     place, kind = episodes.places.get(key, ""), episodes.features[key].kind
     if name_of(place, kind) == key:
         return place
-    if key == ACTION:
-        return "actions"
     if not key.startswith("observation."):
-        return None
+        return next((place for place, name in PLACES.items() if name == key), None)
     name = key.removeprefix("observation.")
     if kind == "image" and name != "image":
         name = f"{name.removeprefix('images.')}_image"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from robodiff.data.episodes import Episodes, Feature, as_images, left_out
+from robodiff.data.episodes import INTERVENTION, Episodes, Feature, as_images, left_out
 from robodiff.data.formats.lerobot.meta import CLOCK, reserved
 from robodiff.data.formats.lerobot.parquet import (
     CHUNK,
@@ -51,7 +51,8 @@ def write_lerobot(
         robot = episodes.attributes.get("robot_type")
         writer = LeRobotWriter(temporary, episodes.fps, images, episodes.features, robot)
         for arrays, row in episode_rows(episodes, columns, on_episode):
-            writer.append(arrays, **row)
+            who = {key: array > 0 for key, array in arrays.items() if key == INTERVENTION}  # as LeRobot has it
+            writer.append({**arrays, **who}, **row)
         writer.close()
     return left_out(episodes, [*columns, "robot_type"], names_kept=True)
 
