@@ -2,20 +2,19 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, use_env
+from tests.conftest import SMALL_MODEL, use_env
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.episodes import ACTION, INTERVENTION
 from robodiff.data.normalize import Statistics
 from robodiff.envs.collect import Demonstration
-from robodiff.envs.pusht.expert import PushTController
-from robodiff.envs.pusht.spec import SPEC
-from robodiff.envs.spec import get_env_spec
+from robodiff.envs.mujoco.take_over import TableTakeOver
+from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.envs.team import team_spec
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation import takeover
@@ -24,24 +23,29 @@ from robodiff.evaluation.rollout import rollout
 from robodiff.evaluation.takeover import TakeOverConfig, TakeOvers
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.diffusion import DiffusionPolicy
 
 STATE = "observation.state"
 
 
+def untrained(env: EnvSpec, keys: Collection[str]) -> DiffusionPolicy:
+    """A small policy of random weights."""
+    features = {key: env.features[key] for key in (*keys, ACTION)}
+    policy = DiffusionConfig(**{**SMALL_MODEL, **FLOW}).make_policy(features, env.fps)  # pyright: ignore
+    ends = {key: np.ones(each.shape[0]) for key, each in policy.features.items()}
+    policy.normalizer.fit({key: Statistics(-one, one, 0 * one, one / 3) for key, one in ends.items()})
+    return policy
+
+
 @pytest.fixture(scope="module")
 def bad_policy(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One of random weights, on Push-T."""
+    """One that moves an arm at random, on ``lift_cube``."""
     folder = tmp_path_factory.mktemp("takeover") / "policy"
-    policy = DiffusionConfig(**{**SMALL_MODEL, **FLOW, "num_inference_steps": 1}).make_policy(PUSHT_FEATURES, fps=10.0)
-    ends = {key: each.shape[0] for key, each in policy.features.items()}
-    policy.normalizer.fit(
-        {k: Statistics(np.zeros(d), np.full(d, 512.0), np.full(d, 256.0), np.full(d, 100.0)) for k, d in ends.items()}
-    )
-    save_policy(policy, folder)
+    save_policy(untrained(get_env_spec("lift_cube"), (STATE, "observation.environment_state")), folder)
     return str(folder)
 
 
-def made(policy: str, env: str = "pusht", **options: object) -> TakeOvers:
+def made(policy: str, env: str = "lift_cube", **options: object) -> TakeOvers:
     return TakeOvers({ALONE: policy}, env, False, TakeOverConfig(**{"num_envs": 4, **options}))  # pyright: ignore
 
 
@@ -69,22 +73,25 @@ def test_an_episode_does_not_depend_on_workers_or_on_where_a_collection_begins(
 
 def test_each_frame_says_who_acted(bad_policy: str, six: list[Demonstration]) -> None:
     """The policy did what it does in an evaluation; the expert what it does from there."""
-    records = rollout(load_policy(bad_policy), get_env_spec("pusht"), [each.seed for each in six], 4)
+    spec = get_env_spec("lift_cube")
+    records = rollout(load_policy(bad_policy), spec, [each.seed for each in six], 4)
     for episode, record in zip(six, records, strict=True):
         flags, actions = episode.arrays[INTERVENTION], episode.arrays[ACTION]
         assert (flags.shape, flags.dtype) == ((len(actions), 1), np.float32)
         (begin,) = np.flatnonzero(np.diff(flags[:, 0])) + 1  # it takes over once, for good
         assert flags[begin:].all()
         np.testing.assert_array_equal(actions[:begin], record.actions[:begin])
-        env, controller = SPEC.make(()), PushTController()
-        env.reset(seed=episode.seed)
+        env = spec.make((STATE,))
+        seen, _ = env.reset(seed=episode.seed)
+        expert = TableTakeOver().actions(env)  # pyright: ignore
         for step, action in enumerate(actions):
-            np.testing.assert_array_equal(episode.arrays[STATE][step], env.state[:2].astype(np.float32))  # pyright: ignore
+            np.testing.assert_array_equal(episode.arrays[STATE][step], seen[STATE])
             if step >= begin:
-                expected = controller.act(env.state, env.coverage)  # pyright: ignore
-                np.testing.assert_array_equal(action, np.asarray(expected, np.float32))
-            env.step(action)
-        assert env.coverage > 0.95  # pyright: ignore
+                np.testing.assert_array_equal(action, next(expert))
+            seen, _, _, _, info = env.step(action)
+        assert info["is_success"]
+        with pytest.raises(StopIteration):
+            next(expert)
 
 
 def test_random_moments_are_a_function_of_the_seed() -> None:
@@ -101,12 +108,12 @@ def test_why_the_expert_took_over_and_how_often_the_policy_did_without(bad_polic
     every = made(bad_policy, random=1.0)
     episodes = [*every.collect(3)]
     lengths = [int((each.arrays[INTERVENTION] == 0).sum()) for each in episodes]
-    moments = [every.config.moment(each.seed, 300) for each in episodes]
+    moments = [every.config.moment(each.seed, 100) for each in episodes]
     for episode, length, moment in zip(episodes, lengths, moments, strict=True):
         assert (episode.word == "took_over_random") == (length == moment)
     table = {"seed": np.array([200_000, 200_004]), "success": np.ones(2, bool), "unaided": np.array([0, 2]),
              "took_over_stalled": np.array([1, 0]), "took_over_random": np.array([0, 1])}  # fmt: skip
-    alone = sum(made(bad_policy).config.moment(seed, 300) is None for seed in range(200_000, 200_005))
+    alone = sum(made(bad_policy).config.moment(seed, 100) is None for seed in range(200_000, 200_005))
     assert made(bad_policy).summary(table, 200_000) == (
         "the expert took over to success (random 1, stalled 1), and failed on 1 seed (no success 1); "
         f"by itself the policy succeeded on 2 of {alone} seeds"
@@ -124,17 +131,16 @@ class Sleepy:
         return "asleep"
 
 
-@pytest.mark.usefixtures("quick")
 def test_seeds_without_an_expert_in_them_are_counted_and_left_out(
     bad_policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_env(monkeypatch, dataclasses.replace(get_env_spec("pusht"), name="sleepy", take_over=Sleepy))
-    with pytest.raises(RobodiffError, match=r"brought to success on 100 seeds in a row, up to 99 \(asleep 100\)"):
+    use_env(monkeypatch, dataclasses.replace(get_env_spec("lift_cube"), name="sleepy", take_over=Sleepy, max_steps=3))
+    with pytest.raises(RobodiffError, match=r"brought to success on 100 seeds in a row, up to 99 \(asleep 100, "):
         next(made(bad_policy, "sleepy", random=0.0, num_envs=50).collect(1, seed=0))
 
 
 def test_who_cannot_take_over_is_told(bad_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_env(monkeypatch, dataclasses.replace(SPEC, name="alone", take_over=None))
+    use_env(monkeypatch, dataclasses.replace(get_env_spec("lift_cube"), name="alone", take_over=None))
     with pytest.raises(UsageError, match=r"the expert of alone cannot take over; that of pusht, lift_cube, .* can"):
         made(bad_policy, "alone")
 
@@ -145,11 +151,8 @@ def test_seeds_come_in_blocks_that_end_where_rows_begin_anew() -> None:
 
 
 def test_a_joint_policy_of_a_team_is_taken_over_as_a_whole(tmp_path: Path) -> None:
-    spec = team_spec("lift_barrier")
-    seen = {key: each for key, each in spec.features.items() if key in ("observation.state", ACTION)}
-    config = DiffusionConfig(**{**SMALL_MODEL, **FLOW})  # pyright: ignore
-    save_policy(config.make_policy(seen, fps=20.0), tmp_path / "policy")
-    (episode,) = made(str(tmp_path / "policy"), "lift_barrier", random=1.0).collect(1)
+    save_policy(untrained(team_spec("lift_barrier"), (STATE,)), tmp_path / "policy")
+    (episode,) = made(str(tmp_path / "policy"), "lift_barrier", random=1.0, num_envs=1).collect(1)
     assert {"agents.0.action", "agents.1.action", INTERVENTION, "agents.0.observation.state"} <= episode.arrays.keys()
     assert ACTION not in episode.arrays
     env = get_env_spec("lift_barrier").make(())

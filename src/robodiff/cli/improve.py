@@ -78,7 +78,10 @@ def run(arguments: list[str]) -> None:
     first = Path(options.run)
     if agent_runs(first):
         raise UsageError(f"{first}: is the folder of a team's runs; improve one policy, which may act for the team")
+    from robodiff.evaluation.takeover import check_expert  # needs torch
+
     config = read_run_config(first)
+    check_expert(options.env)
     rate = options.learning_rate or LATER * config.model.learning_rate
     folder, console = Path(options.out or f"{first}-improved"), Console()
     with locked(folder):

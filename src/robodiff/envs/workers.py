@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 from robodiff import registry
 from robodiff.errors import RobodiffError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int, doing: str
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, doing: str, ahead: int = 4
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item with what ``work`` makes of it, in their order; closing the generator stops the processes.
 
@@ -28,6 +29,7 @@ def in_order(
         items: may be without end.
         workers: processes; with 1 the work is done in this one.
         doing: what the processes do, for the error that one of them died.
+        ahead: items in work for each process, enough that a slow one leaves no other idle; some are done in vain.
 
     Raises:
         RobodiffError: a process died; whatever else ``work`` raises.
@@ -42,7 +44,7 @@ def in_order(
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         while True:
-            for item in islice(left, 4 * workers - len(pending)):  # enough that a slow one leaves no process idle
+            for item in islice(left, ahead * workers - len(pending)):
                 pending.append((item, pool.submit(_work_in_worker, item)))
             if not pending:
                 return

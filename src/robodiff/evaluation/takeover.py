@@ -57,6 +57,14 @@ class TakeOverConfig(Document):
         return int(rng.integers(1, steps // 2 + 1)) if rng.random() < self.random else None
 
 
+def check_expert(env: str) -> None:
+    """Raise ``UsageError`` unless the expert of an environment can take over; the message lists those that can."""
+    if get_env_spec(env).take_over is None:
+        found = (registry.find("envs", name) for name in registry.names("envs"))
+        able = [each.name for each in found if isinstance(each, EnvSpec) and each.take_over]
+        raise UsageError(f"the expert of {env} cannot take over; that of {', '.join(able)} can")
+
+
 class TakeOvers:
     """What can be collected with some policies in an environment.
 
@@ -71,8 +79,7 @@ class TakeOvers:
     """
 
     def __init__(self, members: Members, env: str, images: bool | Collection[str], config: TakeOverConfig) -> None:
-        if get_env_spec(env).take_over is None:
-            raise UsageError(f"the expert of {env} cannot take over{_who_can()}")
+        check_expert(env)
         policies, sampled = open_policies(members, SamplingConfig())
         self.spec = get_env_spec(seen_by(policies, get_env_spec(env)).name.removeprefix("team:"))
         """The environment, with the options that the policies need."""
@@ -103,7 +110,7 @@ class TakeOvers:
             RobodiffError: 100 seeds in a row gave none, or a process died.
         """
         workers, doing = workers if self.spec.is_portable else 1, f"collects episodes on {self.spec.name}"
-        blocks = in_order(self._work.attempts, _blocks(seed, self.config.num_envs), workers, doing)
+        blocks = in_order(self._work.attempts, _blocks(seed, self.config.num_envs), workers, doing, ahead=1)
         attempts = (pair for seeds, block in blocks for pair in zip(seeds, block, strict=True))
         return successes(attempts, self.spec, episodes, "no episode was taken over and brought to success")
 
@@ -140,12 +147,6 @@ def _each(policies: Policies) -> Collection[Any]:
 
 def _steps(spec: EnvSpec) -> int:
     return spec.max_steps or USUAL_STEPS
-
-
-def _who_can() -> str:
-    found = (registry.find("envs", name) for name in registry.names("envs"))
-    names = [each.name for each in found if isinstance(each, EnvSpec) and each.take_over]
-    return f"; that of {', '.join(names)} can" if names else ""
 
 
 class _Work:

@@ -164,7 +164,8 @@ def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
         shapes = {key: each.shape for key, each in policy.features.items()}
         differing += [f"{key} {each.shape}" for key, each in other.features.items() if shapes.get(key) != each.shape]
         problem = f"the policy of {path} does not fit: {misfits[0]}"
-        raise UsageError(f"initial_weights: {problem}\nit was trained with {listed(differing, 4)}")
+        differing.reverse()  # those of the network itself come last
+        raise UsageError(f"initial_weights: {problem}\nit was trained with {listed(differing, 6)}")
     policy.load_state_dict(weights)
 
 
