@@ -35,21 +35,21 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_collection_goes_on_and_is_the_same(robodiff: Run, tmp_path: Path) -> None:
     save_policy(untrained(get_env_spec("lift_cube"), ("observation.state",)), tmp_path / "arm")
-    command = ("collect", "lift_cube", "--policy", tmp_path / "arm", "--num_envs", 2)
+    command = ("collect", "lift_cube", "--policy", tmp_path / "arm", "--num_envs", 1)
     code, out, err = robodiff(*command, "--episodes", 1, "--out", tmp_path / "parts.zarr")
     assert (code, "1 demonstration, " in out) == (0, True), err
-    code, out, err = robodiff(*command, "--episodes", 3, "--out", tmp_path / "parts.zarr")
+    code, out, err = robodiff(*command, "--episodes", 2, "--out", tmp_path / "parts.zarr")
     assert (code, "has 1 episode already; going on" in out) == (0, True), err
     assert "the expert took over to success (" in out
     assert "by itself the policy succeeded on 0 of " in out
-    assert robodiff(*command, "--episodes", 3, "--out", tmp_path / "whole.zarr")[0] == 0
+    assert robodiff(*command, "--episodes", 2, "--out", tmp_path / "whole.zarr")[0] == 0
     parts, whole = (open_path(str(tmp_path / name)).read() for name in ("parts.zarr", "whole.zarr"))
     assert parts.table == whole.table
     assert INTERVENTION in parts.arrays
     for key, values in parts.arrays.items():
         np.testing.assert_array_equal(values, whole.arrays[key], key)
     assert 0 < parts.arrays[INTERVENTION].mean() < 1
-    code, _, err = robodiff(*command, "--episodes", 4, "--random", 0.9, "--out", tmp_path / "parts.zarr")
+    code, _, err = robodiff(*command, "--episodes", 3, "--random", 0.9, "--out", tmp_path / "parts.zarr")
     assert (code, "holds another recording" in err) == (1, True), err
 
 
@@ -88,5 +88,5 @@ def test_weights_of_another_size_are_refused(robodiff: Run, tmp_path: Path, bad_
     code, _, err = robodiff(*FIT, *rest, "--model.down_dims", "[16,32]")
     assert (code, "Traceback" in err) == (2, False), err
     assert "initial_weights: the policy of" in err
-    assert "model.down_dims [8, 16]" in err
+    assert "model.down_dims" in err.splitlines()[1]
     assert not (tmp_path / "run" / "policy").exists()

@@ -119,7 +119,11 @@ def _check_asked(folder: Path, asked: dict[str, object]) -> None:
 def _do(console: Console, number: int, command: str, run: Callable[[list[str]], object], words: list[str]) -> None:
     """Run a command, and say which."""
     say(console, f"\nround {number}: robodiff {shlex.join([command, *words])}", "bold")
-    run(words)
+    try:
+        run(words)
+    except SystemExit:  # stopped, and saved
+        say(console, "the same robodiff improve goes on from there, too")
+        raise
 
 
 def _collecting(options: ImproveOptions, policy: Path, out: Path, number: int) -> list[str]:

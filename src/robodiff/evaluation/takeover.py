@@ -5,9 +5,10 @@ over for good, as a person at a robot does. What is recorded says frame by frame
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ import torch
 from robodiff import registry
 from robodiff.data.episodes import ACTION, INTERVENTION, Feature
 from robodiff.documents import AtLeast, Between, Document
-from robodiff.envs.collect import NO_SUCCESS, Attempt, Demonstration, in_numbers, recorded_features, successes
+from robodiff.envs.collect import NO_SUCCESS, Attempt, Attempts, Demonstration, in_numbers, recorded_features, successes
 from robodiff.envs.pool import Observation, Rows, Step
 from robodiff.envs.spec import EnvSpec, TakeOver, get_env_spec
 from robodiff.envs.team import TeamView
 from robodiff.envs.workers import in_order
 from robodiff.errors import UsageError
-from robodiff.evaluation.actor import Policies, open_policies, seen_by
+from robodiff.evaluation.actor import Policies, needed_keys, open_policies, seen_by
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.members import Members
 from robodiff.evaluation.rollout import rollout
@@ -81,15 +82,17 @@ class TakeOvers:
     def __init__(self, members: Members, env: str, images: bool | Collection[str], config: TakeOverConfig) -> None:
         check_expert(env)
         policies, sampled = open_policies(members, SamplingConfig())
-        self.spec = get_env_spec(seen_by(policies, get_env_spec(env)).name.removeprefix("team:"))
+        seen = seen_by(policies, get_env_spec(env))
+        self.spec = get_env_spec(seen.name.removeprefix("team:"))
         """The environment, with the options that the policies need."""
-        self.config, self.policy = config, sampled.policy
-        seen = (key for each in _each(policies) for key, feature in each.features.items() if feature.kind == "image")
-        cameras = {key.rpartition(".")[2] for key in seen}
+        self.config = config
+        parts = TeamView(self.spec).parts if seen.name != self.spec.name else {}
+        needed = [part for key in needed_keys(policies, seen) for part in parts.get(key, (key,))]
+        cameras = {key.rpartition(".")[2] for key in needed if self.spec.features[key].kind == "image"}
         images = images if images is True else sorted({*(images or ()), *cameras})
         self.features = recorded_features(self.spec, images) | {INTERVENTION: Feature("vector", (1,), "float32")}
         """What is recorded."""
-        self.recipe = {"env": self.spec.name, "images": images, "policy": self.policy, **vars(config)}
+        self.recipe = {"env": self.spec.name, "images": images, "policy": sampled.policy, **vars(config)}
         """What episodes depend on beside their seeds."""
         observed = [key for key in self.features if key in self.spec.features and key != ACTION]
         self._work = _Work(members, self.spec.name, observed, config)
@@ -111,8 +114,7 @@ class TakeOvers:
         """
         workers, doing = workers if self.spec.is_portable else 1, f"collects episodes on {self.spec.name}"
         blocks = in_order(self._work.attempts, _blocks(seed, self.config.num_envs), workers, doing, ahead=1)
-        attempts = (pair for seeds, block in blocks for pair in zip(seeds, block, strict=True))
-        return successes(attempts, self.spec, episodes, "no episode was taken over and brought to success")
+        return successes(_by_seed(blocks), self.spec, episodes, "no episode was taken over and brought to success")
 
     def summary(self, table: Mapping[str, np.ndarray], first: int) -> str:
         """Return in a sentence why the expert took over, and how often the policy succeeded by itself.
@@ -141,8 +143,10 @@ def _blocks(seed: int, size: int) -> Iterator[range]:
         yield range(max(seed, end - size), end)
 
 
-def _each(policies: Policies) -> Collection[Any]:
-    return policies.values() if isinstance(policies, Mapping) else [policies]
+def _by_seed(blocks: Generator[tuple[range, list[Attempt]], None, None]) -> Attempts:
+    with closing(blocks):  # stops the workers
+        for seeds, attempts in blocks:
+            yield from zip(seeds, attempts, strict=True)
 
 
 def _steps(spec: EnvSpec) -> int:
