@@ -27,6 +27,7 @@ SMALL = {
     "eval": ["--episodes", "1", "--num_envs", "1", "--videos", "1"],
     "eval offline": ["--windows", "4"],
     "collect": ["--episodes", "1", "--workers", "1"],
+    "improve": ["--rounds", "1", "--episodes", "1", "--num_envs", "1", "--measure", "1"],
     "run": ["--seconds", "1", "--patience", "100"],
 }  # fmt: skip
 

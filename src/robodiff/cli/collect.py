@@ -1,21 +1,33 @@
-"""``robodiff collect``: record demonstrations of a scripted expert."""
+"""``robodiff collect``: record demonstrations of a scripted expert, or episodes that it takes over from a policy."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, name_with, read_options, split
-from robodiff.documents import AtLeast, Document, FilePath, hints, plain
+from robodiff.documents import AtLeast, Between, Document, FilePath, hints, plain
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.text import counted
+
+if TYPE_CHECKING:
+    from robodiff.data.episodes import Feature
+    from robodiff.envs.collect import Demonstration
+    from robodiff.envs.spec import EnvSpec
+
+OF_TAKE_OVERS = ("random", "num_envs")
+"""Options that have a meaning only with --policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectOptions(Options):
     """Record successful demonstrations of the scripted expert of an environment, as a zarr recording or in another
     format.
+
+    With --policy the policy begins every episode, and the expert takes over where it gets nowhere, and on a share of
+    the seeds at a random moment; episodes in which it does and that end in success are recorded, each frame with who
+    acted. fit learns from them what the expert did.
 
     Every episode is on disk as soon as it is done. The same command goes on where an earlier one was stopped. An
     environment and its expert may have options of their own: robodiff collect ENV --help lists them.
@@ -24,6 +36,7 @@ class CollectOptions(Options):
       robodiff collect pusht --episodes 50 --out demos.zarr
       robodiff collect pusht --episodes 200 --out demos.zarr.zip --workers 2 --images
       robodiff collect lift_barrier --episodes 100 --out team.zarr --cameras head
+      robodiff collect pusht --policy runs/first --episodes 30 --out takeovers.zarr
       robodiff collect my_env --plugin my_env.py --episodes 50 --out demos.zarr
     """
 
@@ -32,29 +45,66 @@ class CollectOptions(Options):
     env: str
     """The environment, such as pusht."""
     episodes: Annotated[int, AtLeast(1)]
-    """Successful demonstrations to record."""
+    """Successful demonstrations, or taken over episodes, to record."""
     out: FilePath
     """A folder (.zarr); or a .zip or an .hdf5 file, or another format, which is made at the end."""
     format: str | None = None
     """The format where the name does not say it, such as lerobot or mycobot; zarr when not given."""
-    seed: Annotated[int, AtLeast(0)] = 0
-    """Seed of the first; the others follow."""
+    policy: FilePath | None = None
+    """A run, a policy's folder, or the folder of a team's runs: it acts until the expert takes over."""
+    random: Annotated[float, Between(0, 1)] | None = None
+    """With --policy: share of the seeds on which the expert takes over at a random moment in the first half of an
+    episode, if nothing made it do so before; 0.3 when not given."""
+    num_envs: Annotated[int, AtLeast(1)] | None = None
+    """With --policy: episodes that begin together, with one call of the policy, and are on disk together; 16 when not
+    given."""
+    seed: Annotated[int, AtLeast(0)] | None = None
+    """Seed of the first, the others follow; 0 or, with --policy, 200000 when not given."""
     workers: Annotated[int, AtLeast(1)] = 1
     """Processes; the demonstrations do not depend on it."""
     images: bool = False
     """Record the images of all cameras, too."""
     cameras: str | None = None
-    """Record the images of these cameras alone, by the last parts of their names, such as agentview,wrist."""
+    """Record the images of these cameras alone, by the last parts of their names, such as agentview,wrist. With
+    --policy those of its cameras are always recorded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.policy is None and (given := [name for name in OF_TAKE_OVERS if getattr(self, name) is not None]):
+            raise UsageError(f"--{given[0]} says how a policy and the expert share an episode; give --policy")
+
+    @property
+    def chosen_images(self) -> bool | list[str]:
+        """Whether images are recorded, or of which cameras."""
+        return self.cameras.split(",") if self.cameras else self.images
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a recording is made of."""
+
+    spec: "EnvSpec"
+    features: "Mapping[str, Feature]"
+    recipe: Mapping[str, Any]
+    """What the episodes depend on; a recording goes on by the one that began it alone."""
+    seed: int
+    """Of the first."""
+    episodes: "Callable[[int, int], Iterator[Demonstration]]"
+    """From how many, and the seed of the first, to the episodes."""
+    outcome: Callable[[Mapping[str, Any]], str]
+    """From the recording's table to a sentence on who succeeded how often."""
 
 
 def run(arguments: list[str]) -> None:
     """Parse, collect, print."""
-    env, parts = next((word for option, word in split(arguments) if option is None), None), {}
+    words, parts = [*split(arguments)], {}
+    env = next((word for option, word in words if option is None), None)
     if env is not None:
         from robodiff.envs.spec import get_env_spec  # needs gymnasium
 
         spec = get_env_spec(env)
-        parts = {part: None for part in (spec.options, spec.expert_options) if part is not Document}
+        kinds = (spec.options,) if "policy" in dict(words) else (spec.options, spec.expert_options)
+        parts = {part: None for part in kinds if part is not Document}
     kind = type("CollectOptions", (CollectOptions, *parts), {"__doc__": CollectOptions.__doc__})
     options = read_options(dataclass(frozen=True, kw_only=True)(kind), "collect", arguments)
     record(options, Path(options.out))
@@ -68,47 +118,46 @@ def record(options: CollectOptions, out: Path) -> None:
     from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
     from robodiff.data.naming import AGENT_FILES
     from robodiff.data.recordings import open_path
-    from robodiff.envs.collect import NO_SUCCESS, collect, recorded_features
+    from robodiff.envs.collect import NO_SUCCESS
     from robodiff.files import locked, naming
     from robodiff.progress import bar, say
 
-    spec, expert_options = configured_spec(options)
-    images = options.cameras.split(",") if options.cameras else options.images
     if AGENT_FILES in options.out:
         raise UsageError(f"{out}: collect all agents in one recording; robodiff data convert makes a file for each")
     form = format_of(out, options.format, "zarr")
-    features = recorded_features(spec, images or form.keys is not None)
-    if form.keys is not None:  # among them of a camera, where no other is asked for
-        images = images or [key.rpartition(".")[2] for key in form.keys(features) if features[key].kind == "image"]
-        features = recorded_features(spec, images)
-
-    def demonstrations(episodes: int, seed: int) -> Any:
-        return collect(spec.name, episodes, seed, options.workers, images=images, **expert_options)
-
+    make = _demonstrations if options.policy is None else _take_overs
+    if form.keys is None:
+        collection = make(options, options.chosen_images)
+    else:  # among its keys are those of a camera, where no other is asked for
+        collection = make(options, options.chosen_images or True)
+        if not options.chosen_images:
+            features = collection.features
+            collection = make(
+                options, [key.rpartition(".")[2] for key in form.keys(features) if features[key].kind == "image"]
+            )
     is_zip = form.short_name == "zarr" and out.suffix == ".zip"
     is_folder = form.short_name == "zarr" and not is_zip
     if not is_folder and out.exists():
         raise UsageError(f"{out}: exists already; choose another --out")
-    demonstrations(1, 0)  # refuses what cannot be collected, before anything is made on disk; nothing is started
-    recipe = {"env": spec.name, "seed": options.seed, "images": images, **expert_options}
     folder, console, lost = out if is_folder else building(out), Console(), list[str]()
     with locked(folder), naming(folder):
-        writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=features)
+        writer = ZarrWriter(folder, collection.spec.fps, recipe=collection.recipe, features=collection.features)
         if writer.episodes > options.episodes:
             raise UsageError(
                 f"{folder}: has {counted(writer.episodes, 'episode')} already, more than {options.episodes}"
             )
         if writer.episodes:
             say(console, f"{folder}: has {counted(writer.episodes, 'episode')} already; going on")
-        seed = int(writer.table()["seed"][-1]) + 1 if writer.episodes else options.seed
+        seed = int(writer.table()["seed"][-1]) + 1 if writer.episodes else collection.seed
         missing = options.episodes - writer.episodes
         with bar(console, "demonstrations", options.episodes) as advance:
-            for episode in demonstrations(missing, seed) if missing else ():
+            for episode in collection.episodes(missing, seed) if missing else ():
                 named = {reason: count for reason, count in episode.failures.items() if reason != NO_SUCCESS}
+                named |= {episode.word: 1} if episode.word else {}
                 writer.append(episode.arrays, seed=episode.seed, success=True, **named)
                 advance(writer.episodes)
         writer.close()
-        seeds = seeds_in_words(writer.table(), options.seed)
+        outcome = collection.outcome(writer.table())
         if is_zip:
             pack_zip(folder, out)
         elif not is_folder:
@@ -121,7 +170,50 @@ def record(options: CollectOptions, out: Path) -> None:
     if lost:
         notice(f"{out} has no place for {', '.join(lost)}; left out")
     size = f"{counted(writer.episodes, 'demonstration')}, {counted(writer.frames, 'frame')}"
-    say(console, f"{size}; the expert succeeded on {seeds}\nwritten: {out}")
+    say(console, f"{size}; {outcome}\nwritten: {out}")
+
+
+def _demonstrations(options: CollectOptions, images: bool | list[str]) -> Collection:
+    """Return the demonstrations of an expert.
+
+    Raises:
+        UsageError: they cannot be collected.
+    """
+    from robodiff.envs.collect import collect, recorded_features
+
+    spec, expert_options = configured_spec(options)
+
+    def episodes(count: int, seed: int) -> "Iterator[Demonstration]":
+        return collect(spec.name, count, seed, options.workers, images=images, **expert_options)
+
+    first = options.seed or 0
+    episodes(1, first)  # refuses what cannot be collected, before anything is made on disk; nothing is started
+    recipe = {"env": spec.name, "seed": first, "images": images, **expert_options}
+    features = recorded_features(spec, images)
+    return Collection(spec, features, recipe, first, episodes, lambda table: seeds_in_words(table, first))
+
+
+def _take_overs(options: CollectOptions, images: bool | list[str]) -> Collection:
+    """Return the episodes that an expert takes over from a policy.
+
+    Raises:
+        UsageError: they cannot be collected.
+    """
+    from robodiff.evaluation import takeover  # needs torch
+    from robodiff.evaluation.members import find_members
+
+    spec, _ = configured_spec(options)
+    given = {name: value for name in OF_TAKE_OVERS if (value := getattr(options, name)) is not None}
+    made = takeover.TakeOvers(find_members([str(options.policy)]), spec.name, images, takeover.TakeOverConfig(**given))
+    first = takeover.SEED if options.seed is None else options.seed
+    return Collection(
+        made.spec,
+        made.features,
+        {**made.recipe, "seed": first},
+        first,
+        lambda count, seed: made.collect(count, seed, options.workers),
+        lambda table: made.summary(table, first),
+    )
 
 
 def configured_spec(options: CollectOptions) -> tuple[Any, dict[str, Any]]:
@@ -129,14 +221,15 @@ def configured_spec(options: CollectOptions) -> tuple[Any, dict[str, Any]]:
     from robodiff.envs.spec import get_env_spec
 
     spec, values = get_env_spec(options.env), plain(options)
-    own, expert_options = ({name: values[name] for name in hints(part)} for part in (spec.options, spec.expert_options))
+    parts = spec.options, spec.expert_options
+    own, expert_options = ({name: values[name] for name in hints(part) if name in values} for part in parts)
     usual = plain(spec.options())
     name = name_with(options.env, {name: value for name, value in own.items() if value != usual[name]})
     return get_env_spec(name), expert_options
 
 
 def seeds_in_words(table: Mapping[str, Any], first: int) -> str:
-    """Return on how many seeds the expert succeeded, and why not on the others."""
+    """Return in a sentence on how many seeds the expert succeeded, and why not on the others."""
     from robodiff.envs.collect import NO_SUCCESS, in_numbers
 
     episodes, tried = len(table["seed"]), int(table["seed"][-1]) + 1 - first
@@ -144,4 +237,4 @@ def seeds_in_words(table: Mapping[str, Any], first: int) -> str:
     if others := tried - episodes - sum(failures.values()):
         failures[NO_SUCCESS] = others
     reasons = f" ({in_numbers(failures)})" if failures else ""
-    return f"{episodes} of {counted(tried, 'seed')}{reasons}"
+    return f"the expert succeeded on {episodes} of {counted(tried, 'seed')}{reasons}"

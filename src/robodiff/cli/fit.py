@@ -32,6 +32,7 @@ class FitOptions(Options):
       robodiff fit --config generic --data demos.zarr --data takeovers.zarr --data.weights [1,3]
       robodiff fit --config tabletop_state --data lift_barrier.zarr --all_agents --run runs/lift_barrier
       robodiff fit --config pusht_keypoints --model.horizon 32 --trainer.max_steps 20000
+      robodiff fit --config runs/first/config.yaml --initial_weights runs/first --data more.zarr --minutes 10
       robodiff fit --resume runs/pusht_keypoints-20260131-120000
     """
 
@@ -57,6 +58,9 @@ class FitOptions(Options):
     policy acts for all agents or, with --data.agent ID, for one."""
     seed_everything: int | None = None
     """Seed of everything random in training; the configuration's, or 42, when not given."""
+    initial_weights: FilePath | None = None
+    """Train on from this policy, a run's or any other of the same sizes: its weights and its normalizer are where the
+    run begins, with a learning rate of its own."""
     plugin: str | None = None
     """A Python file or module with models, data formats, environments or samplers of your own; may be repeated."""
     print_config: Literal["whole", "skip_null", "comments"] | None = None
@@ -158,8 +162,9 @@ def _begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
         draft.mix(own.data)
     elif own.data is not None:
         draft.set_part("data", own.data[0])
-    if own.seed_everything is not None:
-        draft.top["seed_everything"] = own.seed_everything
+    for name in ("seed_everything", "initial_weights"):
+        if (value := getattr(own, name)) is not None:
+            draft.top[name] = value
     return _built(draft, overrides)
 
 
@@ -188,7 +193,7 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
 def _resumed(own: FitOptions, overrides: Mapping[str, str | None], folder: Path) -> dict[Path, FitConfig]:
     """Return what repeats a run, or the runs of a team's agents, by folder; the only options allowed are those that
     make them longer or shorter."""
-    begin = ("config", "run", "model", "data", "all_agents", "seed_everything")
+    begin = ("config", "run", "model", "data", "all_agents", "seed_everything", "initial_weights")
     changed = [name for name in begin if getattr(own, name) not in (None, False)]
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:

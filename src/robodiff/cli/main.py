@@ -13,9 +13,10 @@ from robodiff.text import for_terminal
 
 COMMANDS = {
     "demo": "Train and measure a Push-T policy on the demonstrations inside the package.",
-    "collect": "Record demonstrations of a scripted expert in an environment.",
+    "collect": "Record demonstrations of a scripted expert, or episodes that it takes over from a policy.",
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
+    "improve": "Make a policy better where it fails: the expert takes over, the policy trains on.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
     "import": "Convert another code base's checkpoint to a policy.",

@@ -1,23 +1,18 @@
-"""Collecting scripted demonstrations, on several processes, in the order of their seeds."""
+"""Collecting demonstrations, on several processes, in the order of their seeds."""
 
-import multiprocessing
-import os
+import itertools
 import re
-import signal
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from robodiff import registry
 from robodiff.data.episodes import ACTION, WHERE, Feature
 from robodiff.documents import plain, typed
 from robodiff.envs.spec import EnvSpec, Expert, get_env_spec, raise_for_env
+from robodiff.envs.workers import in_order
 from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.text import counted
 
@@ -27,8 +22,19 @@ NO_SUCCESS = "no success"
 """The failure of an expert that says nothing of it."""
 _COLUMNS = ("seed", "success", *WHERE)
 """Of the table, for something else."""
-_Attempt = dict[str, np.ndarray] | str | None
-_Attempts = Generator[tuple[int, _Attempt], None, None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one seed."""
+
+    arrays: dict[str, np.ndarray] | None
+    """Per key (L, ...), the action of all agents as one; None of a failure."""
+    word: str | None = None
+    """Of a failure why, of a success what else there is to say of it: a column of the recording's table counts both."""
+
+
+Attempts = Generator[tuple[int, Attempt], None, None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Demonstration:
     failures: Mapping[str, int]
     """By the word that the expert says for it, how many seeds since the episode before gave no success and were
     skipped."""
+    word: str | None = None
+    """What else there is to say of it, see ``Attempt``."""
 
 
 def collect(
@@ -76,7 +84,9 @@ def collect(
         raise UsageError(f"nobody demonstrates on {env}: it has no scripted expert")
     keys = [key for key in recorded_features(spec, images) if key in spec.features and key != ACTION]
     work = _Work(env, keys, plain(typed(spec.expert_options, expert_options)))
-    return _successes(_attempts(work, seed, workers if spec.is_portable else 1), spec, episodes)
+    doing, workers = f"collects demonstrations on {env}", workers if spec.is_portable else 1
+    attempts = in_order(work.demonstrate, itertools.count(seed), workers, doing)
+    return successes(attempts, spec, episodes, "the scripted expert failed")
 
 
 def recorded_features(spec: EnvSpec, images: bool | Collection[str]) -> dict[str, Feature]:
@@ -108,20 +118,32 @@ def in_numbers(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in sorted(failures.items()))
 
 
-def _successes(attempts: _Attempts, spec: EnvSpec, episodes: int) -> Iterator[Demonstration]:
+def successes(attempts: Attempts, spec: EnvSpec, episodes: int, failed: str) -> Iterator[Demonstration]:
+    """Yield so many successes among attempts, which are closed then, the failures before each counted.
+
+    Args:
+        attempts: by seed, without end.
+        spec: the environment, whose agents' actions are told apart.
+        episodes: how many, at least 1.
+        failed: what is said of attempts that fail again and again.
+
+    Raises:
+        RobodiffError: 100 seeds in a row failed.
+    """
     failures = Counter(dict.fromkeys(spec.failures, 0))
     try:
-        for seed, arrays in attempts:
-            if not isinstance(arrays, dict):
-                failures[_reason(spec.name, arrays)] += 1
+        for seed, attempt in attempts:
+            if attempt.arrays is None:
+                failures[_reason(spec.name, attempt.word)] += 1
                 if failures.total() >= _MOST_FAILURES:
                     row = f"{counted(failures.total(), 'seed')} in a row, up to {seed}"
-                    raise RobodiffError(f"the scripted expert failed on {row} ({in_numbers(failures)})")
+                    raise RobodiffError(f"{failed} on {row} ({in_numbers(failures)})")
                 continue
+            arrays = {**attempt.arrays}
             if spec.agents:
                 action = arrays.pop(ACTION)
                 arrays |= {f"agents.{agent}.{ACTION}": action[:, share] for agent, share in spec.agents.items()}
-            yield Demonstration(arrays, seed, failures)
+            yield Demonstration(arrays, seed, failures, attempt.word and _reason(spec.name, attempt.word))
             failures = Counter(dict.fromkeys(spec.failures, 0))
             episodes -= 1
             if episodes == 0:
@@ -155,63 +177,12 @@ class _Work:
 
     def __init__(self, env: str, keys: Sequence[str], options: Mapping[str, Any]) -> None:
         self.env, self._keys, self._options = env, keys, options
-        self._plugins = registry.plugins()
         self._expert: Expert | None = None
 
-    def demonstrate(self, seed: int) -> _Attempt:
+    def demonstrate(self, seed: int) -> Attempt:
         """Return the demonstration of a seed, why where the expert failed."""
         with raise_for_env(f"the expert of {self.env} failed at seed {seed}"):
             if self._expert is None:
-                for plugin in self._plugins:
-                    registry.load_plugin(plugin)
                 self._expert = get_env_spec(self.env).expert(**self._options)  # pyright: ignore[reportOptionalCall]
-            return self._expert.demonstrate(seed, self._keys)
-
-
-_in_worker: _Work | None = None
-
-
-def _attempts(work: _Work, seed: int, workers: int) -> _Attempts:
-    """Yield every seed with its demonstration, or why where the expert failed, without end."""
-    if workers == 1:
-        while True:
-            yield seed, work.demonstrate(seed)
-            seed += 1
-    # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(work,))
-    pending: deque[tuple[int, Future[_Attempt]]] = deque()
-    try:
-        while True:
-            while len(pending) < 4 * workers:  # enough that a slow seed does not leave the others idle
-                pending.append((seed, pool.submit(_demonstrate, seed)))
-                seed += 1
-            first, future = pending.popleft()
-            yield first, future.result()
-    except BrokenProcessPool as error:
-        raise RobodiffError(f"a process that collects demonstrations on {work.env} died: {error}") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin_worker(work: _Work) -> None:
-    """Leave Ctrl-C to the main process, which then lets the workers finish the seed that they are at.
-
-    And end when it has been killed: a worker would wait for the next seed for ever.
-    """
-    global _in_worker
-    _in_worker = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _demonstrate(seed: int) -> _Attempt:
-    assert _in_worker is not None
-    return _in_worker.demonstrate(seed)
+            found = self._expert.demonstrate(seed, self._keys)
+        return Attempt(found) if isinstance(found, dict) else Attempt(None, found)

@@ -50,7 +50,7 @@ class EnvPool:
 
     def __init__(self, spec: EnvSpec, keys: Collection[str], rows: Collection[int], workers: int = 0) -> None:
         self._workers: list[tuple[Any, Connection, list[int]]] = []
-        self._local = _Rows(spec, keys, rows) if workers == 0 else None
+        self._local = Rows(spec, keys, rows) if workers == 0 else None
         # Spawned, not forked: a fork of a process that has started threads (torch's, CUDA's) may hang.
         context = multiprocessing.get_context("spawn")
         for worker in range(workers):
@@ -109,8 +109,8 @@ class EnvPool:
         return {row: answers[row] for row in values}
 
 
-class _Rows:
-    """The environments of one process."""
+class Rows:
+    """The environments of one process, addressed as those of an ``EnvPool``."""
 
     def __init__(self, spec: EnvSpec, keys: Collection[str], rows: Collection[int]) -> None:
         self.spec = spec
@@ -119,6 +119,7 @@ class _Rows:
         self._episodes: dict[int, tuple[int, int]] = {}  # by row: seed, steps taken
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Observation]:
+        """Start an episode in each row that is named; see ``EnvPool``."""
         observations = {}
         for row, seed in seeds.items():
             with raise_for_env(f"the environment {self.spec.name} cannot begin the episode of seed {seed}"):
@@ -127,6 +128,7 @@ class _Rows:
         return observations
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """Take one action in each row that is named; see ``EnvPool``."""
         steps = {}
         for row, action in actions.items():
             seed, taken = self._episodes[row]
@@ -143,13 +145,14 @@ class _Rows:
         return steps
 
     def close(self) -> None:
+        """Close the environments."""
         for environment in self.environments.values():
             environment.close()
 
 
 def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str], rows: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then closes the connection
-    local: _Rows | None = None
+    local: Rows | None = None
     while True:
         try:
             method, values = connection.recv()
@@ -159,7 +162,7 @@ def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str
             if local is None:
                 for plugin in plugins:
                     registry.load_plugin(plugin)
-                local = _Rows(get_env_spec(name), keys, rows)
+                local = Rows(get_env_spec(name), keys, rows)
             answer = getattr(local, method)(values)
         except (RobodiffError, ModuleNotFoundError) as error:
             answer = error

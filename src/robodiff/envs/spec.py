@@ -1,7 +1,7 @@
 """What an environment is: how it is made, what it observes, how fast it acts, and who can demonstrate on it."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -25,6 +25,33 @@ class Expert(Protocol):
         """Return the observations of ``keys`` and ``action``, each (L, ...), of a demonstration.
 
         Of one that failed return why, in a word that is counted, such as ``collision``; or None.
+        """
+        ...
+
+
+STALLED = "stalled"
+"""The word of a policy that gets nowhere."""
+
+
+class TakeOver(Protocol):
+    """Watch one episode of a policy, and carry it on as the expert does; one is made for each episode.
+
+    Both methods get the environment as ``make`` made it, and neither steps it.
+    """
+
+    def needs_help(self, env: Any) -> str | None:
+        """Return why the expert should take over now, in a word such as ``stalled``; None while the policy may go on.
+
+        It is asked after every action of the policy, and may remember what it saw.
+        """
+        ...
+
+    def actions(self, env: Any) -> Generator[NDArray[Any], None, str | None]:
+        """Yield the expert's next action for the state that the environment is in, until there is nothing left to do.
+
+        Each action has been executed before the next is asked for, also beyond success and the last step of an episode:
+        a demonstration that stops at the edge of success teaches to stop there. It ends in any case; its value is why
+        it gave up, in a word that is counted, or None.
         """
         ...
 
@@ -75,6 +102,8 @@ class EnvSpec:
     """Make the expert, from the fields of ``expert_options`` as keywords; None where nobody demonstrates."""
     expert_options: type[Document] = Document
     """Options of the expert, which ``robodiff collect`` takes beside its own."""
+    take_over: Callable[[], TakeOver] | None = None
+    """Make what lets the expert take over an episode of a policy; None where it can only begin its own."""
     failures: tuple[str, ...] = ()
     """Words for why a demonstration failed that recordings count, also where none did."""
     snapshot: Callable[[Any], Any] | None = None

@@ -1,6 +1,6 @@
 """An environment of several agents as one policy for the whole team sees it: ``team:NAME``."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,30 @@ from robodiff.data.naming import AGENTS, of_agent
 from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, select_keys
 
 
+class TeamView:
+    """How one policy for a whole team sees an environment, and acts in it.
+
+    Args:
+        spec: the environment, whose agents observe and act each for itself.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        parts: Any = of_agent(spec.name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
+        self.parts: Mapping[str, tuple[str, ...]] = parts
+        """By key of the team's the environment's keys that it is made of."""
+        self.order = _order(spec)
+        """Which dimension of the environment's action each of the team's is."""
+        self._places = np.argsort(self.order)
+
+    def observation(self, observation: Mapping[str, np.ndarray], keys: Collection[str]) -> dict[str, np.ndarray]:
+        """Return some keys of the team's: vectors of one name end to end; what has one part stays as it is."""
+        return {key: np.concatenate([observation[part] for part in self.parts[key]]) for key in keys}
+
+    def action(self, joined: Any) -> np.ndarray:
+        """Return the environment's action for one of the team's."""
+        return np.asarray(joined)[self._places]
+
+
 def team_spec(name: str) -> EnvSpec:
     """Return an environment in which agents observe and act as one, as in recordings read with ``agent: null``.
 
@@ -19,24 +43,23 @@ def team_spec(name: str) -> EnvSpec:
         UsageError: an unknown environment.
     """
     spec = get_env_spec(name)
-    parts: Any = of_agent(name, {key: (key,) for key in spec.features if key != ACTION}, None)  # pyright: ignore
-    action, order = spec.features[ACTION], _order(spec)
-    places = np.argsort(order)  # of each dimension of the environment's action in the team's
+    view, action = TeamView(spec), spec.features[ACTION]
 
     def make(keys: Collection[str]) -> AnyEnv:
-        chosen = {key: parts[key] for key in select_keys(f"team:{name}", keys, parts)}
-        environment = spec.make([part for each in chosen.values() for part in each])
-        environment = TransformAction(environment, lambda joined: np.asarray(joined)[places], None)
-        return TransformObservation(environment, lambda observation: _join(observation, chosen), None)
+        chosen = select_keys(f"team:{name}", keys, view.parts)
+        environment = spec.make([part for key in chosen for part in view.parts[key]])
+        environment = TransformAction(environment, view.action, None)
+        return TransformObservation(environment, lambda observation: view.observation(observation, chosen), None)
 
-    features = {key: _joined([spec.features[part] for part in parts[key]]) for key in parts}
+    features = {key: _joined([spec.features[part] for part in parts]) for key, parts in view.parts.items()}
     return replace(
         spec,
         name=f"team:{name}",
         make=make,
-        features={**features, ACTION: action.part(order)},
+        features={**features, ACTION: action.part(view.order)},
         agents={},
         expert=None,
+        take_over=None,
         local=not spec.is_portable,
     )
 
@@ -46,11 +69,6 @@ def _order(spec: EnvSpec) -> np.ndarray:
     dimensions = np.arange(spec.features[ACTION].shape[0])
     parts: Any = {f"{AGENTS}{agent}.{ACTION}": (dimensions[share],) for agent, share in spec.agents.items()}
     return np.concatenate(of_agent(spec.name, parts, None)[ACTION]) if parts else dimensions  # pyright: ignore
-
-
-def _join(observation: Mapping[str, np.ndarray], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Return vectors of one name end to end; what has one part stays as it is."""
-    return {key: np.concatenate([observation[part] for part in names]) for key, names in parts.items()}
 
 
 def _joined(features: list[Feature]) -> Feature:

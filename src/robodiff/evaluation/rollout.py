@@ -2,17 +2,19 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from robodiff.envs.pool import EnvPool, Step, useful_workers
+from robodiff.envs.pool import EnvPool, Rows, Step, useful_workers
 from robodiff.envs.spec import EnvSpec
 from robodiff.evaluation.actor import Policies, make_runner, needed_keys, seen_by, steps_held
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
+
+Pool = EnvPool | Rows
 
 FAR_OUTSIDE = 0.25
 """Share of the range of training by which an observation lies outside of it, from which on evaluations count it."""
@@ -60,12 +62,17 @@ class EpisodeRecord:
         self.extra = {name: float(value) for name, value in step.extra.items() if math.isfinite(value)}
 
 
+def _fastest(spec: EnvSpec, keys: Collection[str], rows: Collection[int]) -> Pool:
+    return EnvPool(spec, keys, rows, useful_workers(spec, keys, len(rows)))
+
+
 def rollout(
     policy: Policies,
     spec: EnvSpec,
     seeds: Sequence[int],
     num_envs: int,
     advance: Callable[[int, str], None] = lambda finished, step: None,
+    make_pool: Callable[[EnvSpec, Collection[str], Collection[int]], Pool] = _fastest,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -81,6 +88,7 @@ def rollout(
         seeds: one an episode, all different.
         num_envs: rows of the policy's batch.
         advance: called after every step with the number of episodes that have ended, and in words which step it was.
+        make_pool: makes the environments, from how the policy sees them, what it observes, and their rows.
 
     Returns:
         One record a seed, in their order.
@@ -95,7 +103,7 @@ def rollout(
     for record in records:
         queues.setdefault(record.seed % num_envs, []).append(record)
     finished = 0
-    with closing(EnvPool(spec, keys, sorted(queues), useful_workers(spec, keys, len(queues)))) as environments:
+    with closing(make_pool(spec, keys, sorted(queues))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
             finished += len(wave)
             for step, running in enumerate(_episodes(runner, num_envs, environments, wave, held), start=1):
@@ -104,7 +112,7 @@ def rollout(
 
 
 def _episodes(
-    runner: PolicyRunner | Team, num_envs: int, environments: EnvPool, wave: dict[int, EpisodeRecord], held: int
+    runner: PolicyRunner | Team, num_envs: int, environments: Pool, wave: dict[int, EpisodeRecord], held: int
 ) -> Iterator[int]:
     """Step the episodes of a wave, one a row, until all have ended; yield how many still run.
 

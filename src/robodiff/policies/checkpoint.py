@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robodiff import registry
 from robodiff.data.episodes import Feature
-from robodiff.documents import Above, Document, decode_json, plain, typed, write_json
+from robodiff.documents import Above, Document, brief, decode_json, plain, typed, write_json
 from robodiff.errors import RobodiffError, UsageError, first_line
 from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
@@ -147,6 +147,26 @@ def load_vae(policy: DiffusionPolicy, path: str | Path) -> None:
         problem = misfits[0] if misfits else f"classes {codec.classes}, needed are {policy.codec.classes}"
         raise UsageError(f"model.vae_weights: the VAE of {path} does not fit: {problem}")
     policy.codec.load_state_dict(codec.state_dict())
+
+
+def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
+    """Give a policy all weights that another has, its normalizer included.
+
+    Raises:
+        RobodiffError: no policy there, or one that is broken.
+        UsageError: one of other sizes; the message names the options and the features in which they differ.
+    """
+    other = load_policy(path)
+    weights = other.state_dict()
+    if misfits := shape_misfits(weights, policy.state_dict()):
+        own, others = plain(policy.config), plain(other.config)
+        differing = [f"model.{name} {brief(value)}" for name, value in others.items() if own.get(name) != value]
+        shapes = {key: each.shape for key, each in policy.features.items()}
+        differing += [f"{key} {each.shape}" for key, each in other.features.items() if shapes.get(key) != each.shape]
+        problem = f"the policy of {path} does not fit: {misfits[0]}"
+        differing.reverse()  # those of the network itself come last
+        raise UsageError(f"initial_weights: {problem}\nit was trained with {listed(differing, 6)}")
+    policy.load_state_dict(weights)
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:

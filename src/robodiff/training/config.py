@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from robodiff.data.recordings import DataConfig
-from robodiff.documents import Above, AtLeast, AtMost, Between, Document
+from robodiff.documents import Above, AtLeast, AtMost, Between, Document, FilePath
 from robodiff.policies.config import PolicyConfig
 
 
@@ -114,6 +114,9 @@ class FitConfig(Document):
     """Rollouts during training."""
     seed_everything: Annotated[int, Between(0, 2**32 - 1)] = 42
     """Seed of everything random in training."""
+    initial_weights: FilePath | None = None
+    """A policy to train on from, of the same sizes: its weights and its normalizer are where the run begins; random
+    weights, and the normalizer of the recording, when null."""
     plugins: list[str] = field(default_factory=list)
     """The plugins that the run was begun with, for messages; a plugin is imported where --plugin names it, never from
     here."""

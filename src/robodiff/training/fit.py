@@ -30,7 +30,7 @@ from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing, standing
 from robodiff.machine import describe_machine
 from robodiff.networks.unet import ConditionalUnet1d
-from robodiff.policies.checkpoint import load_vae
+from robodiff.policies.checkpoint import load_vae, load_weights
 from robodiff.policies.config import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
@@ -154,7 +154,7 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     Args:
         config: of the run.
         data: read already.
-        pretrained: the run begins, with the weights that ``pretrained_backbone_weights`` names.
+        pretrained: the run begins, with the weights that ``initial_weights`` or ``pretrained_backbone_weights`` names.
     """
     model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
     features, fps = data.episodes.features, data.episodes.fps
@@ -162,7 +162,9 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         _check_size(model.make_policy(features, fps))
     policy = model.make_policy(features, fps)
     policy.fit_normalizer(data.episodes, data.train_windows)
-    if pretrained:
+    if pretrained and config.initial_weights is not None:
+        load_weights(policy, config.initial_weights)
+    elif pretrained:
         policy.load_pretrained_backbones()
         if model.vae_weights is not None:
             load_vae(policy, model.vae_weights)

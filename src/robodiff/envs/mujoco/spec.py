@@ -11,6 +11,7 @@ from robodiff.envs.mujoco.env import TableEnv, TableExpert, observed
 from robodiff.envs.mujoco.expert import COLLISION, UNREACHABLE
 from robodiff.envs.mujoco.library import mujoco
 from robodiff.envs.mujoco.scene import TIMESTEP
+from robodiff.envs.mujoco.take_over import TableTakeOver
 from robodiff.envs.mujoco.tasks import ONE_ARM, Task
 from robodiff.envs.mujoco.teams import SEVERAL_ARMS
 from robodiff.envs.spec import EnvSpec
@@ -62,6 +63,7 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
         configure=lambda options: task_spec(task, options),
         expert=lambda noise: TableExpert(make, noise),
         expert_options=_expert_options(task.noise),
+        take_over=TableTakeOver,
         failures=(UNREACHABLE, COLLISION),
         snapshot=TableEnv.snapshot,
         restore=TableEnv.restore,

@@ -1,0 +1,171 @@
+"""``robodiff improve``: rounds of letting the expert take over and training on what it did."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+
+from robodiff.cli import collect, fit, outcomes
+from robodiff.cli import eval as evaluation
+from robodiff.cli.configuration import OF_A_RECORDING, read_run_config
+from robodiff.cli.options import Options, read_options
+from robodiff.cli.report import report_evaluation
+from robodiff.data.recordings import DataConfig
+from robodiff.documents import Above, AtLeast, AtMost, Between, FilePath, plain
+from robodiff.errors import UsageError
+from robodiff.evaluation.members import find_members
+from robodiff.evaluation.results import EnvResult, RunFacts, read_result, write_result
+from robodiff.evaluation.runs import CONFIG_FILE, agent_runs
+from robodiff.files import locked
+from robodiff.progress import bar, say
+from robodiff.training.improve import Improvement, Round, minutes_of, round_of, table
+
+SEEDS_A_ROUND = 100_000
+"""From the first seed of a round's episodes to that of the next."""
+LATER = 0.5
+"""The learning rate of a round, as a share of the run's."""
+OF_ALL_ROUNDS = ("env", "minutes", "episodes", "random", "num_envs", "learning_rate", "measure")
+"""Options that may not change from one call to the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveOptions(Options):
+    """Make a policy better where it fails: let the expert of an environment take over, train on, measure, again.
+
+    A round collects episodes that the policy begins and the expert ends (robodiff collect --policy), trains on from the
+    policy's weights on the run's own recording and all such episodes (robodiff fit --initial_weights), and measures the
+    new policy on the same seeds as the first. Every step is an ordinary command, which is printed. The same command
+    goes on where an earlier one was stopped; with more --rounds it adds some.
+
+    Examples:
+      robodiff improve runs/first --env pusht
+      robodiff improve runs/first --env pusht --rounds 3 --minutes 10 --episodes 50 --out runs/better
+    """
+
+    positional = ("run",)
+
+    run: FilePath
+    """The run whose policy is to become better."""
+    env: str
+    """The environment, such as pusht, whose expert can take over."""
+    rounds: Annotated[int, AtLeast(1)] = 2
+    """How many."""
+    minutes: Annotated[float, Above(0), AtMost(525_600)] = 5.0
+    """How long each round trains; collecting and measuring come on top."""
+    episodes: Annotated[int, AtLeast(1)] = 30
+    """Episodes that the expert takes over in each round."""
+    random: Annotated[float, Between(0, 1)] | None = None
+    """Share of the seeds on which it does so at a random moment; see robodiff collect --help."""
+    num_envs: Annotated[int, AtLeast(1)] | None = None
+    """Episodes that begin together; see robodiff collect --help."""
+    learning_rate: Annotated[float, Above(0)] | None = None
+    """Of each round, after its warm-up; it then falls as that of the run did. Half of the run's when not given."""
+    measure: Annotated[int, AtLeast(1)] = 100
+    """Episodes to measure each policy in, from seed 100000 on."""
+    workers: Annotated[int, AtLeast(1)] = 1
+    """Processes that collect; nothing depends on it."""
+    out: FilePath | None = None
+    """Folder of the rounds; RUN-improved when not given."""
+
+
+def run(arguments: list[str]) -> None:
+    """Parse, go through the rounds, print."""
+    options = read_options(ImproveOptions, "improve", arguments)
+    first = Path(options.run)
+    if agent_runs(first):
+        raise UsageError(f"{first}: is the folder of a team's runs; improve one policy, which may act for the team")
+    from robodiff.evaluation.takeover import check_expert  # needs torch
+
+    config = read_run_config(first)
+    check_expert(options.env)
+    rate = options.learning_rate or LATER * config.model.learning_rate
+    folder, console = Path(options.out or f"{first}-improved"), Console()
+    with locked(folder):
+        asked = {**{name: plain(options)[name] for name in OF_ALL_ROUNDS}, "run": str(first.resolve())}
+        _check_asked(folder, asked)
+        results, rounds, policies = [_measured(first, options, console)], list[Round](), [first]
+        taken_over = list[Path]()
+        for number in range(options.rounds + 1):
+            if number:
+                latest, place = policies[-1], folder / f"round-{number}"
+                taken_over.append(folder / f"takeovers-{number}.zarr")
+                _do(console, number, "collect", collect.run, _collecting(options, latest, taken_over[-1], number))
+                if not (place / RunFacts.file).is_file():
+                    data = [*_own(config.data), *map(str, taken_over)]
+                    training = _training(first, latest, place, data, options.minutes, rate)
+                    _do(console, number, "fit", fit.run, training)
+                policies.append(place)
+                results.append(_measured(place, options, console))
+            minutes = sum(map(minutes_of, policies))
+            rounds.append(round_of(policies[-1], config.data, taken_over, minutes, results))
+            write_result(folder, Improvement(asked=asked, rounds=rounds))
+        say(console, f"\n{table(rounds)}\nwritten: {folder / Improvement.file}")
+
+
+def _check_asked(folder: Path, asked: dict[str, object]) -> None:
+    """Refuse to go on with rounds that were asked for in another way."""
+    if not (folder / Improvement.file).is_file():
+        return
+    before = read_result(folder, Improvement).asked
+    if changed := [name for name, value in asked.items() if before.get(name) != value]:
+        was = f"--{changed[0]} was {before.get(changed[0])} in the rounds there"
+        raise UsageError(f"{folder}: {was}; give it as it was, or choose another --out")
+
+
+def _do(console: Console, number: int, command: str, run: Callable[[list[str]], object], words: list[str]) -> None:
+    """Run a command, and say which."""
+    say(console, f"\nround {number}: robodiff {shlex.join([command, *words])}", "bold")
+    try:
+        run(words)
+    except SystemExit:  # stopped, and saved
+        say(console, "the same robodiff improve goes on from there, too")
+        raise
+
+
+def _collecting(options: ImproveOptions, policy: Path, out: Path, number: int) -> list[str]:
+    """Return the command line that collects what a round learns from."""
+    from robodiff.evaluation.takeover import SEED  # needs torch
+
+    shared = {name: getattr(options, name) for name in ("episodes", "random", "num_envs", "workers")}
+    words = {"policy": policy, "out": out, "seed": SEED + SEEDS_A_ROUND * (number - 1), **shared}
+    given = [(f"--{name}", str(value)) for name, value in words.items() if value is not None]
+    return [options.env, *(word for pair in given for word in pair)]
+
+
+def _training(first: Path, latest: Path, place: Path, data: Sequence[str], minutes: float, rate: float) -> list[str]:
+    """Return the command line that trains a round, or goes on with it."""
+    if (place / CONFIG_FILE).is_file():
+        return ["--resume", str(place)]
+    words = ["--config", str(first / CONFIG_FILE), "--run", str(place), "--initial_weights", str(latest)]
+    words += [word for recording in data for word in ("--data", recording)]
+    return [*words, "--minutes", f"{minutes:g}", "--model.learning_rate", f"{rate:g}"]
+
+
+def _own(data: DataConfig) -> list[str]:
+    """Return the recordings that a run was trained on as ``fit --data`` takes them."""
+    if (several := getattr(data, "recordings", None)) is not None:
+        return [each if isinstance(each, str) else json.dumps(each) for each in several]
+    values = {each.name: getattr(data, each.name) for each in fields(data) if each.name in OF_A_RECORDING}
+    usual = {each.name: each.default for each in fields(data)}
+    given = {name: plain(value) for name, value in values.items() if value != usual[name]}
+    given = {"path": data.source} | {name: value for name, value in given.items() if name not in ("root", "repo_id")}
+    return [data.source if len(given) == 1 else json.dumps(given)]
+
+
+def _measured(run: Path, options: ImproveOptions, console: Console) -> EnvResult:
+    """Return an evaluation of a run's policy, which is made where there is none yet."""
+    from robodiff.evaluation.evaluate import evaluate  # needs torch
+
+    asked = evaluation.EvalOptions(policies=[str(run)], env=options.env, episodes=options.measure)
+    members, config = find_members(asked.policies), asked.config
+    out = evaluation.default_folder(members, asked)
+    before = read_result(out, EnvResult) if (out / EnvResult.file).is_file() else None
+    with bar(console, "episodes", options.measure, "measuring how long a chunk takes, and drawing videos") as advance:
+        result = evaluate(members, out, config, advance, again=False)  # pyright: ignore[reportArgumentType]
+    if result != before:
+        say(console, f"{run}: {outcomes.in_env(out, result)}\nreport: {report_evaluation(out)}")
+    return result

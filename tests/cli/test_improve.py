@@ -1,0 +1,94 @@
+"""``robodiff improve``: rounds of real commands with a tiny budget, and that it goes on where it was stopped."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_recording
+
+from robodiff.cli import fit, improve
+from robodiff.cli.configuration import read_run_config
+from robodiff.evaluation.runs import AGENT_FOLDER
+from robodiff.policies.checkpoint import policy_hash
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8)
+
+
+@pytest.fixture
+def first(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two steps."""
+    monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)  # figures take longer
+    monkeypatch.setattr(improve, "report_evaluation", lambda out: out)
+    data, run = write_recording(tmp_path / "demos.zarr"), tmp_path / "first"
+    command = ("fit", "--config", "pusht_keypoints", "--data", data, "--run", run, *SMALL)
+    code, _, err = robodiff(*command, "--rollout.env", "null", "--trainer.max_steps", 2)
+    assert code == 0, err
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_rounds_go_on_where_they_were_stopped(robodiff: Run, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = first.parent / "better"
+    command = ("improve", first, "--env", "pusht", "--minutes", 0.02, "--episodes", 2, "--num_envs", 2,
+               "--measure", 4, "--out", out)  # fmt: skip
+    stopped: list[list[str]] = []
+
+    def stop(words: list[str]) -> None:
+        stopped.append(words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "run", stop)
+        assert robodiff(*command, "--rounds", 1)[0] == 130
+    assert stopped[0][stopped[0].index("--initial_weights") + 1] == str(first)
+    code, text, err = robodiff(*command, "--rounds", 1)
+    assert code == 0, err
+    assert "has 2 episodes already; going on" in text
+    assert "6 + 2 taken over" in text
+    trained = policy_hash(out / "round-1" / "policy")
+    assert trained != policy_hash(first / "policy")
+    code, text, err = robodiff(*command, "--rounds", 2)
+    assert code == 0, err
+    assert policy_hash(out / "round-1" / "policy") == trained  # what was done is not done again
+    assert text.count("robodiff fit") == 1
+    rounds = json.loads((out / "improve.json").read_text())["rounds"]
+    assert [each["taken_over"] for each in rounds] == [0, 2, 4]
+    assert [each["demonstrations"] for each in rounds] == [6, 6, 6]
+    assert rounds[0]["minutes"] < rounds[1]["minutes"] < rounds[2]["minutes"]
+    assert (rounds[0]["difference"], rounds[0]["p"]) == (0, 1)
+    config = read_run_config(out / "round-2")
+    assert config.initial_weights == str(out / "round-1")
+    assert config.model.learning_rate == read_run_config(first).model.learning_rate / 2
+    assert config.data.source.split(", ") == [
+        str(first.parent / "demos.zarr"), str(out / "takeovers-1.zarr"), str(out / "takeovers-2.zarr")
+    ]  # fmt: skip
+    code, _, err = robodiff(*command, "--episodes", 3)
+    assert (code, "--episodes was 2 in the rounds there" in err) == (2, True), err
+
+
+def test_refused(robodiff: Run, first: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ((tmp_path / "none", "--env", "pusht"), "is not the folder of a run"),
+        ((first, "--env", "push"), "Did you mean 'pusht'?"),
+        ((first, "--env", "biped"), "the expert of biped cannot take over"),
+        ((first, "--env", "pusht", "--rounds", 0), "--rounds: expected int >= 1"),
+    ):
+        code, _, err = robodiff("improve", *arguments)
+        assert (code, message in err, "Traceback" in err) == (2, True, False), err
+    team = tmp_path / "team"
+    (team / f"{AGENT_FOLDER}0").mkdir(parents=True)
+    (team / f"{AGENT_FOLDER}0" / "config.yaml").write_text("{}")
+    code, _, err = robodiff("improve", team, "--env", "pusht")
+    assert (code, "is the folder of a team's runs" in err) == (2, True), err
+
+
+def test_options_of_the_runs_recording_are_kept(first: Path) -> None:
+    data = read_run_config(first).data
+    assert improve._own(data) == [data.source]
+    from dataclasses import replace
+
+    (own,) = improve._own(replace(data, episodes=[0, 2]))
+    assert json.loads(own) == {"path": data.source, "episodes": [0, 2]}
