@@ -1,7 +1,7 @@
 """Batches for the trainer: windows gathered by index from arrays in memory, memory-mapped, or on the GPU."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from robodiff.data.check import read_sound
 from robodiff.data.episodes import ACTION, with_past_action
 from robodiff.data.provenance import TrainedOn, divide
 from robodiff.data.recordings import DataConfig
+from robodiff.data.symmetry import Symmetry, with_symmetries
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 from robodiff.errors import UsageError
 
@@ -29,6 +30,7 @@ class WindowDataModule(LightningDataModule):
         limit_train_batches: how many batches, or which share of all, make an epoch; all when None.
         limit_val_batches: the same of a validation; 0 validates never.
         recorded: what a run that goes on was trained on.
+        symmetries: under each of them the training episodes are trained on, too.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class WindowDataModule(LightningDataModule):
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         recorded: TrainedOn | None = None,
+        symmetries: Sequence[Symmetry] = (),
     ) -> None:
         super().__init__()
         self.config = config
@@ -48,9 +51,12 @@ class WindowDataModule(LightningDataModule):
         episodes = read_sound(config, observation_keys)
         self.division = divide(config, episodes, recorded)
         self.train_episodes = self.division.to_train
+        self.symmetries = symmetries
+        episodes, origins = with_symmetries(episodes, self.train_episodes, symmetries)
+        trained = np.flatnonzero(np.isin(origins, self.train_episodes))
         self.shape = config.window(shape, episodes.fps)
         self.episodes = with_past_action(episodes, observation_keys, self.shape.frame_stride)
-        self.train_windows = Windows(self.episodes.episode_ends, self.shape, self.train_episodes)
+        self.train_windows = Windows(self.episodes.episode_ends, self.shape, trained)
         self.val_windows = Windows(self.episodes.episode_ends, self.shape, self.division.to_hold_out)
         if len(self.train_windows) == 0:
             raise UsageError(f"{self.episodes.source}: all episodes that are left were held out; begin a new run")
