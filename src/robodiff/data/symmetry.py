@@ -29,9 +29,9 @@ class VectorMap:
             raise UsageError(f"index of a VectorMap has each of 0 to {len(self.index) - 1} once; found {self.index}")
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Map (N, D)."""
-        scale, offset = (np.asarray(each, vectors.dtype) for each in (self.sign, self.offset))
-        return vectors[:, self.index] * scale + offset
+        """Map (..., D)."""
+        sign, offset = (np.asarray(each, vectors.dtype) for each in (self.sign, self.offset))
+        return vectors[..., self.index] * sign + offset
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ImageMap:
     """Flip the columns, after that."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Map (N, C, H, W)."""
+        """Map (..., H, W)."""
         images = images.swapaxes(-2, -1) if self.transpose else images
         return images[..., :: -1 if self.upside_down else 1, :: -1 if self.left_right else 1]
 
