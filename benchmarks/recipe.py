@@ -41,7 +41,7 @@ from robodiff.training.module import PolicyTraining
 
 KEPT = RESULTS / "recipe.json"
 PLAIN = "plain"
-COST_STEPS, COST_ROUNDS = 60, 5
+COST_STEPS, COST_ROUNDS = 40, 2
 
 
 class Job(NamedTuple):
@@ -109,7 +109,7 @@ def measure(job: Job, length: dict[str, Any], episodes: int, threads: int) -> di
 
 
 def costs(cells: Sequence[str], demonstrations: str) -> dict[str, float]:
-    """Return how long an optimizer step of each cell takes, in steps of the plain preset, on one thread."""
+    """Return how much of a core's time an optimizer step of each cell takes, in steps of the plain preset."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {cell: [] for cell in cells}
     with TemporaryDirectory() as folder:
@@ -119,17 +119,17 @@ def costs(cells: Sequence[str], demonstrations: str) -> dict[str, float]:
             with clock(ends):
                 train(job, {"max_steps": COST_STEPS}, run)
             seconds[cell].append(statistics.median(after - before for before, after in itertools.pairwise(ends)))
-    plain = min(seconds[PLAIN])  # what other work takes only adds
+    plain = min(seconds[PLAIN])
     return {cell: round(min(each) / plain, 3) for cell, each in seconds.items()}
 
 
 def clock(ends: list[float]) -> Any:
-    """Note when each optimizer step has ended."""
+    """Note by the clock of the process when each optimizer step has ended: time that others have does not count."""
     whole = PolicyTraining.optimizer_step
 
     def timed(module: Any, *given: Any, **options: Any) -> None:
         whole(module, *given, **options)
-        ends.append(time.perf_counter())
+        ends.append(time.process_time())
 
     return patch.object(PolicyTraining, "optimizer_step", timed)
 

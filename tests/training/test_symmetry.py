@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.faults.catalogue import SMALL
 
+from robodiff.cli.configuration import find_config
 from robodiff.policies.checkpoint import load_policy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -36,3 +37,11 @@ def test_environments_without_symmetries_are_refused(
     code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", tmp_path / "run",
                             "--trainer.max_steps", 1, "--data.symmetries", env)  # fmt: skip
     assert (code, message in err) == (2, True), err
+
+
+def test_a_recording_in_place_of_another_is_not_taken_for_as_symmetric(recording: Path) -> None:
+    draft = find_config("pusht_keypoints")
+    draft.override("data.symmetries", "pusht")
+    assert draft.build().data.symmetries == "pusht"
+    draft.set_part("data", str(recording))
+    assert draft.build().data.symmetries is None

@@ -66,7 +66,7 @@ class Symmetry:
         Raises:
             UsageError: a key of which nothing is said, or one of another shape.
         """
-        if key != ACTION and "observation." not in key:
+        if key.rpartition(".")[2] != ACTION and "observation." not in key:
             return array
         if key not in self.maps:
             remedy = "leave it out of model.observation_keys, or leave out data.symmetries"
