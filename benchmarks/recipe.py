@@ -202,6 +202,8 @@ def options() -> argparse.Namespace:
     given = parser.parse_args()
     if unknown := {name for cell in given.cells for name in cell.split("+")} - {PLAIN, *LEVERS}:
         parser.error(f"no lever is called {min(unknown)}; expected {known}")
+    if both := [cell for cell in given.cells if sum(lever.model is not None for lever in levers(cell)) > 1]:
+        parser.error(f"{both[0]}: only one of its levers can say what the policy is")
     return given
 
 

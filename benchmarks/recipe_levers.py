@@ -225,6 +225,7 @@ LEVERS = {
     "one side": Lever(model=HalfConfig),
     "block's frame": Lever(model=FramedConfig),
     "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig),
+    "batch 32": Lever({"data.train_batch_size": 32}),
     "batch 64": Lever({"data.train_batch_size": 64}),
     "batch 256": Lever({"data.train_batch_size": 256}),
     "wide": Lever({"model.down_dims": (48, 96, 192)}),
