@@ -50,11 +50,12 @@ def test_chosen_episodes_follow_under_each_symmetry() -> None:
     np.testing.assert_array_equal(whole.arrays[NOTE], 1)
 
 
-def test_without_symmetries_nothing_changes() -> None:
+def test_without_symmetries_or_episodes_nothing_changes() -> None:
     episodes = recorded()
-    same, origins = with_symmetries(episodes, np.array([1]), [])
-    assert same is episodes
-    assert origins.tolist() == [0, 1, 2]
+    for chosen, symmetries in (([1], []), ([], [MIRROR])):
+        same, origins = with_symmetries(episodes, np.array(chosen, np.int64), symmetries)
+        assert same is episodes
+        assert origins.tolist() == [0, 1, 2]
 
 
 def test_every_image_map_is_one_of_the_eight_of_a_square() -> None:

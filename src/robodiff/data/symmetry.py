@@ -98,7 +98,7 @@ def with_symmetries(
     Raises:
         UsageError: a symmetry that does not fit what was recorded, or images that memory has no room for.
     """
-    if not symmetries:
+    if not symmetries or not len(chosen):
         return episodes, np.arange(len(episodes))
     frames = np.concatenate([np.arange(s.start, s.stop) for s in map(episodes.slice, chosen.tolist())])
     size = sum(array[:1].nbytes * (len(array) + len(symmetries) * len(frames)) for array in episodes.arrays.values())
