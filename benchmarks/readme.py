@@ -14,6 +14,7 @@ PAGES = {
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
     "docs/hybrid.md": ("hybrid", "hybrid_600", "prediction_types"),
+    "docs/push-t.md": ("recipe",),
     "docs/deployment.md": ("latency", "latency_gpu", "precision", "busy"),
     "docs/serving.md": ("serving",),
     "docs/your-robot.md": ("delay",),
@@ -21,6 +22,7 @@ PAGES = {
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
     "denoisers_pixels": "Push-T from pixels, human demonstrations; success with its 95 % interval",
+    "recipe": "Push-T from keypoints, one thing or some things different from preset `pusht_keypoints`",
     "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints`; success with its 95 % interval",
     "training_cpu": "Samples (windows) a second of training, whole steps of `robodiff fit`",
     "training_gpu": "Samples (windows) a second on a GPU, whole steps of `fit`, human Push-T from images, one run each",

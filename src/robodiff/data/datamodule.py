@@ -1,7 +1,7 @@
 """Batches for the trainer: windows gathered by index from arrays in memory, memory-mapped, or on the GPU."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from robodiff.data.check import read_sound
 from robodiff.data.episodes import ACTION, INTERVENTION, with_expert_actions, with_past_action
 from robodiff.data.provenance import TrainedOn, divide
 from robodiff.data.recordings import DataConfig
+from robodiff.data.symmetry import Symmetry, with_symmetries
 from robodiff.data.windows import Windows, WindowShape, epoch_order
 from robodiff.errors import UsageError
 
@@ -30,6 +31,7 @@ class WindowDataModule(LightningDataModule):
         limit_train_batches: how many batches, or which share of all, make an epoch; all when None.
         limit_val_batches: the same of a validation; 0 validates never.
         recorded: what a run that goes on was trained on.
+        symmetries: under each of them the training episodes are trained on, too.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class WindowDataModule(LightningDataModule):
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         recorded: TrainedOn | None = None,
+        symmetries: Sequence[Symmetry] = (),
     ) -> None:
         super().__init__()
         self.config = config
@@ -49,11 +52,14 @@ class WindowDataModule(LightningDataModule):
         episodes = read_sound(config, observation_keys)
         self.division = divide(config, episodes, recorded)
         self.train_episodes = self.division.to_train
+        self.symmetries = symmetries
+        episodes, origins = with_symmetries(episodes, self.train_episodes, symmetries)
+        trained = np.flatnonzero(np.isin(origins, self.train_episodes))
         self.shape = config.window(shape, episodes.fps)
         self.episodes = with_expert_actions(with_past_action(episodes, observation_keys, self.shape.frame_stride))
         self.train_windows, self.val_windows = (
             Windows(episodes.episode_ends, self.shape, some, episodes.expert)
-            for some in (self.train_episodes, self.division.to_hold_out)
+            for some in (trained, self.division.to_hold_out)
         )
         if len(self.train_episodes) == 0:
             raise UsageError(f"{episodes.source}: all episodes that are left were held out; begin a new run")

@@ -72,6 +72,9 @@ class DataConfig(Document, ABC):
     """Share of the episodes that is held out for validation; 0 holds none out."""
     val_split_seed: Annotated[int, AtLeast(0)] = 42
     """Chooses which episodes are held out."""
+    symmetries: str | None = None
+    """An environment, such as pusht, whose symmetries the scene has: the training episodes are trained on as recorded
+    and as each of them maps them; only as recorded when null."""
     accept_unwritten: bool = False
     """Train also on frames that were never written and read as zeros, which data check names: zarr leaves out chunks
     that are all zeros, and so do writers that are killed."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robodiff import registry
 from robodiff.data.episodes import Feature
+from robodiff.data.symmetry import Symmetry
 from robodiff.documents import Document, FieldErrors, hints, parse, plain, typed
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 
@@ -114,6 +115,9 @@ class EnvSpec:
     """Whether ``render`` draws (H, W, 3) uint8; there are no videos where it does not."""
     local: bool = False
     """Whether other processes cannot make it although they load the same plugins."""
+    symmetries: tuple[Symmetry, ...] = ()
+    """Maps of the whole scene onto itself, which leave dynamics and success as they are; the identity is none of
+    them."""
     scene: Scene | None = None
     """Draws observations, actions over them or beside; None where a recorded observation cannot be drawn."""
 

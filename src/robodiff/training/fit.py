@@ -22,6 +22,7 @@ from robodiff.data.cache import memory_free
 from robodiff.data.datamodule import WindowDataModule, limited
 from robodiff.data.episodes import ACTION, NotRecorded
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
+from robodiff.data.symmetry import Symmetry
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.evaluation.actor import seen_by
@@ -127,13 +128,23 @@ def _data(config: FitConfig, recorded: TrainedOn | None) -> WindowDataModule:
     model, trainer = config.model, config.trainer
     limits = trainer.limit_train_batches, trainer.limit_val_batches
     how = model.window, model.observation_keys, config.seed_everything, *limits
+    symmetries = _symmetries(config.data.symmetries)
     try:
-        return WindowDataModule(config.data, *how, recorded)
+        return WindowDataModule(config.data, *how, recorded, symmetries)
     except NotRecorded as error:
         if error.key not in (model.observation_keys or ()):
             raise
         remedy = "name what to observe with --model.observation_keys, or observe all of it with --config generic"
         raise RobodiffError(f"{error}\n{remedy}") from None
+
+
+def _symmetries(env: str | None) -> tuple[Symmetry, ...]:
+    """Return the symmetries of an environment; none of None."""
+    if env is None:
+        return ()
+    if not (symmetries := get_env_spec(env).symmetries):
+        raise UsageError(f"data.symmetries: the environment {env} has no symmetries; leave it out")
+    return symmetries
 
 
 def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
@@ -228,8 +239,9 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
     observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
+    under = f" (also under symmetry: {', '.join(each.name for each in data.symmetries)})" if data.symmetries else ""
     return (
-        f"{data.episodes.source}: {counted(episodes, 'episode')}, {counted(windows, 'window')} to train on, "
+        f"{data.episodes.source}: {counted(episodes, 'episode')}{under}, {counted(windows, 'window')} to train on, "
         f"{held_out:,} held out\n"
         f"policy: observes {', '.join(observed)}; {counted(sum(p.numel() for p in policy.parameters()), 'parameter')}"
     )

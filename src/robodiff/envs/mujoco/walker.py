@@ -9,9 +9,11 @@ import gymnasium
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature, joined_unit
+from robodiff.data.symmetry import Symmetry
 from robodiff.documents import Between, Document
 from robodiff.envs.mujoco.biped import FPS, JOINTS, Array, Biped
 from robodiff.envs.mujoco.library import mujoco
+from robodiff.envs.mujoco.mirror import mirror_of
 from robodiff.envs.mujoco.scene import PICTURE
 from robodiff.envs.mujoco.walking import Walk
 from robodiff.envs.spec import EnvSpec, Scene, box, select_keys
@@ -60,6 +62,8 @@ OBSERVATIONS = {
     CAMERA: Feature("image", (3, IMAGE_SIZE, IMAGE_SIZE), "uint8"),
 }
 FEATURES = {**OBSERVATIONS, ACTION: _vector((JOINTS, "rad"), (CONTACTS, None))}
+MIRROR = Symmetry("mirror", {key: mirror_of(FEATURES[key]) for key in (STATE, ACTION)})
+"""Left and right exchanged; what the camera at the side would see is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +271,7 @@ def walker_spec(options: WalkerOptions | None = None) -> EnvSpec:
         failures=(FALL,),
         snapshot=WalkerEnv.snapshot,
         restore=WalkerEnv.restore,
+        symmetries=(MIRROR,),
         scene=Scene(draw_scene),
     )
 

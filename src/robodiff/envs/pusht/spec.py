@@ -7,6 +7,7 @@ from typing import Annotated
 from robodiff.documents import Between, Document
 from robodiff.envs.pusht.env import FEATURES, FPS, MAX_STEPS, SUCCESS_COVERAGE, TABLE, PushTEnv, draw_scene
 from robodiff.envs.pusht.expert import PushTExpert
+from robodiff.envs.pusht.symmetry import MIRROR
 from robodiff.envs.pusht.take_over import PushTTakeOver
 from robodiff.envs.spec import EnvSpec, Scene
 
@@ -32,5 +33,6 @@ SPEC = EnvSpec(
     take_over=PushTTakeOver,
     snapshot=PushTEnv.snapshot,
     restore=PushTEnv.restore,
+    symmetries=(MIRROR,),
     scene=Scene(draw_scene, (0.0, TABLE, TABLE, 0.0)),
 )

@@ -1,0 +1,235 @@
+"""Levers of ``benchmarks.recipe``: options of the preset, and what is tried without being an option of robodiff."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robodiff.data.episodes import ACTION, Feature
+from robodiff.envs.pusht.env import ENVIRONMENT_STATE, GOAL_POSE, STATE, TABLE
+from robodiff.envs.pusht.symmetry import MIRROR
+from robodiff.policies.config import DiffusionConfig, PolicyConfig, Stage
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runtime import Chunk
+from robodiff.training.optim import learning_rate
+
+
+@dataclass(frozen=True)
+class Lever:
+    """One thing that differs from the preset."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the configuration, by ``part.name``."""
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """What is not an option is put in place here while a policy trains."""
+    model: type[PolicyConfig] | None = None
+    """The policy, where it is another one: also when it acts."""
+
+
+class MuonAndAdam(torch.optim.Adam):
+    """Muon for matrices, to which kernels of convolutions are flattened; Adam for what is no matrix.
+
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, whose steps are scaled to the size of Adam's as in
+    https://arxiv.org/abs/2502.16982, so that both have one learning rate.
+    """
+
+    momentum, iterations = 0.95, 5
+
+    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], **options: Any) -> None:
+        super().__init__([{"params": others}, {"params": matrices}], **options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step of both; the closure computes the gradient."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        adam, muon = groups = self.param_groups
+        self.param_groups = [adam]
+        super().step()
+        self.param_groups = groups
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in muon["params"]:
+            shapes.setdefault(parameter.flatten(1).shape, []).append(parameter)
+        for (rows, columns), alike in shapes.items():
+            updates = torch.stack([self._momentum(each).flatten(1) for each in alike])  # (M, rows, columns)
+            steps = 0.2 * math.sqrt(max(rows, columns)) * self._orthogonal(updates)
+            for parameter, step in zip(alike, steps, strict=True):
+                parameter.sub_(muon["lr"] * step.view_as(parameter))
+        return loss
+
+    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        kept = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
+        kept.lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(kept, self.momentum)  # Nesterov's
+
+    def _orthogonal(self, matrices: Tensor) -> Tensor:
+        """Return nearly orthogonal matrices, (M, rows, columns), by Newton and Schulz."""
+        wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+        x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+        for _ in range(self.iterations):
+            gram = x @ x.mT
+            x = 3.4445 * x + torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315) @ x
+        return x.mT if matrices.shape[1] > matrices.shape[2] else x
+
+
+def muon(policy: DiffusionPolicy, fused: bool, films: bool) -> torch.optim.Optimizer:
+    """Return Muon of all hidden matrices, or of those alone that are no part of FiLM or of the time's embedding."""
+    config, matrices, others = policy.config, [], []
+    for name, parameter in policy.named_parameters():
+        hidden = parameter.ndim > 1 and min(parameter.flatten(1).shape) >= 16
+        matrices_too = films or not (".film." in name or "step_embedding" in name)
+        (matrices if hidden and matrices_too else others).append(parameter)
+    options = {"lr": config.learning_rate, "betas": config.optimizer_betas, "fused": fused}
+    return MuonAndAdam(matrices, others, **options)
+
+
+def stable_then_decay(step: int, total_steps: int | None, config: PolicyConfig, stage: Stage) -> float:
+    """Return the learning rate of warm-up, a plateau, and a line to zero in the last fifth."""
+    plateau = learning_rate(step, None, config, stage)
+    return plateau if total_steps is None else plateau * min(1.0, (total_steps - step) / (0.2 * total_steps))
+
+
+def absolute_loss(prediction: Tensor, wanted: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    assert valid is None
+    per_sample = (prediction - wanted).abs().flatten(1).mean(1)
+    return per_sample.mean(), per_sample
+
+
+def times(quantile: Callable[[Tensor], Tensor]) -> Callable[[], AbstractContextManager[Any]]:
+    """Draw the noise level s of the flow from another distribution, by its quantile function; never quite 0."""
+
+    def drawn(schedule: Any, uniform: Tensor) -> Tensor:
+        return quantile(1.0 - uniform).clamp(1e-3, 1.0) * schedule.num_train_timesteps
+
+    return lambda: patch("robodiff.diffusion.schedule.FlowSchedule.timesteps_from_uniform", drawn)
+
+
+def u_shaped(uniform: Tensor, steepness: float = 4.0) -> Tensor:
+    """Density proportional to cosh(a (s - 1/2)): Lee et al. 2024, https://arxiv.org/abs/2405.20320."""
+    return 0.5 + torch.asinh((2 * uniform - 1) * math.sinh(steepness / 2)) / steepness
+
+
+def logit_normal(uniform: Tensor) -> Tensor:
+    """Esser et al. 2024, https://arxiv.org/abs/2403.03206, with mean 0 and deviation 1."""
+    return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)).sigmoid()
+
+
+class FramedPolicy(DiffusionPolicy):
+    """Observe beside the keys how agent and goal lie in the frame of the block, in six numbers."""
+
+    def embed(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
+        """Return the embedding of the first ``steps`` observations: (B, steps, D + 6)."""
+        agent = observation[STATE][:, :steps].to(self.device, torch.float32)  # (B, steps, 2)
+        corners = observation[ENVIRONMENT_STATE][:, :steps].to(self.device, torch.float32).unflatten(-1, (8, 2))
+        origin, along = (corners[..., 0, :] + corners[..., 1, :]) / 2, corners[..., 1, :] - corners[..., 0, :]
+        along = along / along.norm(dim=-1, keepdim=True)
+
+        def turned(vectors: Tensor) -> Tensor:  # from the table's axes to the block's
+            x = (vectors * along).sum(-1)
+            y = vectors[..., 1] * along[..., 0] - vectors[..., 0] * along[..., 1]
+            return torch.stack([x, y], -1)
+
+        goal = torch.tensor([GOAL_POSE[:2], [np.cos(GOAL_POSE[2]), np.sin(GOAL_POSE[2])]], dtype=torch.float32)
+        framed = [turned(agent - origin) * 4 / TABLE, turned(goal[0] - origin) * 4 / TABLE, turned(goal[1])]
+        return torch.cat([super().embed(observation, steps), *framed], -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramedConfig(DiffusionConfig):
+    """Preset's network for ``FramedPolicy``."""
+
+    def make_policy(self, features: Mapping[str, Feature], fps: float) -> DiffusionPolicy:
+        return FramedPolicy(self, features, fps)
+
+    def make_denoiser(self, trajectory_dim: int, condition_dim: int) -> nn.Module:
+        return super().make_denoiser(trajectory_dim, condition_dim + 6)
+
+
+class HalfPolicy(DiffusionPolicy):
+    """See every scene from the side on which the block lies beyond the mirror, and act there; best with ``mirror``."""
+
+    def loss(self, batch: Mapping[str, Tensor], **draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        arrays = {key: value.numpy() for key, value in batch.items()}
+        batch = {key: torch.from_numpy(array) for key, array in self._from_one_side(arrays)[0].items()}
+        return super().loss(batch, **draws)
+
+    def predict_chunk(self, observation: Mapping[str, Any], **options: Any) -> Chunk:
+        arrays, swapped = self._from_one_side(observation)
+        chunk = super().predict_chunk(arrays, **options)
+        chunk.actions[swapped] = MIRROR.maps[ACTION](chunk.actions[swapped])
+        return chunk
+
+    def _from_one_side(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return observations, and actions if any, as seen from one side, and where it was the other, (B,)."""
+        block = arrays[ENVIRONMENT_STATE][:, self.config.n_obs_steps - 1].mean(-1)  # (B,)
+        swapped, mapped = block > TABLE / 2, dict(arrays)
+        for key in MIRROR.maps.keys() & arrays.keys():
+            mapped[key] = arrays[key].copy()
+            mapped[key][swapped] = MIRROR.maps[key](arrays[key][swapped])
+        return mapped, swapped
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfConfig(DiffusionConfig):
+    """Preset's network for ``HalfPolicy``."""
+
+    def make_policy(self, features: Mapping[str, Feature], fps: float) -> DiffusionPolicy:
+        return HalfPolicy(self, features, fps)
+
+
+class ManyDrawsPolicy(DiffusionPolicy):
+    """Each window of a batch is given four noises at four levels."""
+
+    def loss(self, batch: Mapping[str, Tensor], **_: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective of a batch that is four times as large."""
+        return super().loss({key: value.repeat_interleave(4, 0) for key, value in batch.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyDrawsConfig(DiffusionConfig):
+    """Preset's network for ``ManyDrawsPolicy``."""
+
+    def make_policy(self, features: Mapping[str, Feature], fps: float) -> DiffusionPolicy:
+        return ManyDrawsPolicy(self, features, fps)
+
+
+def _optimizer(films: bool) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: patch("robodiff.training.module.make_optimizer", partial(muon, films=films))
+
+
+LEVERS = {
+    "mirror": Lever({"data.symmetries": "pusht"}),
+    "muon": Lever(patched=_optimizer(films=True)),
+    "muon of convolutions": Lever(patched=_optimizer(films=False)),
+    "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),
+    "linear decay": Lever({"model.scheduler_name": "linear"}),
+    "rate x2": Lever({"model.learning_rate": 2e-3}),
+    "rate x0.5": Lever({"model.learning_rate": 5e-4}),
+    "clean actions": Lever({"model.prediction_type": "sample"}),
+    "absolute loss": Lever(patched=lambda: patch("robodiff.policies.diffusion.diffusion_loss", absolute_loss)),
+    "logit-normal times": Lever(patched=times(logit_normal)),
+    "noisier times": Lever(patched=times(lambda uniform: uniform ** (1 / 1.5))),  # Beta(1.5, 1)
+    "cleaner times": Lever(patched=times(lambda uniform: 1 - (1 - uniform) ** (1 / 1.5))),
+    "U-shaped times": Lever(patched=times(u_shaped)),
+    "average 0.6": Lever({"model.ema_power": 0.6}),
+    "average 0.9": Lever({"model.ema_power": 0.9}),
+    "one side": Lever(model=HalfConfig),
+    "block's frame": Lever(model=FramedConfig),
+    "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig),
+    "batch 32": Lever({"data.train_batch_size": 32}),
+    "batch 64": Lever({"data.train_batch_size": 64}),
+    "batch 256": Lever({"data.train_batch_size": 256}),
+    "wide": Lever({"model.down_dims": (48, 96, 192)}),
+    "horizon 12": Lever({"model.horizon": 12}),
+    "one observation": Lever({"model.n_obs_steps": 1}),
+}
+"""What may be joined to a cell, ``mirror+muon``. Of levers that name a policy a cell has one at most."""

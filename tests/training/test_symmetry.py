@@ -1,0 +1,47 @@
+"""Training on a recording and its mirror image."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.faults.catalogue import SMALL
+
+from robodiff.cli.configuration import find_config
+from robodiff.policies.checkpoint import load_policy
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_episodes_are_trained_on_as_recorded_and_mirrored(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_steps", 1,
+                              "--data.symmetries", "pusht")  # fmt: skip
+    assert code == 0, err
+    windows = sum(length - 7 for length in (20, 21, 22, 23, 24, 25))  # the last seven frames begin none
+    told = r"5 episodes \(also under symmetry: mirror\), (\d+) windows to train on, (\d+) held out"
+    trained, held_out = map(int, re.search(told, out).groups())  # pyright: ignore[reportOptionalMemberAccess]
+    assert trained == 2 * (windows - held_out)
+    low, high = load_policy(run / "policy-last").normalizer.range("action")
+    torch.testing.assert_close(low, 512 - high.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [("lift_cube", "data.symmetries: the environment lift_cube has no symmetries"), ("push", "Did you mean 'pusht'?")],
+)
+def test_environments_without_symmetries_are_refused(
+    robodiff: Run, recording: Path, tmp_path: Path, env: str, message: str
+) -> None:
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", tmp_path / "run",
+                            "--trainer.max_steps", 1, "--data.symmetries", env)  # fmt: skip
+    assert (code, message in err) == (2, True), err
+
+
+def test_a_recording_in_place_of_another_is_not_taken_for_as_symmetric(recording: Path) -> None:
+    draft = find_config("pusht_keypoints")
+    draft.override("data.symmetries", "pusht")
+    assert draft.build().data.symmetries == "pusht"
+    draft.set_part("data", str(recording))
+    assert draft.build().data.symmetries is None
