@@ -28,6 +28,7 @@ SMALL = {
     "eval offline": ["--windows", "4"],
     "collect": ["--episodes", "1", "--workers", "1"],
     "run": ["--seconds", "1", "--patience", "100"],
+    "trial": ["--robot", "env:pusht", "--success", "auto", "--episodes", "1", "--seconds", "1", "--patience", "100"],
 }  # fmt: skip
 
 
