@@ -29,6 +29,7 @@ SMALL = {
     "collect": ["--episodes", "1", "--workers", "1"],
     "improve": ["--rounds", "1", "--episodes", "1", "--num_envs", "1", "--measure", "1"],
     "run": ["--seconds", "1", "--patience", "100"],
+    "trial": ["--robot", "env:pusht", "--success", "auto", "--episodes", "1", "--seconds", "1", "--patience", "100"],
 }  # fmt: skip
 
 

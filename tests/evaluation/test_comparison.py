@@ -1,21 +1,24 @@
 """Paired comparison of two evaluations: what it counts and what it concludes."""
 
+from typing import Any
+
 import pytest
 
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import compare
+from robodiff.evaluation.config import Stopping
 from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.results import EnvResult, Evaluated
 from robodiff.evaluation.rollout import EpisodeRecord
 from robodiff.policies.runtime import Latency
 
 
-def metrics(won: str, first_seed: int = 7, env: str = "pusht") -> EnvResult:
+def metrics(won: str, first_seed: int = 7, **changes: Any) -> EnvResult:
     """An evaluation in which ``1`` succeeded with reward 1 and ``0`` failed with reward 0.5."""
     records = [EpisodeRecord(first_seed + i, c == "1", 1.0 if c == "1" else 0.5) for i, c in enumerate(won)]
-    evaluated = Evaluated(
-        policy="p", environment=env, environment_version="1", success_means="s", sampler="Flow", steps=1, device="cpu"
-    )
+    sampled = {"policy": "p", "sampler": "Flow", "steps": 1, "device": "cpu"}
+    where = {"environment": "pusht", "environment_version": "1", "success_means": "s"}
+    evaluated = Evaluated(**{**sampled, **where, **changes})
     return EnvResult(
         **vars(summary(records)),
         episodes=[record.result for record in records],
@@ -57,4 +60,31 @@ def test_refused() -> None:
     with pytest.raises(UsageError, match="share no seed: 7 to 8 and 100 to 101"):
         compare(metrics("11"), metrics("11", first_seed=100))
     with pytest.raises(UsageError, match="in pusht with one in aloha"):
-        compare(metrics("11"), metrics("11", env="aloha"))
+        compare(metrics("11"), metrics("11", environment="aloha"))
+
+
+@pytest.mark.kind("a what-if evaluation taken for the policy's own")
+def test_rules_of_success_must_be_equal() -> None:
+    for changes, words in (
+        ({"success_means": "more than 90 %"}, "where success means 's' with one where success means 'more than 90 %'"),
+        ({"success_reward": 0.95}, "where success is a reward of 1 with one where success is a reward of 0.95"),
+        ({"environment": "lift?size=2"}, "in pusht with one in lift"),  # options of an environment are in its name
+    ):
+        with pytest.raises(UsageError) as error:
+            compare(metrics("11", success_reward=1.0), metrics("11", **{"success_reward": 1.0, **changes}))
+        assert words in str(error.value)
+    assert (
+        compare(metrics("11", success_reward=1.0), metrics("11")).both == 2
+    )  # of an earlier version, which wrote none
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_stopped_by_itself_is_compared_by_what_holds_then(which: int) -> None:
+    stopped = {"stopping": Stopping(most=40)}
+    results = [metrics(won, **(stopped if place == which else {})) for place, won in enumerate(("1" * 6, "0" * 6))]
+    fixed, paired = compare(metrics("1" * 6), metrics("0" * 6)), compare(*results, "A", "B")
+    assert fixed.p < 0.05 < paired.p  # six of six decide only where six was the number beforehand
+    assert (paired.mcnemar_p, paired.anytime_p, paired.stopping) == (None, paired.p, Stopping(most=40))
+    assert paired.conclusion.startswith("6 of at most 40 episodes do not decide between A and B")
+    low, high = paired.success_difference_ci95
+    assert low < fixed.success_difference_ci95[0] < high

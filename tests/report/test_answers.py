@@ -28,6 +28,7 @@ WHAT_IFS = [
     {"own": {"sampler": "DDPM", "steps": 100}},
     {"first_seed": 200_000},
     {"environment": "other"},
+    {"stopping": {"most": 500, "smallest_difference": None}},
 ]
 OFFLINE_WHAT_IFS = [
     {"steps": 3},
@@ -172,13 +173,29 @@ def test_runs_of_other_recordings_are_compared_where_they_can_be(tmp_path: Path)
     assert "one may have been trained on what the other holds out" in page
 
 
+def test_runs_whose_trials_stopped_by_themselves_are_compared_by_what_holds_then(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("first", "second")]
+    for run in runs:
+        measure(run, "trial", stopping={"most": 40, "smallest_difference": None})
+    page = " ".join(write_comparison(runs, tmp_path / "page.html").read_text().split())
+    assert "2 of at most 40 episodes do not decide between second and first" in page
+    assert "stopped as soon as it was decided, of at most 40 episodes: its interval and its p hold whenever one" in page
+    assert "Success means: The block covers more than 95% of the goal" in page
+
+
 @KIND
 def test_only_a_comparison_of_the_headline_stands_beside_it(robodiff: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     counts = dict.fromkeys(("both", "only_first", "only_second", "neither"), 1)
     interval = {"success_difference_ci95": [0, 0], "reward_difference_ci95": [0, 0]}
     zeros = dict.fromkeys(("success_difference", "mcnemar_p", "reward_difference"), 0)
-    for name, changes, conclusion in (("own", {}, "of its own"), ("what-if", {"steps": 3}, "of a what-if")):
+    trial = {"stopping": {"most": 40, "smallest_difference": 0.1}}
+    for name, changes, conclusion in (
+        ("own", {}, "of its own"),
+        ("what-if", {"steps": 3}, "of a what-if"),
+        ("trial", trial, "of a trial"),
+        ("trial-what-if", {"steps": 3, **trial}, "of a what-if's trial"),
+    ):
         folder = measure(run, name, **changes)
         evaluated = json.loads((folder / "metrics.json").read_text())["evaluated"]
         content = {**counts, **interval, **zeros, "against": "b", "episodes": 4, "conclusion": conclusion,
@@ -187,6 +204,8 @@ def test_only_a_comparison_of_the_headline_stands_beside_it(robodiff: Run, tmp_p
     assert robodiff("report", run)[0] == 0
     headline, _, table = (run / "report.html").read_text().partition("What if: measured under other conditions")
     assert "<p>of its own</p>" in headline
+    assert "<p>of a trial</p>" in headline
+    assert "stopped as soon as it was decided or a difference of 0.1 was excluded, of at most 40 episodes" in table
     assert "of a what-if" not in headline
     assert ". of a what-if" in table
 

@@ -20,7 +20,7 @@ from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, hint
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
 from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
-from robodiff.evaluation.config import EvalConfig, OfflineConfig
+from robodiff.evaluation.config import EvalConfig, OfflineConfig, SmallestDifference
 from robodiff.evaluation.members import ALONE, BEST, Members, find_members, folder_of
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
@@ -32,6 +32,8 @@ RECORDING = ("layout", "key_map", "fps", "revision")
 IN_ENV = ("episodes", "num_envs", "videos")
 OFFLINE = ("data", "windows", *RECORDING)
 """Options that have a meaning only with --env, and only without."""
+UNTIL_DECIDED = {"episodes": 500, "num_envs": 20}
+"""What is usual with --until_decided in place of a fixed number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class EvalOptions(Options):
       robodiff eval runs/first --env pusht
       robodiff eval runs/first
       robodiff eval runs/second --env pusht --against runs/first
+      robodiff eval runs/second --env pusht --against runs/first --until_decided
       robodiff eval runs/second --against runs/first
       robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
       robodiff eval runs/first --env pusht --checkpoint epoch-0300
@@ -63,11 +66,11 @@ class EvalOptions(Options):
     """The environment, such as pusht. --env.NAME sets any option of it: robodiff collect ENV --help lists them. Without
     one, the policy's actions are compared with those of its run's held-out episodes."""
     episodes: Annotated[int, AtLeast(1)] | None = None
-    """With --env: how many episodes; 100 when not given."""
+    """With --env: how many episodes; 100 when not given, with --until_decided at most 500."""
     seed: Annotated[int, AtLeast(0)] | None = None
     """Seed of the first episode, the others follow; without --env, of the noise; 100000 when not given."""
     num_envs: Annotated[int, AtLeast(1)] | None = None
-    """With --env: episodes stepped together, with one policy call; 100 when not given."""
+    """With --env: episodes stepped together, with one policy call; 100 when not given, with --until_decided 20."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
     steps: Annotated[int, Between(1, 10_000)] | None = None
@@ -79,6 +82,11 @@ class EvalOptions(Options):
     against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
     same seeds or, without --env, at the same windows of a recording."""
+    until_decided: bool = False
+    """With --env and --against: measure both policies --num_envs episodes at a time, and stop as soon as it is decided
+    which succeeds more often, or after --episodes. The test holds however often one looks."""
+    smallest_difference: SmallestDifference | None = None
+    """With --until_decided: the smallest difference in success that matters; stop, too, when no such one is left."""
     data: str | None = None
     """Without --env: another recording, all of whose episodes are measured; builtin:pusht is the one inside the
     package. --data.NAME sets any option of its format."""
@@ -108,6 +116,10 @@ class EvalOptions(Options):
             if getattr(self, name) is not None:
                 raise UsageError(f"--{name} is for {kind}; {remedy} --env, or leave it out")
 
+        if self.until_decided and None in (self.env, self.against):
+            raise UsageError("--until_decided measures two policies in an environment; give --env and --against")
+        if self.smallest_difference is not None and not self.until_decided:
+            raise UsageError("--smallest_difference says when to stop; give --until_decided")
         if self.accept_changed_data and (self.env is not None or self.data is not None):
             raise UsageError("--accept_changed_data is for the run's own recording; leave it out, or --env and --data")
 
@@ -121,8 +133,9 @@ class EvalOptions(Options):
     def config(self) -> EvalConfig | OfflineConfig:
         """What of it says how to measure."""
         kind = OfflineConfig if self.env is None else EvalConfig
-        values = {each.name: getattr(self, each.name) for each in fields(kind)}
-        return kind(**{name: value for name, value in values.items() if value is not None})
+        usual: dict[str, Any] = UNTIL_DECIDED if self.until_decided else {}
+        given = {each.name: value for each in fields(kind) if (value := getattr(self, each.name)) is not None}
+        return kind(**usual | given)
 
 
 def run(arguments: list[str]) -> Path:
@@ -205,7 +218,7 @@ def default_folder(members: Members, options: EvalOptions, recording: Mapping[st
     """
     (home, own), config = folder_of(members), options.config
     if isinstance(config, EvalConfig):
-        what = [config.env, f"seed{config.seed}", f"n{config.episodes}"]
+        what = [config.env, f"seed{config.seed}", f"{'most' if config.until_decided else 'n'}{config.episodes}"]
     else:
         of_recording = [f"{name}{_brief(value)}" for name, value in sorted(recording.items()) if name != "layout"]
         data = Path(options.data).name if options.data else None
@@ -223,11 +236,18 @@ def _brief(value: Any) -> str:
 def _run_in_env(members: Members, options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
     """Measure in the environment, compare if that was asked for, print what came of it."""
     other = _other_in_env(members, options, config, out) if options.against else None
-    result = _measure(members, config, out, console)
+    if other is not None and config.until_decided:
+        result, second = _measure_both(members, options, config, out, other, console)
+    else:
+        result, second = _measure(members, config, out, console), None
     _say_stopped(out, result, console)
     say(console, outcomes.in_env(out, result))
     if other is not None:
-        _compare(options, config, result, out, other, console)
+        second = second or _second(options, config, other, console)
+        _say_stopped(other, second, console)
+        paired = compare(result, second, options.name, str(options.against))
+        write_result(out, paired)
+        say(console, outcomes.against_in_env(paired))
 
 
 def _measure(members: Members, config: EvalConfig, out: Path, console: Console, again: bool = True) -> EnvResult:
@@ -236,6 +256,18 @@ def _measure(members: Members, config: EvalConfig, out: Path, console: Console, 
     then = "measuring how long a chunk takes, and drawing videos"
     with bar(console, "episodes", config.episodes, then) as advance:
         return evaluate(members, out, config, advance, again)
+
+
+def _measure_both(
+    members: Members, options: EvalOptions, config: EvalConfig, out: Path, other: Path, console: Console
+) -> tuple[EnvResult, EnvResult]:
+    """Measure both policies until it is decided which is better; an evaluation that is made is taken as it is."""
+    from robodiff.evaluation.until_decided import evaluate_until_decided  # needs torch
+
+    against = Path(str(options.against))
+    second = read_result(other, EnvResult) if against == other else (find_members([str(against)]), other)
+    with bar(console, "pairs of episodes", config.episodes) as advance:
+        return evaluate_until_decided((members, out), second, config, advance)
 
 
 def _other_in_env(members: Members, options: EvalOptions, config: EvalConfig, out: Path) -> Path:
@@ -266,20 +298,12 @@ def _other(
     return folder, is_made
 
 
-def _compare(
-    options: EvalOptions, config: EvalConfig, result: EnvResult, out: Path, other: Path, console: Console
-) -> None:
-    """Compare with the other evaluation, which is made first where there is none yet."""
+def _second(options: EvalOptions, config: EvalConfig, other: Path, console: Console) -> EnvResult:
+    """Return the evaluation to compare with, which is made where there is none yet."""
     against = str(options.against)
-    is_made = Path(against) == other
-    second = (
-        read_result(other, EnvResult) if is_made
-        else _measure(find_members([against]), config, other, console, again=False)
-    )  # fmt: skip
-    _say_stopped(other, second, console)
-    paired = compare(result, second, options.name, against)
-    write_result(out, paired)
-    say(console, outcomes.against_in_env(paired))
+    if Path(against) == other:
+        return read_result(other, EnvResult)
+    return _measure(find_members([against]), config, other, console, again=False)
 
 
 def _run_offline(

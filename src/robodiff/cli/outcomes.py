@@ -21,6 +21,7 @@ def in_env(out: Path, result: EnvResult) -> str:
         f"success {result.success_rate:.2f} (95 % interval {low:.2f} to {high:.2f}) in "
         f"{counted(count, 'episode')} of {result.evaluated.environment} from seed {result.evaluated.first_seed}\n"
         f"mean maximum reward {result.mean_max_reward:.3f}, mean length {result.mean_episode_length:.0f} steps\n"
+        f"success means: {result.evaluated.success_means}\n"
         f"{outside if result.out_of_range else ''}{_failures(result)}{means}{_latency(result)}\n"
         f"written: {out / result.file}{videos}"
     )
@@ -36,12 +37,14 @@ def _failures(result: EnvResult) -> str:
 def against_in_env(paired: Comparison) -> str:
     """Tell what differs between two evaluations over the same seeds, and what may be concluded from it."""
     success, reward = paired.success_difference_ci95, paired.reward_difference_ci95
+    test = "a test that holds whenever one stops" if paired.stopping else "McNemar's exact test"
+    interval = f" (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})" if reward else ""
     return (
         f"against {paired.against}, over the same {counted(paired.episodes, 'seed')}:\n"
         f"success {paired.success_difference:+.2f} (95 % interval {success[0]:+.2f} to {success[1]:+.2f}); "
         f"{counted(paired.only_first, 'episode')} succeeded here alone, {paired.only_second} there alone "
-        f"(McNemar's exact test: p = {paired.mcnemar_p:.2g})\n"
-        f"mean maximum reward {paired.reward_difference:+.3f} (95 % interval {reward[0]:+.3f} to {reward[1]:+.3f})\n"
+        f"({test}: p = {paired.p:.2g})\n"
+        f"mean maximum reward {paired.reward_difference:+.3f}{interval}\n"
         f"{paired.conclusion}"
     )
 

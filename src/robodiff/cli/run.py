@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
     policy = options.open_runtime()
     outcomes = []
     with ExitStack() as stack:
-        robot = GuardedRobot(open_robot(options, policy), f"the robot {options.robot}")
+        robot = GuardedRobot(open_robot(options.robot, policy, options.seed), f"the robot {options.robot}")
         stack.callback(robot.close)
         log = None
         if options.log is not None:
@@ -89,22 +89,22 @@ def is_ready() -> bool:
     return True
 
 
-def open_robot(options: RunOptions, policy: Any) -> Any:
-    """Return the robot that ``--robot`` names, for this policy.
+def open_robot(robot: str, policy: Any, seed: int) -> Any:
+    """Return the robot that ``--robot`` names, for this policy; a simulated one begins with this seed.
 
     Raises:
         UsageError: there is no such robot, or the policy does not fit it.
     """
-    kind, _, rest = options.robot.partition(":")
+    kind, _, rest = robot.partition(":")
     if kind == "env":
         from robodiff.envs.robot import EnvRobot
         from robodiff.envs.spec import get_env_spec
         from robodiff.evaluation.actor import needed_keys, seen_by
 
         spec = seen_by(policy, get_env_spec(rest))
-        return EnvRobot(spec, needed_keys(policy, spec), options.seed)
+        return EnvRobot(spec, needed_keys(policy, spec), seed)
     if kind == "ros2":
         from robodiff.deploy import ros2
 
         return ros2.open_robot(rest, policy.features, policy.timing.spacing)
-    return load_robot(options.robot)
+    return load_robot(robot)

@@ -58,6 +58,11 @@ class RemotePolicy:
         """When the policy observes and acts."""
         return self.metadata.timing
 
+    @property
+    def policy_hash(self) -> str | None:
+        """The server's policy; None where it does not say it."""
+        return self.metadata.policy_hash
+
     def noise_shape(self, batch_size: int) -> tuple[int, ...]:
         """Return the shape of the noise of chunks, (draws, B, ...)."""
         draws, _, *rest = self.metadata.noise_shape

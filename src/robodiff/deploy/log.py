@@ -36,14 +36,14 @@ class Log:
         for key, frames in self._frames.items():
             frames.append(action if key == ACTION else observation[key])
 
-    def end(self, episode: Episode, seed: int) -> None:
-        """Write the steps added since the last episode, if any, as an episode."""
+    def end(self, episode: Episode, seed: int, **more: int) -> None:
+        """Write the steps added since the last episode, if any, as an episode; the table holds ``more`` of it, too."""
         arrays = {key: np.stack(frames) for key, frames in self._frames.items() if frames}
         for frames in self._frames.values():
             frames.clear()
         if arrays:
             outcome = {} if episode.success is None else {"success": bool(episode.success)}
-            self._writer.append(arrays, seed=seed, failed=episode.failed, **outcome, **episode.summary)
+            self._writer.append(arrays, seed=seed, failed=episode.failed, **outcome, **episode.summary, **more)
 
     def close(self) -> None:
         """Complete the recording."""

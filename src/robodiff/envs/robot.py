@@ -27,14 +27,14 @@ class EnvRobot:
         self, spec: EnvSpec, keys: Collection[str], seed: int = 0, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._pool, self._fps, self._now = EnvPool(spec, keys, [0]), spec.fps, now
-        self._next_seed = seed
+        self.next_seed = seed
         self._observation: Observation = {}
         self.ended = self.success = False
 
     def reset(self) -> None:
         """Begin an episode, with the next seed; time starts with its first action."""
-        self._observation = self._pool.reset({0: self._next_seed})[0]
-        self._next_seed += 1
+        self._observation = self._pool.reset({0: self.next_seed})[0]
+        self.next_seed += 1
         self._action: np.ndarray | None = None
         self._began, self._taken, self._acted = 0.0, 0, 0.0  # seconds; steps taken since; seconds
         self.ended = self.success = False

@@ -7,7 +7,8 @@ import numpy as np
 
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import AGAIN, SAME_SEEDS, Condition, Evaluated, EvaluatedOffline, Sampled, Sampling
-from robodiff.evaluation.results import Comparison, EnvResult
+from robodiff.evaluation.results import Comparison, EnvResult, Interval
+from robodiff.evaluation.sequential import LEVEL, anytime_interval, anytime_p, conclude
 from robodiff.evaluation.statistics import (
     bootstrap_mean_interval,
     episodes_to_decide,
@@ -18,12 +19,11 @@ from robodiff.text import counted
 
 E = TypeVar("E", Evaluated, EvaluatedOffline)
 
-LEVEL = 0.05
-"""A difference is called one when chance alone would show it less often than this."""
-
 
 def compare(first: EnvResult, second: EnvResult, name: str = "the first", against: str = "the second") -> Comparison:
     """Compare two evaluations over the seeds that they share.
+
+    Where either stopped as soon as a trial was decided, by what holds whenever one stops: see ``sequential``.
 
     Args:
         first: the evaluation of interest.
@@ -43,37 +43,48 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     reward = np.array([own[seed].max_reward - other[seed].max_reward for seed in seeds])  # (N,)
     patterns = {"both": [1, 1], "only_first": [1, 0], "only_second": [0, 1], "neither": [0, 0]}
     counts = {which: int((won == pattern).all(axis=1).sum()) for which, pattern in patterns.items()}
+    stopping = first.evaluated.stopping or second.evaluated.stopping
     discordant = counts["only_first"], counts["only_second"]
-    difference = (discordant[0] - discordant[1]) / len(seeds)
-    interval = paired_success_interval(**counts)
-    p = mcnemar_exact(*discordant)
-    if p < LEVEL:
-        better, worse = (this, that) if difference > 0 else (that, this)
-        chance = f"a difference like this would come about by chance in {p:.2g} of such comparisons."
-        conclusion = f"{better} succeeds more often than {worse}: {chance}"
-    elif (needed := episodes_to_decide(*discordant, len(seeds))) is None:
-        conclusion = (
-            f"No difference in success between {this} and {that}, and one larger than "
-            f"{max(-interval[0], interval[1]):.2f} is not compatible with {counted(len(seeds), 'such episode')}."
-        )
+    if stopping is None:
+        interval, p = paired_success_interval(**counts), mcnemar_exact(*discordant)
+        conclusion = _conclusion(*discordant, len(seeds), interval, p, (this, that))
     else:
-        conclusion = (
-            f"{counted(len(seeds), 'episode')} do{'es' * (len(seeds) == 1)} not decide between {this} and {that} "
-            f"(p = {p:.2g}); if the difference "
-            f"is the one seen here, about {max(1, needed - len(seeds)):,} more would show it 4 times of 5."
-        )
+        interval, p = anytime_interval(*discordant, len(seeds)), anytime_p(*discordant)
+        conclusion = conclude(*discordant, len(seeds), stopping, (this, that))
     return Comparison(
         **counts,
         against=against,
         episodes=len(seeds),
-        success_difference=difference,
+        success_difference=(discordant[0] - discordant[1]) / len(seeds),
         success_difference_ci95=interval,
-        mcnemar_p=p,
+        mcnemar_p=None if stopping else p,
+        anytime_p=p if stopping else None,
         reward_difference=float(reward.mean()),
-        reward_difference_ci95=bootstrap_mean_interval(reward),
+        reward_difference_ci95=None if stopping else bootstrap_mean_interval(reward),
+        stopping=stopping,
         conclusion=conclusion,
         evaluated=first.evaluated,
         evaluated_against=second.evaluated,
+    )
+
+
+def _conclusion(
+    only_first: int, only_second: int, episodes: int, interval: Interval, p: float, names: tuple[str, str]
+) -> str:
+    """Return what may be concluded from a number of episodes that was fixed beforehand."""
+    if p < LEVEL:
+        better, worse = names if only_first > only_second else reversed(names)
+        chance = f"a difference like this would come about by chance in {p:.2g} of such comparisons."
+        return f"{better} succeeds more often than {worse}: {chance}"
+    between = " and ".join(names)
+    if (needed := episodes_to_decide(only_first, only_second, episodes)) is None:
+        return (
+            f"No difference in success between {between}, and one larger than "
+            f"{max(-interval[0], interval[1]):.2f} is not compatible with {counted(episodes, 'such episode')}."
+        )
+    return (
+        f"{counted(episodes, 'episode')} do{'es' * (episodes == 1)} not decide between {between} (p = {p:.2g}); if the "
+        f"difference is the one seen here, about {max(1, needed - episodes):,} more would show it 4 times of 5."
     )
 
 

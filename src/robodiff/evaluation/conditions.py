@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from robodiff.documents import FromTo, NotEmpty
-from robodiff.evaluation.config import SEED
+from robodiff.evaluation.config import SEED, Stopping
 
 Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
 Count = Annotated[int, FromTo(0, 10**15)]
@@ -107,17 +107,23 @@ class Evaluated(Sampled):
     """The reward of a step that counts as success, if there is one."""
     first_seed: Count | None = None
     num_envs: Count | None = None
+    stopping: Stopping | None = None
+    """What decided how many episodes there are; None where that was fixed. Of a trial that stops when one policy is
+    ahead, the success and its interval favour that one: such an evaluation compares, and never stands for a policy."""
 
     def what_if(self) -> list[str]:  # noqa: D102
-        return super().what_if() + ([] if self.first_seed == SEED else [f"seeds from {self.first_seed}"])
+        seeds = [] if self.first_seed == SEED else [f"seeds from {self.first_seed}"]
+        return super().what_if() + seeds + ([f"stopped {self.stopping}"] if self.stopping else [])
 
     def conditions(self) -> list[Condition]:
         """Return what an evaluation that is compared with this one must have in common with it, sampling aside."""
         version, success, again = self.environment_version, self.success_means, "measure both again on this machine"
+        reward = self.success_reward
         return [
             Condition(self.environment, f"in {self.environment}", "measure both with the same --env"),
             Condition(version, f"in {version}", again),
             Condition(success, f"where success means '{success}'", again),
+            Condition(reward, f"where success is a reward of {reward or 0:g}", again),
         ]
 
 

@@ -4,9 +4,26 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from robodiff.documents import AtLeast, Between, Document
+from robodiff.text import counted
 
 SEED = 100_000
 """Of the first episode, unless another is asked for; rollouts during training have others."""
+SmallestDifference = Annotated[float, Between(0.01, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When a trial of two policies stops: as soon as it is decided which is better, or that it does not matter."""
+
+    most: Annotated[int, Between(1, 10**15)]
+    """Episodes of each after which it stops undecided."""
+    smallest_difference: SmallestDifference | None = None
+    """In success, that matters: it also stops when this and all larger ones are excluded; None to go on."""
+
+    def __str__(self) -> str:
+        least = self.smallest_difference
+        alike = "" if least is None else f" or a difference of {least:g} was excluded"
+        return f"as soon as it was decided{alike}, of at most {counted(self.most, 'episode')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +48,16 @@ class EvalConfig(SamplingConfig):
     """Episodes stepped together, and rows of every call of the policy."""
     videos: Annotated[int, AtLeast(0)] = 3
     """Of so many successes, and of so many failures."""
+    until_decided: bool = False
+    """Whether two policies are measured together, ``num_envs`` episodes of each at a time, until it is decided which is
+    better; ``episodes`` are then the most."""
+    smallest_difference: SmallestDifference | None = None
+
+    @property
+    def stopping(self) -> Stopping | None:
+        """When two policies that are measured together stop; None where the number of episodes is fixed."""
+        least = self.smallest_difference
+        return Stopping(most=self.episodes, smallest_difference=least) if self.until_decided else None
 
 
 @dataclass(frozen=True, kw_only=True)

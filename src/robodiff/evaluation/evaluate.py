@@ -72,19 +72,25 @@ def evaluate(
         earlier = read_result(out, EnvResult)
         if earlier.evaluated == evaluated and len(earlier.episodes) == config.episodes:
             return earlier
+    seeds = range(config.seed, config.seed + config.episodes)
     with locked(out):
-        records = rollout(policies, spec, range(config.seed, config.seed + config.episodes), config.num_envs, advance)
-        result = EnvResult(
-            **vars(summary(records)),
-            episodes=[record.result for record in records],
-            evaluated=evaluated,
-            latency_ms=chunk_latency(make_runner(policies, spec), _first_observation(policies, spec, config.seed)),
-            demonstrations=prepared.demonstrations,
-        )
-        (out / Comparison.file).unlink(missing_ok=True)
-        write_result(out, result)  # first: videos may fill the disk
-        write_non_finite(records, out / NON_FINITE_FOLDER)
-        write_videos(spec, records, out / VIDEO_FOLDER, config.videos)
+        return keep(prepared, rollout(policies, spec, seeds, config.num_envs, advance), out, config)
+
+
+def keep(prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config: EvalConfig) -> EnvResult:
+    """Write what came of some episodes, see ``evaluate``."""
+    policies, spec = prepared.policies, prepared.spec
+    result = EnvResult(
+        **vars(summary(records)),
+        episodes=[record.result for record in records],
+        evaluated=prepared.evaluated,
+        latency_ms=chunk_latency(make_runner(policies, spec), _first_observation(policies, spec, config.seed)),
+        demonstrations=prepared.demonstrations,
+    )
+    (out / Comparison.file).unlink(missing_ok=True)
+    write_result(out, result)  # first: videos may fill the disk
+    write_non_finite(records, out / NON_FINITE_FOLDER)
+    write_videos(spec, records, out / VIDEO_FOLDER, config.videos)
     return result
 
 
@@ -116,6 +122,7 @@ def prepare(members: Members, config: EvalConfig) -> Prepared:
             success_reward=spec.success_reward,
             first_seed=config.seed,
             num_envs=config.num_envs,
+            stopping=config.stopping,
         ),
         planning_of(members),
     )

@@ -11,6 +11,7 @@ from robodiff.data.provenance import Planning
 from robodiff.documents import NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number
+from robodiff.evaluation.config import Stopping
 from robodiff.policies.runtime import Latency
 
 Interval = tuple[Number, Number]
@@ -172,19 +173,28 @@ class Comparison(Result):
     neither: Count
     success_difference: Number
     success_difference_ci95: Interval
-    """Newcombe's method 10."""
-    mcnemar_p: Number
-    """McNemar's exact test, two-sided."""
+    """Newcombe's method 10; with ``stopping`` the confidence sequence, which holds whenever one stops."""
+    mcnemar_p: Number | None
+    """McNemar's exact test, two-sided; None with ``stopping``, for it holds for a fixed number of episodes alone."""
+    anytime_p: Number | None = None
+    """With ``stopping``: the p-value of a paired test that holds whenever one stops."""
     reward_difference: Number
     """In the mean maximum reward."""
-    reward_difference_ci95: Interval
-    """Of the mean of the episodes' differences; seeded bootstrap."""
+    reward_difference_ci95: Interval | None
+    """Of the mean of the episodes' differences; seeded bootstrap; None with ``stopping``, likewise."""
+    stopping: Stopping | None = None
+    """When the trial was to stop, where the number of episodes was not fixed beforehand."""
     conclusion: str
     """In one sentence."""
     evaluated: Evaluated | None = None
     """The first, and under which conditions; None where an earlier version did not write it."""
     evaluated_against: Evaluated | None = None
     """The second."""
+
+    @property
+    def p(self) -> float:
+        """The p-value of the test that holds here."""
+        return self.mcnemar_p if self.mcnemar_p is not None else self.anytime_p if self.anytime_p is not None else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

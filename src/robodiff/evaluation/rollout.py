@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -96,19 +96,35 @@ def rollout(
     Raises:
         UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
+    together = waves(policy, spec, seeds, num_envs, advance, make_pool)
+    records = {record.seed: record for wave in together for record in wave}
+    return [records[seed] for seed in seeds]
+
+
+def waves(
+    policy: Policies,
+    spec: EnvSpec,
+    seeds: Sequence[int],
+    num_envs: int,
+    advance: Callable[[int, str], None] = lambda finished, step: None,
+    make_pool: Callable[[EnvSpec, Collection[str], Collection[int]], Pool] = _fastest,
+) -> Generator[list[EpisodeRecord], None, None]:
+    """Run episodes as ``rollout`` does; yield those that ran together, at most one a row, when all of them have ended.
+
+    Seeds that follow one another run in their order, ``num_envs`` at a time.
+    """
     spec = seen_by(policy, spec)
     runner, keys, held = make_runner(policy, spec, num_envs), needed_keys(policy, spec), steps_held(policy, spec)
-    records = [EpisodeRecord(seed) for seed in seeds]
     queues: dict[int, list[EpisodeRecord]] = {}  # by row
-    for record in records:
-        queues.setdefault(record.seed % num_envs, []).append(record)
+    for seed in seeds:
+        queues.setdefault(seed % num_envs, []).append(EpisodeRecord(seed))
     finished = 0
     with closing(make_pool(spec, keys, sorted(queues))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
             finished += len(wave)
             for step, running in enumerate(_episodes(runner, num_envs, environments, wave, held), start=1):
                 advance(finished - running, f"step {step} of {spec.max_steps}" if spec.max_steps else f"step {step}")
-    return records
+            yield [*wave.values()]
 
 
 def _episodes(

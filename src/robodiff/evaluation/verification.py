@@ -107,7 +107,7 @@ def compare_success(policy: str, folder: Path, config: EvalConfig) -> tuple[Succ
         exported = evaluate({ALONE: str(folder)}, Path(out) / "exported", own)
         in_torch = evaluate({ALONE: policy}, Path(out) / "torch", config)
     paired = compare(exported, in_torch, "the exported policy", "the one in torch")
-    worse = paired.mcnemar_p < LEVEL and paired.success_difference < 0
+    worse = paired.p < LEVEL and paired.success_difference < 0
     return Successes(
         env=config.env,
         episodes=paired.episodes,

@@ -20,6 +20,7 @@ from robodiff.data.recordings import DataConfig
 from robodiff.deploy.artefact import EXPORT_FILE, ExportFile
 from robodiff.documents import read_json
 from robodiff.errors import RobodiffError
+from robodiff.evaluation.conditions import Evaluated
 from robodiff.evaluation.results import OfflineResult
 from robodiff.evaluation.runs import Evaluation, Run, read_run
 from robodiff.policies.checkpoint import policy_hash
@@ -120,6 +121,7 @@ def write_evaluation_report(folder: Path) -> Path:
 def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
     """Write the page; what a part lacks is left out."""
     measured, offline = answer(run, run.evaluations), answer(run, run.offline)
+    trials = [each for each in current(run, run.evaluations) if _is_trial(run, each.result.evaluated)]
     shown = offline or max(run.offline, key=lambda each: each in current(run, run.offline), default=None)
     return write_page(
         page,
@@ -130,7 +132,7 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
         failing=_failing(measured) if measured else None,
         videos=_videos(measured, page.parent) if measured else [],
         others=len(run.evaluations) - len(current(run, run.evaluations)),
-        comparisons=[sentence for each in (measured, offline) if (sentence := conclusion(each))],
+        comparisons=[sentence for each in (measured, offline, *trials) if (sentence := conclusion(each))],
         command=command(run, readable=all(part.data for part in parts)),
         what_ifs=what_ifs(run),
         conditions=[] if measured is None else run.what_if(measured.result.evaluated),
@@ -145,6 +147,11 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
         samples=SAMPLES,
         evaluations=[each for each in current(run, run.evaluations) if not run.what_if(each.result.evaluated)],
     )
+
+
+def _is_trial(run: Run, evaluated: Evaluated) -> bool:
+    """Tell whether the policy was measured under its own conditions, but until a trial was decided."""
+    return evaluated.stopping is not None and not run.what_if(replace(evaluated, stopping=None))
 
 
 def _exported(run: Run) -> list[dict[str, Any]]:
