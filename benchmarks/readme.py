@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
     "docs/concepts.md": ("denoisers", "denoisers_pixels"),
+    "docs/evaluation.md": ("acting",),
     "docs/cameras.md": ("image_skill", "image_skill_gpu", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
@@ -44,6 +45,7 @@ TITLES = {
     "precision": "Normalised actions and successes on equal seeds of trained policies, against torch",
     "busy": "Milliseconds of work in a process of its own, alone and beside a second program",
     "serving": "Milliseconds of a chunk over the loopback interface, preset `pusht_keypoints`",
+    "acting": "Ways of acting with trained policies; p against the first, the policy's own, corrected for their number",
     "delay": "Success with its 95 % interval, mean maximum reward, and jump, of 100 equal seeds in virtual time",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
