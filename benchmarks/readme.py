@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": ("time_to_skill", "windows", "video", "training_gpu", "training_cpu", "samplers"),
     "docs/concepts.md": ("denoisers", "denoisers_pixels"),
-    "docs/evaluation.md": ("sequential", "sequential_errors"),
+    "docs/evaluation.md": ("sequential", "sequential_errors", "acting"),
     "docs/cameras.md": ("image_skill", "image_skill_gpu", "image_variations", "frozen", "frozen_latency"),
     "docs/tabletop.md": ("tabletop", "tabletop_speed", "tabletop_skill"),
     "docs/walking.md": ("walking", "walking_speed"),
@@ -47,6 +47,7 @@ TITLES = {
     "precision": "Normalised actions and successes on equal seeds of trained policies, against torch",
     "busy": "Milliseconds of work in a process of its own, alone and beside a second program",
     "serving": "Milliseconds of a chunk over the loopback interface, preset `pusht_keypoints`",
+    "acting": "Ways of acting with trained policies; p against the first, the policy's own, corrected for their number",
     "delay": "Success with its 95 % interval, mean maximum reward, and jump, of 100 equal seeds in virtual time",
     "sequential": "Pairs that find a difference 4 times of 5, by McNemar's test and by this; 4,000 simulated trials",
     "sequential_errors": "How often two equal policies are told apart within 500 pairs, simulated likewise",

@@ -33,6 +33,13 @@ def counted(number: float, noun: str) -> str:
     return f"{text} {noun}{'' if number == 1 else 's'}"
 
 
+def table(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows of as many columns as lines, each column as wide as its longest text."""
+    lines = [[*row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
 def duration(seconds: float) -> str:
     """Return how long it takes, such as ``12.0 seconds`` and ``1.5 minutes``."""
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"

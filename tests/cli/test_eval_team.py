@@ -221,7 +221,7 @@ def test_policies_of_unequal_rates_or_samplers(robodiff: Run, team: Path) -> Non
     content["config"]["num_inference_steps"] = 3
     file.write_text(json.dumps(content))
     code, _, err = robodiff("eval", team, *ENV)
-    assert (code, "agent 1 by Flow, 3 steps\ngive --sampler and --steps for both" in err) == (2, True), err
+    assert (code, "agent 1 by Flow, 3 steps\ngive --sampler, --steps and --best_of for both" in err) == (2, True), err
     assert robodiff("eval", team, *ENV, "--videos", 0, "--sampler", "flow", "--steps", 2)[0] == 0
 
 

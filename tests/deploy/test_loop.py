@@ -147,6 +147,24 @@ def test_in_real_time_what_is_executed_meanwhile_is_given() -> None:
         assert observation["observation.past_action"][0, 1, 0] == given[0]
 
 
+@pytest.mark.parametrize("mode", ["real_time", "naive", "synchronous"])
+def test_of_several_chunks_the_one_that_goes_on_is_executed(mode: Any) -> None:
+    """Chunks that begin anew are drawn first; the one that goes on where the last one is comes third."""
+
+    class Several(Policy):
+        def predict_chunk(self, observation: Any, *, noise: np.ndarray, known: Any = None) -> Chunk:
+            now = observation["observation.past_action"][:, -1, 0]
+            assert known is None or len(known[0]) == noise.shape[1] == 4
+            plain = super().predict_chunk(observation, noise=noise, known=known)
+            starts = np.array([500.0, 300.0, now[0], 100.0], np.float32)[:, None, None]
+            return Chunk(starts + np.arange(8, dtype=np.float32)[:, None], 0, plain.ranges)
+
+    time = Time(latency=0.05)
+    robot = Robot(time, last=16)
+    looped(Several(), robot, time, mode=mode, best_of=4, max_speed=1e3).run()
+    assert robot.actions == [*range(501, 517)]
+
+
 def test_naive_knows_nothing_and_synchronous_holds_its_last_action() -> None:
     time = Time(latency=0.25)
     policy, robot = Policy(), Robot(time, last=12)

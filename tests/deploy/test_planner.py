@@ -87,6 +87,18 @@ def test_a_delay_of_more_than_a_chunk_leaves_steps_without_a_plan() -> None:
     assert executed[15:18] == [None] * 3
 
 
+def test_what_is_left_of_a_chunk_begins_with_the_action_that_is_due() -> None:
+    planner = ChunkPlanner(TIMING, "real_time")
+    assert planner.rest(0) is None
+    planner.ask(0, 0)
+    planner.take(Chunk(np.arange(16.0).reshape(1, 16, 1), 0), 0)
+    for step in (0, 5, 14, 15, 40):
+        rest, due = planner.rest(step), planner.action(step)
+        assert rest is not None
+        assert rest[0, :, 0].tolist() == [*range(step + 1, 16)]
+        assert due is None if step > 14 else (rest[:, 0] == due).all()
+
+
 def test_a_policy_that_predicts_executed_steps_only() -> None:
     executed, asked = run(ChunkPlanner(TIMING, "real_time"), 2, n=8, first_step=1)
     assert [step for step, _ in asked][:4] == [0, 6, 12, 18]  # a chunk lasts 8 steps, of which two pass meanwhile

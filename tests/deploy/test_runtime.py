@@ -67,6 +67,17 @@ def test_acts_as_the_policy_in_torch(folder: Path) -> None:
             np.testing.assert_array_equal(same.ranges[key], range_)
 
 
+def test_draws_several_chunks_of_an_observation_as_the_policy_in_torch(folder: Path) -> None:
+    policy, exported = seeing(), load_exported(folder)
+    observation, noise = observed(2), noise_for(policy, 6)
+    own, same = (each.predict_chunk(observation, noise=noise).actions for each in (policy, exported))
+    assert len(same) == 6
+    np.testing.assert_allclose(same, own, atol=2e-3)
+    other = exported.acting(n_action_steps=4, best_of=3)
+    assert (other.timing.n_action_steps, other.timing.best_of) == (4, 3)
+    assert exported.timing == policy.timing
+
+
 def test_draws_towards_known_actions_as_the_policy_in_torch(folder: Path) -> None:
     policy, exported = seeing(), load_exported(folder)
     observation, noise = observed(2), noise_for(policy, 2)

@@ -40,6 +40,16 @@ def test_a_client_that_asks_at_every_step_gets_what_a_runner_would_do(small_poli
         np.testing.assert_array_equal(chunk.executed(policy.timing)[0, 0], runner.act(seen(100.0 + 10 * step)))
 
 
+def test_several_chunks_of_each_window_may_be_asked_for() -> None:
+    windows = {key: np.stack([np.stack([value, value])] * 2) for key, value in seen(1).items()}
+    windows[STATE][1] = 2
+    question = new().ask({**windows, "noise": np.zeros((1, 6, 8, 2), np.float32)}, 0.0)
+    assert isinstance(question, Question)
+    assert question.observation[STATE][:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(RobodiffError, match=r"expected shape \(5, 2, .*found \(2, 2"):
+        new().ask({**windows, "noise": np.zeros((1, 5, 8, 2), np.float32)}, 0.0)
+
+
 def test_the_first_observation_stands_for_those_before() -> None:
     question = new().ask(seen(1), 50.0)
     assert window(question) == [1, 1]

@@ -12,7 +12,8 @@ from rich.console import Console
 from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
 from robodiff.cli.options import Options, name_with, read_options, unknown_option
-from robodiff.cli.report import report_evaluation
+from robodiff.cli.report import is_in_run, report_evaluation
+from robodiff.cli.sweep import joined, sweep
 from robodiff.data.mixture import MixtureConfig
 from robodiff.data.naming import in_order
 from robodiff.data.recordings import DataConfig, open_path, resolve
@@ -20,20 +21,23 @@ from robodiff.documents import Above, AtLeast, Between, FilePath, NotEmpty, hint
 from robodiff.errors import UsageError
 from robodiff.evaluation.comparison import check_conditions, compare, shared_seeds
 from robodiff.evaluation.conditions import OTHERS, OWN_AGAIN
-from robodiff.evaluation.config import EvalConfig, OfflineConfig, SmallestDifference
+from robodiff.evaluation.config import SWEEP_SEED, EvalConfig, OfflineConfig, SmallestDifference
 from robodiff.evaluation.members import ALONE, BEST, Members, find_members, folder_of
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
 from robodiff.evaluation.runs import Evaluation, config_file, run_of
+from robodiff.policies.config import MOST_CHUNKS
 from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that say of a recording what it does not say itself."""
-IN_ENV = ("episodes", "num_envs", "videos")
+IN_ENV = ("episodes", "num_envs", "videos", "best_of", "contrast", "sweep")
 OFFLINE = ("data", "windows", *RECORDING)
 """Options that have a meaning only with --env, and only without."""
 UNTIL_DECIDED = {"episodes": 500, "num_envs": 20}
 """What is usual with --until_decided in place of a fixed number."""
+NOT_SWEPT = ("against", "sampler", "steps", "n_action_steps", "best_of", "contrast")
+"""Options that have no meaning with --sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,8 @@ class EvalOptions(Options):
       robodiff eval runs/second --env pusht --against runs/first --until_decided
       robodiff eval runs/second --against runs/first
       robodiff eval runs/first --env pusht --episodes 50 --seed 100000 --sampler flow --steps 3
+      robodiff eval runs/first --env pusht --n_action_steps 4 --best_of 8
+      robodiff eval runs/first --env pusht --sweep steps=1,2,5,10 n_action_steps=4,8 --write
       robodiff eval runs/first --env pusht --checkpoint epoch-0300
       robodiff eval runs/walk --env biped --env.push_newton 100
       robodiff eval runs/team --env lift_barrier
@@ -68,17 +74,32 @@ class EvalOptions(Options):
     episodes: Annotated[int, AtLeast(1)] | None = None
     """With --env: how many episodes; 100 when not given, with --until_decided at most 500."""
     seed: Annotated[int, AtLeast(0)] | None = None
-    """Seed of the first episode, the others follow; without --env, of the noise; 100000 when not given."""
+    """Seed of the first episode, the others follow; without --env, of the noise; when not given 100000, or 300000 with
+    --sweep: what one chooses by some episodes is then measured on others."""
     num_envs: Annotated[int, AtLeast(1)] | None = None
     """With --env: episodes stepped together, with one policy call; 100 when not given, with --until_decided 20."""
     sampler: str | None = None
     """ddpm, ddim, dpmsolver++, flow or flowheun, in place of the policy's own."""
     steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps, in place of the policy's own number."""
+    n_action_steps: Annotated[int, AtLeast(1)] | None = None
+    """Actions of each chunk that are executed, in place of the policy's own number."""
+    best_of: Annotated[int, Between(1, MOST_CHUNKS)] | None = None
+    """With --env: chunks that are drawn at once, in place of the policy's own number; the one that best continues the
+    last is executed."""
+    contrast: str | None = None
+    """With --env and --best_of: a weaker policy that the run kept, such as epoch-0100; chunks are chosen that are also
+    unlike its own."""
+    sweep: str | None = None
+    """With --env: measure every combination of some ways of acting on the same seeds, such as steps=1,2,5,10
+    n_action_steps=4,8 best_of=1,8 or sampler=ddim,dpmsolver++, and compare each with the policy's own."""
+    write: bool = False
+    """With --sweep: make the way of acting that comes off best the policy's own: the cheapest of those whose success is
+    within one standard error of the highest."""
     device: str = "cpu"
     """Where the policy runs: cpu, cuda, ..."""
     videos: Annotated[int, AtLeast(0)] | None = None
-    """With --env: videos of so many successes and so many failures; 3 when not given."""
+    """With --env: videos of so many successes and so many failures; when not given 3, or none with --sweep."""
     against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
     same seeds or, without --env, at the same windows of a recording."""
@@ -120,6 +141,10 @@ class EvalOptions(Options):
             raise UsageError("--until_decided measures two policies in an environment; give --env and --against")
         if self.smallest_difference is not None and not self.until_decided:
             raise UsageError("--smallest_difference says when to stop; give --until_decided")
+        if self.write and self.sweep is None:
+            raise UsageError("--write is for a sweep: give --sweep, or leave it out")
+        if self.sweep is not None and (clash := [n for n in NOT_SWEPT if getattr(self, n) is not None]):
+            raise UsageError(f"--sweep measures many ways of acting, without --{clash[0]}; leave it out")
         if self.accept_changed_data and (self.env is not None or self.data is not None):
             raise UsageError("--accept_changed_data is for the run's own recording; leave it out, or --env and --data")
 
@@ -134,19 +159,26 @@ class EvalOptions(Options):
         """What of it says how to measure."""
         kind = OfflineConfig if self.env is None else EvalConfig
         usual: dict[str, Any] = UNTIL_DECIDED if self.until_decided else {}
+        if self.sweep is not None:
+            usual = {"seed": SWEEP_SEED, "videos": 0}
         given = {each.name: value for each in fields(kind) if (value := getattr(self, each.name)) is not None}
         return kind(**usual | given)
 
 
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
-    options, recording = _read(arguments)
+    options, recording = _read(joined(arguments))
     for run in filter(None, (run_of(Path(word)) for word in options.policies)):
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     members = find_members(options.policies, options.checkpoint, _agents(options))
     out = Path(options.out) if options.out else default_folder(members, options, recording)
     console = Console()
-    if isinstance(config := options.config, EvalConfig):
+    config = options.config
+    if isinstance(config, EvalConfig) and options.sweep is not None:
+        sweep(members, options.sweep, options.write, config, out, console)
+        if not is_in_run(out):
+            return out
+    elif isinstance(config, EvalConfig):
         _run_in_env(members, options, config, out, console)
     else:
         _run_offline(_alone(members), options, config, recording, out, console)
@@ -223,7 +255,11 @@ def default_folder(members: Members, options: EvalOptions, recording: Mapping[st
         of_recording = [f"{name}{_brief(value)}" for name, value in sorted(recording.items()) if name != "layout"]
         data = Path(options.data).name if options.data else None
         what = ["offline", data, *of_recording, f"seed{config.seed}", f"n{config.windows}"]
-    parts = [str(part) for part in [*own, *what, options.sampler, options.steps] if part is not None]
+    acting = [options.sampler, options.steps]
+    acting += [name + str(n) for name, n in (("act", options.n_action_steps), ("best", options.best_of)) if n]
+    acting += [options.contrast] if options.contrast else []
+    acting += [] if options.sweep is None else ["sweep"]
+    parts = [str(part) for part in [*own, *what, *acting] if part is not None]
     return home / "eval" / re.sub(r"[^\w.+-]", "-", "-".join(parts))
 
 

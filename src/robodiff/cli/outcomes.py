@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from robodiff.deploy.artefact import ExportFile
-from robodiff.evaluation.results import Comparison, EnvResult, OfflineComparison, OfflineResult
+from robodiff.evaluation.results import Comparison, EnvResult, OfflineComparison, OfflineResult, SweepResult
 from robodiff.evaluation.runs import VIDEO_FOLDER, Evaluation
-from robodiff.text import counted
+from robodiff.text import counted, table
 
 MOST_ROWS = 8
 """Dimensions in the table of a comparison."""
@@ -49,6 +49,31 @@ def against_in_env(paired: Comparison) -> str:
     )
 
 
+def sweep(out: Path, result: SweepResult) -> str:
+    """Tell what each way of acting achieves and costs, and what may be concluded from it."""
+    rows = [["", "sampler", "steps", "actions", "best of", "success", "score", "ms/chunk", "ms/action", "own", "p"]]
+    for place, each in enumerate(result.cells):
+        way, (low, high) = each.way, each.success_rate_ci95
+        rows.append(
+            [
+                "*" if each.efficient else "",
+                *(way.sampler, f"{way.steps}", f"{way.n_action_steps or ''}", f"{way.best_of}"),
+                f"{each.success_rate:.2f} ({low:.2f} to {high:.2f})",
+                *(f"{each.mean_max_reward:.3f}", f"{each.latency_ms.p50:.1f}", f"{each.action_ms:.2f}"),
+                *(("", "") if place == 0 else (f"{each.success_difference:+.2f}", f"{each.holm_p:.2g}")),
+            ]
+        )
+    return (
+        f"{counted(result.episodes, 'episode')} of {result.evaluated.environment} from seed "
+        f"{result.evaluated.first_seed} for each way of acting, the policy's own first\n"
+        f"{table(rows)}\n"
+        f"* no other is at once better and cheaper; own: less the policy's own; p: McNemar's, corrected by Holm for "
+        f"{counted(len(result.cells) - 1, 'comparison')}\n"
+        f"{result.conclusion}\n"
+        f"written: {out / result.file}"
+    )
+
+
 def offline(out: Path, result: OfflineResult) -> str:
     """Tell how far the actions are from recorded ones, and where that was measured."""
     evaluated = result.evaluated
@@ -71,15 +96,13 @@ def against_offline(paired: OfflineComparison) -> str:
         interval = f" ({ends[0]:+.3g} to {ends[1]:+.3g})" if ends else ""
         errors = [f"{each.first:.3g}", f"{each.second:.3g}", each.unit or ""]
         rows.append([each.name, *shares, *errors, f"{each.first - each.second:+.3g}{interval}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     more = len(paired.dimensions) - len(most)
     place = f"\nand {more} more in {paired.file}" if more else ""
     return (
         f"against {paired.against}, at the same {counted(paired.windows, 'window')} in "
         f"{counted(paired.episodes, 'episode')}, over {counted(paired.executed, 'executed step')};\n"
         f"errors first as shares of that of holding the last action, differences with 95 % intervals:\n"
-        f"{table}{place}\n{paired.conclusion}"
+        f"{table(rows)}{place}\n{paired.conclusion}"
     )
 
 
@@ -119,4 +142,4 @@ def _errors(result: OfflineResult) -> str:
 
 def _latency(result: EnvResult | OfflineResult) -> str:
     how = result.evaluated
-    return f"one chunk takes {result.latency_ms} on {how.device} with {how.sampler}, {how.steps} steps"
+    return f"one chunk takes {result.latency_ms} on {how.device} with {how.sampling.beside(how.own)}"

@@ -59,7 +59,10 @@ def report_evaluation(out: Path) -> Path:
     """Write the report of the run that an evaluation lies in or, where it lies in none, one of itself alone."""
     from robodiff.report.run import write_evaluation_report  # needs matplotlib
 
+    return report(out.resolve().parent.parent) if is_in_run(out) else write_evaluation_report(out)
+
+
+def is_in_run(out: Path) -> bool:
+    """Tell whether an evaluation lies in a run, or in the folder of a team's runs."""
     run = out.resolve().parent.parent
-    if out.resolve().parent.name == "eval" and ((run / CONFIG_FILE).is_file() or agent_runs(run)):
-        return report(run)
-    return write_evaluation_report(out)
+    return out.resolve().parent.name == "eval" and ((run / CONFIG_FILE).is_file() or bool(agent_runs(run)))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from robodiff.deploy.planner import Mode
 from robodiff.documents import Above, AtLeast, Between, Document
+from robodiff.policies.config import MOST_CHUNKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,9 @@ class LoopConfig(Document):
     previous one, then jumps to the new one; synchronous waits."""
     replan: Annotated[int, AtLeast(1)] | None = None
     """Steps from one request for a chunk to the next; the policy's n_action_steps when not given."""
+    best_of: Annotated[int, Between(1, MOST_CHUNKS)] | None = None
+    """Chunks that are drawn at once; the one that best continues the previous one is executed. The policy's own number
+    when not given."""
     soft: bool = False
     """With real_time, also pull the rest of a chunk towards the previous one."""
     margin: Annotated[float, AtLeast(0)] = 0.05

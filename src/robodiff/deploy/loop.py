@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from robodiff.deploy.limits import Faults, Limits
 from robodiff.deploy.planner import ChunkPlanner
 from robodiff.deploy.robot import GuardedRobot
 from robodiff.errors import RobodiffError, in_one_line
+from robodiff.policies.choice import predict_best
 from robodiff.policies.history import Gap, History
-from robodiff.policies.runtime import Arrays, Chunk, Known, Runtime, Timing, draw_noise, observed, out_of_range
+from robodiff.policies.runtime import Arrays, Chunk, Known, Runtime, Timing, observed, out_of_range
 
 Record = Callable[[dict[str, np.ndarray], np.ndarray], None]
 
@@ -68,7 +69,8 @@ class ControlLoop:
         submit: Callable[[Callable[[], Any]], Future] | None = None,
     ) -> None:
         self.policy, self.robot, self.config = policy, robot, config
-        self.timing: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
+        own: Timing = policy.timing  # pyright: ignore[reportAttributeAccessIssue]
+        self.timing = own if config.best_of is None else replace(own, best_of=config.best_of)
         self._clock, self._submit = clock or Clock(), submit or Background().submit
         self._latencies: deque[float] = deque(maxlen=LATENCIES)  # seconds
         self._limits: Limits | None = None
@@ -122,14 +124,14 @@ class ControlLoop:
         if not self._latencies:
             for _ in range(WARM_UP):
                 begun = self._clock.now()
-                _, done = self._computing(self._remember(observation, begun).window(), None, 0).result()
+                _, done = self._computing(self._remember(observation, begun).window(), 0).result()
                 self._latencies.append(done - begun)
             self._latencies.popleft()
             with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
                 observation = self._observe()
         begun = self._clock.now()
         self._planner.ask(0, delay=0)
-        chunk, self._start = self._computing(self._remember(observation, begun).window(), None, 0).result()
+        chunk, self._start = self._computing(self._remember(observation, begun).window(), 0).result()
         self._future = None
         self.episode.chunks.append(ChunkTiming(0, begun - self._start, 0.0, 0))
         self._take(chunk, 0)
@@ -203,22 +205,22 @@ class ControlLoop:
             Gap: too few recent observations.
         """
         window, number = self._history.window(), len(self.episode.chunks)
-        known = self._planner.ask(step, self._delay)
+        rest, known = self._planner.rest(step), self._planner.ask(step, self._delay)
         self.episode.chunks.append(ChunkTiming(step, step * self.timing.spacing))
-        self._computing(window, known, number)
+        self._computing(window, number, rest, known)
 
     def _computing(
-        self, window: dict[str, np.ndarray], known: Known | None, number: int
+        self, window: Arrays, number: int, rest: np.ndarray | None = None, known: Known | None = None
     ) -> Future[tuple[Chunk, float]]:
         """Submit a chunk; return the future of the chunk and its time of arrival.
 
         Its ``result`` raises ``RobodiffError`` if the policy fails.
         """
-        noise = draw_noise(self.policy.noise_shape(1), self._seed, number)
+        drawn_for = np.array([[self._seed, number, 0]])  # as a PolicyRunner's
 
         def compute() -> tuple[Chunk, float]:
             try:
-                chunk = self.policy.predict_chunk(window, noise=noise, known=known)
+                chunk = predict_best(self.policy, self.timing, window, drawn_for, rest, known)
             except Exception as error:
                 raise RobodiffError(f"the policy failed: {in_one_line(error)}") from error
             return chunk, self._clock.now()

@@ -80,6 +80,10 @@ class ChunkPlanner:
         place = step - self._since + self._now
         return self._chunk[:, place] if 0 <= place < self._chunk.shape[1] else None
 
+    def rest(self, step: int) -> np.ndarray | None:
+        """Return the actions planned from a step on, (B, m, Da); None before the first chunk."""
+        return None if self._chunk is None else self._chunk[:, max(0, step - self._since + self._now) :]
+
     def executed(self, step: int, action: np.ndarray) -> None:
         """Register the action, (B, Da), that was executed at a step."""
         recent = {past: each for past, each in self._executed.items() if past > step - self.timing.n_obs_steps}

@@ -2,9 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,6 @@ class ExportedPolicy:
     def __init__(self, folder: Path, described: ExportFile, config: PolicyConfig, threads: int | None = None) -> None:
         self.config, self.features, self.fps = config, described.features, described.fps
         self.observation_keys = [key for key in self.features if key != ACTION]
-        self.timing = Timing(config.n_obs_steps, config.n_action_steps, config.frame_stride / self.fps)
         self.described, self.threads = described, threads or (1 if described.weights <= SMALL else cores())
         self.run: dict[str, Callable[[Arrays], list[np.ndarray]]] = {
             name: compile_graph(folder / graph.file, graph.precision, self.threads)
@@ -53,6 +54,11 @@ class ExportedPolicy:
         self._cameras = [key for key, feature in self.features.items() if feature.kind == "image"]
         self._frames: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
         self._lock = Lock()
+
+    @property
+    def timing(self) -> Timing:
+        """When the policy observes and acts."""
+        return self.config.timing(self.fps)
 
     @property
     def words(self) -> str:
@@ -67,6 +73,12 @@ class ExportedPolicy:
         if device != "cpu":
             raise UsageError(f"the policy was exported for a CPU; leave out --device {device}, or name its run")
 
+    def acting(self, **asked: Any) -> "ExportedPolicy":
+        """Return it as one that acts otherwise; see ``PolicyConfig.acting``. What was compiled is shared."""
+        other = copy(self)
+        other.config, other._frames = self.config.acting(**asked), OrderedDict()
+        return other
+
     def noise_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         """Return the shape of the noise of chunks: (1 + sampler steps if it adds noise, B, n, W)."""
         rows = self.described.rows
@@ -78,7 +90,7 @@ class ExportedPolicy:
 
         Args:
             observation: per key (B, To, ...), oldest first, in the units of the recording.
-            noise: of ``noise_shape(B)``.
+            noise: of ``noise_shape(B)``, or of a multiple of B: of each observation so many chunks follow one another.
             known: actions that are given (B, n, Da), in recorded units, and their weights from 0 (free) to 1.
         """
         with self._lock:
@@ -87,6 +99,9 @@ class ExportedPolicy:
             reference = {key: vectors[key][:, -1] for key in self.described.reference_keys}
             encoded = vectors | (self._encoded(observed) if self._cameras else {})
             (condition,) = self.run["observe"]({key: encoded[key] for key in self.observation_keys})
+            if (chunks := noise.shape[1] // len(condition)) > 1:
+                condition = np.repeat(condition, chunks, 0)
+                reference = {key: np.repeat(value, chunks, 0) for key, value in reference.items()}
             told = None if known is None else self._told(known, reference)
             trajectory = self._denoise(condition, _floats(noise), told)
             (actions,) = self.run["decode"]({"trajectory": trajectory, **reference})

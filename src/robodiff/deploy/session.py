@@ -129,7 +129,11 @@ class Session:
             raise RobodiffError(f"noise: expected 1 to {MOST_ROWS} chunks; found {rows}")
         _check_shape("noise", noise, self._policy.noise_shape(rows))
         known, weights = values.pop("known", None), values.pop("known_weights", None)
-        observation = self._checked(self._arrays(values), (rows, self._timing.n_obs_steps))
+        arrays = self._arrays(values)
+        windows = min((array.shape[0] for array in arrays.values() if array.ndim), default=rows)
+        chunks = rows // windows if windows and rows % windows == 0 else 1  # several of each window
+        observation = self._checked(arrays, (rows // chunks, self._timing.n_obs_steps))
+        observation = {key: np.repeat(array, chunks, 0) for key, array in observation.items()}
         if known is None and weights is None:
             return Question(observation, noise)
         is_mask = isinstance(weights, np.ndarray) and weights.dtype == bool

@@ -5,7 +5,7 @@ One policy acts for one agent or for a whole team; or each agent of a team has i
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -16,7 +16,7 @@ from robodiff.envs.spec import EnvSpec, get_env_spec
 from robodiff.envs.team import team_spec
 from robodiff.errors import UsageError
 from robodiff.evaluation.chunks import Policy, check_features, open_policy
-from robodiff.evaluation.conditions import Sampled
+from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.members import ALONE, Members
 from robodiff.policies.runner import PolicyRunner, Team
@@ -32,18 +32,35 @@ def open_policies(members: Members, config: SamplingConfig) -> tuple[Policies, S
     Raises:
         UsageError: the agents' policies sample in different ways.
     """
-    opened = {agent: open_policy(path, config) for agent, path in members.items()}
+    return together({agent: open_policy(path, config) for agent, path in members.items()})
+
+
+def together(opened: Mapping[str, tuple[Policy, Sampled]]) -> tuple[Policies, Sampled]:
+    """Return policies that were opened one by one, and what a result says of them together.
+
+    Raises:
+        UsageError: the agents' policies sample in different ways.
+    """
     if ALONE in opened:
         return opened[ALONE]
-    (first, one), *others = [(agent, sampled) for agent, (_, sampled) in opened.items()]
-    for agent, other in others:
-        if other.sampling != one.sampling:
-            unlike = f"agent {first} samples by {one.sampling}, agent {agent} by {other.sampling}"
-            raise UsageError(f"{unlike}\ngive --sampler and --steps for both")
-    own = one.own if all(other.own == one.own for _, other in others) else None
-    hashes = {agent: sampled.policy for agent, (_, sampled) in opened.items()}
+    sampled = {agent: each for agent, (_, each) in opened.items()}
+    (first, one), *others = sampled.items()
+    if (joint := _joint([each.sampling for each in sampled.values()])) is None:
+        agent, other = next((agent, each) for agent, each in others if _joint([one.sampling, each.sampling]) is None)
+        unlike = f"agent {first} samples by {one.sampling.beside(other.sampling)}, "
+        unlike += f"agent {agent} by {other.sampling.beside(one.sampling)}"
+        raise UsageError(f"{unlike}\ngive --sampler, --steps and --best_of for both")
+    owns = [each.own for each in sampled.values() if each.own is not None]
+    hashes = {agent: each.policy for agent, each in sampled.items()}
     policies = {agent: policy for agent, (policy, _) in opened.items()}
-    return policies, replace(one, own=own, policy=hash_of(hashes), policies=hashes)
+    return policies, replace(one, **vars(joint), own=_joint(owns), policy=hash_of(hashes), policies=hashes)
+
+
+def _joint(ways: Sequence[Sampling]) -> Sampling | None:
+    """Return how a team acts, whose agents may execute different numbers of actions; None where more differs."""
+    numbers = {each.n_action_steps for each in ways}
+    joint = replace(ways[0], n_action_steps=None if len(numbers) > 1 else ways[0].n_action_steps)
+    return joint if not any(joint.differing(each) for each in ways) else None
 
 
 def hash_of(hashes: Mapping[str, str]) -> str:

@@ -1,8 +1,9 @@
 """The chunks that a policy samples at recorded observations, many at once, and how long one takes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from robodiff.deploy.runtime import ExportedPolicy, load_exported
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.evaluation.config import SamplingConfig
+from robodiff.evaluation.members import kept
+from robodiff.evaluation.runs import run_of
 from robodiff.machine import describe_machine
-from robodiff.policies.checkpoint import change_sampling, load_policy
+from robodiff.policies.checkpoint import change_acting, load_policy
+from robodiff.policies.choice import Contrasted
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import NonFiniteActions, PolicyRunner, Team
 from robodiff.policies.runtime import Latency, draw_noise
@@ -33,22 +37,49 @@ def open_policy(path: str | Path, config: SamplingConfig) -> tuple[Policy, Sampl
     """Return the policy to measure, and what a result says of it.
 
     Raises:
-        UsageError: another sampler or device than an exported policy has.
+        UsageError: see ``acting_as``.
     """
     if is_exported(path):
         policy = load_exported(path)
-        own, device = sampling_of(policy), f"{policy.words}, {counted(policy.threads, 'thread')} ({describe_machine()})"
-        policy.check_options(config.sampler, config.steps, config.device)
+        device = f"{policy.words}, {counted(policy.threads, 'thread')} ({describe_machine()})"
     else:
         policy = load_policy(path, config.device)
-        own, device = sampling_of(policy), f"{policy.device.type} ({describe_machine(str(policy.device))})"
-        change_sampling(policy, config.sampler, config.steps)
-    return policy, Sampled(**vars(sampling_of(policy)), policy=policy.policy_hash or "", device=device, own=own)
+        device = f"{policy.device.type} ({describe_machine(str(policy.device))})"
+    own = sampling_of(policy)
+    sampled = Sampled(**vars(own), policy=policy.policy_hash or "", device=device, own=own)
+    policy, sampled = acting_as(policy, sampled, config)
+    if config.contrast is None:
+        return policy, sampled
+    if policy.timing.best_of < 2:
+        raise UsageError("--contrast chooses among several chunks; give --best_of, too")
+    weak, _ = open_policy(kept(str(run_of(Path(path)) or path), config.contrast), replace(config, contrast=None))
+    if (weak.features, weak.timing) != (policy.features, policy.timing):
+        raise UsageError(f"--contrast {config.contrast}: is a policy of another kind than {path}")
+    contrasted: Any = Contrasted(policy, weak)  # which stands for the policy in all that is asked of one
+    return contrasted, replace(sampled, contrast=config.contrast)
+
+
+def acting_as(policy: Policy, sampled: Sampled, config: SamplingConfig) -> tuple[Policy, Sampled]:
+    """Return a policy that acts as it is asked to, with the weights of this one, and what a result says of it.
+
+    Raises:
+        UsageError: what does not fit it, such as another sampler or device than an exported policy has.
+    """
+    asked = {"n_action_steps": config.n_action_steps, "best_of": config.best_of}
+    if isinstance(policy, ExportedPolicy):
+        policy.check_options(config.sampler, config.steps, config.device)
+        policy = policy.acting(**asked)
+    else:
+        policy = copy(policy)
+        change_acting(policy, sampler=config.sampler, steps=config.steps, **asked)
+    return policy, replace(sampled, **vars(sampling_of(policy)))
 
 
 def sampling_of(policy: Policy) -> Sampling:
-    """Return how a policy samples."""
-    return Sampling(sampler=policy.config.noise_scheduler_type, steps=policy.config.inference_steps)
+    """Return how a policy acts."""
+    config = policy.config
+    sampler, steps = config.noise_scheduler_type, config.inference_steps
+    return Sampling(sampler=sampler, steps=steps, n_action_steps=config.n_action_steps, best_of=config.best_of)
 
 
 def window_shape(policy: Policy, episodes: Episodes) -> WindowShape:
@@ -136,19 +167,32 @@ def check_finite(episodes: Episodes, frames: np.ndarray, chunks: np.ndarray) -> 
 
 
 def chunk_latency(runner: PolicyRunner | Team, observation: Mapping[str, np.ndarray], chunks: int = 30) -> Latency:
-    """Measure how long it takes from an observation of one robot, or of a team, to the chunk of actions, after a
-    warm-up.
+    """Measure how long it takes from an observation of one robot, or of a team, to the chunk of actions."""
+    (latency,) = chunk_latencies([runner], observation, chunks)
+    return latency
 
-    Of a slow policy fewer chunks than asked for, but ``LEAST_CHUNKS``, are timed, which takes little longer than
-    ``SECONDS_OF_CHUNKS``.
+
+def chunk_latencies(
+    runners: Sequence[PolicyRunner | Team], observation: Mapping[str, np.ndarray], chunks: int = 30
+) -> list[Latency]:
+    """Measure how long chunks take, after a warm-up; in turns, so that a change of the machine's speed meets all.
+
+    Of slow policies fewer chunks than asked for, but ``LEAST_CHUNKS``, are timed, which takes little longer than
+    ``SECONDS_OF_CHUNKS`` for each.
     """
-    times: list[float] = []  # seconds
-    while len(times) < WARM_UP + (chunks if sum(times) < SECONDS_OF_CHUNKS else LEAST_CHUNKS):
-        runner.reset()
-        frames = {key: value + np.uint8(len(times)) for key, value in observation.items() if value.dtype == np.uint8}
-        start = time.perf_counter()
-        with suppress(NonFiniteActions):  # it takes as long as any other
-            runner.act({**observation, **frames})  # new ones, for an exported policy remembers those that it saw
-        times.append(time.perf_counter() - start)
-    p50, p95 = (1e3 * np.percentile(times[WARM_UP:], (50, 95))).tolist()
-    return Latency(p50=p50, p95=p95)
+    rounds: list[list[float]] = []  # (rounds, runners) seconds
+    enough = SECONDS_OF_CHUNKS * len(runners)
+    while len(rounds) < WARM_UP + (chunks if sum(map(sum, rounds)) < enough else LEAST_CHUNKS):
+        frames = {key: value + np.uint8(len(rounds)) for key, value in observation.items() if value.dtype == np.uint8}
+        rounds.append([_seconds(runner, {**observation, **frames}) for runner in runners])
+    p50s, p95s = 1e3 * np.percentile(rounds[WARM_UP:], (50, 95), axis=0)
+    return [Latency(p50=p50, p95=p95) for p50, p95 in zip(p50s.tolist(), p95s.tolist(), strict=True)]
+
+
+def _seconds(runner: PolicyRunner | Team, observation: Mapping[str, np.ndarray]) -> float:
+    """Return how long a chunk takes; of new frames, for an exported policy remembers those that it saw."""
+    runner.reset()
+    start = time.perf_counter()
+    with suppress(NonFiniteActions):  # it takes as long as any other
+        runner.act(observation)
+    return time.perf_counter() - start

@@ -1,13 +1,13 @@
 """Two evaluations over the same seeds, pairwise: what differs, and what may be concluded from it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import AGAIN, SAME_SEEDS, Condition, Evaluated, EvaluatedOffline, Sampled, Sampling
-from robodiff.evaluation.results import Comparison, EnvResult, Interval
+from robodiff.evaluation.results import Comparison, EnvResult, EpisodeResult, Interval
 from robodiff.evaluation.sequential import LEVEL, anytime_interval, anytime_p, conclude
 from robodiff.evaluation.statistics import (
     bootstrap_mean_interval,
@@ -36,13 +36,9 @@ def compare(first: EnvResult, second: EnvResult, name: str = "the first", agains
     """
     check_conditions(first.evaluated, second.evaluated, name, against)
     this, that = titles(first.evaluated, second.evaluated, name, against)
-    own = {episode.seed: episode for episode in first.episodes}
-    other = {episode.seed: episode for episode in second.episodes}
-    seeds = sorted(shared_seeds(own, second))
-    won = np.array([[own[seed].success, other[seed].success] for seed in seeds], bool)  # (N, 2)
-    reward = np.array([own[seed].max_reward - other[seed].max_reward for seed in seeds])  # (N,)
-    patterns = {"both": [1, 1], "only_first": [1, 0], "only_second": [0, 1], "neither": [0, 0]}
-    counts = {which: int((won == pattern).all(axis=1).sum()) for which, pattern in patterns.items()}
+    pairs = paired(first, second)
+    counts, seeds = paired_counts(pairs), [own.seed for own, _ in pairs]
+    reward = np.array([own.max_reward - other.max_reward for own, other in pairs])  # (N,)
     stopping = first.evaluated.stopping or second.evaluated.stopping
     discordant = counts["only_first"], counts["only_second"]
     if stopping is None:
@@ -86,6 +82,23 @@ def _conclusion(
         f"{counted(episodes, 'episode')} do{'es' * (episodes == 1)} not decide between {between} (p = {p:.2g}); if the "
         f"difference is the one seen here, about {max(1, needed - episodes):,} more would show it 4 times of 5."
     )
+
+
+def paired(first: EnvResult, second: EnvResult) -> list[tuple[EpisodeResult, EpisodeResult]]:
+    """Return the episodes of two evaluations whose seeds both have, by seed.
+
+    Raises:
+        UsageError: no seed in common.
+    """
+    own, other = ({episode.seed: episode for episode in each.episodes} for each in (first, second))
+    return [(own[seed], other[seed]) for seed in sorted(shared_seeds(own, second))]
+
+
+def paired_counts(pairs: Sequence[tuple[EpisodeResult, EpisodeResult]]) -> dict[str, int]:
+    """Return in how many pairs of episodes both succeeded, one alone, and neither."""
+    won = np.array([[own.success, other.success] for own, other in pairs], bool)  # (N, 2)
+    patterns = {"both": [1, 1], "only_first": [1, 0], "only_second": [0, 1], "neither": [0, 0]}
+    return {which: int((won == pattern).all(axis=1).sum()) for which, pattern in patterns.items()}
 
 
 def shared_seeds(seeds: Collection[int], other: EnvResult) -> set[int]:
@@ -132,12 +145,13 @@ def not_alike(pair: tuple[Condition, Condition], name: str, against: str, remedy
 
 
 def sample_alike(first: Sampled, second: Sampled) -> bool:
-    """Tell whether two policies sampled each in its own way, or both in the same."""
-    return first.sampling == second.sampling or (first.is_own and second.is_own)
+    """Tell whether two policies acted each in its own way, but for what was asked of both alike."""
+    return not first.sampling.differing(second.sampling) & (first.asked | second.asked)
 
 
 def titles(first: Sampled, second: Sampled, name: str, against: str) -> tuple[str, str]:
     """Return what a conclusion calls two evaluations: of one policy that samples in two ways, by these."""
     if sample_alike(first, second):
         return name, against
-    return f"{name} with {first.sampling}", f"{against} with {second.sampling}"
+    one, other = first.sampling, second.sampling
+    return f"{name} with {one.beside(other)}", f"{against} with {other.beside(one)}"

@@ -4,13 +4,14 @@ Every result holds them. A report's headline takes what was measured under a pol
 results are compared only where the conditions of both are equal.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, NamedTuple
 
 import msgspec
 
 from robodiff.documents import FromTo, NotEmpty
 from robodiff.evaluation.config import SEED, Stopping
+from robodiff.text import counted
 
 Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
 Count = Annotated[int, FromTo(0, 10**15)]
@@ -29,8 +30,10 @@ STRIDE = "train both on recordings of the same rate, with the same model.frame_s
 """What to do where two act at different rates."""
 SAME_SEEDS = "measure both with the same --seed"
 """What to do where episodes or noise have different seeds."""
-AGAIN = "name a policy after --against, not an evaluation, and both are measured with the same --sampler and --steps"
-"""What to do where two sampled in different ways."""
+ACTING = "--sampler, --steps, --n_action_steps and --best_of"
+"""Options that say how a policy acts."""
+AGAIN = f"name a policy after --against, not an evaluation, and both are measured with the same {ACTING}"
+"""What to do where two acted in different ways."""
 
 
 class Condition(NamedTuple):
@@ -46,14 +49,38 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How chunks are drawn."""
+    """How chunks are drawn and executed."""
 
     sampler: str
     steps: Count
     """Of denoising."""
+    n_action_steps: Count | None = None
+    """Actions of each chunk that are executed; None where a team's agents differ in it, or an earlier version did not
+    write it."""
+    best_of: Count = 1
+    """Chunks that are drawn at once."""
+    contrast: str | None = None
+    """What the run calls the weaker policy that chunks are to be unlike."""
 
     def __str__(self) -> str:
-        return f"{self.sampler}, {self.steps} steps"
+        return self.beside(None)
+
+    def beside(self, other: "Sampling | None") -> str:
+        """Return it in words, without what another, where there is one, does in the same way beyond the sampler."""
+        words = [self.sampler, counted(self.steps, "step")]
+        if self.n_action_steps is not None and (other is None or other.n_action_steps != self.n_action_steps):
+            words.append(counted(self.n_action_steps, "action"))
+        if self.best_of != (1 if other is None else other.best_of):
+            words.append(f"best of {self.best_of}")
+        if self.contrast is not None:
+            words.append(f"unlike {self.contrast}")
+        return ", ".join(words)
+
+    def differing(self, other: "Sampling") -> set[str]:
+        """Return the fields in which another is not the same, of those that both know."""
+        unknown = {"n_action_steps"} if None in (self.n_action_steps, other.n_action_steps) else set[str]()
+        names = {each.name for each in fields(Sampling)} - unknown
+        return {name for name in names if getattr(self, name) != getattr(other, name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +94,35 @@ class Sampled:
     sampler: str
     steps: Count
     """Of denoising."""
+    n_action_steps: Count | None = None
+    """See ``Sampling``, as for the next one."""
+    best_of: Count = 1
+    contrast: str | None = None
     device: str
     own: Sampling | None = None
-    """How the policy samples unless it is told otherwise; None where an earlier version did not write it."""
+    """How the policy acts unless it is told otherwise; None where an earlier version did not write it."""
 
     @property
     def sampling(self) -> Sampling:
-        """How it sampled."""
-        return Sampling(sampler=self.sampler, steps=self.steps)
+        """How it acted."""
+        return Sampling(**{each.name: getattr(self, each.name) for each in fields(Sampling)})
+
+    @property
+    def asked(self) -> set[str]:
+        """The fields of ``Sampling`` in which it did not act as it does by itself; all where that is not known."""
+        return {each.name for each in fields(Sampling)} if self.own is None else self.own.differing(self.sampling)
 
     @property
     def is_own(self) -> bool:
-        """Whether it sampled as it does by itself."""
-        return self.own == self.sampling
+        """Whether it acted as it does by itself."""
+        return not self.asked
 
     @property
     def way(self) -> str:
-        """How it sampled in words."""
-        return f"{self.sampling}" + ("" if self.is_own or self.own is None else f" in place of its own {self.own}")
+        """How it acted in words."""
+        if self.own is None or self.is_own:
+            return self.sampling.beside(self.own)
+        return f"{self.sampling.beside(self.own)} in place of its own {self.own.beside(self.sampling)}"
 
     def what_if(self) -> list[str]:
         """Return in words what was asked for in place of what a policy is measured under by default.

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from robodiff.documents import AtLeast, Between, Document
+from robodiff.policies.config import MOST_CHUNKS
 from robodiff.text import counted
 
 SEED = 100_000
 """Of the first episode, unless another is asked for; rollouts during training have others."""
+SWEEP_SEED = 300_000
+"""Of the first episode of a sweep: a way of acting that some episodes chose is then measured on others."""
 SmallestDifference = Annotated[float, Between(0.01, 1)]
 
 
@@ -28,13 +31,19 @@ class Stopping:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Document):
-    """How a policy samples while it is measured; sampler and steps are its own when None."""
+    """How a policy acts while it is measured; sampler and what follows is its own when None."""
 
     seed: Annotated[int, AtLeast(0)] = SEED
     """Of the first episode, the others follow; on recorded episodes, of the noise."""
     sampler: str | None = None
     steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps."""
+    n_action_steps: Annotated[int, AtLeast(1)] | None = None
+    """Actions of each chunk that are executed."""
+    best_of: Annotated[int, Between(1, MOST_CHUNKS)] | None = None
+    """Chunks that are drawn at once."""
+    contrast: str | None = None
+    """What the run calls the weaker policy that chunks are to be unlike, such as ``epoch-0100``."""
     device: str = "cpu"
 
 

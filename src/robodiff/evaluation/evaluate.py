@@ -22,7 +22,7 @@ from robodiff.evaluation.actor import (
     steps_held,
 )
 from robodiff.evaluation.chunks import chunk_latency
-from robodiff.evaluation.conditions import Evaluated
+from robodiff.evaluation.conditions import Evaluated, Sampled
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.members import ALONE, Members, planning_of
 from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_result, write_result
@@ -66,7 +66,17 @@ def evaluate(
     Returns:
         What was written to ``metrics.json``.
     """
-    prepared = prepare(members, config)
+    return measure(prepare(members, config), out, config, advance, again)
+
+
+def measure(
+    prepared: Prepared,
+    out: Path,
+    config: EvalConfig,
+    advance: Callable[[int, str], None] = lambda finished, step: None,
+    again: bool = True,
+) -> EnvResult:
+    """Do what ``evaluate`` does with policies that are prepared."""
     policies, spec, evaluated = prepared.policies, prepared.spec, prepared.evaluated
     if not again and (out / EnvResult.file).is_file():
         earlier = read_result(out, EnvResult)
@@ -84,7 +94,7 @@ def keep(prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config
         **vars(summary(records)),
         episodes=[record.result for record in records],
         evaluated=prepared.evaluated,
-        latency_ms=chunk_latency(make_runner(policies, spec), _first_observation(policies, spec, config.seed)),
+        latency_ms=chunk_latency(make_runner(policies, spec), first_observation(policies, spec, config.seed)),
         demonstrations=prepared.demonstrations,
     )
     (out / Comparison.file).unlink(missing_ok=True)
@@ -94,7 +104,7 @@ def keep(prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config
     return result
 
 
-def prepare(members: Members, config: EvalConfig) -> Prepared:
+def prepare(members: Members, config: EvalConfig, opened: tuple[Policies, Sampled] | None = None) -> Prepared:
     """Return the policies, the environment as they see it, and under which conditions they are to be measured.
 
     Raises:
@@ -103,7 +113,7 @@ def prepare(members: Members, config: EvalConfig) -> Prepared:
     spec = get_env_spec(config.env)
     if ALONE not in members:
         check_agents(members, spec)
-    policies, sampled = open_policies(members, config)
+    policies, sampled = opened or open_policies(members, config)
     spec = seen_by(policies, spec)
     if (name := spec.name.removeprefix("team:")) != config.env:
         notice(f"measured in {name}, as the policy needs it")
@@ -128,7 +138,8 @@ def prepare(members: Members, config: EvalConfig) -> Prepared:
     )
 
 
-def _first_observation(policies: Policies, spec: EnvSpec, seed: int) -> Observation:
+def first_observation(policies: Policies, spec: EnvSpec, seed: int) -> Observation:
+    """Return what is observed for policies at the beginning of an episode."""
     with closing(spec.make(needed_keys(policies, spec))) as environment:
         return environment.reset(seed=seed)[0]
 

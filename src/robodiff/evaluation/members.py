@@ -42,7 +42,7 @@ def find_members(words: Sequence[str], checkpoint: str = BEST, agents: Sequence[
         if twins := [agent for agent in ids if ids.count(agent) > 1]:
             raise UsageError(f"{' '.join(words)}: two policies of agent {twins[0]}; give one of each agent")
         found = dict(zip(ids, words, strict=True))
-    return {agent: path if checkpoint == BEST else _kept(path, checkpoint) for agent, path in found.items()}
+    return {agent: path if checkpoint == BEST else kept(path, checkpoint) for agent, path in found.items()}
 
 
 def folder_of(members: Members) -> tuple[Path, list[str]]:
@@ -95,13 +95,17 @@ def _agent_of(policy: str) -> str | None:
     return None if agent is None else str(agent)
 
 
-def _kept(path: str, checkpoint: str) -> str:
-    """Return the folder of a policy that a run kept."""
+def kept(path: str, checkpoint: str) -> str:
+    """Return the folder of a policy that a run kept.
+
+    Raises:
+        UsageError: it is no run, or kept none of that name.
+    """
     run = Path(path)
     config_file(run)  # a policy's folder holds no other
-    kept = {BEST: run / "policy", "last": run / "policy-last"}
-    kept |= {each.name: each for each in sorted(run.glob("policies/[!.]*"))}
-    existing = [name for name, folder in kept.items() if (standing(folder) / "config.json").is_file()]
+    folders = {BEST: run / "policy", "last": run / "policy-last"}
+    folders |= {each.name: each for each in sorted(run.glob("policies/[!.]*"))}
+    existing = [name for name, folder in folders.items() if (standing(folder) / "config.json").is_file()]
     if checkpoint not in existing:
-        raise UsageError(f"--checkpoint {checkpoint}: no such policy in {run}; it has {', '.join(existing) or 'none'}")
-    return str(kept[checkpoint])
+        raise UsageError(f"{checkpoint}: no such policy in {run}; it has {', '.join(existing) or 'none'}")
+    return str(folders[checkpoint])

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, TypeVar
 from robodiff.data.provenance import Planning
 from robodiff.documents import NotEmpty, read_json, write_json
 from robodiff.errors import RobodiffError
-from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number
+from robodiff.evaluation.conditions import Count, Evaluated, EvaluatedOffline, Number, Sampling
 from robodiff.evaluation.config import Stopping
 from robodiff.policies.runtime import Latency
 
@@ -251,6 +251,48 @@ class OfflineComparison(Result):
     """In one sentence."""
     evaluated: EvaluatedOffline
     evaluated_against: EvaluatedOffline
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCell:
+    """One way of acting, measured."""
+
+    way: Sampling
+    success_rate: Number
+    success_rate_ci95: Interval
+    """Wilson's interval."""
+    mean_max_reward: Number
+    latency_ms: Latency
+    """Measured in turns with the others."""
+    action_ms: Number
+    """The median of it for each action that is executed."""
+    success_difference: Number
+    """Its success less that of the policy's own way, over the same seeds."""
+    mcnemar_p: Number
+    """McNemar's exact test against the policy's own way, two-sided."""
+    holm_p: Number
+    """The same, corrected for the number of ways that are compared (Holm 1979)."""
+    efficient: bool
+    """Whether no other succeeds as often or more often at less or the same time an action."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(Result):
+    """Ways of acting with one policy over the same seeds."""
+
+    file = "sweep.json"
+    advice = "sweep again with robodiff eval --sweep"
+
+    evaluated: Evaluated
+    """The policy, acting in its own way, and under which conditions."""
+    episodes: Count
+    """Of each way of acting."""
+    cells: Annotated[list[SweepCell], NotEmpty()]
+    """The policy's own way first."""
+    chosen: Count
+    """Place in ``cells`` of the way that comes off best; see ``sweep.choose``."""
+    conclusion: str
+    """In words."""
 
 
 R = TypeVar("R", bound=Result)

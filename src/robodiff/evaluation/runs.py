@@ -10,7 +10,7 @@ from robodiff.data.naming import in_order
 from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
-from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, read_result
+from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, SweepResult, read_result
 from robodiff.files import read_rows
 from robodiff.text import counted
 
@@ -81,6 +81,8 @@ class Run:
     """The latest first."""
     offline: list[OfflineEvaluation] = field(default_factory=list)
     """The latest first."""
+    sweeps: list[SweepResult] = field(default_factory=list)
+    """Of ways of acting, the latest first."""
 
     @classmethod
     def of_evaluation(cls, folder: Path) -> "Run":
@@ -132,7 +134,8 @@ def read_run(folder: Path) -> Run:
         UsageError: it is not a run.
         RobodiffError: one of its files is broken.
     """
-    in_env, offline = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult))
+    in_env, offline, swept = (_latest_first(folder, kind.file) for kind in (EnvResult, OfflineResult, SweepResult))
+    sweeps = [read_result(each, SweepResult) for each in swept]
     if members := {agent: read_run(run) for agent, run in agent_runs(folder).items()}:
         return Run(
             folder,
@@ -140,6 +143,7 @@ def read_run(folder: Path) -> Run:
             {run.name: run.options for run in members.values()},
             members,
             evaluations=[Evaluation(each, read_result(each, EnvResult)) for each in in_env],
+            sweeps=sweeps,
         )
     config = config_file(folder)
     options = read_yaml(config)  # first: it says what is wrong with the file
@@ -152,6 +156,7 @@ def read_run(folder: Path) -> Run:
         read_curves(folder / "metrics.csv"),
         [Evaluation(each, _read(each, EnvResult, options)) for each in in_env],
         [OfflineEvaluation(each, _read(each, OfflineResult, options)) for each in offline],
+        sweeps,
     )
 
 

@@ -1,6 +1,7 @@
 """What may be concluded from a number of episodes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,6 +39,18 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
     return min(1.0, 2 * tail / 2**n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for how many there are, by Holm's step-down method (Scandinavian J. Statistics, 1979).
+
+    The chance that any of those below a level is below it by chance alone is at most that level.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def paired_success_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:

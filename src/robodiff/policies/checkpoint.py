@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,24 +111,21 @@ def load_policy(
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device!s}: {first_line(error)}") from None
     policy.policy_hash = stored.hash
-    change_sampling(policy, sampler, steps, spacing)
+    change_acting(policy, sampler=sampler, steps=steps, spacing=spacing)
     return policy
 
 
-def change_sampling(
-    policy: DiffusionPolicy, sampler: str | None = None, steps: int | None = None, spacing: str | None = None
-) -> None:
-    """Make a policy sample as ``load_policy`` is asked to, in what is not None.
+def change_acting(policy: DiffusionPolicy, **asked: Any) -> None:
+    """Make a policy act as ``PolicyConfig.acting`` is asked to, in what is not None.
 
     Raises:
         UsageError: what does not fit the policy.
     """
-    asked: dict[str, Any] = {"noise_scheduler_type": sampler, "num_inference_steps": steps, "timestep_spacing": spacing}
-    changes = {key: value for key, value in asked.items() if value is not None}
-    if changes and not hasattr(policy, "set_sampler"):
+    if (config := policy.config.acting(**asked)) == policy.config:
+        return
+    if not hasattr(policy, "set_sampler"):
         raise UsageError("the policy has no sampler that could be changed")
-    if changes:
-        policy.set_sampler(replace(policy.config, **changes))
+    policy.set_sampler(config)
 
 
 def load_vae(policy: DiffusionPolicy, path: str | Path) -> None:

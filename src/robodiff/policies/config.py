@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import gt
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
 from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, brief, typed
 from robodiff.errors import UsageError
+from robodiff.policies.runtime import Timing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,8 @@ Pixels = Annotated[int, Between(1, 16_384)]
 Channels = Annotated[int, Between(1, 16_384)]
 Layers = Annotated[int, Between(1, 1024)]
 MOST_CLASSES = 1024
+MOST_CHUNKS = 256
+"""That are drawn for one robot at once."""
 ClassCount = Annotated[int, Between(2, MOST_CLASSES)]
 ClassValues = Annotated[tuple[float, ...], NotEmpty(most=MOST_CLASSES)]
 Share = Annotated[float, FromTo(0, 1)]
@@ -132,6 +135,11 @@ class WindowConfig(Document):
         """Which steps of the window are denoised."""
         return slice(self.first_step, self.first_step + self.denoised_steps)
 
+    @property
+    def most_action_steps(self) -> int:
+        """How many actions from now on a chunk has."""
+        return self.first_step + self.denoised_steps - self.n_obs_steps + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig(Document):
@@ -190,6 +198,9 @@ class ProcessConfig(Document):
     """Noise levels of the diffusion; for flow matching the scale of the time that the network sees."""
     num_inference_steps: Annotated[int, Between(1, 10_000)] | None = None
     """Denoising steps of the sampler; num_train_timesteps when null."""
+    best_of: Annotated[int, Between(1, MOST_CHUNKS)] = 1
+    """Chunks that are drawn when one is due; the one that best continues the last is executed. They are compared in the
+    steps that both plan, so n_action_steps must leave some of each chunk."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "flow"] = "squaredcos_cap_v2"
     """How noise grows with the timestep; flow is the straight line of flow matching."""
     beta_start: Positive = 1e-4
@@ -317,8 +328,54 @@ class PolicyConfig(OptimizerConfig, DiscreteConfig, ProcessConfig, VisionConfig,
         if self.vae_weights is not None and self.discrete_codec != "vae":
             yield f"vae_weights needs discrete_codec vae; found {self.discrete_codec}"
         mode = self.normalization.get("action", "limits")
+        if self.best_of > 1 and self.n_action_steps >= self.most_action_steps:
+            chunk = (
+                f"all {self.most_action_steps} actions of a chunk are executed, n_action_steps {self.n_action_steps}"
+            )
+            yield f"best_of {self.best_of} compares with what is left of the last chunk, and {chunk}"
         if self.clip_sample and "mean_std" in ([mode] if isinstance(mode, str) else mode.values()):
             yield "clip_sample would cut actions normalised by mean_std; set clip_sample: false, or use limits"
+
+    def timing(self, fps: float) -> Timing:
+        """Return when the policy observes and acts, of a recording's frames per second."""
+        return Timing(self.n_obs_steps, self.n_action_steps, self.frame_stride / fps, self.best_of)
+
+    def acting(
+        self,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        spacing: str | None = None,
+        n_action_steps: int | None = None,
+        best_of: int | None = None,
+    ) -> Self:
+        """Return the configuration of a policy with these weights that acts otherwise, in what is not None.
+
+        Args:
+            sampler: ddpm, ddim, dpmsolver++, flow, flowheun or a registered one.
+            steps: of denoising.
+            spacing: of the timesteps: even, leading or trailing.
+            n_action_steps: actions of each chunk that are executed.
+            best_of: chunks that are drawn at once.
+
+        Raises:
+            UsageError: what does not fit the policy.
+        """
+        if n_action_steps is not None and n_action_steps != self.n_action_steps:
+            if self.pred_action_steps_only:
+                chunk = f"the policy plans the n_action_steps {self.n_action_steps} that it executes and no more"
+                raise UsageError(f"{chunk} (pred_action_steps_only); leave n_action_steps as it is")
+            if n_action_steps > self.most_action_steps:
+                most = f"at most {self.most_action_steps}, which is how many actions from now on its chunks have"
+                raise UsageError(f"n_action_steps: the policy executes {most}; found {n_action_steps}")
+        asked: dict[str, Any] = {
+            "noise_scheduler_type": sampler,
+            "num_inference_steps": steps,
+            "timestep_spacing": spacing,
+            "n_action_steps": n_action_steps,
+            "best_of": best_of,
+        }
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
     def make_policy(self, features: Mapping[str, Feature], fps: float) -> "DiffusionPolicy":
         """Return the policy, with random weights.

@@ -114,7 +114,7 @@ class DiffusionPolicy(nn.Module):
     @property
     def timing(self) -> Timing:
         """When the policy observes and acts."""
-        return Timing(self.config.n_obs_steps, self.config.n_action_steps, self.config.frame_stride / self.fps)
+        return self.config.timing(self.fps)
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -261,10 +261,10 @@ class DiffusionPolicy(nn.Module):
         Args:
             observation: per key (B, To, ...), oldest first, in the units of the recording; later steps are not read.
             noise: (1 + sampler steps, B, n, W) standard normal, of which a deterministic sampler needs the first
-                alone; drawn when None.
-            known: (values, weights), each (B, n, Da): where the weight is 1, or true, the actions are given, in
-                recorded units; where it is 0 they are free, and their values not read; in between they are drawn
-                towards these.
+                alone; drawn when None. Of a multiple of B so many chunks of each observation follow one another.
+            known: (values, weights), each (B, n, Da), of as many chunks as the noise: where the weight is 1, or true,
+                the actions are given, in recorded units; where it is 0 they are free, and their values not read; in
+                between they are drawn towards these.
             on_row: called with (sampler rows done, the actions so far (B, n, Da) in recorded units), the noise first.
 
         Returns:
@@ -276,6 +276,9 @@ class DiffusionPolicy(nn.Module):
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
+        if (chunks := noise.shape[1] // len(condition)) > 1:
+            condition = condition.repeat_interleave(chunks, 0)
+            reference = {key: value.repeat_interleave(chunks, 0) for key, value in reference.items()}
         given, seen = known, None  # given in recorded units
         if known is not None:
             known = self.encode_known(*known, reference)
@@ -346,7 +349,7 @@ class DiffusionPolicy(nn.Module):
         return self.sampler.noise_rows, batch_size, self.config.denoised_steps, self.trajectory_dim
 
     def set_sampler(self, config: PolicyConfig) -> None:
-        """Sample as ``config`` says from now on; the weights stay as they are."""
+        """Act as ``config`` says from now on; the weights stay as they are."""
         self.config = config
         options = {"spacing": config.timestep_spacing, "eta": config.ddim_eta, "variance": config.variance_type}
         process = config.noise_scheduler_type, self.schedule, config.prediction_type, config.inference_steps

@@ -40,6 +40,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "variance_type": ("fixed_small",),
     "ddim_eta": (0,),
     "self_conditioning": (False,),
+    "best_of": (1,),
     "frame_stride": (1,),
     "conditioning": ("global",),
     "pred_action_steps_only": (False,),

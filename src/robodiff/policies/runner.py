@@ -13,8 +13,9 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION, PAST_ACTION
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.policies.choice import predict_best
 from robodiff.policies.history import Gap, History
-from robodiff.policies.runtime import Arrays, Runtime, Timing, draw_noise, observed, out_of_range, whole_numbers
+from robodiff.policies.runtime import Arrays, Runtime, Timing, observed, out_of_range, whole_numbers
 
 Observation = Mapping[str, Any]
 LARGEST = 2**63 - 1
@@ -74,6 +75,7 @@ class _Queue:
     next: np.ndarray  # (rows,) place in the actions; past their end: ask the policy
     chunks: np.ndarray  # (rows,) made since the reset
     past: np.ndarray  # (rows, Da), what was handed out last
+    rest: np.ndarray  # (rows, n - Ta, Da), what the chunk plans beyond; NaN before the first
     broken: Mapping[int, NonFiniteChunk] = field(default_factory=dict)  # by row, a chunk that is not finite
     ranges: Arrays = field(default_factory=dict)  # of the last chunk
 
@@ -93,7 +95,8 @@ class PolicyRunner:
 
     It keeps the last observations, asks the policy for a chunk when the executed part of the last one is used up, and
     hands out its actions one at a time. The noise of a chunk is a function of (the row's seed, the chunk's number), so
-    that what a row does depends on no other row. Several threads may use it: calls wait for each other.
+    that what a row does depends on no other row. With ``timing.best_of`` several chunks are drawn, and the one that
+    continues the last best is executed; see ``policies.choice``. Several threads may use it: calls wait for each other.
 
     A policy that observes ``observation.past_action`` is told what the runner handed out last, zeros after a reset,
     unless the observation says itself what was executed.
@@ -122,7 +125,7 @@ class PolicyRunner:
         """Of the last call of ``act`` that was not refused."""
         self._history = History.empty(self.timing, n)
         actions, past = np.zeros((n, steps, dim), np.float32), np.zeros((n, dim), np.float32)
-        self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past)
+        self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past, actions[:, :0])
         self.reset(seeds=seeds)
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:
@@ -149,6 +152,7 @@ class PolicyRunner:
                 next=np.where(begins, self.timing.n_action_steps, queue.next),
                 chunks=np.where(begins, 0, queue.chunks),
                 past=np.where(begins[:, None], 0, queue.past),
+                rest=np.where(begins[:, None, None], np.nan, queue.rest),
                 broken={row: chunk for row, chunk in queue.broken.items() if not begins[row]},
             )
 
@@ -232,12 +236,11 @@ class PolicyRunner:
 
     def _planned(self, window: dict[str, np.ndarray], due: np.ndarray, stream: int) -> _Queue:
         """Return the queue with what is executed of a new chunk in the rows that are ``due``, (rows,) bool."""
-        queue, shape = self._queue, self.policy.noise_shape(1)
+        queue = self._queue
         drawn_for = np.stack([self.seeds, queue.chunks, np.full_like(self.seeds, stream)], axis=1)
-        noise = [draw_noise(shape, *numbers) for numbers in drawn_for.tolist()]  # zeros at the end change nothing
         # Of all rows, due or not: the size of the batch stays constant.
-        chunk = self.policy.predict_chunk(window, noise=np.concatenate(noise, axis=1))
-        planned = np.asarray(chunk.executed(self.timing), np.float32)  # (rows, Ta, Da)
+        chunk = predict_best(self.policy, self.timing, window, drawn_for, queue.rest)
+        planned, rest = np.split(np.asarray(chunk.from_now(self.timing), np.float32), [self.timing.n_action_steps], 1)
         finite = np.array([np.isfinite(planned[row]).all() and all(np.isfinite(value[row]).all()
                            for value in window.values()) for row in range(len(due))])  # fmt: skip
         broken = {row: chunk for row, chunk in queue.broken.items() if not due[row]}
@@ -249,6 +252,7 @@ class PolicyRunner:
             next=np.where(due, 0, queue.next),
             chunks=queue.chunks + due,
             past=queue.past,
+            rest=rest if due.all() else np.where(due[:, None, None], rest, queue.rest),
             broken=broken,
             ranges=chunk.ranges,
         )

@@ -18,7 +18,7 @@ Known = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Timing:
-    """When a policy observes and acts."""
+    """When a policy observes and acts, and what it chooses from."""
 
     n_obs_steps: int
     """Observations that it sees, the newest included."""
@@ -26,6 +26,8 @@ class Timing:
     """Actions that are executed before it is asked again."""
     spacing: float
     """Seconds from one step to the next."""
+    best_of: int = 1
+    """Chunks that are drawn where one is due; see ``policies.choice``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,16 @@ class Chunk:
     ranges: Arrays = field(default_factory=dict)
     """Of each vector that is observed, and of ``action``, the least and the largest numbers of training, (2, D); may be
     left out."""
+    unlike: Any = None
+    """(B, n, Da), what a weaker policy would do; see ``policies.choice``."""
 
     def executed(self, timing: Timing) -> Any:
         """Return the actions from now on that are executed, (B, Ta, Da)."""
-        first = timing.n_obs_steps - 1 - self.first_step
-        return self.actions[:, first : first + timing.n_action_steps]
+        return self.from_now(timing)[:, : timing.n_action_steps]
+
+    def from_now(self, timing: Timing) -> Any:
+        """Return the actions from now on, (B, n, Da)."""
+        return self.actions[:, timing.n_obs_steps - 1 - self.first_step :]
 
 
 class Runtime(Protocol):
@@ -77,7 +84,7 @@ class Runtime(Protocol):
 
         Args:
             observation: in the units of the recording.
-            noise: of ``noise_shape(B)``.
+            noise: of ``noise_shape(B)``, or of a multiple of B: of each observation so many chunks follow one another.
             known: actions that are given, and how far; see ``DiffusionPolicy.predict_chunk``. The runner gives none.
         """
         ...

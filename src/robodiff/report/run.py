@@ -135,6 +135,7 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
         comparisons=[sentence for each in (measured, offline, *trials) if (sentence := conclusion(each))],
         command=command(run, readable=all(part.data for part in parts)),
         what_ifs=what_ifs(run),
+        sweeps=[(sweep, is_current(run, sweep.evaluated)) for sweep in run.sweeps],
         conditions=[] if measured is None else run.what_if(measured.result.evaluated),
         trained=run.parts(),
         parts=parts,
