@@ -27,7 +27,7 @@ LENGTHS = ("max_epochs", "max_steps", "max_time")
 PLACES = {"path", "root", "repo_id"}
 """Options that say where a recording is."""
 OF_A_RECORDING = (
-    *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes"),
+    *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes", "val_episodes"),
     *("filter_key", "val_filter_key", "shape_meta"),
 )
 """Options that say where one recording is and what is in it; where another is given in its place they go."""

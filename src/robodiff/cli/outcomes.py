@@ -1,5 +1,6 @@
 """What ``robodiff eval`` says of a result: texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from robodiff.deploy.artefact import ExportFile
@@ -68,16 +69,20 @@ def against_offline(paired: OfflineComparison) -> str:
         interval = f" ({ends[0]:+.3g} to {ends[1]:+.3g})" if ends else ""
         errors = [f"{each.first:.3g}", f"{each.second:.3g}", each.unit or ""]
         rows.append([each.name, *shares, *errors, f"{each.first - each.second:+.3g}{interval}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     more = len(paired.dimensions) - len(most)
     place = f"\nand {more} more in {paired.file}" if more else ""
     return (
         f"against {paired.against}, at the same {counted(paired.windows, 'window')} in "
         f"{counted(paired.episodes, 'episode')}, over {counted(paired.executed, 'executed step')};\n"
         f"errors first as shares of that of holding the last action, differences with 95 % intervals:\n"
-        f"{table}{place}\n{paired.conclusion}"
+        f"{table(rows)}{place}\n{paired.conclusion}"
     )
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length as columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def exported(described: ExportFile) -> str:
