@@ -11,9 +11,9 @@ from robodiff.cli.outcomes import table
 from robodiff.cli.report import report_evaluation, report_seeds
 from robodiff.cli.shards import of_shard
 from robodiff.errors import UsageError
-from robodiff.evaluation.members import ALONE, Members, find_members
+from robodiff.evaluation.members import ALONE, BEST, Members, find_members
 from robodiff.evaluation.results import EnvResult, OfflineComparison, OfflineResult, read_result, write_result
-from robodiff.evaluation.runs import seed_runs
+from robodiff.evaluation.runs import has_policy, seed_runs
 from robodiff.evaluation.seeds import SUCCESS, SeedsComparison, SeedsResult, compare_errors, compare_success, summarise
 from robodiff.progress import say
 from robodiff.text import counted, listed
@@ -52,7 +52,7 @@ def evaluate_seeds(
     if not chosen:
         say(console, "fewer policies than shards: nothing is left for this one")
         return home
-    if unmade := [run for run in chosen.values() if not is_made(run)]:
+    if unmade := [run for run in chosen.values() if not has_policy(run)]:
         raise UsageError(f"{listed(unmade)}: not trained yet; go on with: robodiff fit --resume {home}")
     name = folder_of(find_members([str(next(iter(chosen.values())))], options.checkpoint)).name
     out = Path(options.out) if options.out else home / "eval" / name
@@ -63,14 +63,13 @@ def evaluate_seeds(
         evaluate(replace(options, policies=[str(run)], against=against, out=None, shard=None), folders[seed])
         report_evaluation(folders[seed])
     compared = {seed: folder_of(find_members([str(run)])) for seed, run in others.items()}
-    if options.env is not None:
-        results = _results(EnvResult, runs, folders, options.checkpoint)
-    else:
-        results = _results(OfflineResult, runs, folders, options.checkpoint)
-    if missing := [f"seed {seed}" for seed in runs if seed not in results]:
+    kind = OfflineResult if options.env is None else EnvResult
+    current = {seed: read_current(kind, run, folders[seed], options.checkpoint) for seed, run in runs.items()}
+    results = {int(seed): result for seed, result in current.items() if result is not None}
+    if missing := [f"seed {seed}" for seed, result in current.items() if result is None]:
         say(console, f"\nnot measured yet: {listed(missing)}; the last process to measure one tells the mean over all")
         return home
-    result = summarise({int(seed): result for seed, result in results.items()})  # pyright: ignore
+    result = summarise(results)
     write_result(out, result)
     (out / SeedsComparison.file).unlink(missing_ok=True)
     say(console, f"\n{in_words(result)}\nwritten: {out / result.file}")
@@ -81,11 +80,6 @@ def evaluate_seeds(
     page = report_seeds(home, out if options.out else None)
     say(console, f"report: {page}")
     return out
-
-
-def is_made(run: Path) -> bool:
-    """Tell whether a run has a policy."""
-    return (run / "policy" / "config.json").is_file()
 
 
 def in_words(result: SeedsResult) -> str:
@@ -125,25 +119,20 @@ def _others(options: "EvalOptions", runs: Mapping[str, Path]) -> dict[str, Path]
         raise UsageError(
             f"{home} against {options.against}: share no training seed ({seeds}); train both with the same"
         )
-    if unmade := [run for run in shared.values() if not is_made(run)]:
+    if unmade := [run for run in shared.values() if not has_policy(run)]:
         raise UsageError(f"{listed(unmade)}: not trained yet; go on with: robodiff fit --resume {options.against}")
     return shared
 
 
-def _results(
-    kind: type[R], runs: Mapping[str, Path], folders: Mapping[str, Path], checkpoint: str
-) -> dict[str, R]:  # fmt: skip
-    """Return by training seed what its present policy was measured at, of those that were."""
+def read_current(kind: type[R], run: Path, folder: Path, checkpoint: str = BEST) -> R | None:
+    """Return what a run's present policy was measured at; None where it was not."""
     from robodiff.policies.checkpoint import find_policy, policy_hash  # needs torch
 
-    results = {}
-    for seed, folder in folders.items():
-        if is_made(runs[seed]) and (folder / kind.file).is_file():
-            result = read_result(folder, kind)
-            policy = find_policy(find_members([str(runs[seed])], checkpoint)[ALONE])
-            if result.evaluated.policy == policy_hash(policy):
-                results[seed] = result
-    return results
+    if not has_policy(run) or not (folder / kind.file).is_file():
+        return None
+    result = read_result(folder, kind)
+    policy = find_policy(find_members([str(run)], checkpoint)[ALONE])
+    return result if result.evaluated.policy == policy_hash(policy) else None
 
 
 def _compare(options: "EvalOptions", folders: Mapping[str, Path], others: Mapping[str, Path]) -> SeedsComparison:

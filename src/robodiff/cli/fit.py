@@ -93,8 +93,8 @@ def run(arguments: list[str]) -> None:
         raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
     if own.minutes is not None:
         overrides["trainer.max_time"] = max_time(own.minutes)
-    begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(own.resume or own.run or f"runs/{begun}")
+    name = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(own.resume or own.run or f"runs/{name}")
     if own.shard is not None and own.run is None and own.resume is None:
         raise UsageError(f"--shard {own.shard}: all processes write to one folder; name it with --run")
     if own.resume is not None:
@@ -102,7 +102,7 @@ def run(arguments: list[str]) -> None:
     elif own.seeds is not None:
         configs = _of_seeds(own, overrides, folder, own.seeds)
     else:
-        configs = _of_agents(own, overrides, folder) if own.all_agents else {folder: _begun(own, overrides)}
+        configs = _of_agents(own, overrides, folder) if own.all_agents else {folder: begun(own, overrides)}
     if own.print_config is not None:
         print(to_yaml(next(iter(configs.values())), own.print_config), end="")
         return
@@ -119,6 +119,7 @@ def train(
     new_length: bool = False,
     accept_changed_data: bool = False,
     shard: str | None = None,
+    again: str = "",
 ) -> None:
     """Train a run or, one after another, those of --seeds or --all_agents; Ctrl-C ends the process with how to go on.
 
@@ -129,6 +130,7 @@ def train(
         new_length: the runs take their length from ``configs``, not from their checkpoints.
         accept_changed_data: go on although the recording has changed.
         shard: which of the runs are this process's; all when None.
+        again: what goes on with them, where that is not ``fit --resume``.
     """
     from rich.console import Console
 
@@ -146,9 +148,10 @@ def train(
     configs = of_shard(configs, shard)
     team = None if folder in configs else {run: texts[run] for run in (configs if resume else texts)}
     if team is not None:
-        _note_length(configs)
+        note_length(configs)
     finished: list[Path] = []
-    go_on = f"go on with: robodiff fit --resume {folder}{'' if shard is None else f' --shard {shard}'}"
+    share = "" if shard is None else f" --shard {shard}"
+    go_on = f"go on with: {again or f'robodiff fit --resume {folder}{share}'}"
     try:
         for run, config in configs.items():
             try:
@@ -176,7 +179,7 @@ def train(
         say(console, f"policies: {folder}\nto measure them together: robodiff eval {folder} --env ENV")
 
 
-def _note_length(configs: Mapping[Path, FitConfig]) -> None:
+def note_length(configs: Mapping[Path, FitConfig]) -> None:
     """Tell how long the runs of this process train together, where a time is given."""
     seconds = [config.trainer.seconds for config in configs.values() if config.trainer.max_time]
     if not configs:
@@ -190,7 +193,7 @@ def _runs_in(folder: Path) -> list[Path]:
     return [*seed_runs(folder).values(), *agent_runs(folder).values()]
 
 
-def _begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
+def begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
     """Return what a run is made of: a file or preset, and the options of the command line over it."""
     draft = Draft.of({}) if own.config is None else find_config(own.config)
     for part in KINDS:
@@ -206,7 +209,7 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
     Raises:
         UsageError: the recording is not one of several agents, or one of them was chosen.
     """
-    config = _begun(own, overrides)
+    config = begun(own, overrides)
     if config.data.agent is not None:
         raise UsageError("--all_agents trains every agent and data.agent chooses one; leave out one of them")
     if not (agents := config.data.agents()):
@@ -227,7 +230,7 @@ def _of_seeds(own: FitOptions, overrides: Mapping[str, str | None], folder: Path
     for other in ("all_agents", "seed_everything"):
         if getattr(own, other) not in (None, False):
             raise UsageError(f"--seeds and --{other} do not go together; leave out one of them")
-    config = _begun(own, overrides)
+    config = begun(own, overrides)
     return {folder / f"{SEED_FOLDER}{seed}": replace(config, seed_everything=seed) for seed in numbers("seeds", seeds)}
 
 

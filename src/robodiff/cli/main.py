@@ -16,6 +16,7 @@ COMMANDS = {
     "collect": "Record demonstrations of a scripted expert in an environment.",
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
+    "learning-curve": "Train on fewer and more demonstrations, and tell what still more would bring.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
     "import": "Convert another code base's checkpoint to a policy.",
@@ -24,8 +25,8 @@ COMMANDS = {
     "run": "Run a policy on a real or simulated robot, at a fixed rate.",
 }
 """Each is a module of this package with ``run(arguments)``."""
-MODULES = {"import": "import_"}
-"""What modules are called whose command is a word of Python's."""
+MODULES = {"import": "import_", "learning-curve": "learning_curve"}
+"""What modules are called whose command is no name of Python's."""
 
 EXTRAS = {
     "websockets": "serve",

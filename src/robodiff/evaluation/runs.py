@@ -198,6 +198,11 @@ def _runs_within(folder: Path, prefix: str) -> dict[str, Path]:
     return {name: runs[name] for name in in_order(runs)}
 
 
+def has_policy(run: Path) -> bool:
+    """Tell whether a run has made its best policy."""
+    return (run / "policy" / "config.json").is_file()
+
+
 def run_of(policy: Path) -> Path | None:
     """Return the run that a policy's folder lies in (``policies/epoch-0300`` is two deep), or is; None if in none."""
     folder = policy.resolve() if policy.name in ("", "..") else policy

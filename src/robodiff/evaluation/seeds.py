@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.evaluation.comparison import check_conditions
+from robodiff.evaluation.comparison import E, check_conditions
 from robodiff.evaluation.conditions import Count, Number
 from robodiff.evaluation.results import EnvResult, Interval, OfflineComparison, OfflineResult, Result
 from robodiff.evaluation.statistics import student_quantile, wilson_interval
@@ -154,31 +154,67 @@ def mean_interval(values: np.ndarray) -> Interval | None:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def summarise(results: Mapping[int, EnvResult] | Mapping[int, OfflineResult]) -> SeedsResult:
+def summarise(results: Mapping[int, EnvResult | OfflineResult]) -> SeedsResult:
     """Return what the policies of several training seeds were measured at together.
 
     Args:
         results: by training seed, all of one kind.
 
     Raises:
-        UsageError: they were measured under other conditions, or nothing moves in the recorded episodes.
+        UsageError: they were measured under other conditions.
+        RobodiffError: nothing moves in the recorded episodes.
     """
-    (seed, first), *others = results.items()
-    for other, result in others:
-        check_conditions(first.evaluated, result.evaluated, f"seed {seed}", f"seed {other}")  # pyright: ignore
-    if isinstance(first, EnvResult):
-        members = [_in_env(seed, result) for seed, result in results.items() if isinstance(result, EnvResult)]
-        won = np.array([[each.success for each in result.episodes] for result in results.values()])  # pyright: ignore
-        interval, where, episodes = success_interval(won), first.evaluated.environment, won.shape[1]
-    else:
-        members = [_offline(seed, result) for seed, result in results.items() if isinstance(result, OfflineResult)]
-        interval = mean_interval(np.array([member.value for member in members]))
-        where, episodes = first.evaluated.data, len(first.evaluated.episodes)
+    in_env = {seed: each for seed, each in results.items() if isinstance(each, EnvResult)}
+    return _of_success(in_env) if in_env else _of_errors(results)  # pyright: ignore[reportArgumentType]
+
+
+def _of_success(results: Mapping[int, EnvResult]) -> SeedsResult:
+    evaluated = _one_way({seed: result.evaluated for seed, result in results.items()})
+    won = np.array([[episode.success for episode in result.episodes] for result in results.values()])  # (S, E)
+    members = [
+        SeedMeasured(
+            seed=seed,
+            policy=result.evaluated.policy,
+            value=result.success_rate,
+            ci95=result.success_rate_ci95,
+            mean_max_reward=result.mean_max_reward,
+        )
+        for seed, result in results.items()
+    ]
+    what = SUCCESS, evaluated.environment, evaluated.what_if(), won.shape[1]
+    return _over_seeds(members, success_interval(won), *what)
+
+
+def _of_errors(results: Mapping[int, OfflineResult]) -> SeedsResult:
+    evaluated = _one_way({seed: result.evaluated for seed, result in results.items()})
+    values = [result.relative_to_hold for result in results.values()]
+    if None in values:
+        raise RobodiffError(f"{evaluated.data}: the recorded actions do not move: nothing can be compared with")
+    members = [
+        SeedMeasured(seed=seed, policy=result.evaluated.policy, value=result.relative_to_hold or 0.0)
+        for seed, result in results.items()
+    ]
+    what = ERROR, evaluated.data, evaluated.what_if(), len(evaluated.episodes)
+    return _over_seeds(members, mean_interval(np.array(values, np.float64)), *what)
+
+
+def _one_way(evaluated: Mapping[int, E]) -> E:
+    """Return under which conditions policies were evaluated, if these are the same for all."""
+    (seed, first), *others = evaluated.items()
+    for other, each in others:
+        check_conditions(first, each, f"seed {seed}", f"seed {other}")
+    return first
+
+
+def _over_seeds(
+    members: list[SeedMeasured], interval: Interval | None, measured: Literal["success", "error"], where: str,
+    what_if: list[str], episodes: int,
+) -> SeedsResult:  # fmt: skip
     values = np.array([member.value for member in members])
     return SeedsResult(
-        measured=SUCCESS if isinstance(first, EnvResult) else ERROR,
+        measured=measured,
         where=where,
-        what_if=first.evaluated.what_if(),
+        what_if=what_if,
         episodes=episodes,
         members=members,
         mean=float(values.mean()),
@@ -187,22 +223,6 @@ def summarise(results: Mapping[int, EnvResult] | Mapping[int, OfflineResult]) ->
         highest=float(values.max()),
         mean_ci95=interval,
     )
-
-
-def _in_env(seed: int, result: EnvResult) -> SeedMeasured:
-    return SeedMeasured(
-        seed=seed,
-        policy=result.evaluated.policy,
-        value=result.success_rate,
-        ci95=result.success_rate_ci95,
-        mean_max_reward=result.mean_max_reward,
-    )
-
-
-def _offline(seed: int, result: OfflineResult) -> SeedMeasured:
-    if result.relative_to_hold is None:
-        raise RobodiffError(f"{result.evaluated.data}: the recorded actions do not move: nothing can be compared with")
-    return SeedMeasured(seed=seed, policy=result.evaluated.policy, value=result.relative_to_hold)
 
 
 def compare_success(
@@ -218,8 +238,8 @@ def compare_success(
     Raises:
         UsageError: measured under other conditions, or not all of them on one and the same episode.
     """
-    for seed, pair in pairs.items():
-        check_conditions(*(each.evaluated for each in pair), f"{name}, seed {seed},", against)
+    for seed, (first, second) in pairs.items():
+        check_conditions(first.evaluated, second.evaluated, f"{name}, seed {seed},", against)
     outcomes = [[{each.seed: each.success for each in one.episodes} for one in pair] for pair in pairs.values()]
     shared = sorted(set.intersection(*({*each} for pair in outcomes for each in pair)))
     if not shared:
