@@ -174,8 +174,7 @@ def config_file(folder: Path) -> Path:
         UsageError: it is not a run.
     """
     if not (folder / CONFIG_FILE).is_file():
-        if runs := [*seed_runs(folder).values()]:
-            raise UsageError(f"{folder}: holds a run for each training seed; name one of them: {listed(runs)}")
+        check_alone(folder)
         raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
     return folder / CONFIG_FILE
 
@@ -188,6 +187,12 @@ def agent_runs(team: Path) -> dict[str, Path]:
 def seed_runs(folder: Path) -> dict[str, Path]:
     """Return by training seed, in order, the runs that differ in it alone; none where it is the folder of one run."""
     return _runs_within(folder, SEED_FOLDER)
+
+
+def check_alone(folder: Path) -> None:
+    """Refuse a folder with a run for each training seed where one policy is asked for."""
+    if runs := [*seed_runs(folder).values()]:
+        raise UsageError(f"{folder}: holds a run for each training seed; name one of them: {listed(runs)}")
 
 
 def _runs_within(folder: Path, prefix: str) -> dict[str, Path]:

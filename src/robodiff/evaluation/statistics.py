@@ -1,5 +1,6 @@
 """What may be concluded from a number of episodes."""
 
+import functools
 import math
 
 import numpy as np
@@ -86,6 +87,7 @@ def clustered_ratio_interval(values: np.ndarray, weights: np.ndarray) -> tuple[f
     return float(ratio - half), float(ratio + half)
 
 
+@functools.cache
 def student_quantile(freedom: float, cells: int = 100_000) -> float:
     """Return the t that Student's distribution exceeds, in either direction, 5 times of 100.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from robodiff.evaluation.results import read_result
 from robodiff.evaluation.runs import Run, read_run, seed_runs
@@ -78,16 +78,18 @@ def _figure(result: SeedsResult) -> str:
     """Draw each policy with its interval, and the mean over all with that of the recipe."""
 
     def draw(axes: Axes) -> None:
-        names = [str(each.seed) for each in result.members]
+        places = range(len(result.members))
         values = [each.value for each in result.members]
         bars = _bars(result.members)
-        axes.errorbar(names, values, bars, fmt="o", markersize=5, capsize=3, color=figures.COLOURS[0])
+        axes.errorbar(places, values, bars, fmt="o", markersize=5, capsize=3, color=figures.COLOURS[0])
         axes.axhline(result.mean, color=figures.COLOURS[1], linewidth=1.2, label="mean over training seeds")
         if result.mean_ci95 is not None:
             axes.axhspan(*result.mean_ci95, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="its interval")
         highest = 1.0 if result.measured == SUCCESS else max(*values, *(result.mean_ci95 or ()))
         axes.set_ylim(0, 1.05 * highest)
-        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        axes.xaxis.set_major_locator(FixedLocator(places))
+        axes.xaxis.set_major_formatter(lambda place, _: str(result.members[round(place)].seed))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("training seed")
         axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1)
