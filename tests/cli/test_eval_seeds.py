@@ -33,9 +33,10 @@ def runs(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _unreported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the pages of each run, whose figures take longer than all else."""
+    """Without the pages of each run, whose figures take longer than all else, and with fewer chunks timed."""
     monkeypatch.setattr("robodiff.cli.eval_seeds.report_evaluation", Path)
     monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)
+    monkeypatch.setattr("robodiff.evaluation.chunks.SECONDS_OF_CHUNKS", 0)
 
 
 def test_all_seeds_are_measured_together(robodiff: Run, runs: Path) -> None:

@@ -43,8 +43,8 @@ def test_no_command_and_unknown_commands(robodiff: Run) -> None:
     assert robodiff()[0] == 2
     code, _, err = robodiff("eva")
     assert code == 2
-    known = "there is demo, collect, fit, eval, report, data, import, export, serve, run. Did you mean 'eval'?"
-    assert err.strip() == f"robodiff eva: error: unknown command 'eva'; {known}"
+    known = "demo, collect, fit, eval, learning-curve, report, data, import, export, serve, run. Did you mean 'eval'?"
+    assert err.strip() == f"robodiff eva: error: unknown command 'eva'; there is {known}"
     assert robodiff("--version")[1].startswith("robodiff 0.")
 
 

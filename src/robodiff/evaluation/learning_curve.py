@@ -24,6 +24,8 @@ STEEPEST = 2.0
 EXPONENTS = np.linspace(0, STEEPEST, 41)
 PARAMETERS = 3
 """Of the curve: a, b and c."""
+NORMAL = 1.959963984540054
+"""The quantile of the normal distribution that 95 of 100 lie within, in either direction."""
 MORE = 50
 """Demonstrations of which the conclusion says what they would bring."""
 
@@ -94,8 +96,9 @@ class FittedCurve:
         misfits = ((design @ self._theta[..., None])[..., 0] - targets * root) ** 2
         squares = misfits.sum(1)  # (B,)
         freedom = len(cells) - PARAMETERS
-        chance = 0.0 if episodes is None else 1 / (episodes * weights.mean())  # at least that of so many episodes
-        allowed = squares.min() + student_quantile(freedom) ** 2 * max(squares.min() / freedom, chance)
+        # Of success, chance is at least that of so many episodes, which is known.
+        least = 0.0 if episodes is None else NORMAL**2 / (episodes * weights.mean())
+        allowed = squares.min() + max(student_quantile(freedom) ** 2 * squares.min() / freedom, least)
         self._best = int(squares.argmin())
         self._within = squares <= allowed
         self._room = np.maximum(allowed - squares, 0)  # (B,)

@@ -48,8 +48,8 @@ def _figure(result: LearningCurve) -> str:
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
         if fitted:
-            band = [[each.ci95[end] for each in fitted] for end in (0, 1)]
-            axes.fill_between(counts, *band, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval")
+            low, high = ([each.ci95[end] for each in fitted] for end in (0, 1))
+            axes.fill_between(counts, low, high, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval")
             axes.plot(counts, [each.value for each in fitted], color=figures.COLOURS[1], label="fitted")
         axes.plot(
             *zip(*((cell.demonstrations, cell.value) for cell in result.cells), strict=True),
