@@ -29,6 +29,7 @@ NEGATIVE_MEANS = {
     "recorded_closed": "in whatever unit it was recorded, as recorded_open is",
     "recorded_open": "in whatever unit it was recorded",
     "episodes": "refused where the recording says how many it has",
+    "val_episodes": "refused where they are not among those that are used",
     "resize_shape": "refused by its configuration",
     "format_version": "compared with the one that is read",
 }

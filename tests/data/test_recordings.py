@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,12 @@ def test_chosen_episodes_are_divided_alike_in_every_format(recording: Path, lero
         numbers = episodes.table.get("episode_index", list(range(len(episodes))))
         assert sorted(numbers[place] for place in [*train, *held_out]) == [1, 3, 4]
         assert (len(train), len(held_out)) == (2, 1)
+        train, held_out = replace(module, val_episodes=[3]).split(episodes)
+        assert ([numbers[place] for place in train], [numbers[place] for place in held_out]) == ([1, 4], [3])
+        assert [len(part) for part in replace(module, val_episodes=[]).split(episodes)] == [3, 0]
+        for wrong in ([2], [3, 3], [1, 3, 4]):
+            with pytest.raises(UsageError, match="val_episodes must be different numbers of episodes that are used"):
+                replace(module, val_episodes=wrong).split(episodes)
 
 
 def test_steps_of_a_key_that_was_not_recorded(lerobot_set: Path) -> None:

@@ -49,6 +49,10 @@ def small(command: str) -> list[str]:
     name = arguments[0]
     if name == "fit" and "--resume" in arguments:
         return [*arguments, "--trainer.max_steps", "4"]
+    if name == "learning-curve":
+        arguments[arguments.index("--episodes") + 1] = "2,3"
+        arguments[arguments.index("--seeds") + 1] = "1"
+        arguments += ["--eval_episodes", "1", *SMALL["fit"]]
     if "--minutes" in arguments:
         arguments[arguments.index("--minutes") + 1] = "0.01"
     elif name == "fit" and "--trainer.fast_dev_run" not in arguments and "--print_config" not in arguments:

@@ -28,8 +28,8 @@ LENGTHS = ("max_epochs", "max_steps", "max_time")
 PLACES = {"path", "root", "repo_id", "recordings"}
 """Options that say where a recording is."""
 OF_A_RECORDING = (
-    *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes", "symmetries"),
-    *("filter_key", "val_filter_key", "shape_meta"),
+    *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes", "val_episodes"),
+    *("symmetries", "filter_key", "val_filter_key", "shape_meta"),
 )
 """Options that say where one recording is and what is in it; where another is given in its place they go."""
 

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from robodiff.cli import outcomes
 from robodiff.cli.configuration import read_config, read_run_config
+from robodiff.cli.eval_seeds import evaluate_seeds
 from robodiff.cli.options import Options, name_with, read_options, unknown_option
 from robodiff.cli.report import is_in_run, report_evaluation
+from robodiff.cli.shards import Shard
 from robodiff.cli.sweep import joined, sweep
 from robodiff.data.mixture import MixtureConfig
 from robodiff.data.naming import in_order
@@ -25,7 +27,7 @@ from robodiff.evaluation.config import SWEEP_SEED, EvalConfig, OfflineConfig, Sm
 from robodiff.evaluation.members import ALONE, BEST, Members, find_members, folder_of
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
-from robodiff.evaluation.runs import Evaluation, config_file, run_of
+from robodiff.evaluation.runs import Evaluation, config_file, run_of, seed_runs
 from robodiff.policies.config import MOST_CHUNKS
 from robodiff.progress import bar, say
 
@@ -60,6 +62,7 @@ class EvalOptions(Options):
       robodiff eval runs/walk --env biped --env.push_newton 100
       robodiff eval runs/team --env lift_barrier
       robodiff eval runs/team/agent-0 runs/other/agent-1 --env lift_barrier
+      robodiff eval runs/three_seeds --env pusht
     """
 
     positional = ("policies",)
@@ -67,7 +70,8 @@ class EvalOptions(Options):
 
     policies: Annotated[list[FilePath], NotEmpty()]
     """A run, a policy's folder, or a repository of the Hugging Face hub. For a team the folder that holds the runs of
-    its agents, or a policy of each: whose it is its run says, else their order does."""
+    its agents, or a policy of each: whose it is its run says, else their order does. Of a run with several training
+    seeds each policy is measured, and the mean and the spread over them are told."""
     env: str | None = None
     """The environment, such as pusht. --env.NAME sets any option of it: robodiff collect ENV --help lists them. Without
     one, the policy's actions are compared with those of its run's held-out episodes."""
@@ -102,7 +106,8 @@ class EvalOptions(Options):
     """With --env: videos of so many successes and so many failures; when not given 3, or none with --sweep."""
     against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
-    same seeds or, without --env, at the same windows of a recording."""
+    same seeds or, without --env, at the same windows of a recording. Of runs with several training seeds, those of the
+    same seed are."""
     until_decided: bool = False
     """With --env and --against: measure both policies --num_envs episodes at a time, and stop as soon as it is decided
     which succeeds more often, or after --episodes. The test holds however often one looks."""
@@ -125,6 +130,9 @@ class EvalOptions(Options):
     """Which policy of a run: best, last, or one that it kept, such as epoch-0300."""
     accept_changed_data: bool = False
     """Without --env: measure although the run's recording has changed since, on episodes it was never trained on."""
+    shard: Shard | None = None
+    """i/n: of a run with several training seeds, measure only the i-th of each n policies, counted from 1. The process
+    that measures the last one tells the mean over all."""
     out: FilePath | None = None
     """Folder to write to; when not given inside the run, or in the folder of a team's runs."""
 
@@ -168,22 +176,44 @@ class EvalOptions(Options):
 def run(arguments: list[str]) -> Path:
     """Parse, measure, print; return the folder that was written to."""
     options, recording = _read(joined(arguments))
+    console = Console()
+    if len(options.policies) == 1 and (runs := seed_runs(Path(options.policies[0]))):
+        if alone := [f"--{name}" for name in ("sweep", "until_decided") if getattr(options, name)]:
+            raise UsageError(f"{alone[0]} is for one policy; name one of {options.name}'s: {next(iter(runs.values()))}")
+        return evaluate_seeds(
+            options,
+            lambda each, out: _evaluate(each, recording, out, console, again=False),
+            lambda members: default_folder(members, options, recording),
+            console,
+        )
+    if options.shard is not None:
+        raise UsageError(f"--shard {options.shard}: divides a run with several training seeds; {options.name} is none")
+    if options.against is not None and (others := seed_runs(Path(options.against))):
+        advice = f"name one of them, such as {next(iter(others.values()))}, or train both with --seeds"
+        raise UsageError(f"--against {options.against}: has {len(others)} training seeds, {options.name} one\n{advice}")
+    out = _evaluate(options, recording, Path(options.out) if options.out else None, console)
+    if options.sweep is not None and not is_in_run(out):
+        return out
+    say(console, "writing the report")
+    say(console, f"report: {report_evaluation(out)}")
+    return out
+
+
+def _evaluate(
+    options: EvalOptions, recording: dict[str, Any], out: Path | None, console: Console, again: bool = True
+) -> Path:
+    """Measure one policy, or a team's, and tell what came of it; return the folder that was written to."""
     for run in filter(None, (run_of(Path(word)) for word in options.policies)):
         read_config(config_file(run))  # a broken one is told before anything is measured, and plugins are remembered
     members = find_members(options.policies, options.checkpoint, _agents(options))
-    out = Path(options.out) if options.out else default_folder(members, options, recording)
-    console = Console()
+    out = out or default_folder(members, options, recording)
     config = options.config
     if isinstance(config, EvalConfig) and options.sweep is not None:
         sweep(members, options.sweep, options.write, config, out, console)
-        if not is_in_run(out):
-            return out
     elif isinstance(config, EvalConfig):
-        _run_in_env(members, options, config, out, console)
+        _run_in_env(members, options, config, out, console, again)
     else:
-        _run_offline(_alone(members), options, config, recording, out, console)
-    say(console, "writing the report")
-    say(console, f"report: {report_evaluation(out)}")
+        _run_offline(_alone(members), options, config, recording, out, console, again)
     return out
 
 
@@ -269,13 +299,15 @@ def _brief(value: Any) -> str:
     return text if re.fullmatch(r"[\w.-]{1,24}", text) else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _run_in_env(members: Members, options: EvalOptions, config: EvalConfig, out: Path, console: Console) -> None:
+def _run_in_env(
+    members: Members, options: EvalOptions, config: EvalConfig, out: Path, console: Console, again: bool
+) -> None:
     """Measure in the environment, compare if that was asked for, print what came of it."""
     other = _other_in_env(members, options, config, out) if options.against else None
     if other is not None and config.until_decided:
         result, second = _measure_both(members, options, config, out, other, console)
     else:
-        result, second = _measure(members, config, out, console), None
+        result, second = _measure(members, config, out, console, again), None
     _say_stopped(out, result, console)
     say(console, outcomes.in_env(out, result))
     if other is not None:
@@ -343,8 +375,9 @@ def _second(options: EvalOptions, config: EvalConfig, other: Path, console: Cons
 
 
 def _run_offline(
-    policy: str, options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console
-) -> None:
+    policy: str, options: EvalOptions, config: OfflineConfig, recording: dict[str, Any], out: Path, console: Console,
+    again: bool,
+) -> None:  # fmt: skip
     """Measure on the recording that the options name, else on the run's own, compare, and print what came of it."""
     from robodiff.evaluation import offline  # needs torch
 
@@ -355,13 +388,13 @@ def _run_offline(
 
     first = prepared(policy)
     if (against := options.against) is None:
-        say(console, outcomes.offline(out, offline.run(first, out, console)))
+        say(console, outcomes.offline(out, offline.run(first, out, console, again)))
         return
     other, is_made = _other(options, out, OfflineResult, EnvResult, recording)
     second = None if is_made else prepared(_alone(find_members([against])))
     conditions = second.evaluated if second else read_result(other, OfflineResult).evaluated
     check_conditions(first.evaluated, conditions, options.name, against)
-    say(console, outcomes.offline(out, offline.run(first, out, console)))
+    say(console, outcomes.offline(out, offline.run(first, out, console, again)))
     if second is not None:
         offline.run(second, other, console, again=False)
     paired = compare_offline(out, other, options.name, against)

@@ -10,7 +10,7 @@ from robodiff.cli.options import Options, read_options
 from robodiff.deploy.artefact import is_exported
 from robodiff.documents import AtLeast, Between, FilePath
 from robodiff.errors import UsageError
-from robodiff.evaluation.runs import config_file, run_of
+from robodiff.evaluation.runs import check_alone, config_file, run_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ def run(arguments: list[str]) -> Path:
 
     if is_exported(options.policy):
         raise UsageError(f"{options.policy}: is exported already; export the run that it came from")
+    check_alone(Path(options.policy))
     home = run_of(Path(options.policy))
     if home is not None:
         read_config(config_file(home))  # plugins are remembered

@@ -11,10 +11,12 @@ from robodiff import registry
 from robodiff.cli.configuration import KINDS, LENGTHS, Draft, find_class, find_config, presets, read_config, to_yaml
 from robodiff.cli.foreign import explained
 from robodiff.cli.options import Options, description, help_text, options_help, read_options
+from robodiff.cli.shards import Numbers, Shard, numbers, of_shard
 from robodiff.data.naming import AGENT_FILES
 from robodiff.documents import Above, AtMost, FilePath
 from robodiff.errors import UsageError, notice
-from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file
+from robodiff.evaluation.runs import AGENT_FOLDER, SEED_FOLDER, agent_runs, config_file, seed_runs
+from robodiff.text import counted, duration
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig, max_time
 
 
@@ -31,6 +33,8 @@ class FitOptions(Options):
       robodiff fit --config generic --data my_recording --minutes 60
       robodiff fit --config generic --data demos.zarr --data takeovers.zarr --data.weights [1,3]
       robodiff fit --config tabletop_state --data lift_barrier.zarr --all_agents --run runs/lift_barrier
+      robodiff fit --config pusht_keypoints --seeds 1,2,3 --run runs/three
+      robodiff fit --config pusht_keypoints --seeds 1,2,3 --run runs/three --shard $SLURM_ARRAY_TASK_ID/3
       robodiff fit --config pusht_keypoints --model.horizon 32 --trainer.max_steps 20000
       robodiff fit --config runs/first/config.yaml --initial_weights runs/first --data more.zarr --minutes 10
       robodiff fit --resume runs/pusht_keypoints-20260131-120000
@@ -41,11 +45,11 @@ class FitOptions(Options):
     run: FilePath | None = None
     """Folder of the run; runs/<config>-<date>-<time> when not given."""
     resume: FilePath | None = None
-    """Go on with this run, or with the runs of a team's agents; only --trainer.max_* may be changed."""
+    """Go on with this run, or with those of --seeds or --all_agents; only --trainer.max_* may be changed."""
     accept_changed_data: bool = False
     """With --resume: go on although the recording has changed since; what was held out stays so while it is there."""
     minutes: Annotated[float, Above(0), AtMost(525_600)] | None = None
-    """Train for about so long, each agent for itself; short for --trainer.max_time."""
+    """Train for about so long, each agent and each of --seeds for itself; short for --trainer.max_time."""
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
     data: list[str] | None = None
@@ -61,6 +65,12 @@ class FitOptions(Options):
     initial_weights: FilePath | None = None
     """Train on from this policy, a run's or any other of the same sizes: its weights and its normalizer are where the
     run begins, with a learning rate of its own."""
+    seeds: Numbers | None = None
+    """Train a policy with each of these seeds, one after another, each in its own run inside --run, seed-<n>. What
+    differs between them is chance: robodiff eval measures them together and tells how much that is."""
+    shard: Shard | None = None
+    """i/n: train only the i-th of each n runs of --seeds or --all_agents, counted from 1. So n processes, also on
+    several machines that share the folder, train all of them; with --resume, too."""
     plugin: str | None = None
     """A Python file or module with models, data formats, environments or samplers of your own; may be repeated."""
     print_config: Literal["whole", "skip_null", "comments"] | None = None
@@ -90,19 +100,23 @@ def run(arguments: list[str]) -> None:
         raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
     if own.minutes is not None:
         overrides["trainer.max_time"] = max_time(own.minutes)
-    begun = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(own.resume or own.run or f"runs/{begun}")
+    name = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(own.resume or own.run or f"runs/{name}")
+    if own.shard is not None and own.run is None and own.resume is None:
+        raise UsageError(f"--shard {own.shard}: all processes write to one folder; name it with --run")
     if own.resume is not None:
         configs = _resumed(own, overrides, folder)
+    elif own.seeds is not None:
+        configs = _of_seeds(own, overrides, folder, own.seeds)
     else:
-        configs = _of_agents(own, overrides, folder) if own.all_agents else {folder: _begun(own, overrides)}
+        configs = _of_agents(own, overrides, folder) if own.all_agents else {folder: begun(own, overrides)}
     if own.print_config is not None:
         print(to_yaml(next(iter(configs.values())), own.print_config), end="")
         return
     origin = {"plugins": registry.plugin_words(), "distributions": registry.distributions()}
     configs = {run: replace(config, **origin) for run, config in configs.items()}
     resume = own.resume is not None
-    train(configs, folder, resume, resume and bool(overrides), own.accept_changed_data)
+    train(configs, folder, resume, resume and bool(overrides), own.accept_changed_data, own.shard)
 
 
 def train(
@@ -111,8 +125,20 @@ def train(
     resume: bool = False,
     new_length: bool = False,
     accept_changed_data: bool = False,
+    shard: str | None = None,
+    again: str = "",
 ) -> None:
-    """Train a run or, one after another, those of a team's agents; Ctrl-C ends the process with how to go on."""
+    """Train a run or, one after another, those of --seeds or --all_agents; Ctrl-C ends the process with how to go on.
+
+    Args:
+        configs: by its folder what each run is made of.
+        folder: of the run, or what holds several.
+        resume: go on with what was begun.
+        new_length: the runs take their length from ``configs``, not from their checkpoints.
+        accept_changed_data: go on although the recording has changed.
+        shard: which of the runs are this process's; all when None.
+        again: what goes on with them, where that is not ``fit --resume``.
+    """
     from rich.console import Console
 
     from robodiff.cli.report import report
@@ -122,11 +148,17 @@ def train(
     from robodiff.training.fit import fit
     from robodiff.training.resume import Finished
 
+    if shard is not None and folder in configs:
+        raise UsageError(f"--shard {shard}: {folder} is one run; it divides those of --seeds or --all_agents")
     console, primary = Console(), False
     texts = {run: to_yaml(config) for run, config in configs.items()}
-    team = None if folder in configs else texts
+    configs = of_shard(configs, shard)
+    team = None if folder in configs else {run: texts[run] for run in (configs if resume else texts)}
+    if team is not None:
+        note_length(configs)
     finished: list[Path] = []
-    go_on = f"go on with: robodiff fit --resume {folder}"
+    share = "" if shard is None else f" --shard {shard}"
+    go_on = f"go on with: {again or f'robodiff fit --resume {folder}{share}'}"
     try:
         for run, config in configs.items():
             try:
@@ -138,7 +170,7 @@ def train(
                     raise
                 notice(str(nothing_left))
                 continue
-            resume = True  # the first run of a team begins all of them
+            resume = True  # the first run of several begins all of them
             if primary:
                 say(console, f"policy: {run / 'policy'}\nwriting the report")
                 for each in [*(each for each in finished if not (each / REPORT_FILE).exists()), run]:
@@ -146,15 +178,29 @@ def train(
     except Interrupted as stop:
         say(console, f"{'stopped and saved' if stop.saved else 'stopped; what was saved before stays'}; {go_on}")
         raise SystemExit(128 + stop.number) from None
-    except KeyboardInterrupt:  # between the runs of a team
-        if team and agent_runs(folder):
+    except KeyboardInterrupt:  # between two runs
+        if team and _runs_in(folder):
             say(console, go_on)
         raise
     if primary and team:
-        say(console, f"policies of all agents: {folder}\nto measure them together: robodiff eval {folder} --env ENV")
+        say(console, f"policies: {folder}\nto measure them together: robodiff eval {folder} --env ENV")
 
 
-def _begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
+def note_length(configs: Mapping[Path, FitConfig]) -> None:
+    """Tell how long the runs of this process train together, where a time is given."""
+    seconds = [config.trainer.seconds for config in configs.values() if config.trainer.max_time]
+    if not configs:
+        notice("fewer runs than shards: nothing is left for this one")
+    elif seconds:
+        notice(f"{counted(len(seconds), 'run')} of {duration(seconds[0])}: about {duration(sum(seconds))} of training")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the runs of a folder that holds several: those of --seeds, or of a team's agents."""
+    return [*seed_runs(folder).values(), *agent_runs(folder).values()]
+
+
+def begun(own: FitOptions, overrides: Mapping[str, str | None]) -> FitConfig:
     """Return what a run is made of: a file or preset, and the options of the command line over it."""
     draft = Draft.of({}) if own.config is None else find_config(own.config)
     draft.set_part("model", own.model)
@@ -174,7 +220,7 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
     Raises:
         UsageError: the recording is not one of several agents, or one of them was chosen.
     """
-    config = _begun(own, overrides)
+    config = begun(own, overrides)
     if config.data.agent is not None:
         raise UsageError("--all_agents trains every agent and data.agent chooses one; leave out one of them")
     if not (agents := config.data.agents()):
@@ -190,15 +236,24 @@ def _of_agents(own: FitOptions, overrides: Mapping[str, str | None], team: Path)
     }
 
 
+def _of_seeds(own: FitOptions, overrides: Mapping[str, str | None], folder: Path, seeds: str) -> dict[Path, FitConfig]:
+    """Return by its folder what the run of each training seed is made of."""
+    for other in ("all_agents", "seed_everything"):
+        if getattr(own, other) not in (None, False):
+            raise UsageError(f"--seeds and --{other} do not go together; leave out one of them")
+    config = begun(own, overrides)
+    return {folder / f"{SEED_FOLDER}{seed}": replace(config, seed_everything=seed) for seed in numbers("seeds", seeds)}
+
+
 def _resumed(own: FitOptions, overrides: Mapping[str, str | None], folder: Path) -> dict[Path, FitConfig]:
-    """Return what repeats a run, or the runs of a team's agents, by folder; the only options allowed are those that
-    make them longer or shorter."""
-    begin = ("config", "run", "model", "data", "all_agents", "seed_everything", "initial_weights")
+    """Return what repeats a run, or each of several, by folder; the only options allowed are those that make them
+    longer or shorter."""
+    begin = ("config", "run", "model", "data", "all_agents", "seed_everything", "seeds", "initial_weights")
     changed = [name for name in begin if getattr(own, name) not in (None, False)]
     changed += [option for option in overrides if option.removeprefix("trainer.") not in LENGTHS]
     if changed:
         raise UsageError(f"--resume repeats the run as it was; only --trainer.max_* may change, found --{changed[0]}")
-    runs = [*agent_runs(folder).values()] or [folder]
+    runs = _runs_in(folder) or [folder]
     return {run: _built(read_config(config_file(run)), overrides) for run in runs}
 
 

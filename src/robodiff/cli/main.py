@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": "Train a policy from a configuration, or resume a run.",
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
     "improve": "Make a policy better where it fails: the expert takes over, the policy trains on.",
+    "learning-curve": "Train on fewer and more demonstrations, and tell what still more would bring.",
     "report": "One page about a run, or one that compares several.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
     "import": "Convert another code base's checkpoint to a policy.",
@@ -26,8 +27,8 @@ COMMANDS = {
     "trial": "Find out which of two policies succeeds more often on a robot, without telling which one acts.",
 }
 """Each is a module of this package with ``run(arguments)``."""
-MODULES = {"import": "import_"}
-"""What modules are called whose command is a word of Python's."""
+MODULES = {"import": "import_", "learning-curve": "learning_curve"}
+"""What modules are called whose command is no name of Python's."""
 
 EXTRAS = {
     "websockets": "serve",

@@ -7,7 +7,7 @@ from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.documents import FilePath
 from robodiff.evaluation.members import ALONE
-from robodiff.evaluation.runs import CONFIG_FILE, agent_runs
+from robodiff.evaluation.runs import CONFIG_FILE, agent_runs, seed_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ReportOptions(Options):
     positional = ("runs",)
 
     runs: list[FilePath]
-    """Folders of runs, or of the runs of a team's agents."""
+    """Folders of runs, or of the runs of a team's agents; alone, also that of several training seeds."""
     out: FilePath | None = None
     """The page to write: report.html in the folder of one run, comparison.html for several, when not given."""
 
@@ -43,10 +43,12 @@ def run(arguments: list[str]) -> None:
 
 
 def report(folder: Path, page: Path | None = None) -> Path:
-    """Write the page of a run or a team's runs, ``report.html`` in its folder unless another is named.
+    """Write the page of a run, a team's or several seeds' runs, ``report.html`` in its folder unless another is named.
 
     Its demonstrations are on it if they can still be read.
     """
+    if seed_runs(folder):
+        return report_seeds(folder, page=page)
     from robodiff.report.run import write_run_report  # needs torch and matplotlib
 
     runs = agent_runs(folder) or {ALONE: folder}
@@ -66,3 +68,11 @@ def is_in_run(out: Path) -> bool:
     """Tell whether an evaluation lies in a run, or in the folder of a team's runs."""
     run = out.resolve().parent.parent
     return out.resolve().parent.name == "eval" and ((run / CONFIG_FILE).is_file() or bool(agent_runs(run)))
+
+
+def report_seeds(folder: Path, evaluation: Path | None = None, page: Path | None = None) -> Path:
+    """Write the page of a run with several training seeds: ``report.html`` in its folder, or in that of an evaluation
+    that was written elsewhere."""
+    from robodiff.report.seeds import write_seeds_report  # needs matplotlib
+
+    return write_seeds_report(folder, page or (evaluation or folder) / "report.html", evaluation)

@@ -32,7 +32,7 @@ RECORDING = "recording"
 FOR_ALL = ("keys", "key_map", "fps", "agent", "resize_shape", "cache_dir", "accept_unwritten")
 """Options that are handed on to each recording, whose own take precedence."""
 OF_TRAINING = (
-    *("train_batch_size", "val_batch_size", "val_split", "val_split_seed", "symmetries"),
+    *("train_batch_size", "val_batch_size", "val_split", "val_split_seed", "val_episodes", "symmetries"),
     *("val_filter_key", "delta_timestamps", "num_workers"),
 )
 """Options that say nothing of what is in a recording."""

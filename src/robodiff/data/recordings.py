@@ -72,6 +72,8 @@ class DataConfig(Document, ABC):
     """Share of the episodes that is held out for validation; 0 holds none out."""
     val_split_seed: Annotated[int, AtLeast(0)] = 42
     """Chooses which episodes are held out."""
+    val_episodes: list[int] | None = None
+    """The episodes that are held out, by number, of those that are used; val_split chooses them when null."""
     symmetries: str | None = None
     """An environment, such as pusht, whose symmetries the scene has: the training episodes are trained on as recorded
     and as each of them maps them; only as recorded when null."""
@@ -255,6 +257,12 @@ class DataConfig(Document, ABC):
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """Return the sorted places in ``episodes`` of those to train on and of those held out."""
         chosen = self.chosen(episodes)
+        if self.val_episodes is not None:
+            is_held_out = np.isin([episodes.number(place) for place in chosen], self.val_episodes)
+            if is_held_out.all() or is_held_out.sum() != len(self.val_episodes):
+                rule = "data.val_episodes must be different numbers of episodes that are used, and not of all of them"
+                raise UsageError(f"{episodes.source}: {rule}; found {self.val_episodes[:8]}")
+            return chosen[~is_held_out], chosen[is_held_out]
         train, held_out = split_episodes(len(chosen), self.val_split, self.val_split_seed)
         return chosen[train], chosen[held_out]
 

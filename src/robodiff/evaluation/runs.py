@@ -12,11 +12,13 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
 from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, SweepResult, read_result
 from robodiff.files import read_rows
-from robodiff.text import counted
+from robodiff.text import counted, listed
 
 CONFIG_FILE = "config.yaml"
 AGENT_FOLDER = "agent-"
 """How the names of the runs begin that a team's folder holds, one of each agent."""
+SEED_FOLDER = "seed-"
+"""How the names of the runs begin that differ in their training seed alone."""
 OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
 """Options of a model that say how it samples; the last where there is no number of steps."""
 NON_FINITE_FOLDER = "non_finite"
@@ -177,18 +179,38 @@ def config_file(folder: Path) -> Path:
         UsageError: it is not a run.
     """
     if not (folder / CONFIG_FILE).is_file():
+        check_alone(folder)
         raise UsageError(f"{folder}: is not the folder of a run (it has no {CONFIG_FILE})")
     return folder / CONFIG_FILE
 
 
 def agent_runs(team: Path) -> dict[str, Path]:
     """Return by agent, in order, the runs in the folder of a team; none where it is the folder of one run."""
-    if (team / CONFIG_FILE).is_file():
+    return _runs_within(team, AGENT_FOLDER)
+
+
+def seed_runs(folder: Path) -> dict[str, Path]:
+    """Return by training seed, in order, the runs that differ in it alone; none where it is the folder of one run."""
+    return _runs_within(folder, SEED_FOLDER)
+
+
+def check_alone(folder: Path) -> None:
+    """Refuse a folder with a run for each training seed where one policy is asked for."""
+    if runs := [*seed_runs(folder).values()]:
+        raise UsageError(f"{folder}: holds a run for each training seed; name one of them: {listed(runs)}")
+
+
+def _runs_within(folder: Path, prefix: str) -> dict[str, Path]:
+    """Return by the rest of their names, in order, the runs whose names begin like that."""
+    if (folder / CONFIG_FILE).is_file():
         return {}
-    runs = {
-        path.parent.name.removeprefix(AGENT_FOLDER): path.parent for path in team.glob(f"{AGENT_FOLDER}*/{CONFIG_FILE}")
-    }
-    return {agent: runs[agent] for agent in in_order(runs)}
+    runs = {path.parent.name.removeprefix(prefix): path.parent for path in folder.glob(f"{prefix}*/{CONFIG_FILE}")}
+    return {name: runs[name] for name in in_order(runs)}
+
+
+def has_policy(run: Path) -> bool:
+    """Tell whether a run has made its best policy."""
+    return (run / "policy" / "config.json").is_file()
 
 
 def run_of(policy: Path) -> Path | None:

@@ -1,12 +1,13 @@
 """What may be concluded from a number of episodes."""
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def wilson_interval(successes: int, episodes: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(successes: float, episodes: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """Return the interval that covers a success probability 95 times of 100 (Wilson, 1927).
 
     Unlike success ± 2 standard errors it stays within [0, 1] and is honest at 0 and at 100 %.
@@ -99,7 +100,8 @@ def clustered_ratio_interval(values: np.ndarray, weights: np.ndarray) -> tuple[f
     return float(ratio - half), float(ratio + half)
 
 
-def student_quantile(freedom: int, cells: int = 100_000) -> float:
+@functools.cache
+def student_quantile(freedom: float, cells: int = 100_000) -> float:
     """Return the t that Student's distribution exceeds, in either direction, 5 times of 100.
 
     With t = sqrt(freedom) tan(angle) its density becomes cos(angle)^(freedom - 1), which is summed over narrow cells.

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from robodiff.evaluation.conditions import Sampled
 from robodiff.evaluation.results import Comparison, OfflineComparison, read_result
-from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, nested
+from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, has_policy, nested
 from robodiff.policies.checkpoint import policy_hash
 
 E = TypeVar("E", Evaluation, OfflineEvaluation)
@@ -25,7 +25,7 @@ def is_current(run: Run, evaluated: Sampled) -> bool:
 
 def is_made(run: Run) -> bool:
     """Tell whether a run, or each of a team's, has a policy."""
-    return all((each.folder / "policy" / "config.json").is_file() for each in run.parts().values())
+    return all(has_policy(each.folder) for each in run.parts().values())
 
 
 def current(run: Run, evaluations: Iterable[E]) -> list[E]:

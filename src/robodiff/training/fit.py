@@ -72,8 +72,9 @@ def fit(
         new_length: a resumed run takes its length from ``config``, not from its checkpoint.
         accept_changed_data: a resumed run goes on although its recording has changed; what was held out stays so.
         console: where progress is shown.
-        team: by their folders, which are in one, the configurations as text of all agents' runs. They are kept when the
-            first begins, so that the others can be resumed although their turn has not come.
+        team: by their folders, which are in one, the configurations as text of all runs of several: of a team's agents
+            or of training seeds. They are kept when the first begins, so that the others can be resumed although their
+            turn has not come; another process may train those.
 
     Returns:
         True in the process that writes, of those that train together; the others are silent.
@@ -90,7 +91,7 @@ def fit(
     primary = rank_zero_only.rank == 0
     console = (console or Console()) if primary else Console(quiet=True)
     if primary:
-        _check_folder(run.parent if team and not resume else run, resume)
+        _check_folder(run, resume, team or {})
     say(console, f"run: {run}")
     throughput, rollouts = Throughput(), Rollouts(config.rollout) if config.rollout.env is not None else None
     length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
@@ -272,13 +273,25 @@ def _compiling() -> Iterator[None]:
         raise RobodiffError(f"torch.compile failed: {reason}\n{remedy}") from None
 
 
-def _check_folder(run: Path, resume: bool) -> None:
-    if run.is_file():
-        raise UsageError(f"{run}: is a file; a run is a folder, choose another --run")
-    if not resume and run.exists() and not all(path.name.startswith(".") for path in run.iterdir()):
-        raise UsageError(f"{run}: exists already; choose another --run, or go on with it: fit --resume {run}")
+def _check_folder(run: Path, resume: bool, team: Mapping[Path, str]) -> None:
+    folder = run.parent if team and not resume else run
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; a run is a folder, choose another --run")
+    if not resume and not (_visible(folder) <= team.keys() and all(_as_begun(each, team, run) for each in team)):
+        raise UsageError(f"{folder}: exists already; choose another --run, or go on with it: fit --resume {folder}")
     if resume and not (run / CONFIG_FILE).is_file():
         raise UsageError(f"{run}: is not a run (it has no {CONFIG_FILE})")
+
+
+def _visible(folder: Path) -> set[Path]:
+    return {path for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+
+
+def _as_begun(each: Path, team: Mapping[Path, str], run: Path) -> bool:
+    """Tell whether a run of several is as ``fit`` leaves it when another begins; ``run`` itself must not have begun."""
+    config = each / CONFIG_FILE
+    is_alike = not config.exists() or config.read_text(encoding="utf-8") == team[each]
+    return is_alike and (each != run or (_visible(run) <= {config} and not (run / UNSAVED).exists()))
 
 
 def _checkpoint(run: Path) -> Path | None:

@@ -83,7 +83,7 @@ class RobomimicConfig(DataConfig):
 
     def split(self, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
         """Divide as ``val_filter_key`` says, where it is given."""
-        if self.val_filter_key is None:
+        if self.val_filter_key is None or self.val_episodes is not None:
             return super().split(episodes)
         held_out = np.array(episodes.table[MASK + self.val_filter_key])
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
