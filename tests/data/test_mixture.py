@@ -126,6 +126,11 @@ def test_weights_say_how_often_windows_come(two: list[str]) -> None:
     assert data.order(0)[:40].tolist() != sorted(data.order(0)[:40].tolist())
 
 
+def test_weights_that_leave_nothing_are_refused(two: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"data.weights leave no window in an epoch"):
+        WindowDataModule(MixtureConfig(recordings=two, weights=[1e-6, 1e-6]), SHAPE, [STATE], seed=0)
+
+
 WITHOUT = {STATE: recorded(5).arrays[STATE], ACTION: recorded(5).arrays[ACTION]}
 JOINTS, SWAPPED = ("x", "y", "z"), ("y", "x", "z")
 

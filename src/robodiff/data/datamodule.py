@@ -65,6 +65,8 @@ class WindowDataModule(LightningDataModule):
             raise UsageError(f"{episodes.source}: all episodes that are left were held out; begin a new run")
         if len(self.train_windows) == 0:
             raise UsageError(f"{episodes.source}: an expert acts at no frame that could be trained on ({INTERVENTION})")
+        if self.windows_in_epoch == 0:
+            raise UsageError(f"{episodes.source}: data.weights leave no window in an epoch; give larger ones")
         self.encoded: dict[str, np.ndarray] = {}
         """Per camera what takes the place of its images, (N, ...): what a frozen backbone gives of each frame."""
         self._tensors: dict[str, Tensor] | None = None

@@ -23,7 +23,7 @@ from robodiff.data.episodes import (
     unit_in_words,
 )
 from robodiff.data.recordings import DataConfig, Format, open_path
-from robodiff.documents import Above, NotEmpty, brief
+from robodiff.documents import Above, AtMost, NotEmpty, brief
 from robodiff.errors import UsageError, notice
 from robodiff.machine import memory_free
 
@@ -36,8 +36,8 @@ OF_TRAINING = (
     *("val_filter_key", "delta_timestamps", "num_workers"),
 )
 """Options that say nothing of what is in a recording."""
-Chosen = tuple[Episodes, np.ndarray]
-"""What was read of a recording, and the frames (F,) of the episodes that are used."""
+Used = tuple[Episodes, np.ndarray]
+"""What was read of a recording, and the places of the episodes that are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class MixtureConfig(DataConfig):
     recordings: Annotated[list[str | dict[str, Any]], NotEmpty()]
     """Of each its path or, with options of its format, a mapping such as {path: demos.zarr, episodes: [0, 1]}. What is
     read of all of them, such as keys and fps, is said once, for all."""
-    weights: list[Annotated[float, Above(0)]] | None = None
+    weights: list[Annotated[float, Above(0), AtMost(1000)]] | None = None
     """How often the windows of each recording come in an epoch: with 3 three times, with 0.5 half of them, drawn anew
     for each epoch; once when null."""
 
@@ -100,27 +100,21 @@ class MixtureConfig(DataConfig):
         keys = _common_keys(read)
         for other in read[1:]:
             _check_alike(read[0], other, keys)
-        places = [part.chosen(each) for part, each in zip(parts, read, strict=True)]
-        chosen = [(each, _frames(each, own)) for each, own in zip(read, places, strict=True)]
+        used = [(each, part.chosen(each)) for part, each in zip(parts, read, strict=True)]
         cache = folder_of(self.cache_dir)
-        arrays = {key: _joined(self.source, key, chosen, cache) for key in keys}
+        arrays = {key: _joined(self.source, key, used, cache) for key in keys}
         features = {key: read[0].features[key] for key in keys}
         if any(INTERVENTION in each.arrays for each in read):
-            arrays[INTERVENTION] = np.concatenate([_acted(each)[frames] for each, frames in chosen])
+            arrays[INTERVENTION] = np.concatenate([_acted(*each) for each in used])
             features[INTERVENTION] = Feature.of(arrays[INTERVENTION])
         return Episodes(
             source=self.source,
             arrays=arrays,
-            episode_ends=np.cumsum(np.concatenate([e.lengths[own] for e, own in zip(read, places, strict=True)])),
+            episode_ends=np.cumsum(np.concatenate([each.lengths[places] for each, places in used])),
             fps=read[0].fps,
             features=features,
-            table=self._table(read, places),
-            attributes={
-                name: value
-                for name, value in read[0].attributes.items()
-                if all(each.attributes.get(name) == value for each in read)
-            },
-            findings=[finding for each, own in zip(read, places, strict=True) for finding in _findings(each, own)],
+            table=self._table(used),
+            findings=[finding for each in used for finding in _findings(*each)],
         )
 
     def repeats(self, episodes: Episodes) -> np.ndarray | None:
@@ -130,13 +124,13 @@ class MixtureConfig(DataConfig):
         often = {options["path"]: weight for options, weight in zip(self._options, self.weights, strict=True)}
         return np.array([often[path] for path in episodes.table[RECORDING]])
 
-    def _table(self, read: Sequence[Episodes], places: Sequence[np.ndarray]) -> dict[str, list[Any]]:
+    def _table(self, used: Sequence[Used]) -> dict[str, list[Any]]:
         """Return every column that one of the tables has, and the recording of each episode."""
-        names = [name for name in dict.fromkeys(name for each in read for name in each.table) if name not in WHERE]
-        rows = [(each.table, place) for each, own in zip(read, places, strict=True) for place in own.tolist()]
-        paths = [[options["path"]] * len(own) for options, own in zip(self._options, places, strict=True)]
+        names = dict.fromkeys(name for each, _ in used for name in each.table if name not in WHERE)
+        rows = [(each.table, place) for each, places in used for place in places.tolist()]
         columns = {name: [table[name][place] if name in table else None for table, place in rows] for name in names}
-        return {**columns, RECORDING: [path for each in paths for path in each]}
+        paths = zip(self._options, used, strict=True)
+        return {**columns, RECORDING: [options["path"] for options, (_, places) in paths for _ in places]}
 
 
 def _common_keys(read: Sequence[Episodes]) -> list[str]:
@@ -181,10 +175,10 @@ def _frames(episodes: Episodes, places: np.ndarray) -> np.ndarray:
     return np.concatenate([np.arange(s.start, s.stop) for s in map(episodes.slice, places.tolist())])
 
 
-def _acted(episodes: Episodes) -> np.ndarray:
-    """Return who acted at each frame, (N, 1); an expert where it was not recorded."""
+def _acted(episodes: Episodes, places: np.ndarray) -> np.ndarray:
+    """Return who acted at each frame of some episodes, (F, 1); an expert where it was not recorded."""
     expert = np.ones(episodes.episode_ends[-1], bool) if episodes.expert is None else episodes.expert
-    return expert[:, None].astype(np.float32)
+    return expert[_frames(episodes, places), None].astype(np.float32)
 
 
 def _findings(episodes: Episodes, places: np.ndarray) -> Iterator[Finding]:
@@ -195,9 +189,9 @@ def _findings(episodes: Episodes, places: np.ndarray) -> Iterator[Finding]:
             yield replace(each, message=f"{episodes.source}: {each.message}", episode=None, frame=None)
 
 
-def _joined(source: str, key: str, chosen: Sequence[Chosen], cache: Path | None) -> np.ndarray:
+def _joined(source: str, key: str, used: Sequence[Used], cache: Path | None) -> np.ndarray:
     """Return the frames of a key that are used, those of one recording after those of another."""
-    pieces = [(each.arrays[key], frames) for each, frames in chosen]
+    pieces = [(each.arrays[key], _frames(each, places)) for each, places in used]
     first = pieces[0][0]
     shape = sum(len(frames) for _, frames in pieces), *first.shape[1:]
     is_mapped = any(isinstance(array, np.memmap) for array, _ in pieces)
