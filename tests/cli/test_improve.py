@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.conftest import write_recording
 
 from robodiff.cli import fit, improve
 from robodiff.cli.configuration import read_run_config
+from robodiff.data.mixture import MixtureConfig
 from robodiff.evaluation.runs import AGENT_FOLDER
 from robodiff.policies.checkpoint import policy_hash
 
@@ -33,7 +35,7 @@ def first(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_rounds_go_on_where_they_were_stopped(robodiff: Run, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = first.parent / "better"
     command = ("improve", first, "--env", "pusht", "--minutes", 0.02, "--episodes", 2, "--num_envs", 2,
-               "--measure", 4, "--out", out)  # fmt: skip
+               "--measure", 4, "--weight", 2, "--out", out)  # fmt: skip
     stopped: list[list[str]] = []
 
     def stop(words: list[str]) -> None:
@@ -88,7 +90,15 @@ def test_refused(robodiff: Run, first: Path, tmp_path: Path) -> None:
 def test_options_of_the_runs_recording_are_kept(first: Path) -> None:
     data = read_run_config(first).data
     assert improve._own(data) == [data.source]
-    from dataclasses import replace
-
     (own,) = improve._own(replace(data, episodes=[0, 2]))
     assert json.loads(own) == {"path": data.source, "episodes": [0, 2]}
+
+
+def test_taken_over_episodes_may_come_more_often(first: Path) -> None:
+    data, more = read_run_config(first).data, [Path("a.zarr"), Path("b.zarr")]
+    assert improve._data(data, more, 1.0) == ["--data", data.source, "--data", "a.zarr", "--data", "b.zarr"]
+    assert improve._data(data, more, 3.0)[-2:] == ["--data.weights", "[1.0, 3.0, 3.0]"]
+    several = MixtureConfig(recordings=[data.source, "c.zarr"], weights=[2.0, 1.0])
+    assert improve._data(several, more[:1], 1.0) == [
+        "--data", data.source, "--data", "c.zarr", "--data", "a.zarr", "--data.weights", "[2.0, 1.0, 1.0]"
+    ]  # fmt: skip

@@ -28,7 +28,7 @@ SEEDS_A_ROUND = 100_000
 """From the first seed of a round's episodes to that of the next."""
 LATER = 0.5
 """The learning rate of a round, as a share of the run's."""
-OF_ALL_ROUNDS = ("env", "minutes", "episodes", "random", "num_envs", "learning_rate", "measure")
+OF_ALL_ROUNDS = ("env", "minutes", "episodes", "random", "num_envs", "weight", "learning_rate", "measure")
 """Options that may not change from one call to the next."""
 
 
@@ -62,6 +62,8 @@ class ImproveOptions(Options):
     """Share of the seeds on which it does so at a random moment; see robodiff collect --help."""
     num_envs: Annotated[int, AtLeast(1)] | None = None
     """Episodes that begin together; see robodiff collect --help."""
+    weight: Annotated[float, Above(0)] = 1.0
+    """How often the windows of taken over episodes come in an epoch: with 3 three times, with 0.5 half of them."""
     learning_rate: Annotated[float, Above(0)] | None = None
     """Of each round, after its warm-up; it then falls as that of the run did. Half of the run's when not given."""
     measure: Annotated[int, AtLeast(1)] = 100
@@ -95,8 +97,8 @@ def run(arguments: list[str]) -> None:
                 taken_over.append(folder / f"takeovers-{number}.zarr")
                 _do(console, number, "collect", collect.run, _collecting(options, latest, taken_over[-1], number))
                 if not (place / RunFacts.file).is_file():
-                    data = [*_own(config.data), *map(str, taken_over)]
-                    training = _training(first, latest, place, data, options.minutes, rate)
+                    data = [*_data(config.data, taken_over, options.weight), "--minutes", f"{options.minutes:g}"]
+                    training = _training(first, latest, place, data, rate)
                     _do(console, number, "fit", fit.run, training)
                 policies.append(place)
                 results.append(_measured(place, options, console))
@@ -136,13 +138,20 @@ def _collecting(options: ImproveOptions, policy: Path, out: Path, number: int) -
     return [options.env, *(word for pair in given for word in pair)]
 
 
-def _training(first: Path, latest: Path, place: Path, data: Sequence[str], minutes: float, rate: float) -> list[str]:
-    """Return the command line that trains a round, or goes on with it."""
+def _training(first: Path, latest: Path, place: Path, data: Sequence[str], rate: float) -> list[str]:
+    """Return the command line that trains a round on data, or goes on with it."""
     if (place / CONFIG_FILE).is_file():
         return ["--resume", str(place)]
     words = ["--config", str(first / CONFIG_FILE), "--run", str(place), "--initial_weights", str(latest)]
-    words += [word for recording in data for word in ("--data", recording)]
-    return [*words, "--minutes", f"{minutes:g}", "--model.learning_rate", f"{rate:g}"]
+    return [*words, *data, "--model.learning_rate", f"{rate:g}"]
+
+
+def _data(data: DataConfig, taken_over: Sequence[Path], weight: float) -> list[str]:
+    """Return the options that name a run's own recordings and the taken over episodes, and how often each comes."""
+    own, given = _own(data), getattr(data, "weights", None)
+    words = [word for recording in [*own, *map(str, taken_over)] for word in ("--data", recording)]
+    weights = [*(given or [1.0] * len(own)), *[weight] * len(taken_over)]
+    return words if {*weights} == {1.0} else [*words, "--data.weights", json.dumps(weights)]
 
 
 def _own(data: DataConfig) -> list[str]:
