@@ -45,6 +45,7 @@ def cells(won: list[str], costs: list[float]) -> tuple[list[SweepCell], list[Env
         (["1" * 20, "1" * 19 + "0", "1" * 10 + "0" * 10], [9, 3, 1], 1),  # one episode is within an error, ten are not
         (["1" * 20, "1" * 19 + "0", "1" * 10 + "0" * 10], [3, 2.9, 1], 0),  # as cheap as the policy's own
         (["1" * 10 + "0" * 10, "1" * 18 + "00", "1" * 20], [1, 5, 5], 2),  # of two as cheap the better
+        (["0" * 20, "0" * 20], [9, 1], 0),  # nothing can be chosen where none succeeds
         (["1" * 10 + "0" * 10, "1" * 20], [1, 9], 1),  # far better, whatever it costs
     ],
 )

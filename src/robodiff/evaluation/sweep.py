@@ -108,13 +108,15 @@ def choose(cells: Sequence[SweepCell], results: Sequence[EnvResult]) -> int:
     It is the cheapest, by the time for an executed action, of those whose success is within one standard error of the
     highest: the one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees), with the standard
     error of the paired difference. Of those that are as cheap it is the policy's own way, else the one that succeeds
-    most often.
+    most often. Where none ever succeeds, nothing can be chosen, and the policy's own stays.
     """
 
     def merit(place: int) -> tuple[float, float]:
         return cells[place].success_rate, cells[place].mean_max_reward
 
     best = max(range(len(cells)), key=merit)
+    if cells[best].success_rate == 0:
+        return 0
     close = [place for place, result in enumerate(results) if _is_within_error(result, results[best])]
     least = min(cells[place].action_ms for place in close)
     cheap = [place for place in close if cells[place].action_ms <= AS_CHEAP * least]
@@ -195,6 +197,8 @@ def dominated(point: tuple[float, float], points: Sequence[tuple[float, float]])
 def _conclusion(cells: Sequence[SweepCell], chosen: SweepCell) -> str:
     """Return in words which ways are better than the policy's own with certainty, and which comes off best."""
     own, best = cells[0], max(cells, key=lambda each: each.success_rate)
+    if best.success_rate == 0:
+        return f"No way of acting ever succeeds, so none can be preferred to the policy's own ({own.way})."
     if better := [each for each in cells if each.holm_p < LEVEL and each.success_difference > 0]:
         named = "; ".join(f"{each.way} (p = {each.holm_p:.2g})" for each in better)
         first = f"More often than the policy's own way of acting ({own.way}) succeed: {named}."
