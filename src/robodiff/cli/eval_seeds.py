@@ -21,7 +21,7 @@ from robodiff.text import counted, listed
 if TYPE_CHECKING:
     from robodiff.cli.eval import EvalOptions
 
-R = TypeVar("R", EnvResult, OfflineResult)
+R = TypeVar("R", bound=EnvResult | OfflineResult)
 
 
 def evaluate_seeds(

@@ -49,7 +49,9 @@ def _figure(result: LearningCurve) -> str:
         axes.set_xscale("log")
         if fitted:
             low, high = ([each.ci95[end] for each in fitted] for end in (0, 1))
-            axes.fill_between(counts, low, high, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval")
+            axes.fill_between(
+                counts, low, high, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval"
+            )
             axes.plot(counts, [each.value for each in fitted], color=figures.COLOURS[1], label="fitted")
         axes.plot(
             *zip(*((cell.demonstrations, cell.value) for cell in result.cells), strict=True),
