@@ -49,9 +49,10 @@ def small(command: str) -> list[str]:
     name = arguments[0]
     if name == "fit" and "--resume" in arguments:
         return [*arguments, "--trainer.max_steps", "4"]
+    if "--seeds" in arguments:
+        arguments[arguments.index("--seeds") + 1] = "1"
     if name == "learning-curve":
         arguments[arguments.index("--episodes") + 1] = "2,3"
-        arguments[arguments.index("--seeds") + 1] = "1"
         arguments += ["--eval_episodes", "1", *SMALL["fit"]]
     if "--minutes" in arguments:
         arguments[arguments.index("--minutes") + 1] = "0.01"

@@ -20,7 +20,7 @@ from robodiff.text import counted, listed, table
 if TYPE_CHECKING:
     from robodiff.cli.eval import EvalOptions
 
-R = TypeVar("R", EnvResult, OfflineResult)
+R = TypeVar("R", bound=EnvResult | OfflineResult)
 
 
 def evaluate_seeds(
