@@ -62,7 +62,7 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(load_policy(run).state_dict(), kept.state_dict(), rtol=0, atol=0)
 
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(config) == {"model", "data", "trainer", "rollout", "seed_everything"}
+    assert set(config) == {"model", "data", "trainer", "rollout", "seed_everything", "initial_weights"}
     assert config["model"]["init_args"]["beta_start"] == 1e-4  # defaults are written out
     again = tmp_path / "again"
     assert robodiff("fit", "--config", run / "config.yaml", "--run", again)[0] == 0

@@ -37,7 +37,7 @@ def test_what_is_told_on_connecting() -> None:
     state = {"kind": "vector", "shape": [2], "dtype": "float32", "names": None, "unit": "px"}
     assert said["features"]["observation.state"] == state
     assert said["features"].keys() == Plain.features.keys()
-    assert said["timing"] == {"n_obs_steps": 2, "n_action_steps": 4, "spacing": 0.1}
+    assert said["timing"] == {"n_obs_steps": 2, "n_action_steps": 4, "spacing": 0.1, "best_of": 1}
     assert (said["noise_shape"], said["policy"], said["policy_hash"]) == ([1, 1, 8, 2], "runs/plain", None)
     assert (said["largest_message"], said["ranges"]) == (2**20, {"observation.state": [[0, 0], [512, 512]]})
     assert said["key_map"] == {"state": "observation.state", "prompt": None}

@@ -13,12 +13,13 @@ from robodiff.documents import AtLeast, Between, Document, NotEmpty
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.actor import make_runner, together
 from robodiff.evaluation.chunks import acting_as, chunk_latencies, open_policy
-from robodiff.evaluation.comparison import LEVEL, paired, paired_counts
+from robodiff.evaluation.comparison import paired, paired_counts
 from robodiff.evaluation.conditions import Sampling
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import Prepared, first_observation, measure, prepare
 from robodiff.evaluation.members import Members
 from robodiff.evaluation.results import EnvResult, SweepCell, SweepResult, write_result
+from robodiff.evaluation.sequential import LEVEL
 from robodiff.evaluation.statistics import holm, mcnemar_exact
 from robodiff.policies.checkpoint import change_acting, find_policy, load_policy, save_policy
 from robodiff.policies.config import MOST_CHUNKS
