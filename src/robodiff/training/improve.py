@@ -61,8 +61,8 @@ def round_of(
         minutes: of training, all rounds so far together.
         results: the evaluations of round 0 and of this round.
     """
-    parts: list[DataConfig] = getattr(demonstrations, "parts", [demonstrations])  # of several recordings
-    before, after = ([part.overview()[0] for part in each] for each in (parts, [*map(open_path, map(str, taken_over))]))
+    added = [open_path(str(path)) for path in taken_over]
+    before, after = ([part.overview()[0] for part in each] for each in (demonstrations.parts, added))
     frames = sum(int(each.arrays[INTERVENTION].sum()) for each in after) + sum(int(e.lengths.sum()) for e in before)
     first, latest = results[0], results[-1]
     paired = compare(latest, first)
@@ -76,7 +76,7 @@ def round_of(
         success_rate_ci95=latest.success_rate_ci95,
         difference=paired.success_difference,
         difference_ci95=paired.success_difference_ci95,
-        p=paired.mcnemar_p,
+        p=paired.p,
     )
 
 
