@@ -50,10 +50,12 @@ def together(opened: Mapping[str, tuple[Policy, Sampled]]) -> tuple[Policies, Sa
         unlike = f"agent {first} samples by {one.sampling.beside(other.sampling)}, "
         unlike += f"agent {agent} by {other.sampling.beside(one.sampling)}"
         raise UsageError(f"{unlike}\ngive --sampler, --steps and --best_of for both")
-    owns = [each.own for each in sampled.values() if each.own is not None]
+    own = _joint([each.own for each in sampled.values() if each.own is not None])
+    if own is not None and own.n_action_steps is None and joint.n_action_steps is not None:
+        own = None  # each executes another number by itself: this one was asked for
     hashes = {agent: each.policy for agent, each in sampled.items()}
     policies = {agent: policy for agent, (policy, _) in opened.items()}
-    return policies, replace(one, **vars(joint), own=_joint(owns), policy=hash_of(hashes), policies=hashes)
+    return policies, replace(one, **vars(joint), own=own, policy=hash_of(hashes), policies=hashes)
 
 
 def _joint(ways: Sequence[Sampling]) -> Sampling | None:
