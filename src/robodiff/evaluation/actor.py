@@ -113,9 +113,8 @@ def steps_held(policies: Policies, spec: EnvSpec) -> int:
 def needed_keys(policy: Policies, spec: EnvSpec) -> list[str]:
     """Return what an environment observes for a policy: all but what the runner knows itself."""
     policies = policy if isinstance(policy, Mapping) else {"": policy}
-    keys = [
-        name for id, each in policies.items() for key in each.observation_keys for name in (f"agents.{id}.{key}", key)
-    ]
+    observed = [(id, key) for id, each in policies.items() for key in each.features if key != ACTION]
+    keys = [name for id, key in observed for name in (f"agents.{id}.{key}", key)]
     return [key for key in dict.fromkeys(keys) if key in spec.features]
 
 
