@@ -111,7 +111,7 @@ def _configs(options: LearningCurveOptions, overrides: dict[str, str | None]) ->
     """
     if options.minutes is not None:
         overrides["trainer.max_time"] = max_time(options.minutes)
-    config = fit.begun(fit.FitOptions(config=options.config, data=options.data and [options.data]), overrides)
+    config = fit.begun(fit.FitOptions(config=options.config, data=[options.data] if options.data else None), overrides)
     counts, seeds = (numbers(name, getattr(options, name)) for name in ("episodes", "seeds"))
     if config.trainer.max_epochs is not None:
         rule = "an epoch is shorter the fewer demonstrations there are, and all runs are to train equally long"
