@@ -47,6 +47,17 @@ def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, t
     assert (every[2], every[4]) == (4 * every[8], 2 * every[8])  # after as many optimizer steps
 
 
+def test_several_recordings_are_taken_for_one(robodiff: Run, demos: Path, tmp_path: Path) -> None:
+    other, config = write_recording(tmp_path / "other.zarr", episodes=4), tmp_path / "several.yaml"
+    code, out, err = robodiff("fit", *SMALL, "--data", demos, "--data", other, "--print_config")
+    assert code == 0, err
+    config.write_text(out)
+    options = LearningCurveOptions(config=str(config), episodes="2,10", seeds="1", out=str(tmp_path / "out"))
+    for (count, _), each in _configs(options, {}).items():
+        training, held_out = each.data.split(each.data.read())
+        assert (len(training), [*held_out]) == (count, each.data.val_episodes)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_command_goes_on_and_tells_the_result(

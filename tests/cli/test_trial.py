@@ -13,7 +13,7 @@ from tests.policies.test_diffusion import FLOW
 from robodiff.data.recordings import open_path
 from robodiff.deploy.loop import ControlLoop
 from robodiff.envs.robot import EnvRobot
-from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -206,3 +206,13 @@ def test_a_robot_that_does_not_tell(robodiff: Run, policies: tuple[Path, Path], 
     code, _, err = robodiff("trial", *policies, "--robot", robot, "--success", "auto", "--out", tmp_path / "t", *SHORT)
     assert code == 1
     assert "the robot does not say whether the episode succeeded (its success is None)" in err
+
+
+def test_a_served_policy_and_an_environment(robodiff: Run, policies: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("websockets")
+    from tests.deploy.serving import serving
+
+    with serving(load_policy(policies[0])) as url:
+        where = ("--robot", "env:pusht", "--success", "auto", "--out", tmp_path / "trial")
+        code, out, err = robodiff("trial", url, policies[1], *where, "--episodes", 1, "--best_of", 2, *SHORT)
+    assert (code, f"{url}: 0 of 1 episode succeeded" in out) == (0, True), err

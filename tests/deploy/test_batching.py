@@ -1,6 +1,9 @@
 """What waits while the policy computes is computed together, and one question's failure is its own."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tests.deploy.serving import Plain, seen
@@ -50,6 +53,20 @@ def test_a_question_that_fails_does_not_take_the_others_with_it() -> None:
     assert (good.actions.mean(), other.actions.mean()) == (1, 2)
     assert isinstance(bad, RobodiffError)
     assert str(bad).startswith("the policy failed: RuntimeError: out of memory")
+
+
+def test_a_window_of_several_chunks_is_repeated_only_beside_other_questions() -> None:
+    asked, windows = replace(question(1), noise=np.zeros((1, 3, 8, 2), np.float32)), list[int]()
+
+    class Counting(Plain):
+        def predict_chunk(self, observation: Mapping[str, np.ndarray], **options: Any) -> Chunk:
+            windows.append(len(observation["observation.state"]))
+            return super().predict_chunk(observation, **options)
+
+    for questions in ([asked], [asked, question(2)]):
+        chunks = [chunk.actions for chunk in predict(Counting(), questions) if isinstance(chunk, Chunk)]
+        assert [(len(actions), actions.mean()) for actions in chunks] == [(3, 1), (1, 2)][: len(questions)]
+    assert windows == [1, 4]
 
 
 def test_nobody_waits_for_an_answer_any_more() -> None:

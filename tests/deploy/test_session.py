@@ -45,7 +45,7 @@ def test_several_chunks_of_each_window_may_be_asked_for() -> None:
     windows[STATE][1] = 2
     question = new().ask({**windows, "noise": np.zeros((1, 6, 8, 2), np.float32)}, 0.0)
     assert isinstance(question, Question)
-    assert question.observation[STATE][:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert (question.rows, question.observation[STATE][:, 0, 0].tolist()) == (6, [1, 2])
     with pytest.raises(RobodiffError, match=r"expected shape \(5, 2, .*found \(2, 2"):
         new().ask({**windows, "noise": np.zeros((1, 5, 8, 2), np.float32)}, 0.0)
 

@@ -8,7 +8,8 @@ import pytest
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import UsageError
-from robodiff.evaluation.actor import seen_by, steps_held
+from robodiff.evaluation.actor import seen_by, steps_held, together
+from robodiff.evaluation.conditions import Sampled, Sampling
 from robodiff.policies.runtime import Timing
 
 MYCOBOT, STATE, CAMERA = "stack_cube_mycobot", "observation.state", "observation.images.front"
@@ -82,3 +83,16 @@ def test_a_team_acts_at_one_rate() -> None:
     team["1"].timing = Timing(1, 1, 0.1)
     with pytest.raises(UsageError, match="agents act at one rate; found 0: 20 Hz, 1: 10 Hz"):
         seen_by(team, spec)
+
+
+@pytest.mark.parametrize(("asked", "own", "is_own"), [(None, (8, 4), True), (4, (8, 4), False), (4, (8, 8), False)])
+def test_a_team_that_executes_what_it_is_asked_for_is_not_on_its_own(
+    asked: int | None, own: tuple[int, int], is_own: bool
+) -> None:
+    ways = [Sampling(sampler="Flow", steps=3, n_action_steps=number) for number in own]
+    opened: Any = {
+        str(agent): (None, Sampled(policy="", sampler="Flow", steps=3, device="cpu", own=way,
+                                   n_action_steps=asked or way.n_action_steps))
+        for agent, way in enumerate(ways)
+    }  # fmt: skip
+    assert together(opened)[1].is_own == is_own

@@ -1,11 +1,16 @@
 """Intervals over training seeds: they cover, where Wilson's over all episodes does not, and stay within bounds."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.evaluation.test_comparison import metrics
 
-from robodiff.evaluation.seeds import crossed_mean, difference_interval, mean_interval, success_interval
+from robodiff.errors import UsageError
+from robodiff.evaluation.results import EnvResult
+from robodiff.evaluation.runs import seed_runs
+from robodiff.evaluation.seeds import crossed_mean, difference_interval, mean_interval, success_interval, summarise
 from robodiff.evaluation.statistics import student_quantile, wilson_interval
 
 ROUNDS = 100
@@ -74,3 +79,16 @@ def test_one_seed_tells_no_spread() -> None:
 def test_one_episode_has_an_interval() -> None:
     low, high = success_interval(np.array([[True], [False], [True]])) or (2, 2)
     assert 0 <= low < 2 / 3 < high <= 1
+
+
+@pytest.mark.parametrize("other", [metrics("011"), metrics("01", first_seed=9)])
+def test_other_episodes_are_not_added_up(other: EnvResult) -> None:
+    with pytest.raises(UsageError, match="training seeds 1, 2: were measured on different episodes; give the same"):
+        summarise({1: metrics("01"), 2: other})
+
+
+def test_only_numbers_are_training_seeds(tmp_path: Path) -> None:
+    for name in ("seed-10", "seed-2", "seed-old", "other-3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    assert [*seed_runs(tmp_path)] == ["2", "10"]

@@ -244,3 +244,10 @@ def test_results_are_read_as_written(tmp_path: Path) -> None:
     assert read_result(measure(run, "a", steps=3), EnvResult).evaluated.what_if() == [
         "Flow, 3 steps in place of its own Flow, 10 steps"
     ]
+
+
+def test_a_page_says_how_its_policy_acts(robodiff: Run, tmp_path: Path) -> None:
+    run, own = make_run(tmp_path / "run"), {**OWN, "n_action_steps": 4, "best_of": 8}
+    measure(run, "a", **own, own=own)
+    assert robodiff("report", run)[0] == 0
+    assert "Flow, 10 steps, 4 actions, best of 8; one chunk takes" in (run / "report.html").read_text()

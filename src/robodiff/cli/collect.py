@@ -59,7 +59,7 @@ class CollectOptions(Options):
     """With --policy: episodes that begin together, with one call of the policy, and are on disk together; 16 when not
     given."""
     seed: Annotated[int, AtLeast(0)] | None = None
-    """Seed of the first, the others follow; 0 or, with --policy, 200000 when not given."""
+    """Seed of the first, the others follow; 0 or, with --policy, 1000000 when not given."""
     workers: Annotated[int, AtLeast(1)] = 1
     """Processes; the demonstrations do not depend on it."""
     images: bool = False

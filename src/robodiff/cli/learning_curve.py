@@ -111,9 +111,7 @@ def _configs(options: LearningCurveOptions, overrides: dict[str, str | None]) ->
     """
     if options.minutes is not None:
         overrides["trainer.max_time"] = max_time(options.minutes)
-    config = fit.begun(
-        fit.FitOptions(config=options.config, data=None if options.data is None else [options.data]), overrides
-    )
+    config = fit.begun(fit.FitOptions(config=options.config, data=[options.data] if options.data else None), overrides)
     counts, seeds = (numbers(name, getattr(options, name)) for name in ("episodes", "seeds"))
     if config.trainer.max_epochs is not None:
         rule = "an epoch is shorter the fewer demonstrations there are, and all runs are to train equally long"
@@ -130,7 +128,7 @@ def _subsets(
     data: DataConfig, counts: list[int], seeds: list[int], needs_held_out: bool
 ) -> dict[tuple[int, int], DataConfig]:
     """Return by the number of demonstrations and the seed what is read; all hold the same episodes out."""
-    episodes, _ = data.overview()
+    episodes = data.read([])  # its actions
     training, held_out = ([episodes.number(place) for place in places] for places in data.split(episodes))
     if not 1 <= counts[0] <= counts[-1] <= len(training):
         told = f"{counted(len(training), 'episode')} to train on and {len(held_out)} held out"

@@ -10,7 +10,7 @@ import numpy as np
 
 from robodiff.deploy.session import MOST_ROWS, Question
 from robodiff.errors import RobodiffError, in_one_line
-from robodiff.policies.runtime import Chunk, Runtime
+from robodiff.policies.runtime import Arrays, Chunk, Runtime
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,10 @@ def predict(policy: Runtime, questions: Sequence[Question]) -> list[Chunk | Robo
     """
     first = questions[0]
     try:
-        observation = {key: np.concatenate([each.observation[key] for each in questions]) for key in first.observation}
+        observation = first.observation  # of several chunks of a window it is encoded once
+        if len(questions) > 1:
+            windows = [_of_chunks(each) for each in questions]
+            observation = {key: np.concatenate([each[key] for each in windows]) for key in observation}
         noise = np.concatenate([each.noise for each in questions], axis=1)
         known = None
         if first.known is not None:
@@ -93,3 +96,8 @@ def predict(policy: Runtime, questions: Sequence[Question]) -> list[Chunk | Robo
         if len(questions) > 1:
             return [chunk for each in questions for chunk in predict(policy, [each])]
         return [RobodiffError(f"the policy failed: {in_one_line(error)}")]
+
+
+def _of_chunks(question: Question) -> Arrays:
+    """Return what is observed for each chunk, per key (B, To, ...)."""
+    return {key: np.repeat(array, question.rows // len(array), 0) for key, array in question.observation.items()}

@@ -40,9 +40,9 @@ class Question:
     """A request to the policy: the arguments of ``predict_chunk``."""
 
     observation: Arrays
-    """Per key (B, To, ...)."""
+    """Per key (W, To, ...), windows, of each of which as many chunks are asked for."""
     noise: np.ndarray
-    """(draws, B, ...)."""
+    """(draws, B, ...), of a multiple of W."""
     known: Known | None = None
     seen: int | None = None
     """Number of different observations in a session's window, of one row; None for a stateless request."""
@@ -133,7 +133,6 @@ class Session:
         windows = min((array.shape[0] for array in arrays.values() if array.ndim), default=rows)
         chunks = rows // windows if windows and rows % windows == 0 else 1  # several of each window
         observation = self._checked(arrays, (rows // chunks, self._timing.n_obs_steps))
-        observation = {key: np.repeat(array, chunks, 0) for key, array in observation.items()}
         if known is None and weights is None:
             return Question(observation, noise)
         is_mask = isinstance(weights, np.ndarray) and weights.dtype == bool

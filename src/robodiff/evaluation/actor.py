@@ -50,10 +50,12 @@ def together(opened: Mapping[str, tuple[Policy, Sampled]]) -> tuple[Policies, Sa
         unlike = f"agent {first} samples by {one.sampling.beside(other.sampling)}, "
         unlike += f"agent {agent} by {other.sampling.beside(one.sampling)}"
         raise UsageError(f"{unlike}\ngive --sampler, --steps and --best_of for both")
-    owns = [each.own for each in sampled.values() if each.own is not None]
+    own = _joint([each.own for each in sampled.values() if each.own is not None])
+    if own is not None and own.n_action_steps is None and joint.n_action_steps is not None:
+        own = None  # each executes another number by itself: this one was asked for
     hashes = {agent: each.policy for agent, each in sampled.items()}
     policies = {agent: policy for agent, (policy, _) in opened.items()}
-    return policies, replace(one, **vars(joint), own=_joint(owns), policy=hash_of(hashes), policies=hashes)
+    return policies, replace(one, **vars(joint), own=own, policy=hash_of(hashes), policies=hashes)
 
 
 def _joint(ways: Sequence[Sampling]) -> Sampling | None:
@@ -111,9 +113,8 @@ def steps_held(policies: Policies, spec: EnvSpec) -> int:
 def needed_keys(policy: Policies, spec: EnvSpec) -> list[str]:
     """Return what an environment observes for a policy: all but what the runner knows itself."""
     policies = policy if isinstance(policy, Mapping) else {"": policy}
-    keys = [
-        name for id, each in policies.items() for key in each.observation_keys for name in (f"agents.{id}.{key}", key)
-    ]
+    observed = [(id, key) for id, each in policies.items() for key in each.features if key != ACTION]
+    keys = [name for id, key in observed for name in (f"agents.{id}.{key}", key)]
     return [key for key in dict.fromkeys(keys) if key in spec.features]
 
 

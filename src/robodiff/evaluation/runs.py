@@ -191,7 +191,7 @@ def agent_runs(team: Path) -> dict[str, Path]:
 
 def seed_runs(folder: Path) -> dict[str, Path]:
     """Return by training seed, in order, the runs that differ in it alone; none where it is the folder of one run."""
-    return _runs_within(folder, SEED_FOLDER)
+    return {seed: run for seed, run in _runs_within(folder, SEED_FOLDER).items() if seed.isdecimal()}
 
 
 def check_alone(folder: Path) -> None:

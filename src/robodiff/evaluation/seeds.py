@@ -170,6 +170,9 @@ def summarise(results: Mapping[int, EnvResult | OfflineResult]) -> SeedsResult:
 
 def _of_success(results: Mapping[int, EnvResult]) -> SeedsResult:
     evaluated = _one_way({seed: result.evaluated for seed, result in results.items()})
+    if len({tuple(episode.seed for episode in result.episodes) for result in results.values()}) > 1:
+        seeds, remedy = ", ".join(map(str, results)), "give the same --seed and --episodes for all"
+        raise UsageError(f"training seeds {seeds}: were measured on different episodes; {remedy}")
     won = np.array([[episode.success for episode in result.episodes] for result in results.values()])  # (S, E)
     members = [
         SeedMeasured(

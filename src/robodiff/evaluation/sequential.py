@@ -94,8 +94,8 @@ def conclude(only_first: int, only_second: int, pairs: int, stopping: Stopping, 
         )
     if what is None:
         return (
-            f"{after} do not decide between {both} (p = {p:.2g}, whenever one stops); the difference in success "
-            f"lies between {low:+.2f} and {high:+.2f}."
+            f"{after} do{'es' * (pairs == 1)} not decide between {both} (p = {p:.2g}, whenever one stops); "
+            f"the difference in success lies between {low:+.2f} and {high:+.2f}."
         )
     better, worse = names if what == "first" else reversed(names)
     return f"{better} succeeds more often than {worse}: decided after {after} (p = {p:.2g}, whenever one stops)."

@@ -28,8 +28,9 @@ from robodiff.evaluation.members import Members
 from robodiff.evaluation.rollout import rollout
 from robodiff.text import counted
 
-SEED = 200_000
-"""Of the first episode, unless another is given: demonstrations, rollouts and evaluations have others by default."""
+SEED = 1_000_000
+"""Of the first episode, unless another is given: demonstrations, rollouts, evaluations and sweeps have others by
+default, and those by which a policy is evaluated once more are usually below."""
 UNAIDED, UNAIDED_EARLY = "unaided", "unaided early"
 """Words for seeds on which the policy succeeded by itself; for the second a random moment was drawn that came later."""
 NOT_FINITE = "not finite"
