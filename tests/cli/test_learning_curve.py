@@ -7,7 +7,8 @@ import pytest
 from tests.cli.test_fit_seeds import SMALL
 from tests.conftest import Tags, write_recording
 
-from robodiff.cli.configuration import read_run_config
+from robodiff.cli.configuration import read_run_config, to_yaml
+from robodiff.cli.fit import FitOptions, begun
 from robodiff.cli.learning_curve import LearningCurveOptions, _configs
 from robodiff.data.provenance import read_trained_on
 from robodiff.evaluation.learning_curve import LearningCurve
@@ -45,6 +46,16 @@ def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, t
     assert trained_on[2, 1] != trained_on[2, 2]
     every = {count: configs[count, 1].trainer.check_val_every_n_epoch for count in (2, 4, 8)}
     assert (every[2], every[4]) == (4 * every[8], 2 * every[8])  # after as many optimizer steps
+
+
+def test_several_recordings_are_divided_together(demos: Path, tmp_path: Path) -> None:
+    file, other = tmp_path / "config.yaml", write_recording(tmp_path / "other.zarr")
+    config = begun(FitOptions(config="pusht_keypoints", data=[str(demos), str(other)]), overrides())
+    file.write_text(to_yaml(config))
+    options = LearningCurveOptions(config=str(file), episodes="2,12", out=str(tmp_path))
+    data = _configs(options, overrides())[12, 1].data
+    training, validation = data.split(data.read([]))
+    assert (len(training), len(validation)) == (12, len(data.val_episodes or ()))
 
 
 @pytest.mark.slow

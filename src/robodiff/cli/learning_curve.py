@@ -128,7 +128,7 @@ def _subsets(
     data: DataConfig, counts: list[int], seeds: list[int], needs_held_out: bool
 ) -> dict[tuple[int, int], DataConfig]:
     """Return by the number of demonstrations and the seed what is read; all hold the same episodes out."""
-    episodes, _ = data.overview()
+    episodes = data.read([])
     training, held_out = ([episodes.number(place) for place in places] for places in data.split(episodes))
     if not 1 <= counts[0] <= counts[-1] <= len(training):
         told = f"{counted(len(training), 'episode')} to train on and {len(held_out)} held out"

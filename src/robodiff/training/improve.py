@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robodiff.data.episodes import INTERVENTION
+import numpy as np
+
+from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.evaluation.comparison import compare
 from robodiff.evaluation.conditions import Count, Number
@@ -61,16 +63,21 @@ def round_of(
         minutes: of training, all rounds so far together.
         results: the evaluations of round 0 and of this round.
     """
-    parts: list[DataConfig] = getattr(demonstrations, "parts", [demonstrations])  # of several recordings
-    before, after = ([part.overview()[0] for part in each] for each in (parts, [*map(open_path, map(str, taken_over))]))
-    frames = sum(int(each.arrays[INTERVENTION].sum()) for each in after) + sum(int(e.lengths.sum()) for e in before)
+    counts = np.zeros(3, int)  # episodes, those of them that an expert took over, frames in which an expert acted
+    for episodes, places in map(_used, [demonstrations, *map(open_path, map(str, taken_over))]):
+        for frames in map(episodes.slice, places.tolist()):
+            by_expert = (
+                np.ones(frames.stop - frames.start, bool) if episodes.expert is None else episodes.expert[frames]
+            )
+            counts += 1, not by_expert.all(), by_expert.sum()
+    count, helped, expert_frames = counts.tolist()
     first, latest = results[0], results[-1]
     paired = compare(latest, first)
     return Round(
         run=str(run),
-        demonstrations=sum(map(len, before)),
-        taken_over=sum(map(len, after)),
-        frames=frames,
+        demonstrations=count - helped,
+        taken_over=helped,
+        frames=expert_frames,
         minutes=minutes,
         success_rate=latest.success_rate,
         success_rate_ci95=latest.success_rate_ci95,
@@ -78,6 +85,12 @@ def round_of(
         difference_ci95=paired.success_difference_ci95,
         p=paired.mcnemar_p,
     )
+
+
+def _used(data: DataConfig) -> tuple[Episodes, np.ndarray]:
+    """Return a recording without its observations, and the places of the episodes in it that are used."""
+    episodes = data.read([])
+    return episodes, data.chosen(episodes)
 
 
 def minutes_of(run: Path) -> float:
