@@ -18,7 +18,7 @@ from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.mixture import MixtureConfig
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
-from robodiff.errors import UsageError, first_line, nearest, notice
+from robodiff.errors import UsageError, nearest, notice
 from robodiff.evaluation.runs import config_file
 from robodiff.policies.config import PolicyConfig
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig
@@ -261,7 +261,7 @@ def _parsed(option: str, text: str) -> Any:
     try:
         return documents.load_yaml(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"--{option} {text}: cannot be read as YAML: {first_line(error)}") from None
+        raise UsageError(f"--{option} {text}: cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _options(values: Any, where: str = "") -> dict[str, Any]:
