@@ -122,7 +122,7 @@ def test_what_an_earlier_policy_did_is_no_demonstration(first: Path) -> None:
     group["data"].create_array("intervention", data=acted)
     result = SimpleNamespace(success_rate=0.0, success_rate_ci95=(0.0, 0.1))
     with patch.object(improvement, "compare", lambda *_: MagicMock()):
-        first_round = improvement.round_of(first, replace(data, episodes=[0, 1]), [], 1.0, [result])  # type: ignore[list-item]
+        first_round = improvement.round_of(first, replace(data, episodes=[0, 1]), [], 1.0, [result])
     assert (first_round.demonstrations, first_round.taken_over) == (1, 1)
     assert first_round.frames == 5 + ends[1] - ends[0]
 

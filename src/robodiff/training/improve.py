@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.evaluation.comparison import compare
 from robodiff.evaluation.conditions import Count, Number
@@ -64,12 +63,11 @@ def round_of(
         results: the evaluations of round 0 and of this round.
     """
     counts = np.zeros(3, int)  # episodes, those of them that an expert took over, frames in which an expert acted
-    for episodes, places in map(_used, [demonstrations, *map(open_path, map(str, taken_over))]):
-        for frames in map(episodes.slice, places.tolist()):
-            by_expert = (
-                np.ones(frames.stop - frames.start, bool) if episodes.expert is None else episodes.expert[frames]
-            )
-            counts += 1, not by_expert.all(), by_expert.sum()
+    for data in (demonstrations, *map(open_path, map(str, taken_over))):
+        episodes = data.read([])
+        expert = np.ones(episodes.episode_ends[-1], bool) if episodes.expert is None else episodes.expert
+        for frames in map(episodes.slice, data.chosen(episodes).tolist()):
+            counts += 1, not expert[frames].all(), expert[frames].sum()
     count, helped, expert_frames = counts.tolist()
     first, latest = results[0], results[-1]
     paired = compare(latest, first)
@@ -83,14 +81,8 @@ def round_of(
         success_rate_ci95=latest.success_rate_ci95,
         difference=paired.success_difference,
         difference_ci95=paired.success_difference_ci95,
-        p=paired.mcnemar_p,
+        p=paired.p,
     )
-
-
-def _used(data: DataConfig) -> tuple[Episodes, np.ndarray]:
-    """Return a recording without its observations, and the places of the episodes in it that are used."""
-    episodes = data.read([])
-    return episodes, data.chosen(episodes)
 
 
 def minutes_of(run: Path) -> float:
