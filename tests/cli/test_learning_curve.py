@@ -7,8 +7,7 @@ import pytest
 from tests.cli.test_fit_seeds import SMALL
 from tests.conftest import Tags, write_recording
 
-from robodiff.cli.configuration import read_run_config, to_yaml
-from robodiff.cli.fit import FitOptions, begun
+from robodiff.cli.configuration import read_run_config
 from robodiff.cli.learning_curve import LearningCurveOptions, _configs
 from robodiff.data.provenance import read_trained_on
 from robodiff.evaluation.learning_curve import LearningCurve
@@ -28,7 +27,7 @@ def overrides() -> dict[str, str | None]:
 
 
 def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, tmp_path: Path) -> None:
-    options = LearningCurveOptions(config="pusht_keypoints", data=str(demos), episodes="8,2,4", out=str(tmp_path))
+    options = LearningCurveOptions(config="pusht_keypoints", data=[str(demos)], episodes="8,2,4", out=str(tmp_path))
     configs = _configs(options, overrides())
     assert len(configs) == 9
     held_out = configs[2, 1].data.val_episodes
@@ -49,10 +48,8 @@ def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, t
 
 
 def test_several_recordings_are_divided_together(demos: Path, tmp_path: Path) -> None:
-    file, other = tmp_path / "config.yaml", write_recording(tmp_path / "other.zarr")
-    config = begun(FitOptions(config="pusht_keypoints", data=[str(demos), str(other)]), overrides())
-    file.write_text(to_yaml(config))
-    options = LearningCurveOptions(config=str(file), episodes="2,12", out=str(tmp_path))
+    both = [str(demos), str(write_recording(tmp_path / "other.zarr"))]
+    options = LearningCurveOptions(config="pusht_keypoints", data=both, episodes="2,12", out=str(tmp_path))
     data = _configs(options, overrides())[12, 1].data
     training, validation = data.split(data.read([]))
     assert (len(training), len(validation)) == (12, len(data.val_episodes or ()))
