@@ -4,8 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock, patch
 
+import numpy as np
 import pytest
+import zarr
 from tests.conftest import write_recording
 
 from robodiff.cli import fit, improve
@@ -13,6 +17,7 @@ from robodiff.cli.configuration import read_run_config
 from robodiff.data.mixture import MixtureConfig
 from robodiff.evaluation.runs import AGENT_FOLDER
 from robodiff.policies.checkpoint import policy_hash
+from robodiff.training import improve as improvement
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8)
@@ -89,16 +94,45 @@ def test_refused(robodiff: Run, first: Path, tmp_path: Path) -> None:
 
 def test_options_of_the_runs_recording_are_kept(first: Path) -> None:
     data = read_run_config(first).data
-    assert improve._own(data) == [data.source]
-    (own,) = improve._own(replace(data, episodes=[0, 2]))
-    assert json.loads(own) == {"path": data.source, "episodes": [0, 2]}
+    assert improve._word(data) == data.source
+    chosen = replace(data, episodes=[0, 2], symmetries="pusht", val_episodes=[2])
+    assert json.loads(improve._word(chosen)) == {"path": data.source, "episodes": [0, 2]}
+    assert improve._data(chosen, [], 1.0)[2:] == ["--data.symmetries", "pusht"]
+    several = MixtureConfig(recordings=[{"path": data.source, "episodes": [1]}], fps=10.0, key_map={"state": "a"})
+    assert json.loads(improve._data(several, [], 1.0)[1]) == {
+        "path": data.source, "episodes": [1], "fps": 10, "key_map": {"state": "a"}
+    }  # fmt: skip
+
+
+def test_what_was_held_out_stays_held_out(first: Path) -> None:
+    data = read_run_config(first).data
+    (held_out,) = data.split(data.read([]))[1].tolist()
+    assert improve._divided(data, 9) == ["--data.val_episodes", f"[{held_out}]"]
+    chosen = replace(data, episodes=[1, 3, 5], val_episodes=[5])
+    assert improve._divided(chosen, 9) == ["--data.val_episodes", "[2]"]  # of three
+    several = MixtureConfig(recordings=[data.source], episodes=[1, 3, 5], val_episodes=[5])
+    assert improve._divided(several, 2) == ["--data.episodes", "[1, 3, 5, 6, 7]", "--data.val_episodes", "[5]"]
+
+
+def test_what_an_earlier_policy_did_is_no_demonstration(first: Path) -> None:
+    data = read_run_config(first).data
+    group = zarr.open_group(data.source, mode="a")
+    ends, acted = group["meta/episode_ends"][:], np.ones((group["data/action"].shape[0], 1), np.float32)
+    acted[: ends[0] - 5] = 0
+    group["data"].create_array("intervention", data=acted)
+    result = SimpleNamespace(success_rate=0.0, success_rate_ci95=(0.0, 0.1))
+    with patch.object(improvement, "compare", lambda *_: MagicMock()):
+        first_round = improvement.round_of(first, replace(data, episodes=[0, 1]), [], 1.0, [result])
+    assert (first_round.demonstrations, first_round.taken_over) == (1, 1)
+    assert first_round.frames == 5 + ends[1] - ends[0]
 
 
 def test_taken_over_episodes_may_come_more_often(first: Path) -> None:
     data, more = read_run_config(first).data, [Path("a.zarr"), Path("b.zarr")]
     assert improve._data(data, more, 1.0) == ["--data", data.source, "--data", "a.zarr", "--data", "b.zarr"]
     assert improve._data(data, more, 3.0)[-2:] == ["--data.weights", "[1.0, 3.0, 3.0]"]
-    several = MixtureConfig(recordings=[data.source, "c.zarr"], weights=[2.0, 1.0])
+    other = str(write_recording(first.parent / "c.zarr"))
+    several = MixtureConfig(recordings=[data.source, other], weights=[2.0, 1.0])
     assert improve._data(several, more[:1], 1.0) == [
-        "--data", data.source, "--data", "c.zarr", "--data", "a.zarr", "--data.weights", "[2.0, 1.0, 1.0]"
+        "--data", data.source, "--data", other, "--data", "a.zarr", "--data.weights", "[2.0, 1.0, 1.0]"
     ]  # fmt: skip

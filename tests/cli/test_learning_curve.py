@@ -27,7 +27,7 @@ def overrides() -> dict[str, str | None]:
 
 
 def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, tmp_path: Path) -> None:
-    options = LearningCurveOptions(config="pusht_keypoints", data=str(demos), episodes="8,2,4", out=str(tmp_path))
+    options = LearningCurveOptions(config="pusht_keypoints", data=[str(demos)], episodes="8,2,4", out=str(tmp_path))
     configs = _configs(options, overrides())
     assert len(configs) == 9
     held_out = configs[2, 1].data.val_episodes
@@ -47,15 +47,12 @@ def test_demonstrations_are_nested_and_none_is_held_out_elsewhere(demos: Path, t
     assert (every[2], every[4]) == (4 * every[8], 2 * every[8])  # after as many optimizer steps
 
 
-def test_several_recordings_are_taken_for_one(robodiff: Run, demos: Path, tmp_path: Path) -> None:
-    other, config = write_recording(tmp_path / "other.zarr", episodes=4), tmp_path / "several.yaml"
-    code, out, err = robodiff("fit", *SMALL, "--data", demos, "--data", other, "--print_config")
-    assert code == 0, err
-    config.write_text(out)
-    options = LearningCurveOptions(config=str(config), episodes="2,10", seeds="1", out=str(tmp_path / "out"))
-    for (count, _), each in _configs(options, {}).items():
-        training, held_out = each.data.split(each.data.read())
-        assert (len(training), [*held_out]) == (count, each.data.val_episodes)
+def test_several_recordings_are_divided_together(demos: Path, tmp_path: Path) -> None:
+    both = [str(demos), str(write_recording(tmp_path / "other.zarr"))]
+    options = LearningCurveOptions(config="pusht_keypoints", data=both, episodes="2,12", out=str(tmp_path))
+    data = _configs(options, overrides())[12, 1].data
+    training, validation = data.split(data.read([]))
+    assert (len(training), len(validation)) == (12, len(data.val_episodes or ()))
 
 
 @pytest.mark.slow

@@ -140,6 +140,12 @@ def test_seeds_without_an_expert_in_them_are_counted_and_left_out(
         next(made(bad_policy, "sleepy", random=0.0, num_envs=50).collect(1, seed=0))
 
 
+def test_an_expert_that_fails_is_told_in_a_line(bad_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TableTakeOver, "needs_help", lambda self, env: env.none)
+    with pytest.raises(RobodiffError, match=r"the expert of lift_cube failed at seed 200000: .*none"):
+        next(made(bad_policy).collect(1))
+
+
 def test_who_cannot_take_over_is_told(bad_policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     use_env(monkeypatch, dataclasses.replace(get_env_spec("lift_cube"), name="alone", take_over=None))
     with pytest.raises(UsageError, match=r"the expert of alone cannot take over; that of pusht, lift_cube, .* can"):

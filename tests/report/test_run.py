@@ -16,7 +16,7 @@ from tests.conftest import Tags, use_env
 
 from robodiff import registry
 from robodiff.cli.main import main
-from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.data.episodes import INTERVENTION, Episodes, Feature, Finding
 from robodiff.data.formats.zarr import ZarrConfig
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
@@ -171,6 +171,18 @@ def test_videos_come_before_the_seeds_that_failed(bare: Path, robodiff: Run, cou
     assert f"on {'seed 100000' if count == 1 else f'seeds 100000 to {99999 + count}'}." in page
     assert "reward of a success: 1" in page
     assert not re.search(r"\b1 (episodes|steps|failures|seeds)\b", page)
+
+
+@PAGES
+def test_what_is_shown_as_recorded_an_expert_did(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = ZarrConfig(path=str(run.parent / "demos.zarr")).read()
+    acted = np.zeros((episodes.episode_ends[-1], 1), np.float32)
+    acted[3] = 1
+    taken_over = dataclasses.replace(episodes, arrays={**episodes.arrays, INTERVENTION: acted})
+    monkeypatch.setattr(predictions, "_MOST_DIMENSIONS", 1)
+    (panel,) = draw_predictions(run / "policy", taken_over, [0], None, samples=1).chunks
+    assert "Frame 3 of episode 0" in panel
+    assert draw_predictions(run / "policy", taken_over, [1], None, samples=1).chunks  # without an expert, as it is
 
 
 @PAGES

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from robodiff import documents, registry
 from robodiff.cli.foreign import CLASSES, check_origin, explained, translate
 from robodiff.cli.options import read_value, unknown_option
@@ -29,9 +31,9 @@ PLACES = {"path", "root", "repo_id", "recordings"}
 """Options that say where a recording is."""
 OF_A_RECORDING = (
     *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes", "val_episodes"),
-    *("symmetries", "filter_key", "val_filter_key", "shape_meta"),
+    *("symmetries", "filter_key", "val_filter_key", "shape_meta", "weights"),
 )
-"""Options that say where one recording is and what is in it; where another is given in its place they go."""
+"""Options that say where a recording is and what is in it; where another is given in its place they go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Draft:
     def set_part(self, part: str, value: Any) -> None:
         """Take what says which class a part is of, and maybe its options: a name, a path, or a mapping of both."""
         if isinstance(value, str) and value.lstrip().startswith(("{", "[", "---")):
-            value = documents.load_yaml(value)
+            value = _parsed(part, value)
         if value is None:
             return
         if isinstance(value, str):
@@ -118,7 +120,7 @@ class Draft:
         """Take several recordings, each a path or a mapping of its path and options, in place of the one before."""
         kept = {name: value for name, value in self.values.get("data", {}).items() if name not in OF_A_RECORDING}
         self.values["data"] = {name: value for name, value in kept.items() if name in hints(MixtureConfig)}
-        read = [documents.load_yaml(each) if each.lstrip().startswith("{") else each for each in recordings]
+        read = [_parsed("data", each) if each.lstrip().startswith("{") else each for each in recordings]
         self.values["data"]["recordings"] = read
         self.classes["data"] = MixtureConfig
         _ = MixtureConfig(recordings=read).parts  # refuses what is no recording
@@ -253,6 +255,13 @@ def to_yaml(config: FitConfig, style: str = "") -> str:
     if style == "skip_null":
         return dump_yaml(_without_null(content))
     return _commented(content, config) if style == "comments" else dump_yaml(content)
+
+
+def _parsed(option: str, text: str) -> Any:
+    try:
+        return documents.load_yaml(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--{option} {text}: cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _options(values: Any, where: str = "") -> dict[str, Any]:

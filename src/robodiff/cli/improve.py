@@ -7,13 +7,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from rich.console import Console
 
 from robodiff.cli import collect, fit, outcomes
 from robodiff.cli import eval as evaluation
-from robodiff.cli.configuration import OF_A_RECORDING, read_run_config
+from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import report_evaluation
+from robodiff.data.episodes import ACTION, INTERVENTION
+from robodiff.data.mixture import OF_TRAINING, MixtureConfig
+from robodiff.data.provenance import read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, AtLeast, AtMost, Between, FilePath, plain
 from robodiff.errors import UsageError
@@ -22,6 +26,7 @@ from robodiff.evaluation.results import EnvResult, RunFacts, read_result, write_
 from robodiff.evaluation.runs import CONFIG_FILE, agent_runs
 from robodiff.files import locked
 from robodiff.progress import bar, say
+from robodiff.training.config import FitConfig
 from robodiff.training.improve import Improvement, Round, minutes_of, round_of, table
 
 SEEDS_A_ROUND = 100_000
@@ -97,7 +102,9 @@ def run(arguments: list[str]) -> None:
                 taken_over.append(folder / f"takeovers-{number}.zarr")
                 _do(console, number, "collect", collect.run, _collecting(options, latest, taken_over[-1], number))
                 if not (place / RunFacts.file).is_file():
-                    data = [*_data(config.data, taken_over, options.weight), "--minutes", f"{options.minutes:g}"]
+                    data = _data(config.data, taken_over, options.weight)
+                    data += [*_divided(config.data, number * options.episodes), *_observed(first, config)]
+                    data += ["--minutes", f"{options.minutes:g}"]
                     training = _training(first, latest, place, data, rate)
                     _do(console, number, "fit", fit.run, training)
                 policies.append(place)
@@ -147,22 +154,45 @@ def _training(first: Path, latest: Path, place: Path, data: Sequence[str], rate:
 
 
 def _data(data: DataConfig, taken_over: Sequence[Path], weight: float) -> list[str]:
-    """Return the options that name a run's own recordings and the taken over episodes, and how often each comes."""
-    own, given = _own(data), getattr(data, "weights", None)
-    words = [word for recording in [*own, *map(str, taken_over)] for word in ("--data", recording)]
-    weights = [*(given or [1.0] * len(own)), *[weight] * len(taken_over)]
-    return words if {*weights} == {1.0} else [*words, "--data.weights", json.dumps(weights)]
+    """Return the options that name a run's own recordings and the taken over episodes, and how each is trained on."""
+    words = [word for recording in [*map(_word, data.parts), *map(str, taken_over)] for word in ("--data", recording)]
+    own = getattr(data, "weights", None) or [1.0] * len(data.parts)
+    if {*(weights := [*own, *[weight] * len(taken_over)])} != {1.0}:
+        words += ["--data.weights", json.dumps(weights)]
+    return words if data.symmetries is None else [*words, "--data.symmetries", data.symmetries]
 
 
-def _own(data: DataConfig) -> list[str]:
-    """Return the recordings that a run was trained on as ``fit --data`` takes them."""
-    if (several := getattr(data, "recordings", None)) is not None:
-        return [each if isinstance(each, str) else json.dumps(each) for each in several]
-    values = {each.name: getattr(data, each.name) for each in fields(data) if each.name in OF_A_RECORDING}
-    usual = {each.name: each.default for each in fields(data)}
-    given = {name: plain(value) for name, value in values.items() if value != usual[name]}
-    given = {"path": data.source} | {name: value for name, value in given.items() if name not in ("root", "repo_id")}
-    return [data.source if len(given) == 1 else json.dumps(given)]
+def _word(part: DataConfig) -> str:
+    """Return a recording, with its options, as ``fit --data`` takes it."""
+    place = "path", "root", "repo_id"
+    named = ((each.name, getattr(part, each.name), each.default) for each in fields(part))
+    given = {
+        name: plain(value) for name, value, usual in named if value != usual and name not in (*place, *OF_TRAINING)
+    }
+    return json.dumps({"path": part.source, **given}) if given else part.source
+
+
+def _divided(data: DataConfig, taken_over: int) -> list[str]:
+    """Return the options that hold out what the run held out, and train on all taken over episodes.
+
+    Otherwise the rounds would be validated on episodes that the policy, from whose weights they begin, has seen.
+    """
+    episodes, words = data.read([]), list[str]()
+    chosen, (_, held_out) = data.chosen(episodes), data.split(episodes)
+    if isinstance(data, MixtureConfig) and data.episodes is not None:
+        count = len(episodes)
+        words = ["--data.episodes", json.dumps([*chosen.tolist(), *range(count, count + taken_over)])]
+    else:  # those that are not used are not among those of several recordings
+        held_out = np.searchsorted(chosen, held_out)
+    return [*words, "--data.val_episodes", json.dumps(held_out.tolist())]
+
+
+def _observed(run: Path, config: FitConfig) -> list[str]:
+    """Return the option that reads what the run read, where it observes whatever was recorded: more is now."""
+    recorded = read_trained_on(run)
+    if recorded is None or config.model.observation_keys is not None:
+        return []
+    return ["--data.keys", json.dumps([key for key in recorded.features if key not in (ACTION, INTERVENTION)])]
 
 
 def _measured(run: Path, options: ImproveOptions, console: Console) -> EnvResult:

@@ -47,11 +47,12 @@ class LearningCurveOptions(Options):
     """
 
     further = "."
+    repeated = ("data",)
 
     config: FilePath
     """A preset, or a file."""
-    data: str | None = None
-    """The recording, as in robodiff fit."""
+    data: list[str] | None = None
+    """The recording, as in robodiff fit; several where it is given several times."""
     episodes: Numbers
     """How many demonstrations to train on, such as 25,50,100,200."""
     seeds: Numbers = "1,2,3"
@@ -111,7 +112,7 @@ def _configs(options: LearningCurveOptions, overrides: dict[str, str | None]) ->
     """
     if options.minutes is not None:
         overrides["trainer.max_time"] = max_time(options.minutes)
-    config = fit.begun(fit.FitOptions(config=options.config, data=[options.data] if options.data else None), overrides)
+    config = fit.begun(fit.FitOptions(config=options.config, data=options.data), overrides)
     counts, seeds = (numbers(name, getattr(options, name)) for name in ("episodes", "seeds"))
     if config.trainer.max_epochs is not None:
         rule = "an epoch is shorter the fewer demonstrations there are, and all runs are to train equally long"
@@ -128,7 +129,7 @@ def _subsets(
     data: DataConfig, counts: list[int], seeds: list[int], needs_held_out: bool
 ) -> dict[tuple[int, int], DataConfig]:
     """Return by the number of demonstrations and the seed what is read; all hold the same episodes out."""
-    episodes = data.read([])  # its actions
+    episodes = data.read([])
     training, held_out = ([episodes.number(place) for place in places] for places in data.split(episodes))
     if not 1 <= counts[0] <= counts[-1] <= len(training):
         told = f"{counted(len(training), 'episode')} to train on and {len(held_out)} held out"

@@ -51,7 +51,7 @@ MOST_ALIGNED = 10_000
 
 PLACE = ("path", "root", "repo_id", "cache_dir")
 """Options that say where a recording is."""
-SPLIT = ("episodes", "val_split", "val_split_seed")
+SPLIT = ("episodes", "val_split", "val_split_seed", "val_episodes")
 BATCHES = ("train_batch_size", "val_batch_size", "num_workers", "delta_timestamps", "symmetries")
 """Options that say how it is trained on."""
 

@@ -18,7 +18,7 @@ from robodiff.data.episodes import ACTION, INTERVENTION, Feature
 from robodiff.documents import AtLeast, Between, Document
 from robodiff.envs.collect import NO_SUCCESS, Attempt, Attempts, Demonstration, in_numbers, recorded_features, successes
 from robodiff.envs.pool import Observation, Rows, Step
-from robodiff.envs.spec import EnvSpec, TakeOver, get_env_spec
+from robodiff.envs.spec import EnvSpec, TakeOver, get_env_spec, raise_for_env
 from robodiff.envs.team import TeamView
 from robodiff.envs.workers import in_order
 from robodiff.errors import UsageError
@@ -255,10 +255,11 @@ class _WatchedRows(Rows):
         for row, step in steps.items():
             episode = self._running[row]
             episode.add(own[row], step, by_expert=False)
-            if step.success:
-                self.attempts[episode.seed] = Attempt(None, UNAIDED if episode.moment is None else UNAIDED_EARLY)
-            elif word := self._why_now(episode, step, row):
-                self.attempts[episode.seed] = self._taken_over(episode, row, word)
+            with raise_for_env(f"the expert of {self.spec.name} failed at seed {episode.seed}"):
+                if step.success:
+                    self.attempts[episode.seed] = Attempt(None, UNAIDED if episode.moment is None else UNAIDED_EARLY)
+                elif word := self._why_now(episode, step, row):
+                    self.attempts[episode.seed] = self._taken_over(episode, row, word)
             ended = episode.seed in self.attempts
             steps[row] = step._replace(observation=self._shown(step.observation), ended=ended)
         return steps

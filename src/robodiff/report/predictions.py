@@ -47,14 +47,16 @@ def draw_predictions(
     Args:
         policy_folder: of the policy.
         episodes: the recording.
-        chosen: the episodes whose observations are taken.
+        chosen: the episodes whose observations are taken, where an expert acted.
         env: the environment that draws scenes and names actions; None draws curves.
         samples: chunks sampled for each observation.
     """
     policy = load_policy(policy_folder)
     shape, now = policy.config.window, policy.config.n_obs_steps - 1
     episodes = with_past_action(episodes, policy.observation_keys, shape.frame_stride)
-    windows = Windows(episodes.episode_ends, shape, np.asarray(chosen))
+    windows = Windows(episodes.episode_ends, shape, np.asarray(chosen), episodes.expert)
+    if not len(windows):  # an expert acts in none of them
+        windows = Windows(episodes.episode_ends, shape, np.asarray(chosen))
     picks = np.linspace(0, len(windows) - 1, min(_OBSERVATIONS, len(windows)) * 2 + 1).astype(int)[1::2]
     asked = np.array([(window, draw) for window in picks for draw in range(samples)])
     sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robodiff.data.episodes import INTERVENTION
+import numpy as np
+
 from robodiff.data.recordings import DataConfig, open_path
 from robodiff.evaluation.comparison import compare
 from robodiff.evaluation.conditions import Count, Number
@@ -61,16 +62,20 @@ def round_of(
         minutes: of training, all rounds so far together.
         results: the evaluations of round 0 and of this round.
     """
-    added = [open_path(str(path)) for path in taken_over]
-    before, after = ([part.overview()[0] for part in each] for each in (demonstrations.parts, added))
-    frames = sum(int(each.arrays[INTERVENTION].sum()) for each in after) + sum(int(e.lengths.sum()) for e in before)
+    counts = np.zeros(3, int)  # episodes, those of them that an expert took over, frames in which an expert acted
+    for data in (demonstrations, *map(open_path, map(str, taken_over))):
+        episodes = data.read([])
+        expert = np.ones(episodes.episode_ends[-1], bool) if episodes.expert is None else episodes.expert
+        for frames in map(episodes.slice, data.chosen(episodes).tolist()):
+            counts += 1, not expert[frames].all(), expert[frames].sum()
+    count, helped, expert_frames = counts.tolist()
     first, latest = results[0], results[-1]
     paired = compare(latest, first)
     return Round(
         run=str(run),
-        demonstrations=sum(map(len, before)),
-        taken_over=sum(map(len, after)),
-        frames=frames,
+        demonstrations=count - helped,
+        taken_over=helped,
+        frames=expert_frames,
         minutes=minutes,
         success_rate=latest.success_rate,
         success_rate_ci95=latest.success_rate_ci95,
