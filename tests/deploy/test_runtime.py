@@ -201,7 +201,8 @@ def test_every_kind_of_policy_acts_as_in_torch(
     known = np.full((2, n, 2), 256, np.float32), np.linspace(1, 0, n, dtype=np.float32)[None, :, None].repeat(2, 2)
     for given in (None, (known[0], known[1].repeat(2, 0))):
         own, same = (each.predict_chunk(observation, noise=noise, known=given).actions for each in (policy, exported))
-        np.testing.assert_allclose(same, own, rtol=1e-5, atol=5e-3)
+        largest = float(np.abs(own).max())  # untrained, some samplers go far beyond what was recorded
+        np.testing.assert_allclose(same, own, rtol=1e-5, atol=max(5e-3, 1e-6 * largest))
 
 
 def test_what_is_exported_says_its_hash(folder: Path, tmp_path: Path) -> None:
