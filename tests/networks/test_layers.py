@@ -1,8 +1,9 @@
 """What the denoisers share."""
 
 import torch
+from torch import nn
 
-from robodiff.networks.layers import SinusoidalEmbedding
+from robodiff.networks.layers import Mish, SinusoidalEmbedding
 
 
 def test_the_embedding_is_that_of_the_original() -> None:
@@ -11,3 +12,16 @@ def test_the_embedding_is_that_of_the_original() -> None:
     expected = torch.tensor([2.0, 0.02, 0.0002])
     torch.testing.assert_close(out[1], torch.cat([expected.sin(), expected.cos()]))
     torch.testing.assert_close(out[0], torch.tensor([0.0, 0, 0, 1, 1, 1]))
+
+
+def test_mish_and_its_gradient_are_those_of_pytorch() -> None:
+    x = torch.linspace(-100, 100, 20_001, requires_grad=True)
+    exact = x.detach().double().requires_grad_()
+    out, expected = Mish()(x), nn.Mish()(exact)
+    out.sum().backward()
+    expected.sum().backward()
+    assert out.grad_fn is not None
+    assert "Mish" in type(out.grad_fn).__name__
+    torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-30)
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(Mish()(x.detach()), out.detach(), rtol=1e-6, atol=1e-30)

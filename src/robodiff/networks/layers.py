@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 PLAIN_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """Types of numbers that can be taken for each other; eight bits and fewer mean nothing without their scale."""
@@ -41,6 +42,37 @@ class SinusoidalEmbedding(nn.Module):
         """Map (B,) to (B, dim)."""
         angles = timestep.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies  # (B, dim / 2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class Mish(nn.Mish):
+    """x tanh(softplus(x)) (Misra, 2019), which on a CPU trains in less than half of the time of PyTorch's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a tensor to one of its shape."""
+        if x.requires_grad and x.device.type == "cpu" and x.dtype == torch.float32:
+            return _Mish.apply(x)
+        return super().forward(x)
+
+
+class _Mish(torch.autograd.Function):
+    """With e = exp(x), tanh(softplus(x)) is n / (n + 2) of n = e (e + 2): one exponential, and no other for the
+    gradient, tanh(softplus(x)) + x (1 - tanh(softplus(x))^2) e / (e + 1).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        e = x.clamp(max=20.0).exp_()  # beyond, n / (n + 2) is 1
+        n = e * (e + 2)
+        tanh = n / (n + 2)
+        slope = tanh.square().neg_().add_(1).mul_(e.div_(e + 1)).mul_(x).add_(tanh)
+        ctx.save_for_backward(slope)
+        return x * tanh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope
 
 
 def in_parts(denoiser: nn.Module) -> "InParts":

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robodiff.networks.layers import SinusoidalEmbedding
+from robodiff.networks.layers import Mish, SinusoidalEmbedding
 
-ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish}
+ACTIVATIONS = {"relu": nn.ReLU, "mish": Mish}
 
 
 class _Perceptron(nn.Module, ABC):
@@ -81,7 +81,7 @@ class Mlp(_Perceptron):
         def block() -> nn.Module:
             return Residual(nn.LayerNorm(hidden_dim), *layer(hidden_dim), nn.Linear(hidden_dim, hidden_dim))
 
-        self.time_mlp = _time_mlp(step_embed_dim, nn.Mish())
+        self.time_mlp = _time_mlp(step_embed_dim, Mish())
         width = action_dim * horizon
         first = width + step_embed_dim + condition_dim
         if residual:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robodiff.networks.layers import SinusoidalEmbedding
+from robodiff.networks.layers import Mish, SinusoidalEmbedding
 
 
 class ConditionalTransformer(nn.Module):
@@ -80,7 +80,7 @@ class ConditionalTransformer(nn.Module):
             if n_cond_layers:
                 self.encoder = Layers(EncoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_cond_layers))
             else:
-                self.encoder = nn.Sequential(nn.Linear(n_emb, 4 * n_emb), nn.Mish(), nn.Linear(4 * n_emb, n_emb))
+                self.encoder = nn.Sequential(nn.Linear(n_emb, 4 * n_emb), Mish(), nn.Linear(4 * n_emb, n_emb))
             self.decoder = Layers(DecoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_layer))
         else:
             self.encoder = Layers(EncoderLayer(n_emb, n_head, p_drop_attn) for _ in range(n_layer))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robodiff.networks.layers import SinusoidalEmbedding
+from robodiff.networks.layers import Mish, SinusoidalEmbedding
 
 
 class ConditionalUnet1d(nn.Module):
@@ -42,7 +42,7 @@ class ConditionalUnet1d(nn.Module):
         self.step_embedding = nn.Sequential(
             SinusoidalEmbedding(step_embed_dim),
             nn.Linear(step_embed_dim, 4 * step_embed_dim),
-            nn.Mish(),
+            Mish(),
             nn.Linear(4 * step_embed_dim, step_embed_dim),
         )
 
@@ -80,7 +80,9 @@ class ConditionalUnet1d(nn.Module):
         film = self.step_embedding(timestep)  # (B, step_embed_dim)
         if condition is not None:
             film = torch.cat([film, condition.flatten(1)], dim=-1)  # (B, step_embed_dim + condition_dim)
-        return self._convolve(trajectory, [each(film) for each in self._films])
+        activation = self._films[0][0]  # all have the same one, of the same input
+        activated = activation(film)
+        return self._convolve(trajectory, [layer(activated) for _, layer in self._films])
 
     def timestep_part(self, timestep: Tensor) -> Tensor:
         """Return what the timesteps (R,) add to the scales and biases of all blocks, (R, F)."""
@@ -131,7 +133,7 @@ class FilmResidualBlock(nn.Module):
         super().__init__()
         self.film_scale = film_scale
         self.first = ConvNormMish(c_in, c_out, kernel_size, n_groups)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition_dim, 2 * c_out if film_scale else c_out))
+        self.film = nn.Sequential(Mish(), nn.Linear(condition_dim, 2 * c_out if film_scale else c_out))
         self.second = ConvNormMish(c_out, c_out, kernel_size, n_groups)
         self.residual = nn.Conv1d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
@@ -152,5 +154,5 @@ class ConvNormMish(nn.Sequential):
 
     def __init__(self, c_in: int, c_out: int, kernel_size: int, n_groups: int) -> None:
         super().__init__(
-            nn.Conv1d(c_in, c_out, kernel_size, padding=kernel_size // 2), nn.GroupNorm(n_groups, c_out), nn.Mish()
+            nn.Conv1d(c_in, c_out, kernel_size, padding=kernel_size // 2), nn.GroupNorm(n_groups, c_out), Mish()
         )

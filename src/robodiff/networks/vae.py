@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robodiff.networks.layers import Mish
+
 
 class DiscreteVae(nn.Module):
     """Encodes a vector of class values as a Gaussian, and decodes a latent into logits (Kingma and Welling, 2014).
@@ -73,5 +75,5 @@ def _cross_entropy(logits: Tensor, value: Tensor) -> Tensor:
 
 
 def _mlp(first: int, hidden: int, last: int) -> nn.Sequential:
-    layers = [nn.Linear(first, hidden), nn.Mish(), nn.Linear(hidden, hidden), nn.Mish(), nn.Linear(hidden, last)]
+    layers = [nn.Linear(first, hidden), Mish(), nn.Linear(hidden, hidden), Mish(), nn.Linear(hidden, last)]
     return nn.Sequential(*layers)
