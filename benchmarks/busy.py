@@ -32,7 +32,7 @@ def work(name: str) -> Callable[[], object]:
     import torch
 
     from robodiff.data.episodes import ACTION, Feature
-    from robodiff.policies.config import DiffusionConfig
+    from robodiff.policies.denoisers import DiffusionConfig
     from robodiff.training.optim import make_optimizer
 
     wide = name.startswith("66 M")

@@ -29,7 +29,7 @@ from robodiff.deploy.runtime import ExportedPolicy
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.errors import RobodiffError
 from robodiff.machine import cores
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runtime import draw_noise
 

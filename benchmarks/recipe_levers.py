@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.envs.pusht.env import ENVIRONMENT_STATE, GOAL_POSE, STATE, TABLE
 from robodiff.envs.pusht.symmetry import MIRROR
-from robodiff.policies.config import DiffusionConfig, PolicyConfig, Stage
+from robodiff.policies.config import PolicyConfig, Stage
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runtime import Chunk
 from robodiff.training.optim import learning_rate

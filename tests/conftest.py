@@ -23,7 +23,8 @@ from robodiff.data.normalize import Statistics
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import EnvSpec
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 torch.set_num_threads(1)

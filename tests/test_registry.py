@@ -14,7 +14,7 @@ from robodiff.errors import RobodiffError, UsageError
 
 PLUGIN = """
 from dataclasses import dataclass
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionTransformerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Grandchild(DiffusionConfig):

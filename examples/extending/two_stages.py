@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from robodiff.data.episodes import Feature
 from robodiff.documents import AtLeast, Between
-from robodiff.policies.config import DiffusionConfig, Stage
+from robodiff.policies.config import Stage
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 

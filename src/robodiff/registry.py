@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 BUILTIN: dict[str, dict[str, str]] = {
     "models": {
-        "DiffusionConfig": "robodiff.policies.config:DiffusionConfig",
-        "DiffusionTransformerConfig": "robodiff.policies.config:DiffusionTransformerConfig",
-        "DiffusionMlpConfig": "robodiff.policies.config:DiffusionMlpConfig",
+        "DiffusionConfig": "robodiff.policies.denoisers:DiffusionConfig",
+        "DiffusionTransformerConfig": "robodiff.policies.denoisers:DiffusionTransformerConfig",
+        "DiffusionMlpConfig": "robodiff.policies.denoisers:DiffusionMlpConfig",
         "HybridDiffusionConfig": "robodiff.policies.hybrid:HybridDiffusionConfig",
     },
     "data": {

@@ -16,7 +16,7 @@ from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.data.formats.mycobot import MycobotConfig
 from robodiff.errors import notice
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
 
 Run = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from robodiff.data.formats.lerobot import LeRobotConfig
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.training.config import RolloutConfig, TrainerConfig
 
 CONFIGS = Path(str(files("robodiff.configs")))

@@ -23,7 +23,7 @@ from robodiff.data.provenance import digest
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 SHAPE = WindowShape(n_obs_steps=2, horizon=8, n_action_steps=4)

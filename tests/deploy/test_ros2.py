@@ -375,7 +375,7 @@ import sys, time
 import numpy as np
 from robodiff.deploy.ros2 import open_robot
 from robodiff.envs.spec import get_env_spec
-from robodiff.policies.config import DiffusionMlpConfig
+from robodiff.policies.denoisers import DiffusionMlpConfig
 from robodiff.policies.runner import PolicyRunner
 
 spec = get_env_spec("stack_cube_mycobot")

@@ -20,7 +20,7 @@ from robodiff.deploy.export import write_exported
 from robodiff.deploy.opening import open_runtime
 from robodiff.deploy.runtime import load_exported
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 from robodiff.policies.runtime import draw_noise

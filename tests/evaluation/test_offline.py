@@ -31,7 +31,7 @@ from robodiff.evaluation.config import OfflineConfig
 from robodiff.evaluation.offline import TRAINED_ON, evaluate_offline, mean_action, measure, relative
 from robodiff.evaluation.results import DimensionErrors
 from robodiff.policies.checkpoint import save_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runtime import Chunk
 from robodiff.report.predictions import draw_predictions

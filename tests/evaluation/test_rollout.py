@@ -21,7 +21,7 @@ from robodiff.evaluation.actor import seen_by
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.evaluate import summary
 from robodiff.evaluation.rollout import EpisodeRecord, rollout
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
 

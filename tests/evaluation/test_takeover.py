@@ -22,7 +22,7 @@ from robodiff.evaluation.members import ALONE
 from robodiff.evaluation.rollout import rollout
 from robodiff.evaluation.takeover import TakeOverConfig, TakeOvers
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 STATE = "observation.state"

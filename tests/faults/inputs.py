@@ -17,7 +17,7 @@ from tests.faults.processes import Seen, Trouble, full_disk, run
 from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.policies.checkpoint import save_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 CAMERA = "observation.image"

@@ -194,7 +194,7 @@ def _policy(folder: Path) -> None:
     from robodiff.data.episodes import Feature
     from robodiff.data.normalize import Statistics
     from robodiff.policies.checkpoint import save_policy
-    from robodiff.policies.config import DiffusionConfig
+    from robodiff.policies.denoisers import DiffusionConfig
     from robodiff.policies.diffusion import DiffusionPolicy
 
     torch.manual_seed(0)

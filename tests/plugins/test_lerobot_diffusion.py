@@ -14,7 +14,7 @@ from robodiff.cli.main import main
 from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.lerobot_writer import write_lerobot
 

@@ -21,7 +21,7 @@ from robodiff.data.episodes import Unit
 from robodiff.documents import plain
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Make = Callable[..., DiffusionPolicy]
@@ -175,7 +175,7 @@ def test_a_hub_repository_is_downloaded(saved: Path, monkeypatch: pytest.MonkeyP
 
 PLUGIN = """
 from dataclasses import dataclass
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Mine(DiffusionConfig):

@@ -13,7 +13,7 @@ from tests.policies.test_runner import seen
 from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
 from robodiff.policies.choice import Contrasted, contrast, distances
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
 from robodiff.policies.runtime import Chunk, Timing, draw_noise

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner
 from robodiff.training.optim import make_optimizer

@@ -10,7 +10,8 @@ import pytest
 from robodiff import registry
 from robodiff.documents import field_docs, plain, typed
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 
 KINDS = (DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig)
 

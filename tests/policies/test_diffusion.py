@@ -14,7 +14,7 @@ from robodiff.data.episodes import Feature
 from robodiff.data.normalize import Statistics
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Make = Callable[..., DiffusionPolicy]

@@ -12,7 +12,8 @@ from torch import Tensor
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError, notice
-from robodiff.policies.config import DiffusionMlpConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.discrete import TableCodec
 from robodiff.policies.hybrid import HybridDiffusionConfig

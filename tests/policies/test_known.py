@@ -7,7 +7,8 @@ import pytest
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.normalize import Statistics
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 FLOW = {"beta_schedule": "flow", "prediction_type": "velocity"}

@@ -9,7 +9,7 @@ import torch
 from tests.policies.test_diffusion import batch_of, seeing_batch
 
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionTransformerConfig
+from robodiff.policies.denoisers import DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.lerobot import lerobot_policy
 from robodiff.policies.lerobot_writer import write_lerobot

@@ -16,7 +16,7 @@ from robodiff.data.episodes import Episodes
 from robodiff.data.windows import Windows
 from robodiff.errors import UsageError
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.config import DiffusionTransformerConfig
+from robodiff.policies.denoisers import DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Make = Callable[..., DiffusionPolicy]

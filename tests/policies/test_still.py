@@ -15,7 +15,8 @@ from tests.policies.test_diffusion import FLOW, watch_denoiser
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.windows import Windows
 from robodiff.policies.checkpoint import load_policy, save_policy
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.rotations import angle_between
 from robodiff.policies.runner import PolicyRunner

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests.faults.catalogue import SMALL
 
 from robodiff.evaluation.runs import read_curves
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.training.optim import learning_rate
 
 pytestmark = pytest.mark.slow

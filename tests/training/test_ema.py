@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robodiff.policies.config import DiffusionConfig, Stage
+from robodiff.policies.config import Stage
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.training.ema import Ema, ema_decay
 from robodiff.training.optim import learning_rate
 

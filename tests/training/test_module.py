@@ -15,7 +15,8 @@ from robodiff.data.episodes import Feature
 from robodiff.data.formats.lerobot.writer import LeRobotWriter
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.checkpoint import load_policy
-from robodiff.policies.config import DiffusionConfig, Stage
+from robodiff.policies.config import Stage
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import Chunk, DiffusionPolicy
 from robodiff.training import module
 from robodiff.training.module import PolicyTraining

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         f"\nopen {folder}/report.html: the answer, videos, what the policy would do, and what it learned from\n"
         f"videos of the first successes and failures: {measured / 'videos'}\n"
         "next:\n"
-        f"  robodiff eval {folder} --env pusht --steps 3    the same policy, three times as fast\n"
+        f"  robodiff eval {folder} --env pusht --sweep steps=3,5,10    fewer denoising steps: what they save and cost\n"
         f"  robodiff fit --config {PRESET} --minutes 15    more training\n"
         "  robodiff data info builtin:pusht    what it learned from"
     )

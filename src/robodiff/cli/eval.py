@@ -28,7 +28,7 @@ from robodiff.evaluation.members import ALONE, BEST, Members, find_members, fold
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import EnvResult, OfflineResult, Result, read_result, write_result
 from robodiff.evaluation.runs import Evaluation, config_file, run_of, seed_runs
-from robodiff.policies.config import MOST_CHUNKS
+from robodiff.policies.options import MOST_CHUNKS
 from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robodiff.errors import UsageError, notice
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 
 CLASSES = {
     "getiaction.policies.lerobot.diffusion.Diffusion": "DiffusionConfig",

@@ -10,7 +10,7 @@ from robodiff.data.episodes import ACTION
 from robodiff.documents import Above, FilePath
 from robodiff.errors import UsageError
 from robodiff.files import is_repository
-from robodiff.policies.config import Pixels
+from robodiff.policies.options import Pixels
 from robodiff.text import counted
 
 

@@ -11,7 +11,7 @@ from robodiff.deploy.engines import SUFFIXES, Precision
 from robodiff.documents import Above, AtLeast, Between, Document, NotEmpty, decode_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
-from robodiff.policies.config import NotNegative
+from robodiff.policies.options import NotNegative
 from robodiff.policies.runtime import Latency
 from robodiff.registry import Origin
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from robodiff.deploy.planner import Mode
 from robodiff.documents import Above, AtLeast, Between, Document
-from robodiff.policies.config import MOST_CHUNKS
+from robodiff.policies.options import MOST_CHUNKS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from robodiff.documents import AtLeast, Between, Document
-from robodiff.policies.config import MOST_CHUNKS
+from robodiff.policies.options import MOST_CHUNKS
 from robodiff.text import counted
 
 SEED = 100_000

@@ -22,7 +22,7 @@ from robodiff.evaluation.results import EnvResult, SweepCell, SweepResult, write
 from robodiff.evaluation.sequential import LEVEL
 from robodiff.evaluation.statistics import holm, mcnemar_exact
 from robodiff.policies.checkpoint import change_acting, find_policy, load_policy, save_policy
-from robodiff.policies.config import MOST_CHUNKS
+from robodiff.policies.options import MOST_CHUNKS
 
 AS_CHEAP = 1.1
 """Times that differ by no more than this factor count as the same."""

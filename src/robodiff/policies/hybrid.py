@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import AtLeast, hints
 from robodiff.errors import UsageError
-from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 
 if TYPE_CHECKING:
     from torch import nn

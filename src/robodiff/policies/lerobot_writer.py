@@ -14,7 +14,7 @@ from robodiff.documents import brief, plain, write_json
 from robodiff.errors import UsageError
 from robodiff.files import replacing
 from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.lerobot import ENVIRONMENT, PROCESSORS, STATE, TYPE, lerobot_name
 from robodiff.policies.foreign.weights import GROUPS, STATISTICS

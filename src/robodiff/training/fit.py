@@ -32,7 +32,7 @@ from robodiff.files import locked, naming, replacing, standing
 from robodiff.machine import describe_machine
 from robodiff.networks.unet import ConditionalUnet1d
 from robodiff.policies.checkpoint import load_vae, load_weights
-from robodiff.policies.config import DiffusionConfig
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.progress import say
 from robodiff.text import counted

@@ -11,7 +11,8 @@ from typing import Any
 from robodiff.documents import brief
 from robodiff.errors import notice
 from robodiff.networks.backbones import IMAGENET
-from robodiff.policies.config import DiffusionConfig, DiffusionTransformerConfig, PolicyConfig
+from robodiff.policies.config import PolicyConfig
+from robodiff.policies.denoisers import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.foreign.weights import GROUPS
 
 UNET = {"diffusion_step_embed_dim": 256, "down_dims": [256, 512, 1024], "n_groups": 8}

@@ -19,7 +19,7 @@ from robodiff.documents import Document, decode_json, read_json, typed
 from robodiff.errors import RobodiffError, UsageError, notice
 from robodiff.files import is_repository, reading
 from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE, download
-from robodiff.policies.config import DiffusionConfig, NotNegative
+from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.weights import (
     GROUPS,
@@ -33,6 +33,7 @@ from robodiff.policies.foreign.weights import (
 )
 from robodiff.policies.lerobot import RENAMED, LeRobotFeature, Recorded, config_from_lerobot, recorded_from_lerobot
 from robodiff.policies.lerobot import TYPE as HYBRID
+from robodiff.policies.options import NotNegative
 
 TYPE = "diffusion"
 PREFIX = "policy."

@@ -11,7 +11,7 @@ from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.formats.mycobot import CAMERA, FPS, NAMES, UNITS
 from robodiff.documents import brief, typed
 from robodiff.errors import UsageError, notice
-from robodiff.policies.config import DiffusionMlpConfig
+from robodiff.policies.denoisers import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.reader import AS_SAVED, check_weights, plain_values
 from robodiff.policies.foreign.weights import RESNET, policy_of
