@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import EnvSpec
 from robodiff.policies.config import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig, PolicyConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.report import figures
 
 torch.set_num_threads(1)
 
@@ -45,6 +47,22 @@ CAMERAS = {
     "action": Feature("vector", (2,), "float32"),
 }
 VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawing() -> Iterator[None]:
+    """Leave the figures of reports empty, which take longer than all else in a small run.
+
+    The tests of ``report/`` draw them, and so does any module that overrides this fixture.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "panel", empty_panel)
+        yield
+
+
+def empty_panel(draw: object, title: str, *layout: object, **further: object) -> str:
+    """Stand in for ``figures.panel``: its title, as the page tells it, and nothing drawn."""
+    return f'<svg role="img" aria-label="{escape(title)}"></svg><p class="title">{escape(title)}</p>'
 
 
 @pytest.fixture
