@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tests.conftest import empty_panel
 
 from robodiff.cli.main import main
+from robodiff.report import figures
 
 Trouble = Callable[[], None]
 
@@ -102,6 +104,7 @@ def _run(work: Callable[[], Any], folder: Path, trouble: Trouble | None) -> None
         os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are born deaf to it
     torch.set_num_threads(1)
+    figures.panel = empty_panel  # pyright: ignore[reportAttributeAccessIssue]
     if trouble is not None:
         trouble()
     work()
