@@ -50,7 +50,7 @@ VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drawing() -> Iterator[None]:
+def empty_figures() -> Iterator[None]:
     """Leave the figures of reports empty, which take longer than all else in a small run.
 
     The tests of ``report/`` draw them, and so does any module that overrides this fixture.

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drawing() -> None:
-    """Draw the figures, which other tests leave empty."""
+def empty_figures() -> None:
+    """Draw the figures, which are empty in other tests."""
