@@ -1,6 +1,7 @@
 """What tests share: small recordings, small policies, the command line in this process and in another."""
 
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -46,18 +47,31 @@ CAMERAS = {
     WRIST: Feature("image", (3, 40, 48), "uint8"),
     "action": Feature("vector", (2,), "float32"),
 }
+DRAWN_PANEL = figures.panel
 VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later garbage collection what was imported and collected: training begins with a whole one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def empty_figures() -> Iterator[None]:
     """Leave the figures of reports empty, which take longer than all else in a small run.
 
-    The tests of ``report/`` draw them, and so does any module that overrides this fixture.
+    The tests of ``report/`` draw them, and those that use ``drawn_figures``.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "panel", empty_panel)
         yield
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of reports after all."""
+    monkeypatch.setattr(figures, "panel", DRAWN_PANEL)
 
 
 def empty_panel(draw: object, title: str, *layout: object, **further: object) -> str:
