@@ -25,7 +25,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.data.formats.lerobot", "robodiff.report.run",
      "robodiff.envs.pusht", "robodiff.envs.pusht.expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
-     "gym_pusht", "cv2"]
+     "gym_pusht", "cv2", "tests.faults.processes"]
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ class Running:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.is_alive(), self.end()
-            assert time.monotonic() < end, "it hangs"
+            assert time.monotonic() < end, f"it hangs: {self.kill()}"
             time.sleep(0.01)
 
     def kill(self) -> Seen:
