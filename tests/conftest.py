@@ -1,11 +1,13 @@
 """What tests share: small recordings, small policies, the command line in this process and in another."""
 
 import dataclasses
+import gc
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from robodiff.envs.spec import EnvSpec
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.report import figures
 
 torch.set_num_threads(1)
 
@@ -45,7 +48,36 @@ CAMERAS = {
     WRIST: Feature("image", (3, 40, 48), "uint8"),
     "action": Feature("vector", (2,), "float32"),
 }
+DRAWN_PANEL = figures.panel
 VISION = {"crop_shape": (36, 36), "spatial_softmax_num_keypoints": 4}
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later garbage collection what was imported and collected: training begins with a whole one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty_figures() -> Iterator[None]:
+    """Leave the figures of reports empty, which take longer than all else in a small run.
+
+    The tests of ``report/`` draw them, and those that use ``drawn_figures``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "panel", empty_panel)
+        yield
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of reports after all."""
+    monkeypatch.setattr(figures, "panel", DRAWN_PANEL)
+
+
+def empty_panel(draw: object, title: str, *layout: object, **further: object) -> str:
+    """Stand in for ``figures.panel``: its title, as the page tells it, and nothing drawn."""
+    return f'<svg role="img" aria-label="{escape(title)}"></svg><p class="title">{escape(title)}</p>'
 
 
 @pytest.fixture

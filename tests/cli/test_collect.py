@@ -1,11 +1,6 @@
 """``robodiff collect``: what is on disk after it ends, is killed, or goes on; the demonstrations in the package."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import use_env
+from tests.faults.processes import Running
 
 from robodiff import registry
 from robodiff.data.episodes import Episodes
@@ -224,24 +220,10 @@ def test_reasons_that_are_no_columns_are_refused(
 
 
 def test_a_killed_collection_keeps_what_it_had(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "robodiff",
-        "collect",
-        "pusht",
-        "--episodes",
-        "500",
-        "--out",
-        str(tmp_path / "d.zarr"),
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    ends = tmp_path / "d.zarr" / "meta" / "episode_ends" / "zarr.json"
-    while not ends.exists() or json.loads(ends.read_text())["shape"][0] < 3:  # at least two are whole
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    collecting = Running("collect", "pusht", "--episodes", 500, "--out", tmp_path / "d.zarr")
+    ends = tmp_path / "d.zarr" / "meta" / "episode_ends" / "zarr.json"  # the last may not be whole
+    collecting.wait_for(lambda: ends.exists() and json.loads(ends.read_text())["shape"][0] > 2)
+    collecting.kill().killed()
     kept = read(tmp_path / "d.zarr")
     assert len(kept) >= 2
     first = next(iter(collect("pusht", 1)))

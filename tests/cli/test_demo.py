@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults import processes
+from tests.faults.catalogue import SMALL
+
+from robodiff.files import read_rows
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,27 +38,15 @@ def test_what_measuring_refuses_is_refused_before_training(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(
-    robodiff_process: Process, recording: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_saves_and_says_how_to_go_on(recording: Path, tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "robodiff", "fit", "--config", "pusht_keypoints", "--data.path", recording,
-               "--model.down_dims", "[8,16]", "--data.train_batch_size", "8", "--rollout.env", "null",
-               "--trainer.max_steps", "100000", "--trainer.log_every_n_steps", "1", "--run", run]  # fmt: skip
-    process = subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    metrics = run / "metrics.csv"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert f"stopped and saved; go on with: robodiff fit --resume {run}" in out
-    steps = int(metrics.read_text().splitlines()[-1].split(",")[1])
-    done = robodiff_process("fit", "--resume", run, "--trainer.max_steps", steps + 3)
-    assert done.returncode == 0, done.stderr
-    assert [int(line.split(",")[1]) for line in metrics.read_text().splitlines()[1:] if ",," not in line[:12]][
-        -1
-    ] >= steps
+    command = ("fit", *SMALL, "--data.path", recording, "--trainer.max_steps", 100_000, "--run", run)
+    fitting = processes.Running(*command)
+    fitting.wait_for(lambda: len(read_rows(run / "metrics.csv", "global_step")) > 4)
+    os.kill(fitting.process.pid, number)
+    seen = fitting.end()
+    assert seen.code == 128 + number
+    assert f"stopped and saved; go on with: robodiff fit --resume {run}" in seen.out
+    steps = int(read_rows(run / "metrics.csv", "global_step")[-1]["global_step"])
+    processes.run("fit", "--resume", run, "--trainer.max_steps", steps + 3).done()
+    assert int(read_rows(run / "metrics.csv", "global_step")[-1]["global_step"]) == steps + 3

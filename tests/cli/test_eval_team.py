@@ -96,6 +96,7 @@ def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robodiff.cli.eval.report_evaluation", Path)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_team_is_measured_and_reported(robodiff: Run, team: Path) -> None:
     for run in ("agent-0", "agent-1"):
         (team / run / "report.html").touch()
@@ -176,7 +177,7 @@ def test_each_team_has_a_folder_of_its_own(team: Path) -> None:
     assert find_members([two, str(alone)], agents="01") == {"0": str(alone), "1": two}  # not the policy of 1 for 0
 
 
-@pytest.mark.usefixtures("unreported")
+@pytest.mark.usefixtures("unreported", "drawn_figures")
 def test_two_teams_on_one_page(robodiff: Run, team: Path, tmp_path: Path) -> None:
     shutil.copytree(team, tmp_path / "second")
     for folder in (team, tmp_path / "second"):

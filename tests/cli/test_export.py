@@ -9,6 +9,7 @@ from tests.policies.test_diffusion import FLOW
 
 from robodiff.evaluation import verification
 from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.config import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Run = Callable[..., tuple[int, str, str]]
@@ -18,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 def policy(small_policy: Callable[..., DiffusionPolicy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A policy that is not part of a run."""
     monkeypatch.setattr(verification, "WINDOWS", 4)
-    save_policy(small_policy(**FLOW), tmp_path / "policy")
+    save_policy(small_policy(DiffusionMlpConfig, **FLOW), tmp_path / "policy")
     return tmp_path / "policy"
 
 

@@ -17,7 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 QUICK = (
     *("--trainer.max_steps", 2, "--trainer.tensorboard", "false", "--trainer.limit_val_batches", 1),
     *("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.num_inference_steps", 2),
-    *("--data.train_batch_size", 4),
+    *("--model.backbone_stride", 8, "--data.train_batch_size", 4),
 )
 
 

@@ -3,8 +3,7 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.faults.processes import run
 
 from robodiff.data import cache
 from robodiff.data.cache import Part, assembled
@@ -202,22 +202,26 @@ def test_those_who_start_together_decode_once(source: Source, tmp_path: Path) ->
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".npy"]
 
 
+def numbered(killed: bool) -> list[Part]:
+    """Three parts of 5 frames; the process that decodes the second may be killed."""
+
+    def decode(index: int) -> Iterator[np.ndarray]:
+        if killed and index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield np.full((5, 3), index, np.uint8)
+
+    return [Part(Path(__file__), 5, str(index), partial(decode, index)) for index in range(3)]
+
+
+def is_killed(folder: Path) -> None:
+    os.sched_getaffinity = lambda _: {0}
+    assembled("x", numbered(killed=True), (3,), UINT8, folder)
+
+
 def test_a_killed_process_leaves_nothing_that_is_in_the_way(tmp_path: Path) -> None:
-    code = f"""
-import os, numpy as np
-from pathlib import Path
-from robodiff.data.cache import Part, assembled
-os.sched_getaffinity = lambda _: {{0}}
-def decode(index):
-    if index == 1 and KILLED: os.kill(os.getpid(), 9)
-    yield np.full((5, 3), index, np.uint8)
-parts = [Part(Path({str(__file__)!r}), 5, str(i), lambda i=i: decode(i)) for i in range(3)]
-print(assembled("x", parts, (3,), np.dtype(np.uint8), Path({str(tmp_path)!r}))[:, 0].tolist())
-"""
-    killed = subprocess.run([sys.executable, "-c", code.replace("KILLED", "True")], capture_output=True, text=True)
-    assert killed.returncode == -9
-    again = subprocess.run([sys.executable, "-c", code.replace("KILLED", "False")], capture_output=True, text=True)
-    assert again.stdout.split("\n")[0] == str([0] * 5 + [1] * 5 + [2] * 5), again.stderr
+    run(partial(is_killed, tmp_path)).killed()
+    again = assembled("x", numbered(killed=False), (3,), UINT8, tmp_path)
+    assert again[:, 0].tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 

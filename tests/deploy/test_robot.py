@@ -1,15 +1,12 @@
 """Opening the file of a robot, and a robot whose policy is killed."""
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults.processes import Running
 
 from robodiff.deploy.robot import GuardedRobot, load_robot
 from robodiff.errors import RobodiffError, UsageError
@@ -95,19 +92,16 @@ def test_when_the_policy_is_killed_the_robot_side_stops_by_itself(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
         driver.bind(("127.0.0.1", 0))
         robot = write_robot(tmp_path, driver.getsockname()[1])
-        command = [sys.executable, "-m", "robodiff", "run", str(tmp_path / "policy"), "--robot", str(robot)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-            driver.settimeout(120)
-            for _ in range(5):
-                assert len(driver.recv(100)) == 8
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            driver.settimeout(0.5)
-            begun, is_moving = time.monotonic(), True
-            while is_moving:
-                try:
-                    driver.recv(100)
-                except TimeoutError:
-                    is_moving = False
+        acting = Running("run", tmp_path / "policy", "--robot", robot, "--seconds", 300)
+        driver.settimeout(120)
+        for _ in range(5):
+            assert len(driver.recv(100)) == 8
+        acting.kill().killed()
+        driver.settimeout(0.5)
+        begun, is_moving = time.monotonic(), True
+        while is_moving:
+            try:
+                driver.recv(100)
+            except TimeoutError:
+                is_moving = False
     assert time.monotonic() - begun < 30

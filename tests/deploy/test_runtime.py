@@ -30,7 +30,9 @@ STOCHASTIC = {"num_train_timesteps": 20, "num_inference_steps": 3}
 
 def seeing() -> DiffusionPolicy:
     torch.manual_seed(0)
-    policy = DiffusionConfig(**{**SMALL_MODEL, **VISION, **STOCHASTIC}).make_policy(CAMERAS, fps=10.0)
+    policy = DiffusionConfig(**{**SMALL_MODEL, **VISION, **STOCHASTIC}, backbone_stride=8).make_policy(
+        CAMERAS, fps=10.0
+    )
     ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
     policy.normalizer.fit({STATE: ends, "action": ends})
     return policy.eval()

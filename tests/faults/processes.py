@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tests.conftest import empty_panel
 
 from robodiff.cli.main import main
+from robodiff.report import figures
 
 Trouble = Callable[[], None]
 
@@ -23,7 +25,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["robodiff.training.fit", "robodiff.evaluation.evaluate", "robodiff.data.formats.lerobot", "robodiff.report.run",
      "robodiff.envs.pusht", "robodiff.envs.pusht.expert", "robodiff.data.formats.zarr", "robodiff.cli.fit", "av",
-     "gym_pusht", "cv2"]
+     "gym_pusht", "cv2", "tests.faults.processes"]
 )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ class Running:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.is_alive(), self.end()
-            assert time.monotonic() < end, "it hangs"
+            assert time.monotonic() < end, f"it hangs: {self.kill()}"
             time.sleep(0.01)
 
     def kill(self) -> Seen:
@@ -102,6 +104,7 @@ def _run(work: Callable[[], Any], folder: Path, trouble: Trouble | None) -> None
         os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are born deaf to it
     torch.set_num_threads(1)
+    figures.panel = empty_panel  # pyright: ignore[reportAttributeAccessIssue]
     if trouble is not None:
         trouble()
     work()

@@ -30,7 +30,7 @@ INPUTS = {
     "mapped": 100,
     "lerobot2": 150,
     "lerobot3": 100,
-    "policy": 200,
+    "policy": 100,
     "config": 150,
 }
 ROOT = Path(__file__).parents[2]

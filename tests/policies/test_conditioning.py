@@ -22,7 +22,12 @@ Make = Callable[..., DiffusionPolicy]
 
 KINDS = (DiffusionConfig, DiffusionTransformerConfig, DiffusionMlpConfig)
 COMBINATIONS = [
-    pytest.param(kind, changes, id=f"{kind.__name__}-{'-'.join(str(v) for v in changes.values())}")
+    pytest.param(
+        kind,
+        changes,
+        id=f"{kind.__name__}-{'-'.join(str(v) for v in changes.values())}",
+        marks=[pytest.mark.slow] * (kind is DiffusionConfig and changes["conditioning"] == "inpaint"),
+    )
     for kind in KINDS
     for changes in (
         {"conditioning": "global"},

@@ -14,12 +14,14 @@ import zarr
 from safetensors.torch import load_file
 from tests.faults.catalogue import SMALL
 
+from robodiff import registry
 from robodiff.evaluation.runs import read_curves
 from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.training.optim import learning_rate
 
 pytestmark = pytest.mark.slow
 
+Run = Callable[..., tuple[int, str, str]]
 Process = Callable[..., subprocess.CompletedProcess[str]]
 TWO = ("--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", 2)
 
@@ -38,21 +40,24 @@ STAGES = ("--plugin", Path(__file__).parents[2] / "examples" / "extending" / "tw
 
 @pytest.mark.parametrize("model", [(), STAGES], ids=["one-stage", "two-stages"])
 def test_two_processes_are_one_with_the_double_batch(
-    robodiff_process: Process, recording: Path, tmp_path: Path, model: tuple
-) -> None:
+    robodiff: Run, robodiff_process: Process, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    model: tuple,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(registry, "_TABLE", registry._Table())  # without the plugin afterwards
     common = ("--config", "pusht_keypoints", "--data.path", recording, "--model.down_dims", "[8,16]",
               "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8, "--rollout.env", "null",
               "--trainer.accelerator", "cpu", "--trainer.max_steps", 2, "--trainer.log_every_n_steps", 1,
               "--trainer.accumulate_grad_batches", 2, "--trainer.gradient_clip_val", "null",
               "--model.optimizer_type", "adam", "--model.optimizer_eps", 1e-3, *model)  # fmt: skip
-    runs = {}
-    for name, devices, batch in (("one", 1, 16), ("two", 2, 8)):
-        strategy = "ddp" if devices == 2 else "auto"
-        done = robodiff_process("fit", *common, "--trainer.devices", devices, "--trainer.strategy", strategy,
-                                "--data.train_batch_size", batch, "--run", tmp_path / name)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("run: ") == done.stdout.count("report: ") == 1
-        runs[name] = load_file(tmp_path / name / "policy-last" / "model.safetensors")
+    one = ("--trainer.devices", 1, "--data.train_batch_size", 16, "--run", tmp_path / "one")
+    code, out, err = robodiff("fit", *common, *one)
+    assert code == 0, err
+    two = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.train_batch_size", 8, "--run", tmp_path / "two")
+    done = robodiff_process("fit", *common, *two)
+    assert done.returncode == 0, done.stderr
+    for printed in (out, done.stdout):
+        assert printed.count("run: ") == printed.count("report: ") == 1
+    runs = {name: load_file(tmp_path / name / "policy-last" / "model.safetensors") for name in ("one", "two")}
     for key, value in runs["one"].items():
         torch.testing.assert_close(runs["two"][key], value, rtol=1e-4, atol=1e-6)
     columns = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in runs]
