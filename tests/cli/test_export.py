@@ -9,7 +9,7 @@ from tests.policies.test_diffusion import FLOW
 
 from robodiff.evaluation import verification
 from robodiff.policies.checkpoint import save_policy
-from robodiff.policies.config import DiffusionMlpConfig
+from robodiff.policies.denoisers import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
 Run = Callable[..., tuple[int, str, str]]
