@@ -46,11 +46,14 @@ class Recording {
     sheet.paint(canvas.getContext("2d"), tile);
   }
 
-  /** Say in what an episode is far from the others; nothing where it is among them. */
-  unusualIn(place) {
-    const value = this.unusual[place] ?? 0;
-    const name = this.names[this.quantities[place]];
-    return value >= this.threshold ? `unusual: the ${name} is ${value} deviations from that of the others` : "";
+  /** Say in what an episode is farthest from the others; nothing where they are too few to tell. */
+  farthest(place) {
+    if (!this.unusual.length) return "";
+    return `least like the others in ${this.names[this.quantities[place]]} (${this.unusual[place].toFixed(1)} σ)`;
+  }
+
+  isUnusual(place) {
+    return this.unusual[place] >= this.threshold;
   }
 
   /** Return the orders in which episodes can be listed: by name, the places. */
@@ -145,17 +148,17 @@ class List {
       row.append(canvas);
     }
     const severity = SEVERITIES[recording.severities[place]];
-    const unusual = recording.unusualIn(place);
-    const words = [recording.failed[place] && "failed", severity !== "note" && severity, unusual && !severity && "unusual"];
-    const labels = words.filter(Boolean).map((word) => element("span", { class: word === "unusual" ? "warning" : word }, word));
+    const words = [recording.failed[place] && "failed", severity !== "note" && severity, recording.isUnusual(place) && "unusual"];
+    const labels = words.filter(Boolean).map((word) => element("b", { class: word }, word));
     const name = element("span", { class: recording.has(place) ? "" : "absent" }, `Episode ${recording.numbers[place]}`);
     const length = element("div", { class: "length" });
     length.style.width = `${(100 * recording.lengths[place]) / this.longest}%`;
     const task = recording.tasks[recording.task[place]];
     const below = [counted(recording.lengths[place], "frame"), task].filter(Boolean).join(" · ");
-    const facts = [element("div", {}, name, ...labels), length, element("div", { class: "soft" }, below)];
-    row.append(element("div", { class: "facts" }, ...facts));
-    if (unusual) row.title = unusual;
+    const far = recording.unusual.length ? `${recording.unusual[place].toFixed(1)} σ` : "";
+    const soft = element("div", { class: "soft" }, element("span", {}, below), element("span", {}, far));
+    row.append(element("div", { class: "facts" }, element("div", {}, name, element("span", {}, ...labels)), length, soft));
+    row.title = recording.farthest(place);
     return row;
   }
 
@@ -209,7 +212,7 @@ class View {
     this.part("status").textContent = "";
     this.part("watched").textContent = name;
     const seconds = recording.lengths[place] / recording.fps;
-    const about = [counted(recording.lengths[place], "frame"), `${seconds.toFixed(1)} s`, recording.unusualIn(place)];
+    const about = [counted(recording.lengths[place], "frame"), `${seconds.toFixed(1)} s`, recording.farthest(place)];
     let episode = null;
     try {
       if (recording.has(place)) episode = await recording.episode(place);
@@ -221,7 +224,8 @@ class View {
     if (episode?.left_out) about.push(`${counted(episode.left_out, "more dimension")} not in this page`);
     this.part("about").textContent = about.filter(Boolean).join(" · ");
     this.player?.close();
-    this.player = episode && new Player(this.part("player"), episode);
+    const task = recording.task.length ? episode?.task : ""; // the only one is said above
+    this.player = episode && new Player(this.part("player"), { ...episode, task });
     if (!episode) this.part("player").replaceChildren();
     else if (isChosen && !isStill()) this.player.play();
   }
