@@ -153,10 +153,10 @@ class Panel {
     const legend = lines.map((line, place) =>
       element("span", { class: `value line-${place % 4}` }, lines.length > 1 ? `${line.name} ` : "", this.outputs[place]),
     );
-    this.plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
-    this.plot.append(element("span", { class: "end high" }, brief(high)), element("span", { class: "end low" }, brief(low)));
-    const caption = element("figcaption", {}, element("span", { class: "name", title }, title), ...legend);
-    this.element = element("figure", { class: "joint" }, caption, this.plot);
+    const range = element("span", { class: "range" }, `${brief(low)} to ${brief(high)}`);
+    const caption = element("figcaption", {}, element("span", { class: "name", title }, title), ...legend, range);
+    const plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
+    this.element = element("figure", { class: "joint" }, caption, plot);
   }
 
   #drawing(title, length, low, high) {

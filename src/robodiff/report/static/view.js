@@ -46,9 +46,9 @@ class Recording {
     sheet.paint(canvas.getContext("2d"), tile);
   }
 
-  /** Say in what an episode is farthest from the others; nothing where they are too few to tell. */
+  /** Say in what an episode is farthest from the others; nothing where it is near them, or they are too few to tell. */
   farthest(place) {
-    if (!this.unusual.length) return "";
+    if (!(this.unusual[place] >= this.threshold / 2)) return "";
     return `least like the others in ${this.names[this.quantities[place]]} (${this.unusual[place].toFixed(1)} σ)`;
   }
 
@@ -209,18 +209,19 @@ class View {
     this.wanted = place;
     const name = `Episode ${recording.numbers[place]}`;
     this.list.choose(place);
-    this.part("status").textContent = "";
+    this.part("status").textContent = recording.served ? "Loading" : "";
     this.part("watched").textContent = name;
     const seconds = recording.lengths[place] / recording.fps;
     const about = [counted(recording.lengths[place], "frame"), `${seconds.toFixed(1)} s`, recording.farthest(place)];
-    let episode = null;
+    let [episode, status] = [null, ""];
     try {
       if (recording.has(place)) episode = await recording.episode(place);
-      else this.part("status").textContent = "Its pictures and numbers are not in this page: see below the list.";
+      else status = "Its pictures and numbers are not in this page: the note at the list says where they are.";
     } catch (error) {
-      this.part("status").textContent = `It cannot be shown: ${error.message}`;
+      status = `It cannot be shown: ${error.message}`;
     }
     if (this.wanted !== place) return; // another was chosen meanwhile
+    this.part("status").textContent = status;
     if (episode?.left_out) about.push(`${counted(episode.left_out, "more dimension")} not in this page`);
     this.part("about").textContent = about.filter(Boolean).join(" · ");
     this.player?.close();
