@@ -188,11 +188,11 @@ class Playable:
 
     def _panel(self, group: Group, joint: Mapping[str, int], frames: slice) -> dict[str, Any]:
         name, unit = named(self.episodes, dict(joint))
-        of = f"{short_key(group.keys[0])}, " * (len(self.groups) > 1 and len(group.keys) == 1)
+        of = f"{shortened(short_key(group.keys[0]), _LONGEST_NAME)}, " * (len(self.groups) > 1 and len(group.keys) == 1)
         columns = {key: self.episodes.arrays[key][frames, dimension] for key, dimension in joint.items()}
         return {
-            "name": shortened(of + name, _LONGEST_NAME),
-            "unit": shortened(unit, _LONGEST_NAME),
+            "name": of + name,
+            "unit": unit,
             "lines": [
                 {"name": shortened(short_key(key), _LONGEST_NAME), "values": rounded(column)}
                 for key, column in columns.items()

@@ -41,7 +41,7 @@ def unusual_episodes(episodes: Episodes, groups: list[Group]) -> Unusual | None:
         total = partial(np.add.reduceat, indices=starts)
         means = total(values) / episodes.lengths
         spreads = np.sqrt(np.maximum(total((values - np.repeat(means, episodes.lengths)) ** 2) / episodes.lengths, 0))
-        name = f"{shortened(key, 60)}: {shortened(named(episodes, joint)[0], 60)}"
+        name = f"{shortened(key, 60)}: {named(episodes, joint)[0]}"
         for what, column in (("start", values[starts]), ("mean", means), ("spread", spreads)):
             columns.append(_deviations(column, float(np.ptp(values))))
             names.append(f"{what} of {name}")

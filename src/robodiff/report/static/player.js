@@ -300,7 +300,11 @@ class Player {
       const label = "Pictures: space plays and pauses, arrow keys step, with shift by ten";
       const cameras = this.cameras.map((camera) => camera.element);
       const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": label, onclick: () => this.toggle() };
-      parts.push(element("div", attributes, ...cameras));
+      const stage = element("div", attributes, ...cameras);
+      const columns = cameras.length > 3 ? Math.ceil(Math.sqrt(cameras.length)) : cameras.length;
+      const layout = { columns, rows: Math.ceil(cameras.length / columns), narrow: Math.min(columns, 2) };
+      for (const [name, value] of Object.entries(layout)) stage.style.setProperty(`--${name}`, value);
+      parts.push(stage);
     }
     return parts;
   }

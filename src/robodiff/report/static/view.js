@@ -81,7 +81,7 @@ class List {
   constructor(recording, open) {
     this.recording = recording;
     this.open = open;
-    this.height = recording.hasPictures ? 64 : 46; // pixels of a row
+    this.height = recording.hasPictures ? 64 : 54; // pixels of a row
     this.longest = recording.lengths.reduce((a, b) => Math.max(a, b), 1);
     this.inner = element("div", { role: "presentation" });
     this.inner.style.height = `${recording.count * this.height}px`;
