@@ -48,6 +48,21 @@ class Budget:
     form: Form
     """How they are encoded."""
 
+    def fit(self, length: int, fps: float, shape: Sequence[int], cameras: int) -> tuple[tuple[int, int], int]:
+        """Return the size of a picture, and of how many frames one is shown.
+
+        Args:
+            length: frames in the episode.
+            fps: of them a second.
+            shape: of an image, (C, H, W).
+            cameras: how many there are.
+        """
+        pixels, (_, height, width) = self.pixels / cameras, shape
+        shown = math.ceil(length * min(1.0, self.fluent / fps))
+        longest = int(math.sqrt(pixels / shown / (height * width)) * max(height, width))
+        size = fitted(height, width, max(SMALLEST, min(self.longest, longest)))
+        return size, max(1, math.ceil(length * size[0] * size[1] / pixels))
+
 
 PAGE = Budget(2_400_000, 288, 6.0, "WEBP")
 SERVED = Budget(16_000_000, 480, 15.0, "JPEG")
@@ -168,14 +183,8 @@ class Playable:
             yield {"frame": frame, "text": text, "severity": finding.severity}
 
     def _camera(self, key: str, frames: slice, budget: Budget) -> dict[str, Any]:
-        """Return the pictures of a camera: as large as they may be where they are fluent, then as many as fit."""
         length, shape = frames.stop - frames.start, self.episodes.features[key].shape
-        pixels = budget.pixels / len(self.cameras)
-        fluent = math.ceil(length * min(1.0, budget.fluent / self.episodes.fps))
-        scale = math.sqrt(pixels / fluent / (shape[1] * shape[2]))
-        longest = max(SMALLEST, min(budget.longest, int(scale * max(shape[1:]))))
-        size = fitted(shape[1], shape[2], longest)
-        every = max(1, math.ceil(length * size[0] * size[1] / pixels))
+        size, every = budget.fit(length, self.episodes.fps, shape, len(self.cameras))
         array = self.episodes.arrays[key]
         tiles = [tile_of(array[frame], size) for frame in range(frames.start, frames.stop, every)]
         columns = math.ceil(math.sqrt(len(tiles) * size[0] / size[1]))
