@@ -134,7 +134,8 @@ class Playable:
     def firsts(self, places: Sequence[int], form: Form) -> dict[str, Any]:
         """Return the first frames of some episodes as one sheet, as the first camera sees them."""
         images = next(iter(self.cameras.values()))
-        size = fitted(*images[0].shape[1:], THUMBNAIL)
+        _, height, width = images[0].shape
+        size = fitted(height, width, THUMBNAIL)
         tiles = [tile_of(images[self.episodes.slice(place).start], size) for place in places]
         return {"places": [*places], **asdict(encode_tiles(tiles, math.ceil(math.sqrt(len(tiles))), form))}
 
