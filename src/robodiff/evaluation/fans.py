@@ -59,7 +59,7 @@ class FanSampler:
         self._record, self._held = record, steps_held(policies, spec)
         self._histories = {agent: History.empty(policy.timing, 1) for agent, policy in self._agents.items()}
         due = range(0, record.length, chunk_steps(policies, spec))
-        self._moments = {due[place] for place in np.linspace(0, len(due) - 1, moments).astype(int)} if due else set()
+        self._moments = {due[place] for place in np.arange(moments) * len(due) // moments} if due else set()
         self._sampled: dict[int, np.ndarray] = {}
         self.seconds = 0.0
         """That sampling took."""

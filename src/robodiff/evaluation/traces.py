@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
-from robodiff.documents import AtLeast
+from robodiff.documents import Between
 from robodiff.envs.spec import EnvSpec
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.conditions import Number
@@ -47,7 +47,7 @@ class TracesInfo(Result):
     file = "traces.json"
     advice = "remove the folder, or evaluate again with robodiff eval"
 
-    fps: Annotated[Number, AtLeast(1e-6)]
+    fps: Annotated[float, Between(1e-6, 1e9)]
     dimensions: dict[str, list[Dimension]]
     """Of the action, and of each vector that was observed."""
     extent: tuple[Number, Number, Number, Number] | None = None
@@ -183,7 +183,7 @@ def write_traces(
         folder.mkdir()
         for record in records:
             if (episode := recorder.episodes.get(record.seed)) is not None:
-                _write_episode(folder, record, episode, samplers.get(record.seed))
+                _write_episode(folder, spec, record, episode, samplers.get(record.seed))
         seen = next(iter(recorder.episodes.values()), _Episode()).observations
         now = time.perf_counter()
         info = TracesInfo(
@@ -196,9 +196,11 @@ def write_traces(
         write_result(folder, info)
 
 
-def _write_episode(folder: Path, record: EpisodeRecord, episode: _Episode, sampler: FanSampler | None) -> None:
+def _write_episode(
+    folder: Path, spec: EnvSpec, record: EpisodeRecord, episode: _Episode, sampler: FanSampler | None
+) -> None:
     arrays = {
-        "action": np.array(record.actions, np.float32),
+        "action": np.array(record.actions, np.float32).reshape(record.length, *spec.features[ACTION].shape),
         "reward": np.array(record.rewards, np.float32),
         "drawn_at": np.array(episode.drawn_at, np.int64),
         **{f"first/{key}": image for key, image in episode.first_images.items()},
@@ -278,7 +280,7 @@ def _check(trace: Trace, info: TracesInfo) -> None:
     """Check that the arrays of a trace fit each other."""
     length, dim = len(trace.reward), len(info.dimensions.get(ACTION, ()))
     for name, array, shape in (
-        ("action", trace.action, (length, dim) if length else trace.action.shape),
+        ("action", trace.action, (length, dim)),
         ("reward", trace.reward, (length,)),
         ("drawn_at", trace.drawn_at, (len(trace.drawn_at),)),
         ("fan_at", trace.fan_at, (len(trace.fan_at),)),

@@ -62,7 +62,7 @@ def draw_predictions(
     sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)
     recorded = episodes.arrays[ACTION][windows.frames(picks)[0][:, now:]]  # (W, n, Da)
     frames = windows.now[picks]
-    canvas = _find_canvas(env, episodes, int(frames[0]))
+    canvas = find_canvas(env, episodes, int(frames[0]))
     titles = [episodes.where(frame).capitalize() for frame in frames]
     drawn = zip(frames, recorded, np.split(sampled, len(picks)), titles, strict=True)
     chunks = [panel for each in drawn for panel in canvas.panels(episodes, *each)]
@@ -93,7 +93,7 @@ def draw_predictions(
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class Canvas:
     """Where chunks are drawn: over the scene or, without one, over time."""
 
     dimensions: Mapping[int, str]
@@ -101,6 +101,14 @@ class _Canvas:
     scene: "Scene | None" = None
     note: str = ""
     """Why chunks are not drawn over the scene, where they could be."""
+
+    def picture(self, episodes: Episodes, frame: int) -> np.ndarray | None:
+        """Return a picture of a frame, (H, W, 3) uint8: as its first camera saw it or, without one, as the
+        environment draws it; None where neither can be."""
+        for key, feature in episodes.features.items():
+            if feature.kind == "image":
+                return np.asarray(episodes.arrays[key][frame]).transpose(1, 2, 0)
+        return None if self.scene is None else self.scene.draw(_observation(episodes, frame))
 
     def panels(
         self, episodes: Episodes, frame: int, recorded: np.ndarray | None, sampled: np.ndarray, title: str
@@ -117,7 +125,7 @@ class _Canvas:
         return picture + [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
 
-def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
+def find_canvas(env: str | None, episodes: Episodes, frame: int) -> Canvas:
     """Return what an environment draws on, with its names of the action's dimensions where the recording has none."""
     action, scene, note = episodes.features[ACTION], None, ""
     names = action.names
@@ -139,7 +147,7 @@ def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
     named = {
         d: f"{names[d] if names else f'action {d}'}{f' ({action.units[d]})' * bool(action.units[d])}" for d in moving
     }
-    return _Canvas(named, scene, note)
+    return Canvas(named, scene, note)
 
 
 def _observation(episodes: Episodes, frame: int) -> dict[str, np.ndarray]:
