@@ -2,8 +2,8 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ LARGEST_PICTURES = 3_400_000
 _LONGEST_NAME = 60
 Line = tuple[str, str, int]
 """What it is called, the key, and its dimension; the key ``reward`` has one."""
+Panel = tuple[str, str, list[Line]]
+"""Its title, its unit, and its lines."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,14 @@ class Clips:
         kept = [each for each in self.evaluation.result.episodes if each.seed in self.traces]
         return sorted(kept, key=lambda each: (each.success, each.max_reward, -each.length))
 
-    def wall(self) -> dict[str, Any]:
-        """Return what ``wall.js`` shows, the worst episode first."""
-        panels = self.panels(MOST_VALUES)
-        pictures = self._with_pictures()
+    def wall(self, panels: Sequence[Panel], largest_pictures: int = LARGEST_PICTURES) -> dict[str, Any]:
+        """Return what ``wall.js`` shows, the worst episode first.
+
+        Args:
+            panels: of each episode, see ``panels``.
+            largest_pictures: bytes of all pictures; of episodes that there is no room for there are none.
+        """
+        pictures = self._with_pictures(largest_pictures)
         return {
             "fps": self.info.fps,
             "extent": self.info.extent,
@@ -52,7 +58,7 @@ class Clips:
             "episodes": [self.episode(each, panels, each.seed in pictures) for each in self.episodes],
         }
 
-    def episode(self, result: EpisodeResult, panels: Sequence[tuple[str, str, list[Line]]], drawn: bool) -> Any:
+    def episode(self, result: EpisodeResult, panels: Sequence[Panel], drawn: bool) -> Any:
         """Return one episode, without what all of them share; its pictures only where it is to be drawn."""
         trace, steps = self.traces[result.seed], max(1, result.length)
         seen = {**trace.observations, ACTION: trace.action, "reward": trace.reward[:, None]}
@@ -62,7 +68,7 @@ class Clips:
             "stopped": result.non_finite,
             "reward": round(result.max_reward, 4),
             "length": result.length,
-            "values": [[_over(result.length, key, seen[key][:, d]) for _, key, d in lines] for _, _, lines in panels],
+            "values": [[_over(result.length, key, seen.get(key), d) for _, key, d in lines] for _, _, lines in panels],
             "pictures": _pictures(trace) if drawn else None,
             "fans": {
                 "at": trace.fan_at.tolist(),
@@ -72,7 +78,7 @@ class Clips:
             },
         }
 
-    def panels(self, most_values: int) -> list[tuple[str, str, list[Line]]]:
+    def panels(self, most_values: int = MOST_VALUES) -> list[Panel]:
         """Return title, unit and lines of each panel: the reward, then as many joints as there is room for.
 
         An action and a state of one name and unit are in one panel; those that move most stay.
@@ -98,20 +104,24 @@ class Clips:
         some = [trace.action[:, dimension] for trace in [*self.traces.values()][:30] if len(trace.action)]
         return float(np.mean([values.std() for values in some])) if some else 0.0
 
-    def _fan_dimensions(self, panels: Sequence[tuple[str, str, list[Line]]]) -> list[int | None]:
+    def _fan_dimensions(self, panels: Sequence[Panel]) -> list[int | None]:
         """Return for each panel the dimension of the action that it shows."""
         return [next((d for _, key, d in lines if key == ACTION), None) for _, _, lines in panels]
 
-    def _with_pictures(self) -> set[int]:
+    def _with_pictures(self, largest: int) -> set[int]:
         """Return the seeds of the episodes whose pictures there is room for, the worst and the best by turns."""
         ordered = [each.seed for each in self.episodes]
         turns = [seed for pair in zip(ordered, reversed(ordered), strict=True) for seed in pair]
         kept, size = set[int](), 0
         for seed in dict.fromkeys(turns):
             size += len(self.traces[seed].sheet) * 4 // 3
-            if size <= LARGEST_PICTURES and self.traces[seed].sheet:
+            if size <= largest and self.traces[seed].sheet:
                 kept.add(seed)
         return kept
+
+    def of(self, seeds: Collection[int]) -> "Clips":
+        """Return the clips of some episodes."""
+        return replace(self, traces={seed: trace for seed, trace in self.traces.items() if seed in seeds})
 
 
 def clips_of(evaluation: Evaluation | None) -> Clips | None:
@@ -136,9 +146,11 @@ def _described(title: str, unit: str, lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def _over(length: int, key: str, values: np.ndarray) -> list[float | None]:
+def _over(length: int, key: str, values: np.ndarray | None, dimension: int) -> list[float | None]:
     """Return values at the length + 1 frames of an episode: a reward follows a step, an action precedes one."""
-    numbers: list[float | None] = [*rounded(values)] if len(values) else []
+    if values is None:  # it was not observed
+        return [None] * (length + 1)
+    numbers: list[float | None] = [*rounded(values[:, dimension])] if len(values) else []
     if key == "reward":
         return [None, *numbers]
     return [*numbers, None] if len(numbers) == length else numbers

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
 from robodiff.report import figures
 from robodiff.report.joints import most_moving, move_within_episodes
+from robodiff.report.predicted import predicted_episodes
 
 if TYPE_CHECKING:
     from robodiff.envs.spec import Scene
@@ -34,6 +35,8 @@ class Predictions:
     """What the cameras see, after resize and crop."""
     note: str = ""
     """Why chunks are not drawn over the scene, where they could be."""
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    """Whole ones for the player, see ``predicted_episodes``."""
 
 
 def draw_predictions(
@@ -67,16 +70,16 @@ def draw_predictions(
     drawn = zip(frames, recorded, np.split(sampled, len(picks)), titles, strict=True)
     chunks = [panel for each in drawn for panel in canvas.panels(episodes, *each)]
 
-    watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
+    rows: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 
     def watch(_: int, actions: np.ndarray) -> None:
-        watched.append(actions[:, now - policy.config.first_step :])
+        rows.append(actions[:, now - policy.config.first_step :])
 
     sample_chunks(policy, episodes, windows, asked[:samples], seed=0, batch_size=samples, on_row=watch)
     denoising = []
-    for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
-        title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        denoising += canvas.panels(episodes, frames[0], None, watched[row], title)
+    for row in np.unique(np.linspace(0, len(rows) - 1, _STEPS_SHOWN).round().astype(int)):
+        title = "Noise" if row == 0 else f"After step {row} of {len(rows) - 1}"
+        denoising += canvas.panels(episodes, frames[0], None, rows[row], title)
 
     observed = observed_at(policy, episodes, windows, picks)
     views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
@@ -89,7 +92,9 @@ def draw_predictions(
         for camera, view in views.items()
         for place, title in enumerate(titles)
     ]
-    return Predictions(chunks, denoising, cameras, canvas.note)
+    watched = [chosen[place] for place in np.unique([0, len(chosen) // 2])]
+    whole = predicted_episodes(policy, episodes, shape, watched, lambda frame: canvas.picture(episodes, frame))
+    return Predictions(chunks, denoising, cameras, canvas.note, whole)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def _write(run: Run, page: Path, parts: Sequence[_Part], clips: Clips | None) ->
         run=run,
         answer=measured,
         failing=_failing(measured) if measured else None,
-        wall=clips and {**clips.wall(), "nearest": next((part.nearest for part in parts if part.nearest), None)},
+        wall=clips
+        and {**clips.wall(clips.panels()), "nearest": next((part.nearest for part in parts if part.nearest), None)},
         traces=clips and clips.info,
         videos=_videos(measured, page.parent) if measured else [],
         others=len(run.evaluations) - len(current(run, run.evaluations)),

@@ -48,7 +48,7 @@ class Curves {
       this.dots[line].setAttribute("cy", this.#down(point[1]));
       return `${name} ${Number(point[1].toPrecision(4))}`.trim();
     });
-    this.reading.textContent = `${step.toLocaleString("en")}: ${told.filter((text) => text !== null).join(", ")}`;
+    this.reading.textContent = `step ${step.toLocaleString("en")}: ${told.filter((text) => text !== null).join(", ")}`;
   }
 
   #shape(name, attributes) {

@@ -87,7 +87,7 @@ function showWall(shared) {
   }));
   const title = ({ episode }) => `Seed ${episode.seed}: ${outcomeOf(episode)}, maximum reward ${episode.reward}`;
   let wall = null;
-  const dialog = new EpisodeDialog(() => wall, title, ({ episode }, root) => showEpisode(episode, shared, root));
+  const dialog = new EpisodeDialog(() => wall, title, ({ episode }, root) => showEpisode(episode, shared, root), ["‹ Worse", "Better ›"]);
   const filters = [
     { name: "All", shows: () => true },
     { name: "✗ Failed", shows: ({ episode }) => !episode.success },

@@ -172,11 +172,11 @@ class Wall {
 
 /** A dialog that shows a card of a wall with a player, and goes on to the next. */
 class EpisodeDialog {
-  /** `show(card, root)` fills the root and returns the player, `title(card)` is its heading. */
-  constructor(wall, title, show) {
+  /** `show(card, root)` fills the root and returns the player, `title(card)` is its heading, `names` are of its buttons. */
+  constructor(wall, title, show, names) {
     Object.assign(this, { wall, title, show });
     const go = (places, name) => element("button", { type: "button", onclick: () => this.open(this.wall().neighbour(this.card, places)) }, name);
-    [this.previous, this.next] = [go(-1, "‹ Worse"), go(1, "Better ›")];
+    [this.previous, this.next] = [go(-1, names[0]), go(1, names[1])];
     const close = element("button", { type: "button", class: "close", onclick: () => this.element.close() }, "Close");
     this.heading = element("h2", { id: "episode-title", tabindex: "-1" });
     this.content = element("div", {});
