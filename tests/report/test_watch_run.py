@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.browser import WIDTHS, Browse
-from tests.report.test_run import bare, made, run  # noqa: F401: fixtures
+from tests.report.test_run import bare, made, run  # noqa: F401 (fixtures)
 
 from robodiff.cli.report import report
 from robodiff.evaluation.traces import TRACE_FOLDER

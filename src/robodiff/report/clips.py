@@ -54,13 +54,13 @@ class Clips:
             "fps": self.info.fps,
             "extent": self.info.extent,
             "panels": [_described(title, unit, lines) for title, unit, lines in panels],
-            "left_out": self._joints - sum(title != "reward" for title, _, _ in panels),
+            "left_out": len(self.info.dimensions.get(ACTION, [])) - (len(panels) - 1),
             "episodes": [self.episode(each, panels, each.seed in pictures) for each in self.episodes],
         }
 
     def episode(self, result: EpisodeResult, panels: Sequence[Panel], drawn: bool) -> Any:
         """Return one episode, without what all of them share; its pictures only where it is to be drawn."""
-        trace, steps = self.traces[result.seed], max(1, result.length)
+        trace = self.traces[result.seed]
         seen = {**trace.observations, ACTION: trace.action, "reward": trace.reward[:, None]}
         return {
             "seed": result.seed,
@@ -74,7 +74,7 @@ class Clips:
                 "at": trace.fan_at.tolist(),
                 "chunks": [np.round(fan, _digits(fan)).tolist() for fan in trace.fans.astype(np.float64)],
                 "dimensions": self._fan_dimensions(panels),
-                "path": _path(trace, steps) if self.info.extent else [],
+                "path": _path(trace) if self.info.extent else [],
             },
         }
 
@@ -94,10 +94,6 @@ class Clips:
         moves = [self._moves(d) for d in range(len(joints))]
         kept = sorted(np.argsort([-each for each in moves], kind="stable")[:room].tolist())
         return [("reward", "", [("reward", "reward", 0)]), *(joints[d] for d in kept)]
-
-    @property
-    def _joints(self) -> int:
-        return len(self.info.dimensions.get(ACTION, []))
 
     def _moves(self, dimension: int) -> float:
         """Return how far a dimension of the action moves within episodes."""
@@ -176,9 +172,9 @@ def _pictures(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _path(trace: Trace, steps: int) -> list[list[float]]:
+def _path(trace: Trace) -> list[list[float]]:
     """Return the first two dimensions of the executed actions."""
-    path = trace.action[:steps, :2].astype(np.float64)
+    path = trace.action[:, :2].astype(np.float64)
     return np.round(path, _digits(path)).tolist() if path.size else []
 
 
