@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ import pytest
 
 WIDTHS = (1280, 768, 400)
 Browse = Callable[..., Any]
+
+
+def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
+    """Wait until an expression of a page is true; playwright's own way needs ``eval``, which pages refuse."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {expression}"
+        page.wait_for_timeout(20)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pytest
 from tests.report.test_recording import made, walk
 
 from robodiff.data.episodes import Episodes, Feature, Finding
+from robodiff.data.recordings import open_path
 from robodiff.report import playable
 from robodiff.report.playable import PAGE, SERVED, SMALLEST, Budget, Playable, rounded, short_key
 from robodiff.report.recording import playable as playable_of
@@ -112,3 +113,14 @@ def test_chosen_episodes_keep_their_numbers() -> None:
     assert recording.overview()["numbers"] == [2, 5]
     assert recording.overview()["severities"] == [0, 2]
     assert len(recording.episode(1, PAGE)["marks"]) == 1
+
+
+@pytest.mark.kind("a page that hides, cuts or misnames what it shows")
+def test_what_no_camera_saw_is_drawn() -> None:
+    """The episodes of the built-in recording of Push-T, by the environment that has such observations."""
+    episodes = open_path("builtin:pusht", episodes=[3, 8]).read_chosen()
+    recording = playable_of(episodes, [])
+    assert list(recording.cameras) == ["drawn by pusht"]
+    (camera,) = recording.episode(1, PAGE)["cameras"]
+    assert camera["tiles"]["url"].startswith("data:image/webp")
+    assert not playable_of(made(walk(2), walk(2)), []).cameras  # of other numbers nothing is known

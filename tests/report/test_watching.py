@@ -1,18 +1,18 @@
 """The page of a recording in a browser: episodes are watched, scrubbed, sorted and found, by mouse and by keys."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.browser import WIDTHS, Browse
+from tests.browser import WIDTHS, Browse, wait_until
 from tests.report.test_playable import filmed
 from tests.report.test_recording import made, walk
 
-from robodiff.data.episodes import Feature, Finding
+from robodiff.data.episodes import Episodes, Feature, Finding
 from robodiff.report import playable
 from robodiff.report.live import serve_recording
 from robodiff.report.recording import playable as playable_of
@@ -27,23 +27,28 @@ HOSTILE = (
 FRAME = "Number(document.querySelector('input[type=range]').value)"
 
 
+@pytest.fixture(scope="module")
+def usual_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of eight episodes of 30 frames, seen by three cameras; one jumps in the first."""
+    finding = Finding("warning", "jump", "x jumps", "look at it", "action", 0, 21)
+    return write_view(filmed(8, 240, 3), [finding], tmp_path_factory.mktemp("pages") / "data.html")
+
+
 @pytest.fixture
 def page_of(tmp_path: Path, browse: Browse) -> Callable[..., Any]:
-    """Open the page of a recording, eight episodes of 30 frames when none is given."""
+    """Open the page of a recording."""
 
-    def open_page(episodes: Any = None, findings: Any = (), **how: Any) -> Any:
-        episodes = filmed(8, 240) if episodes is None else episodes
-        return browse(write_view(episodes, [*findings], tmp_path / "data.html"), **how)
+    def open_page(episodes: Episodes, findings: Sequence[Finding] = (), **how: Any) -> Any:
+        return browse(write_view(episodes, findings, tmp_path / "data.html"), **how)
 
     return open_page
 
 
-def test_an_episode_is_played_and_scrubbed(page_of: Callable[..., Any]) -> None:
-    finding = Finding("warning", "jump", "x jumps", "look at it", "action", 0, 21)
-    page = page_of(findings=[finding])
+def test_an_episode_is_played_and_scrubbed(usual_page: Path, browse: Browse) -> None:
+    page = browse(usual_page)
     assert page.evaluate(FRAME) == 0  # nothing plays by itself
     page.get_by_role("button", name="Play", exact=True).click()
-    page.wait_for_function(f"{FRAME} > 3")
+    wait_until(page, f"{FRAME} > 3")
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("slider", name="Frame").focus()
     page.keyboard.press("Home")
@@ -69,7 +74,7 @@ def test_an_episode_is_played_and_scrubbed(page_of: Callable[..., Any]) -> None:
     assert 13 <= page.evaluate(FRAME) <= 16
     page.locator(".stage").focus()
     page.keyboard.press("Space")
-    page.wait_for_function(f"{FRAME} > 18")
+    wait_until(page, f"{FRAME} > 18")
     page.keyboard.press("Space")
     assert page.locator(".camera canvas").first.evaluate("it => it.width >= 600")  # enlarged, so that lines are sharp
 
@@ -80,7 +85,7 @@ def test_each_frame_shows_its_picture(page_of: Callable[..., Any]) -> None:
     arrays = {"observation.image": image, **base.arrays}
     features = {"observation.image": Feature.of(image), **base.features}
     page = page_of(replace(base, arrays=arrays, features=features))
-    page.wait_for_function("document.querySelector('.camera canvas').width > 300")
+    wait_until(page, "document.querySelector('.camera canvas').width > 300")
     colour = "document.querySelector('.camera canvas').getContext('2d').getImageData(99, 99, 1, 1).data[0]"
     page.locator(".stage").focus()
     for frame in range(3):
@@ -89,7 +94,7 @@ def test_each_frame_shows_its_picture(page_of: Callable[..., Any]) -> None:
     page.locator(".row").nth(1).click()
     page.locator(".stage").click()  # pauses what the click began
     page.keyboard.press("End")
-    page.wait_for_function(f"Math.abs({colour} - {6 * 39}) <= 3")
+    wait_until(page, f"Math.abs({colour} - {6 * 39}) <= 3")
 
 
 def test_the_list_is_sorted_and_opened_by_keys(page_of: Callable[..., Any]) -> None:
@@ -109,7 +114,7 @@ def test_the_list_is_sorted_and_opened_by_keys(page_of: Callable[..., Any]) -> N
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.locator("#watched").inner_text() == "Episode 1"
-    assert page.get_by_role("option", selected=True).get_attribute("data-place") == "1"
+    assert page.locator(".row[aria-selected=true]").get_attribute("data-place") == "1"
     page.wait_for_timeout(200)
     assert page.evaluate(FRAME) == 0  # motion is not wanted
     page.keyboard.press("End")
@@ -118,7 +123,7 @@ def test_the_list_is_sorted_and_opened_by_keys(page_of: Callable[..., Any]) -> N
 
 def test_what_the_page_does_not_carry_is_said(page_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playable, "CARRIED", 3)
-    page = page_of()
+    page = page_of(filmed(8, 80, 1))
     assert "This page carries 3 of 8 episodes to watch" in page.locator(".choice").inner_text()
     page.locator(".row .absent").first.click()
     assert "not in this page" in page.get_by_role("status").inner_text()
@@ -162,16 +167,15 @@ def test_hostile_names_do_nothing(page_of: Callable[..., Any]) -> None:
     assert page.evaluate("document.querySelector('.watch').offsetHeight") < 4000
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_cut_off(page_of: Callable[..., Any], width: int, scheme: str) -> None:
-    page = page_of(filmed(8, 240, 3), width=width, scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator(".camera").count() == 3
+def test_nothing_is_cut_off(usual_page: Path, browse: Browse) -> None:
+    for width in WIDTHS:
+        page = browse(usual_page, width=width, scheme="dark" if width == 768 else "light")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator(".camera").count() == 3
 
 
-def test_print(page_of: Callable[..., Any]) -> None:
-    page = page_of()
+def test_print(usual_page: Path, browse: Browse) -> None:
+    page = browse(usual_page)
     page.locator(".stage").focus()
     page.keyboard.press("End")
     page.emulate_media(media="print")
@@ -190,9 +194,9 @@ def test_a_served_page_shows_every_episode(browse: Browse) -> None:
         page.get_by_role("listbox").focus()
         page.keyboard.press("End")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#about').textContent.startsWith('2 frames')")
+        wait_until(page, "document.querySelector('#about').textContent.startsWith('2 frames')")
         assert page.locator("#watched").inner_text() == "Episode 69"
-        page.wait_for_function("document.querySelector('.row.active canvas').width > 10")
+        wait_until(page, "document.querySelector('.row.active canvas').width > 10")
         server.shutdown()
         thread.join()
 
@@ -201,5 +205,5 @@ def test_a_served_page_shows_every_episode(browse: Browse) -> None:
 def test_first_paint(page_of: Callable[..., Any]) -> None:
     page = page_of(filmed(100, 4000, 2, (96, 96)))
     paint = "performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)"
-    page.wait_for_function(f"{paint}.length")
+    wait_until(page, f"{paint}.length")
     assert page.evaluate(paint)[0] < 1000  # ms

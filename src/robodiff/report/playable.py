@@ -12,6 +12,7 @@ from robodiff.data.check import SEVERITIES
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.report.joints import Group, named, of_kind, spread
 from robodiff.report.pages import to_json
+from robodiff.report.scene import drawn_scene
 from robodiff.report.tiles import encode_tiles, fitted, tile_of
 from robodiff.report.unusual import UNUSUAL, unusual_episodes
 from robodiff.text import shortened
@@ -125,22 +126,25 @@ class Playable:
             if size + len(text) <= LARGEST_SAMPLE:
                 sample[place] = text
                 size += len(text)
-        others = [place for place in self._most_telling(SHOWN) if place not in sample]
+        is_filmed = any(isinstance(images, np.ndarray) for images in self.cameras.values())  # to draw takes longer
+        others = [place for place in self._most_telling(SHOWN) if is_filmed and place not in sample]
         shown = [*sample, *others][:SHOWN]
         return dict(sorted(sample.items())), [self.firsts(shown, "WEBP")] if self.cameras and shown else []
 
     def firsts(self, places: Sequence[int], form: Form) -> dict[str, Any]:
         """Return the first frames of some episodes as one sheet, as the first camera sees them."""
-        key = self.cameras[0]
-        size = fitted(*self.episodes.features[key].shape[1:], THUMBNAIL)
-        starts = (self.episodes.slice(place).start for place in places)
-        tiles = [tile_of(self.episodes.arrays[key][start], size) for start in starts]
+        images = next(iter(self.cameras.values()))
+        _, height, width = images[0].shape
+        size = fitted(height, width, THUMBNAIL)
+        tiles = [tile_of(images[self.episodes.slice(place).start], size) for place in places]
         return {"places": [*places], **asdict(encode_tiles(tiles, math.ceil(math.sqrt(len(tiles))), form))}
 
     @cached_property
-    def cameras(self) -> list[str]:
-        """The keys that hold images."""
-        return [key for key, _ in of_kind(self.episodes, "image")]
+    def cameras(self) -> Mapping[str, Any]:
+        """By key, what gives the image (C, H, W) of a frame; the scene as it can be drawn, where no camera saw it."""
+        images = {key: self.episodes.arrays[key] for key, _ in of_kind(self.episodes, "image")}
+        scene = None if images else drawn_scene(self.episodes)
+        return {f"drawn by {scene.name}": scene} if scene else images
 
     @cached_property
     def _unusual(self) -> Any:
@@ -183,10 +187,9 @@ class Playable:
             yield {"frame": frame, "text": text, "severity": finding.severity}
 
     def _camera(self, key: str, frames: slice, budget: Budget) -> dict[str, Any]:
-        length, shape = frames.stop - frames.start, self.episodes.features[key].shape
-        size, every = budget.fit(length, self.episodes.fps, shape, len(self.cameras))
-        array = self.episodes.arrays[key]
-        tiles = [tile_of(array[frame], size) for frame in range(frames.start, frames.stop, every)]
+        length, images = frames.stop - frames.start, self.cameras[key]
+        size, every = budget.fit(length, self.episodes.fps, images[0].shape, len(self.cameras))
+        tiles = [tile_of(images[frame], size) for frame in range(frames.start, frames.stop, every)]
         columns = math.ceil(math.sqrt(len(tiles) * size[0] / size[1]))
         return {
             "name": shortened(short_key(key), _LONGEST_NAME),
