@@ -54,7 +54,7 @@ def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     assert "Seed 100000: ✓ succeeded" in dialog.get_by_role("heading").first.inner_text()
-    page.wait_for_function(f"{FRAME} > 2")  # it plays
+    page.wait_for_function(f"() => {FRAME} > 2")  # it plays
     dialog.get_by_role("button", name="Pause", exact=True).click()
     page.get_by_role("slider", name="Frame").focus()
     for keys, frame in (("Home", 0), ("ArrowRight", 1), ("Shift+ArrowRight", 11), ("End", 30)):
@@ -89,7 +89,7 @@ def test_pictures_show_the_chunks_over_them(watched: Path, browse: Browse) -> No
       for (let at = 0; at < data.length; at += 4) count += data[at] < 80 && data[at + 1] < 130 && data[at + 2] > 220;
       return count;
     }"""
-    page.wait_for_function("document.querySelector('dialog .camera canvas').width > 300")
+    page.wait_for_function("() => document.querySelector('dialog .camera canvas').width > 300")
     assert page.evaluate(FRAME) == 0  # nothing plays by itself
     page.locator("dialog .moments button").nth(1).click()
     with_fan = page.evaluate(blue)
@@ -142,7 +142,7 @@ def test_two_runs_are_compared(watched: Path, tmp_path: Path, browse: Browse) ->
     clips.first.click()
     dialog = page.get_by_role("dialog")
     assert dialog.locator(".camera").all_inner_texts() == ["first: ✗ failed", "second: ✓ succeeded"]
-    page.wait_for_function(f"{FRAME} > 2")
+    page.wait_for_function(f"() => {FRAME} > 2")
     assert dialog.locator(".joint").first.locator(".value").count() == 2
     for width in WIDTHS:
         narrow = browse(out, width=width)

@@ -34,7 +34,8 @@ COLUMNS = 6
 """Pictures in a row of a sheet."""
 LOOK = 12
 """Pixels across to which the first images of an episode are reduced, to compare them with those of others."""
-WEBP = {"quality": 62, "method": 2}
+QUALITY = 62
+"""Of the pictures, as WebP counts it."""
 
 Dimension = tuple[str, str]
 """Its name and its unit, which may be empty."""
@@ -222,7 +223,7 @@ def _sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
     sheet = np.zeros((rows, height, COLUMNS, width, 3), np.uint8)
     for place, picture in enumerate(pictures):
         sheet[place // COLUMNS, :, place % COLUMNS] = picture
-    Image.fromarray(sheet.reshape(rows * height, COLUMNS * width, 3)).save(path, **WEBP)
+    Image.fromarray(sheet.reshape(rows * height, COLUMNS * width, 3)).save(path, "WEBP", quality=QUALITY, method=2)
 
 
 def _dimensions(feature: Feature) -> list[Dimension]:

@@ -98,6 +98,7 @@ def _sheet(
     for place, start in starts.items():
         if (picture := draw(start)) is not None:
             places[place] = len(tiles)
-            tiles.append(tile_of(picture.transpose(2, 0, 1), fitted(*picture.shape[:2], _SIDE)))
+            height, width, _ = picture.shape
+            tiles.append(tile_of(picture.transpose(2, 0, 1), fitted(height, width, _SIDE)))
     same = [tile for tile in tiles if tile.shape == tiles[0].shape]
     return (asdict(encode_tiles(tiles, 12)), places) if tiles and len(same) == len(tiles) else (None, {})

@@ -1,8 +1,6 @@
 """Recorded episodes for the player, with what a policy would have done beside what was done."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,8 @@ from robodiff.data.windows import Windows, WindowShape
 from robodiff.evaluation.chunks import Policy, sample_chunks
 from robodiff.report.joints import groups
 from robodiff.report.playable import LARGEST_PANELS, PAGE, Playable, rounded
-from robodiff.report.tiles import encode_tiles, fitted, tile_of
 
-_MOST_JOINTS, _MOST_CHUNKS, _MOST_PICTURES, _SIDE = 12, 60, 36, 192
+_MOST_JOINTS, _MOST_CHUNKS = 12, 60
 
 
 def predicted_episodes(
@@ -22,7 +19,6 @@ def predicted_episodes(
     episodes: Episodes,
     shape: WindowShape,
     places: Sequence[int],
-    picture: Callable[[int], np.ndarray | None],
 ) -> list[dict[str, Any]]:
     """Return episodes for ``player.js``, each action beside the one that the policy would have executed.
 
@@ -33,7 +29,6 @@ def predicted_episodes(
         episodes: the recording, with all that the policy observes.
         shape: of its windows.
         places: of the episodes.
-        picture: from a frame to a picture (H, W, 3) uint8, or None; it is asked where nothing was recorded.
     """
     joints = groups(episodes, _MOST_JOINTS)
     playable, actions = (
@@ -46,8 +41,6 @@ def predicted_episodes(
         predicted = _predicted(policy, episodes, shape, place)
         panels = zip(actions, episode["panels"], strict=False)  # the last may be left out
         episode["panels"] = [_compared(panel, predicted[:, d]) for d, panel in panels if d is not None]
-        if not episode["cameras"]:
-            episode["cameras"] = _drawn(episodes.slice(place), picture)
         made.append({"title": f"Episode {episodes.number(place)}", **episode})
     return made
 
@@ -73,13 +66,3 @@ def _compared(panel: dict[str, Any], predicted: np.ndarray) -> dict[str, Any]:
     line = {"name": "predicted", "values": [next(values) if known else None for known in finite.tolist()]}
     *state, action = panel["lines"]
     return {**panel, "lines": [{**action, "name": "recorded"}, line, *state]}
-
-
-def _drawn(frames: slice, picture: Callable[[int], np.ndarray | None]) -> list[dict[str, Any]]:
-    """Return the camera of an episode that recorded none."""
-    every = math.ceil((frames.stop - frames.start) / _MOST_PICTURES)
-    pictures = [picture(frame) for frame in range(frames.start, frames.stop, every)]
-    tiles = [tile_of(each.transpose(2, 0, 1), fitted(*each.shape[:2], _SIDE)) for each in pictures if each is not None]
-    if len(tiles) < len(pictures):
-        return []
-    return [{"name": "the scene as recorded", "tiles": asdict(encode_tiles(tiles, 6)), "first": 0, "every": every}]

@@ -93,7 +93,7 @@ def draw_predictions(
         for place, title in enumerate(titles)
     ]
     watched = [chosen[place] for place in np.unique([0, len(chosen) // 2])]
-    whole = predicted_episodes(policy, episodes, shape, watched, lambda frame: canvas.picture(episodes, frame))
+    whole = predicted_episodes(policy, episodes, shape, watched)
     return Predictions(chunks, denoising, cameras, canvas.note, whole)
 
 

@@ -52,7 +52,7 @@ class FanLines {
     this.high = Math.max(...known);
     this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     this.path.setAttribute("class", "fan");
-    panel.plot.querySelector("svg").append(this.path);
+    panel.element.querySelector(".plot svg").append(this.path);
   }
 
   show(frame) {
