@@ -14,6 +14,7 @@ from robodiff.cli.report import report
 from robodiff.evaluation.traces import TRACE_FOLDER
 from robodiff.report.comparison import write_comparison
 
+pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=document.title='hit'></script><script>document.title='hit'</script>\x1b]0;" + "n" * 10_000
 FRAME = "Number(document.querySelector('dialog input[type=range]').value)"
 FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"

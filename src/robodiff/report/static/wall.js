@@ -56,14 +56,14 @@ class Wall {
     this.clips = new Map();
     this.visible = new Set();
     this.buttons = cards.map((card) => this.#button(card, open));
-    this.grid = element("div", { class: "clips", role: "group", "aria-label": "Episodes, the worst first", onkeydown: (event) => this.#key(event) });
+    this.grid = element("div", { class: "clips", role: "group", "aria-label": "Episodes", onkeydown: (event) => this.#key(event) });
     this.grid.append(...this.buttons);
     this.status = element("p", { role: "status", class: "soft" });
     root.prepend(this.#bar(filters), this.status, this.grid);
     const watch = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: "60px" });
     for (const button of this.buttons) watch.observe(button);
     this.choose(filters[0]);
-    document.addEventListener("visibilitychange", () => this.#run());
+    document.addEventListener("visibilitychange", () => this.run());
     if (!isStill()) this.toggle();
   }
 
@@ -99,7 +99,7 @@ class Wall {
   toggle() {
     this.isPlaying = !this.isPlaying;
     this.pause.textContent = this.isPlaying ? "Pause clips" : "Play clips";
-    this.#run();
+    this.run();
   }
 
   #bar(filters) {
@@ -132,10 +132,11 @@ class Wall {
         else clip.leave();
       }
     }
-    this.#run();
+    this.run();
   }
 
-  #run() {
+  /** Move the clips if they are to: after a dialog was opened or closed, too. */
+  run() {
     cancelAnimationFrame(this.#request);
     if (!this.isPlaying || !this.visible.size || document.hidden || document.querySelector("dialog[open]")) return;
     let before = performance.now();
@@ -146,11 +147,6 @@ class Wall {
       this.#request = requestAnimationFrame(tick);
     };
     this.#request = requestAnimationFrame(tick);
-  }
-
-  /** Go on after a dialog was opened or closed. */
-  refresh() {
-    this.#run();
   }
 
   #focus(button) {
@@ -193,7 +189,7 @@ class EpisodeDialog {
     this.next.disabled = !this.wall().neighbour(card, 1);
     if (!this.element.open) this.element.showModal();
     this.player = this.show(card, this.content);
-    this.wall().refresh();
+    this.wall().run();
     if (document.activeElement?.disabled || !this.element.contains(document.activeElement)) this.heading.focus();
     if (!isStill()) this.player.play();
   }
@@ -202,6 +198,6 @@ class EpisodeDialog {
     this.player?.close();
     this.content.replaceChildren();
     this.wall().focus(this.card);
-    this.wall().refresh();
+    this.wall().run();
   }
 }
