@@ -39,6 +39,7 @@ def commands(page: Path) -> list[str]:
     blocks = text.split("```")[1::2]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("robodiff ")]
     found = [re.sub(r"(?<=\S) {2,}(?! *--).*", "", line).strip() for line in lines]
+    found = [command for command in found if not command.endswith(" --serve")]  # in tests/report/test_live.py
     elsewhere = ("robodiff demo", "robodiff serve")  # in tests/cli/test_demo.py and test_serve.py
     return [command for command in found if command != elsewhere[0] and not command.startswith(elsewhere[1])]
 

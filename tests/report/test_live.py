@@ -8,7 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from tests.report.test_playable import filmed
@@ -61,6 +63,18 @@ def test_every_episode_and_first_frame(ask: Ask) -> None:
 )
 def test_what_is_not_there(ask: Ask, path: str) -> None:
     assert ask(path) == (404, b"not found")
+
+
+def test_what_goes_wrong_is_said_in_a_line() -> None:
+    def broken(path: str) -> None:
+        raise OSError("the disk is gone")
+
+    with LocalServer(0, broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(HTTPError, match="500") as error:
+            urlopen(server.link)
+        assert b"the disk is gone" in error.value.read()
+        server.shutdown()
 
 
 @pytest.mark.parametrize("path", ["/", "/x/", "/x/episode/0", "//", "/%00/"])

@@ -115,6 +115,7 @@ def test_chosen_episodes_keep_their_numbers() -> None:
     assert len(recording.episode(1, PAGE)["marks"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.kind("a page that hides, cuts or misnames what it shows")
 def test_what_no_camera_saw_is_drawn() -> None:
     """The episodes of the built-in recording of Push-T, by the environment that has such observations."""

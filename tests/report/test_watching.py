@@ -132,6 +132,7 @@ def test_what_the_page_does_not_carry_is_said(page_of: Callable[..., Any], monke
     assert page.locator(".player").count() == 1
 
 
+@pytest.mark.slow
 def test_ten_thousand_episodes(page_of: Callable[..., Any]) -> None:
     page = page_of(made(walk(1, 20_000), walk(1, 20_000), 10_000))
     assert page.locator(".row").count() < 40
@@ -186,6 +187,7 @@ def test_print(usual_page: Path, browse: Browse) -> None:
     assert page.locator(".camera canvas").first.is_visible()
 
 
+@pytest.mark.slow
 def test_a_served_page_shows_every_episode(browse: Browse) -> None:
     with serve_recording(playable_of(filmed(70, 140, 1), []), 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

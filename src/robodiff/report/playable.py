@@ -25,6 +25,8 @@ LARGEST_PANELS = 600_000
 """Bytes of one episode's lines in the page."""
 SHOWN = 240
 """Episodes of which a page shows the first frame."""
+MOST_MARKS = 40
+"""Findings that are marked in an episode, the worst."""
 BLOCK = 60
 """Episodes whose first frames a server sends at once."""
 THUMBNAIL = 72
@@ -180,7 +182,7 @@ class Playable:
 
     def _marks(self, place: int) -> Iterator[dict[str, Any]]:
         frames = self.episodes.slice(place)
-        for finding in self._found.get(self.episodes.number(place), ()):
+        for finding in self._found.get(self.episodes.number(place), [])[:MOST_MARKS]:
             is_within = finding.frame is not None and frames.start <= finding.frame < frames.stop
             frame = finding.frame - frames.start if is_within and finding.frame is not None else 0
             text = f"{shortened(finding.message, _LONGEST_TEXT)}; {shortened(finding.advice, _LONGEST_TEXT)}"
