@@ -53,7 +53,7 @@ def nearest(
             continue
         scale = np.maximum(begun.std(axis=0), 0.05 * max(1e-6, float(begun.std()))) * np.sqrt(begun.shape[1])
         recorded.append(begun / scale)
-        measured.append(own / scale)
+        measured.append(np.nan_to_num(own / scale, posinf=0.0, neginf=0.0))  # a sensor that fails tells nothing
     if not recorded:
         return None
     apart = _distances(np.hstack(measured), np.hstack(recorded)) / np.sqrt(len(recorded))

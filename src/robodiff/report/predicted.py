@@ -8,8 +8,9 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.evaluation.chunks import Policy, sample_chunks
+from robodiff.report.clips import finite
 from robodiff.report.joints import groups
-from robodiff.report.playable import LARGEST_PANELS, PAGE, Playable, rounded
+from robodiff.report.playable import LARGEST_PANELS, PAGE, Playable
 
 _MOST_JOINTS, _MOST_CHUNKS = 12, 60
 
@@ -61,8 +62,6 @@ def _predicted(policy: Policy, episodes: Episodes, shape: WindowShape, place: in
 
 def _compared(panel: dict[str, Any], predicted: np.ndarray) -> dict[str, Any]:
     """Return a panel of an action, and perhaps of its state, with what was predicted."""
-    finite = np.isfinite(predicted)
-    values = iter(rounded(predicted[finite]) if finite.any() else [])
-    line = {"name": "predicted", "values": [next(values) if known else None for known in finite.tolist()]}
+    line = {"name": "predicted", "values": finite(predicted)}
     *state, action = panel["lines"]
     return {**panel, "lines": [{**action, "name": "recorded"}, line, *state]}
