@@ -12,8 +12,10 @@ from PIL import Image
 from tests.conftest import use_env
 from tests.policies.test_diffusion import FLOW
 
+from robodiff.envs.pool import Rows
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
@@ -130,3 +132,23 @@ def test_fans_are_a_small_part_of_all_chunks() -> None:
         if episodes >= 100:
             assert 6 * moments * SAMPLES <= episodes * 38 / 10
     assert MOST_PICTURES < 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lift_barrier", "biped"])
+def test_drawing_between_steps_changes_nothing(name: str) -> None:
+    pytest.importorskip("mujoco")
+    spec, seen = get_env_spec(name), []
+    keys = [key for key, feature in spec.features.items() if feature.kind == "vector" and key != "action"]
+    for draws in (False, True):
+        rows, random, steps = Rows(spec, keys, [0]), np.random.default_rng(0), []
+        rows.reset({0: 5})
+        for _ in range(9):
+            if draws:
+                assert max(rows.draw({0: 128})[0].shape) == 128
+            action = 0.1 * random.normal(size=spec.features["action"].shape)
+            step = rows.step({0: action.astype(np.float32)})[0]
+            steps.append(np.concatenate([*(step.observation[key].ravel() for key in keys), [step.reward]]))
+        rows.close()
+        seen.append(np.array(steps))
+    assert np.array_equal(*seen)
