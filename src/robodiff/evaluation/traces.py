@@ -109,6 +109,7 @@ class TraceRecorder:
         self._spec, self._chunk, self.seeds = spec, chunk, frozenset(seeds)
         self._draws = spec.renders
         self._every = 0  # steps from one picture to the next; 0 while that is not known
+        self._drawing = self._resumed = 0.0  # seconds that the first pictures took, and when they were drawn
         self.episodes: dict[int, _Episode] = {}
         self.began = time.perf_counter()
         self.seconds = 0.0
@@ -130,10 +131,13 @@ class TraceRecorder:
         for row, record in watched.items():
             self._observe(record, {key: value[row] for key, value in observations.items()})
         if step == self._chunk and not self._every:
-            self._every = self._spacing(step, start)
+            self._every = self._spacing((start - self._resumed) / step)
         due = step == 0 or (self._every and step % self._every == 0)
         self._draw(environments, {row: record for row, record in watched.items() if due or row in ended})
-        self.seconds += time.perf_counter() - start
+        now = time.perf_counter()
+        self.seconds += now - start
+        if step == 0:
+            self._drawing, self._resumed = now - start, now
 
     def _observe(self, record: EpisodeRecord, observation: Mapping[str, np.ndarray]) -> None:
         episode = self.episodes.setdefault(record.seed, _Episode())
@@ -143,10 +147,9 @@ class TraceRecorder:
             elif key not in episode.first_images:
                 episode.first_images[key] = look_of(value)
 
-    def _spacing(self, steps: int, now: float) -> int:
-        """Return how many steps lie between two pictures, from how long the first steps and pictures took."""
-        a_step = (now - self.began - self.seconds) / steps
-        affordable = math.ceil(self.seconds / max(1e-9, SHARE * a_step))
+    def _spacing(self, a_step: float) -> int:
+        """Return how many steps, which take so many seconds each, lie between two pictures."""
+        affordable = math.ceil(self._drawing / max(1e-9, SHARE * a_step))
         return max(self._chunk, affordable, math.ceil((self._spec.max_steps or 0) / MOST_PICTURES))
 
     def _draw(self, environments: Pool, episodes: Mapping[int, EpisodeRecord]) -> None:
