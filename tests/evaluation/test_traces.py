@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError
+from robodiff.evaluation import traces as traces_module
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
 from robodiff.evaluation.fans import LEAST_MOMENTS, MOST_MOMENTS, SAMPLES, moments_of_each
 from robodiff.evaluation.members import find_members
 from robodiff.evaluation.rollout import EpisodeRecord
-from robodiff.evaluation.traces import MOST_PICTURES, TRACE_FOLDER, has_traces, read_traces
+from robodiff.evaluation.traces import MOST_PICTURES, TRACE_FOLDER, TraceRecorder, has_traces, read_traces
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -132,6 +134,31 @@ def test_fans_are_a_small_part_of_all_chunks() -> None:
         if episodes >= 100:
             assert 6 * moments * SAMPLES <= episodes * 38 / 10
     assert MOST_PICTURES < 50
+
+
+@pytest.mark.parametrize(
+    ("drawing", "step", "drawn_at"),
+    [(30, 0.1, [0, 20]), (0.02, 0.1, [0, 5, 10, 15, 20]), (0, 0.1, [0, 4, 8, 12, 16, 20])],
+)
+def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
+    monkeypatch: pytest.MonkeyPatch, drawing: float, step: float, drawn_at: list[int]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(traces_module, "MOST_PICTURES", 6)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Drawn:
+        def draw(self, sizes: dict[int, int]) -> dict[int, np.ndarray]:
+            clock[0] += drawing
+            return {row: np.zeros((4, 4, 3), np.uint8) for row in sizes}
+
+    recorder, record = TraceRecorder(SPEC, [5], chunk=2), EpisodeRecord(5)
+    for taken in range(21):
+        record.actions = [np.zeros(2)] * taken
+        clock[0] += step
+        recorder.watch(Drawn(), {3: record}, {"observation.state": np.zeros((4, 2))}, [3] if taken == 20 else ())  # type: ignore[arg-type]
+    assert recorder.episodes[5].drawn_at == drawn_at
+    assert len(recorder.episodes[5].observations["observation.state"]) == 21
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ class TraceRecorder:
     """
 
     def __init__(self, spec: EnvSpec, seeds: Collection[int], chunk: int) -> None:
-        self._spec, self._chunk, self.seeds = spec, chunk, frozenset(seeds)
+        self._chunk, self.seeds = chunk, frozenset(seeds)
         self._draws = spec.renders
         self._every = 0  # steps from one picture to the next; 0 while that is not known
         self._drawing = self._resumed = 0.0  # seconds that the first pictures took, and when they were drawn
@@ -134,6 +134,8 @@ class TraceRecorder:
             self._every = self._spacing((start - self._resumed) / step)
         due = step == 0 or (self._every and step % self._every == 0)
         self._draw(environments, {row: record for row, record in watched.items() if due or row in ended})
+        if due:
+            self._thin_out([self.episodes[record.seed] for row, record in watched.items() if row not in ended])
         now = time.perf_counter()
         self.seconds += now - start
         if step == 0:
@@ -149,8 +151,7 @@ class TraceRecorder:
 
     def _spacing(self, a_step: float) -> int:
         """Return how many steps, which take so many seconds each, lie between two pictures."""
-        affordable = math.ceil(self._drawing / max(1e-9, SHARE * a_step))
-        return max(self._chunk, affordable, math.ceil((self._spec.max_steps or 0) / MOST_PICTURES))
+        return max(self._chunk, math.ceil(self._drawing / max(1e-9, SHARE * a_step)))
 
     def _draw(self, environments: Pool, episodes: Mapping[int, EpisodeRecord]) -> None:
         if not (self._draws and episodes):
@@ -164,6 +165,14 @@ class TraceRecorder:
         for row, record in episodes.items():
             self.episodes[record.seed].pictures.append(pictures[row])
             self.episodes[record.seed].drawn_at.append(record.length)
+
+    def _thin_out(self, running: Sequence[_Episode]) -> None:
+        """Keep every second picture of episodes that have many, and draw them half as often from here on."""
+        if max((len(episode.pictures) for episode in running), default=0) <= MOST_PICTURES:
+            return
+        self._every *= 2
+        for episode in running:
+            del episode.pictures[1::2], episode.drawn_at[1::2]
 
 
 def write_traces(
