@@ -109,7 +109,7 @@ def test_a_port_that_is_taken(server: LocalServer) -> None:
 @pytest.mark.slow
 def test_the_command(recording: Path) -> None:
     command = [sys.executable, "-m", "robodiff", "data", "view", str(recording), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
         process.send_signal(signal.SIGINT)

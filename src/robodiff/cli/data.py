@@ -191,10 +191,9 @@ def view(options: ViewOptions, source: DataConfig) -> None:
     if not options.serve:
         say(console, f"written: {write_view(episodes, findings, Path(options.out))}")
         return
-    with serve_recording(playable(episodes, findings), options.port) as server:
+    with serve_recording(playable(episodes, findings), options.port) as server, suppress(KeyboardInterrupt):
         say(console, f"{options.path}: {server.link}\nCtrl-C ends it")
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
     say(console, "stopped")
 
 
