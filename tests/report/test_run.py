@@ -234,7 +234,13 @@ def test_comparison(bare: Path, robodiff: Run, tmp_path: Path) -> None:
     assert "+0.00 (" in page
     assert page.count("reward of a success: 1") == 3  # in the rewards of both, and in their curves
     assert f"not evaluated: robodiff eval {tmp_path / 'third'}" in page
-    assert re.search(r"<td>model.init_args.n_action_steps</td><td>8</td><td>4</td><td>8</td>", page)
+    values = re.search(r"<tr><td[^>]*>model.init_args.n_action_steps</td>(.*)</tr>", page)
+    assert values
+    assert re.findall(r'data-label="(\w+)">(\d)<', values[1]) == [
+        ("first", "8"),
+        ("second", "4"),
+        ("third", "8"),
+    ]
     code, _, err = robodiff("report", run, second, "--out", tmp_path)
     assert (code, "is a folder; name the page to write, such as" in err) == (2, True)
     with pytest.raises(UsageError, match="given twice"):

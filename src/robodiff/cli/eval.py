@@ -33,7 +33,7 @@ from robodiff.progress import bar, say
 
 RECORDING = ("layout", "key_map", "fps", "revision")
 """Options that say of a recording what it does not say itself."""
-IN_ENV = ("episodes", "num_envs", "videos", "best_of", "contrast", "sweep")
+IN_ENV = ("episodes", "num_envs", "videos", "clips", "best_of", "contrast", "sweep")
 OFFLINE = ("data", "windows", *RECORDING)
 """Options that have a meaning only with --env, and only without."""
 UNTIL_DECIDED = {"episodes": 500, "num_envs": 20}
@@ -104,6 +104,9 @@ class EvalOptions(Options):
     """Where the policy runs: cpu, cuda, ..."""
     videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; when not given 3, or none with --sweep."""
+    clips: Annotated[int, AtLeast(0)] | None = None
+    """With --env: how many episodes are kept for the report as small clips, with their actions and rewards; when not
+    given 100, or none with --sweep."""
     against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
     same seeds or, without --env, at the same windows of a recording. Of runs with several training seeds, those of the
@@ -168,7 +171,7 @@ class EvalOptions(Options):
         kind = OfflineConfig if self.env is None else EvalConfig
         usual: dict[str, Any] = UNTIL_DECIDED if self.until_decided else {}
         if self.sweep is not None:
-            usual = {"seed": SWEEP_SEED, "videos": 0}
+            usual = {"seed": SWEEP_SEED, "videos": 0, "clips": 0}
         given = {each.name: value for each in fields(kind) if (value := getattr(self, each.name)) is not None}
         return kind(**usual | given)
 

@@ -105,7 +105,7 @@ def _export(options: ExportOptions, home: Path | None, out: Path) -> Path:
     if options.env is not None:
         seen_by(policy, get_env_spec(options.env))
         sampling = {"sampler": options.sampler, "steps": options.steps}
-        config = EvalConfig(env=options.env, episodes=options.episodes, videos=0, **sampling)
+        config = EvalConfig(env=options.env, episodes=options.episodes, videos=0, clips=0, **sampling)
     source = open_path(options.data) if options.data else read_run_config(home).data  # pyright: ignore
     samples = read_samples(policy, source)
     with replacing(out) as folder:

@@ -78,6 +78,14 @@ class EnvPool:
         """
         return self._call("step", actions)
 
+    def draw(self, sizes: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """Draw the scene in each row that is named, its longer side at most so many pixels: (H, W, 3) uint8 each.
+
+        Raises:
+            RobodiffError: an environment cannot be drawn here; or a process died.
+        """
+        return self._call("draw", sizes)
+
     def close(self) -> None:
         """Close the environments and end the processes."""
         if self._local is not None:
@@ -144,10 +152,25 @@ class Rows:
             self._episodes[row] = seed, taken + 1
         return steps
 
+    def draw(self, sizes: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """Draw the scene in each row that is named; see ``EnvPool``."""
+        pictures = {}
+        for row, size in sizes.items():
+            with raise_for_env(f"{self.spec.name} cannot be drawn"):
+                pictures[row] = _shrunk(np.asarray(self.environments[row].render()), size)
+        return pictures
+
     def close(self) -> None:
         """Close the environments."""
         for environment in self.environments.values():
             environment.close()
+
+
+def _shrunk(picture: np.ndarray, longest: int) -> np.ndarray:
+    """Return the means of squares of pixels, of the smallest squares that make the longer side short enough."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).reduce(math.ceil(max(picture.shape[:2]) / longest)))
 
 
 def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str], rows: list[int]) -> None:

@@ -1,6 +1,6 @@
-"""Measure a policy in an environment: episodes, their figures, and videos of what they looked like."""
+"""Measure a policy in an environment: episodes, their figures, and what is kept to look at them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ import numpy as np
 
 from robodiff.data.provenance import Planning
 from robodiff.envs.pool import Observation
-from robodiff.envs.spec import AnyEnv, EnvSpec, get_env_spec, raise_for_env
-from robodiff.errors import RobodiffError, first_line, notice
+from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.errors import notice
 from robodiff.evaluation.actor import (
     Policies,
     check_agents,
@@ -24,11 +24,14 @@ from robodiff.evaluation.actor import (
 from robodiff.evaluation.chunks import chunk_latency
 from robodiff.evaluation.conditions import Evaluated, Sampled
 from robodiff.evaluation.config import EvalConfig
+from robodiff.evaluation.fans import chunk_steps
 from robodiff.evaluation.members import ALONE, Members, planning_of
+from robodiff.evaluation.replay import replay_some
 from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_result, write_result
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
-from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files, video_files
+from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files
 from robodiff.evaluation.statistics import wilson_interval
+from robodiff.evaluation.traces import TraceRecorder, write_traces
 from robodiff.files import locked, replacing
 
 
@@ -51,7 +54,7 @@ def evaluate(
     advance: Callable[[int, str], None] = lambda finished, step: None,
     again: bool = True,
 ) -> EnvResult:
-    """Run episodes of a policy; write ``metrics.json``, videos, and what made actions that are not finite to ``out``.
+    """Run episodes of a policy; write ``metrics.json``, videos, traces, and what made actions that are not finite.
 
     Everything in the file but ``latency_ms`` is the same at every call with the same arguments. A comparison that an
     earlier evaluation left in ``out`` is removed.
@@ -83,12 +86,22 @@ def measure(
         if earlier.evaluated == evaluated and len(earlier.episodes) == config.episodes:
             return earlier
     seeds = range(config.seed, config.seed + config.episodes)
+    recorder = recorder_of(prepared, config)
     with locked(out):
-        return keep(prepared, rollout(policies, spec, seeds, config.num_envs, advance), out, config)
+        records = rollout(policies, spec, seeds, config.num_envs, advance, watcher=recorder)
+        return keep(prepared, records, out, config, recorder)
 
 
-def keep(prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config: EvalConfig) -> EnvResult:
-    """Write what came of some episodes, see ``evaluate``."""
+def recorder_of(prepared: Prepared, config: EvalConfig) -> TraceRecorder:
+    """Return what records the episodes that are kept to look at."""
+    seeds = range(config.seed, config.seed + min(config.episodes, config.clips))
+    return TraceRecorder(prepared.spec, seeds, chunk_steps(prepared.policies, prepared.spec))
+
+
+def keep(
+    prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config: EvalConfig, recorder: TraceRecorder
+) -> EnvResult:
+    """Write what came of some episodes that a recorder watched, see ``evaluate``."""
     policies, spec = prepared.policies, prepared.spec
     result = EnvResult(
         **vars(summary(records)),
@@ -100,7 +113,8 @@ def keep(prepared: Prepared, records: Sequence[EpisodeRecord], out: Path, config
     (out / Comparison.file).unlink(missing_ok=True)
     write_result(out, result)  # first: videos may fill the disk
     write_non_finite(records, out / NON_FINITE_FOLDER)
-    write_videos(spec, records, out / VIDEO_FOLDER, config.videos)
+    fans = replay_some(policies, spec, records, config.videos, recorder.seeds, out / VIDEO_FOLDER)
+    write_traces(spec, records, recorder, fans, out)
     return result
 
 
@@ -173,46 +187,3 @@ def write_non_finite(records: Sequence[EpisodeRecord], folder: Path) -> None:
             arrays: Mapping[str, Any] = {"step": record.length, f"{prefix}action": chunk.actions, **observation}
             with replacing(folder / f"seed-{record.seed}.npz") as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)
-
-
-def write_videos(spec: EnvSpec, records: Sequence[EpisodeRecord], folder: Path, count: int) -> None:
-    """Write the first ``count`` successes and failures; videos of an earlier evaluation in the folder are removed.
-
-    Where the environment cannot draw here, that is told, and there are none: results need no videos.
-    """
-    for old in video_files(folder):
-        old.unlink()
-    if not spec.renders or count == 0:
-        return
-    from robodiff.data.formats.lerobot.video import encode_video  # needs av
-
-    for success, name in ((True, "success"), (False, "failure")):
-        for record in [record for record in records if record.success == success][:count]:
-            try:
-                with replacing(folder / f"{name}-{record.seed}.mp4") as temporary:
-                    encode_video(temporary, _replay(spec, record), spec.fps, "h264", key_frames=250)
-            except _CannotDraw as error:
-                notice(f"there are no videos: {error}")
-                return
-
-
-def _replay(spec: EnvSpec, record: EpisodeRecord) -> Iterator[np.ndarray]:
-    """Yield the frames (3, H, W) uint8 of an episode, from its seed and its actions."""
-    with closing(spec.make([])) as environment:
-        environment.reset(seed=record.seed)
-        yield _drawn(spec, environment)
-        for action in record.actions:
-            environment.step(action)
-            yield _drawn(spec, environment)
-
-
-class _CannotDraw(RobodiffError):
-    """The environment raised something in place of drawing."""
-
-
-def _drawn(spec: EnvSpec, environment: AnyEnv) -> np.ndarray:
-    try:
-        with raise_for_env(f"{spec.name} cannot be drawn"):
-            return np.asarray(environment.render()).transpose(2, 0, 1)
-    except (RobodiffError, ModuleNotFoundError) as error:
-        raise _CannotDraw(first_line(error)) from error

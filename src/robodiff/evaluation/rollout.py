@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class EpisodeRecord:
     """Over the steps taken; 0 where none was."""
     actions: list[np.ndarray] = field(default_factory=list)
     """Every executed action, each (Da,): with the seed they are the whole episode."""
+    rewards: list[float] = field(default_factory=list)
+    """Of every step."""
     non_finite: NonFiniteChunk | None = None
     """The chunk that ended the episode because it is not finite; nothing of it was executed."""
     extra: Mapping[str, float] = field(default_factory=dict)
@@ -58,8 +61,30 @@ class EpisodeRecord:
         """Take in one more step."""
         self.max_reward = max(self.max_reward, step.reward) if self.actions else step.reward
         self.actions.append(action.copy())
+        self.rewards.append(step.reward)
         self.success = self.success or step.success
         self.extra = {name: float(value) for name, value in step.extra.items() if math.isfinite(value)}
+
+
+class Watcher(Protocol):
+    """Watches episodes while they run, and changes nothing in them."""
+
+    def watch(
+        self,
+        environments: Pool,
+        episodes: Mapping[int, EpisodeRecord],
+        observations: Mapping[str, np.ndarray],
+        ended: Collection[int] = (),
+    ) -> None:
+        """Take in what is so after a step, or before the first one.
+
+        Args:
+            environments: as they are now; they may be drawn.
+            episodes: by row, those that took the step.
+            observations: per key (rows, ...), what is observed now.
+            ended: rows whose episode this step ended.
+        """
+        ...
 
 
 def _fastest(spec: EnvSpec, keys: Collection[str], rows: Collection[int]) -> Pool:
@@ -73,6 +98,7 @@ def rollout(
     num_envs: int,
     advance: Callable[[int, str], None] = lambda finished, step: None,
     make_pool: Callable[[EnvSpec, Collection[str], Collection[int]], Pool] = _fastest,
+    watcher: Watcher | None = None,
 ) -> list[EpisodeRecord]:
     """Run one episode a seed.
 
@@ -89,6 +115,7 @@ def rollout(
         num_envs: rows of the policy's batch.
         advance: called after every step with the number of episodes that have ended, and in words which step it was.
         make_pool: makes the environments, from how the policy sees them, what it observes, and their rows.
+        watcher: sees every step; None where nobody watches.
 
     Returns:
         One record a seed, in their order.
@@ -96,7 +123,7 @@ def rollout(
     Raises:
         UsageError: the environment lacks something that the policy observes, or an agent has no policy.
     """
-    together = waves(policy, spec, seeds, num_envs, advance, make_pool)
+    together = waves(policy, spec, seeds, num_envs, advance, make_pool, watcher)
     records = {record.seed: record for wave in together for record in wave}
     return [records[seed] for seed in seeds]
 
@@ -108,6 +135,7 @@ def waves(
     num_envs: int,
     advance: Callable[[int, str], None] = lambda finished, step: None,
     make_pool: Callable[[EnvSpec, Collection[str], Collection[int]], Pool] = _fastest,
+    watcher: Watcher | None = None,
 ) -> Generator[list[EpisodeRecord], None, None]:
     """Run episodes as ``rollout`` does; yield those that ran together, at most one a row, when all of them have ended.
 
@@ -122,13 +150,19 @@ def waves(
     with closing(make_pool(spec, keys, sorted(queues))) as environments:
         while wave := {row: queue.pop(0) for row, queue in sorted(queues.items()) if queue}:
             finished += len(wave)
-            for step, running in enumerate(_episodes(runner, num_envs, environments, wave, held), start=1):
+            steps = _episodes(runner, num_envs, environments, wave, held, watcher)
+            for step, running in enumerate(steps, start=1):
                 advance(finished - running, f"step {step} of {spec.max_steps}" if spec.max_steps else f"step {step}")
             yield [*wave.values()]
 
 
 def _episodes(
-    runner: PolicyRunner | Team, num_envs: int, environments: Pool, wave: dict[int, EpisodeRecord], held: int
+    runner: PolicyRunner | Team,
+    num_envs: int,
+    environments: Pool,
+    wave: dict[int, EpisodeRecord],
+    held: int,
+    watcher: Watcher | None,
 ) -> Iterator[int]:
     """Step the episodes of a wave, one a row, until all have ended; yield how many still run.
 
@@ -140,17 +174,22 @@ def _episodes(
     runner.reset(seeds=[wave[row].seed for row in rows])
     batch = {key: np.stack([observations[row][key] for row in rows]) for key in observations[some]}
     running, actions = dict(wave), np.empty(0)
+    if watcher is not None:
+        watcher.watch(environments, running, batch)
     for taken in itertools.count():
         if not running:
             break
         if taken % held == 0:
             actions = _acting(runner, batch, running)
-        for row, step in environments.step({row: actions[row] for row in running}).items():
+        steps = environments.step({row: actions[row] for row in running})
+        for row, step in steps.items():
             running[row].add(actions[row], step)
             for key, value in batch.items():
                 value[row] = step.observation[key]
-            if step.ended:
-                del running[row]
+        ended = [row for row, step in steps.items() if step.ended]
+        if watcher is not None:
+            watcher.watch(environments, running, batch, ended)
+        running = {row: record for row, record in running.items() if row not in ended}
         yield len(running)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robodiff.evaluation.comparison import shared_seeds
 from robodiff.evaluation.config import EvalConfig
-from robodiff.evaluation.evaluate import keep, prepare
+from robodiff.evaluation.evaluate import keep, prepare, recorder_of
 from robodiff.evaluation.members import Members
 from robodiff.evaluation.results import EnvResult
 from robodiff.evaluation.rollout import EpisodeRecord, waves
@@ -53,9 +53,12 @@ def evaluate_until_decided(
     with ExitStack() as stack:
         for _, out in sides:
             stack.enter_context(locked(out))
+        recorders = [recorder_of(each, config) for each in prepared]
         running = [
-            stack.enter_context(closing(waves(each.policies, each.spec, seeds, config.num_envs, stepped)))
-            for each in prepared
+            stack.enter_context(
+                closing(waves(each.policies, each.spec, seeds, config.num_envs, stepped, watcher=recorder))
+            )
+            for each, recorder in zip(prepared, recorders, strict=True)
         ]
         for blocks in zip(*running, strict=True):
             for so_far, block in zip(records, blocks, strict=True):
@@ -64,6 +67,7 @@ def evaluate_until_decided(
             if verdict(*tally(won[0], earlier or won[-1]), stopping):
                 break
         results = [
-            keep(each, of_it, out, config) for each, of_it, (_, out) in zip(prepared, records, sides, strict=True)
+            keep(each, of_it, out, config, recorder)
+            for each, of_it, (_, out), recorder in zip(prepared, records, sides, recorders, strict=True)
         ]
     return results[0], second if isinstance(second, EnvResult) else results[1]

@@ -11,10 +11,15 @@ from robodiff.evaluation.conditions import AGAIN, ANOTHER, SAME_SEEDS, STRIDE, C
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import OfflineComparison
 from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_run
+from robodiff.evaluation.traces import has_traces
 from robodiff.report import figures
 from robodiff.report.answers import E, answer, command, current, measuring, size
+from robodiff.report.clips import LARGEST_PICTURES, MOST_VALUES, clips_of
 from robodiff.report.pages import write_page
-from robodiff.text import counted
+from robodiff.text import counted, shortened
+
+_MOST_PAIRS = 100
+"""Of episodes on one page."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         offline=offline,
         why_not=why_not,
         commands={name: command(run, env) for name, run in runs.items()},
+        pairs=_pairs(in_env),
         scores={row.name: _scores(row.evaluation) for row in in_env if row.evaluation},
         steps={row.name: _by_step(row.paired, row.name, names[0]) for row in offline if row.paired},
         curves=figures.curves(
@@ -148,6 +154,32 @@ def _paired(row: _Row[E], one: E | None, against: str, base: E) -> _Row[E]:
     elif one is not None:
         paired = compare_offline(one.folder, base.folder, row.name, against)
     return replace(row, evaluation=one, paired=paired)
+
+
+def _pairs(rows: Sequence[_Row[Evaluation]]) -> dict[str, Any] | None:
+    """Return what ``comparison.js`` shows: of each run the episodes of seeds that it and the first were measured on.
+
+    Where there are many, those on which they disagree and then those whose rewards differ most.
+    """
+    clips = [(shortened(row.name, 40), found) for row in rows if (found := clips_of(row.evaluation))]
+    if len(clips) < 2 or not (rows[0].evaluation and has_traces(rows[0].evaluation.folder)):
+        return None
+    first, walls = clips[0][1], []
+    panels = [(name, unit, lines[-1:]) for name, unit, lines in first.panels(MOST_VALUES // len(clips))]
+    of_first = {each.seed: each for each in first.episodes}
+    for name, other in clips[1:]:
+        both = [(of_first[each.seed], each) for each in other.episodes if each.seed in of_first]
+        both.sort(key=lambda pair: (pair[0].success == pair[1].success, -abs(pair[0].max_reward - pair[1].max_reward)))
+        seeds = [one.seed for one, _ in both[: _MOST_PAIRS // (len(clips) - 1)]]
+        walls.append((name, seeds, other.of(seeds)))
+    shown = {seed for _, seeds, _ in walls for seed in seeds}
+    if not shown:
+        return None
+    room = LARGEST_PICTURES // len(clips)
+    return {
+        "first": {"name": clips[0][0], **first.of(shown).wall(panels, room)},
+        "others": [{"name": name, "seeds": seeds, **other.wall(panels, room)} for name, seeds, other in walls],
+    }
 
 
 def _by_step(paired: OfflineComparison, name: str, against: str) -> str:

@@ -5,6 +5,7 @@ screen and below each other on a phone.
 """
 
 import io
+import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from robodiff.evaluation.results import EpisodeResult
+from robodiff.report.pages import to_json
 from robodiff.text import shortened
 
 INK = "#123456"  # stands for the page's colour of text until the figure is done
@@ -43,6 +45,8 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "path.simplify_threshold": 0.4,
 }
+MOST_POINTS = 300
+"""Of a line whose values are told under the pointer."""
 CHARACTER = 0.085
 """Inches across a wide character of a tick label."""
 BESIDE = 0.2
@@ -53,7 +57,12 @@ Extent = tuple[float, float, float, float]
 
 
 def panel(
-    draw: Draw, title: str, size: tuple[float, float] = (3.6, 2.2), frame: bool = True, above: float = 0.1
+    draw: Draw,
+    title: str,
+    size: tuple[float, float] = (3.6, 2.2),
+    frame: bool = True,
+    above: float = 0.1,
+    hover: bool = False,
 ) -> str:
     """Draw one pair of axes and return it as SVG, and its title as text, which the page can wrap.
 
@@ -63,6 +72,7 @@ def panel(
         size: width and height in inches.
         frame: leave room for ticks and labels.
         above: room over the axes in inches.
+        hover: carry the lines' values for ``curves.js``, which tells them under the pointer.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=size)
@@ -75,6 +85,7 @@ def panel(
             _fit_labels(axes, *size, above)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=96)
+        values = f' data-lines="{escape(to_json(_lines(axes)))}"' if hover else ""
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
@@ -86,7 +97,34 @@ def panel(
     box = re.search(r'viewBox="[^"]+"', head)
     text = escape(title)
     caption = f'<p class="title" aria-hidden="true">{text}</p>'
-    return f'<svg {box[0] if box else ""} role="img" aria-label="{text}">{body}{caption}'
+    return f'<svg {box[0] if box else ""} role="img" aria-label="{text}"{values}>{body}{caption}'
+
+
+def _lines(axes: Axes) -> dict[str, Any]:
+    """Return where the axes lie in their figure, as shares of it, what they span, and their lines."""
+    place = axes.get_position()
+    lines = [line for line in axes.get_lines() if line.get_transform() == axes.transData]
+    return {
+        "box": [place.x0, 1 - place.y1, place.x1, 1 - place.y0],
+        "x": axes.get_xlim(),
+        "y": axes.get_ylim(),
+        "log": axes.get_yscale() == "log",
+        "lines": [
+            {
+                "name": "" if (label := str(line.get_label())).startswith("_") else label.strip("\u2060 "),
+                "colour": str(line.get_color()).replace(INK, "currentColor"),
+                "points": [
+                    [float(f"{number:.5g}") for number in point] for point in _thinned(np.asarray(line.get_xydata()))
+                ],
+            }
+            for line in lines
+        ],
+    }
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """Return at most ``MOST_POINTS`` of points (N, 2), the last among them."""
+    return points[:: -max(1, math.ceil(len(points) / MOST_POINTS))][::-1]
 
 
 class FewestDigits(Formatter):
@@ -170,7 +208,9 @@ def curves(runs: Mapping[str, Mapping[str, Curve]], success: float | None = None
     named = [(name.replace("_", " "), sorted(further[name]), False) for name in sorted(further)]
     for title, keys, log in [*_PANELS, *named[:MOST_PANELS]]:
         if keys := [key for key in keys if key in logged]:
-            panels.append(panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log, success), title))
+            panels.append(
+                panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log, success), title, hover=True)
+            )
     return panels
 
 
@@ -317,7 +357,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=7, ncols=3, loc="upper left")
 
-    return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8))
+    return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8), hover=True)
 
 
 def chunk_over_scene(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
 from robodiff.report import figures
 from robodiff.report.joints import most_moving, move_within_episodes
+from robodiff.report.predicted import predicted_episodes
 
 if TYPE_CHECKING:
     from robodiff.envs.spec import Scene
@@ -34,6 +35,8 @@ class Predictions:
     """What the cameras see, after resize and crop."""
     note: str = ""
     """Why chunks are not drawn over the scene, where they could be."""
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    """Whole ones for the player, see ``predicted_episodes``."""
 
 
 def draw_predictions(
@@ -62,21 +65,21 @@ def draw_predictions(
     sampled = sample_chunks(policy, episodes, windows, asked, seed=0)  # (W * samples, n, Da)
     recorded = episodes.arrays[ACTION][windows.frames(picks)[0][:, now:]]  # (W, n, Da)
     frames = windows.now[picks]
-    canvas = _find_canvas(env, episodes, int(frames[0]))
+    canvas = find_canvas(env, episodes, int(frames[0]))
     titles = [episodes.where(frame).capitalize() for frame in frames]
     drawn = zip(frames, recorded, np.split(sampled, len(picks)), titles, strict=True)
     chunks = [panel for each in drawn for panel in canvas.panels(episodes, *each)]
 
-    watched: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
+    rows: list[np.ndarray] = []  # (samples, n, Da) each, of the first window
 
     def watch(_: int, actions: np.ndarray) -> None:
-        watched.append(actions[:, now - policy.config.first_step :])
+        rows.append(actions[:, now - policy.config.first_step :])
 
     sample_chunks(policy, episodes, windows, asked[:samples], seed=0, batch_size=samples, on_row=watch)
     denoising = []
-    for row in np.unique(np.linspace(0, len(watched) - 1, _STEPS_SHOWN).round().astype(int)):
-        title = "Noise" if row == 0 else f"After step {row} of {len(watched) - 1}"
-        denoising += canvas.panels(episodes, frames[0], None, watched[row], title)
+    for row in np.unique(np.linspace(0, len(rows) - 1, _STEPS_SHOWN).round().astype(int)):
+        title = "Noise" if row == 0 else f"After step {row} of {len(rows) - 1}"
+        denoising += canvas.panels(episodes, frames[0], None, rows[row], title)
 
     observed = observed_at(policy, episodes, windows, picks)
     views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
@@ -89,11 +92,13 @@ def draw_predictions(
         for camera, view in views.items()
         for place, title in enumerate(titles)
     ]
-    return Predictions(chunks, denoising, cameras, canvas.note)
+    watched = [chosen[place] for place in np.unique([0, len(chosen) // 2])]
+    whole = predicted_episodes(policy, episodes, shape, watched)
+    return Predictions(chunks, denoising, cameras, canvas.note, whole)
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class Canvas:
     """Where chunks are drawn: over the scene or, without one, over time."""
 
     dimensions: Mapping[int, str]
@@ -101,6 +106,14 @@ class _Canvas:
     scene: "Scene | None" = None
     note: str = ""
     """Why chunks are not drawn over the scene, where they could be."""
+
+    def picture(self, episodes: Episodes, frame: int) -> np.ndarray | None:
+        """Return a picture of a frame, (H, W, 3) uint8: as its first camera saw it or, without one, as the
+        environment draws it; None where neither can be."""
+        for key, feature in episodes.features.items():
+            if feature.kind == "image":
+                return np.asarray(episodes.arrays[key][frame]).transpose(1, 2, 0)
+        return None if self.scene is None else self.scene.draw(_observation(episodes, frame))
 
     def panels(
         self, episodes: Episodes, frame: int, recorded: np.ndarray | None, sampled: np.ndarray, title: str
@@ -117,7 +130,7 @@ class _Canvas:
         return picture + [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
 
-def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
+def find_canvas(env: str | None, episodes: Episodes, frame: int) -> Canvas:
     """Return what an environment draws on, with its names of the action's dimensions where the recording has none."""
     action, scene, note = episodes.features[ACTION], None, ""
     names = action.names
@@ -139,7 +152,7 @@ def _find_canvas(env: str | None, episodes: Episodes, frame: int) -> _Canvas:
     named = {
         d: f"{names[d] if names else f'action {d}'}{f' ({action.units[d]})' * bool(action.units[d])}" for d in moving
     }
-    return _Canvas(named, scene, note)
+    return Canvas(named, scene, note)
 
 
 def _observation(episodes: Episodes, frame: int) -> dict[str, np.ndarray]:

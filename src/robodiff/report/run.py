@@ -27,8 +27,10 @@ from robodiff.policies.checkpoint import policy_hash
 from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
 from robodiff.report.answers import answer, command, conclusion, current, is_current, is_made, what_ifs
+from robodiff.report.clips import Clips, clips_of
+from robodiff.report.nearest import nearest
 from robodiff.report.pages import write_page
-from robodiff.report.predictions import Predictions, draw_predictions
+from robodiff.report.predictions import Predictions, draw_predictions, find_canvas
 from robodiff.report.recording import describe, movements
 from robodiff.text import counted
 
@@ -63,12 +65,13 @@ def write_run_report(
     run, page = read_run(folder), page or folder / REPORT_FILE
     if env is None and run.evaluations:
         env = run.evaluations[0].result.evaluated.environment
-    parts = []
-    for (title, each), config in zip(run.parts().items(), configs.values(), strict=True):
+    parts, clips = [], clips_of(answer(run, run.evaluations))
+    for agent, (title, each), config in zip(configs, run.parts().items(), configs.values(), strict=True):
         has_page = bool(title) and (each.folder / REPORT_FILE).is_file()
         own_page = os.path.relpath(each.folder / REPORT_FILE, page.parent) if has_page else ""
-        parts.append(replace(_part(each, *config, env), title=title, own_page=own_page))
-    return _write(run, page, parts)
+        part = _part(each, *config, env, clips, agent)
+        parts.append(replace(part, title=title, own_page=own_page))
+    return _write(run, page, parts, clips)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class _Part:
     own_page: str = ""
     """Where more is said of an agent's demonstrations."""
     predictions: Predictions = field(default_factory=Predictions)
+    nearest: dict[str, Any] | None = None
+    """Of each measured episode the demonstrations that began most like it, see ``nearest``."""
     held_out: bool = False
     """Whether the demonstrations that are shown were."""
     planning: Planning | None = None
@@ -90,7 +95,7 @@ class _Part:
     """Why they cannot be read."""
 
 
-def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None) -> _Part:
+def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None, clips: Clips | None, agent: str) -> _Part:
     part = _Part()
     try:
         recorded = read_trained_on(run.folder)
@@ -103,9 +108,14 @@ def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None) -> _
     predictions = Predictions()
     if is_made(run):
         predictions = draw_predictions(run.folder / "policy", episodes, held_out or trained_on, env, SAMPLES)
+    neighbours = None
+    if clips is not None:
+        canvas = find_canvas(env, episodes, 0)
+        neighbours = nearest(episodes, trained_on, clips.traces, lambda frame: canvas.picture(episodes, frame), agent)
     return replace(
         part,
         predictions=predictions,
+        nearest=neighbours,
         held_out=bool(held_out),
         data=_data(episodes),
         findings=in_kinds(findings_in(episodes, model.window)),
@@ -115,10 +125,11 @@ def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None) -> _
 def write_evaluation_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of an evaluation whose policy lies in no run."""
     unknown = _Part(no_data="Of a policy without its run they are not known.")
-    return _write(Run.of_evaluation(folder), folder / REPORT_FILE, [unknown])
+    run = Run.of_evaluation(folder)
+    return _write(run, folder / REPORT_FILE, [unknown], clips_of(answer(run, run.evaluations)))
 
 
-def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
+def _write(run: Run, page: Path, parts: Sequence[_Part], clips: Clips | None) -> Path:
     """Write the page; what a part lacks is left out."""
     measured, offline = answer(run, run.evaluations), answer(run, run.offline)
     trials = [each for each in current(run, run.evaluations) if _is_trial(run, each.result.evaluated)]
@@ -130,6 +141,9 @@ def _write(run: Run, page: Path, parts: Sequence[_Part]) -> Path:
         run=run,
         answer=measured,
         failing=_failing(measured) if measured else None,
+        wall=clips
+        and {**clips.wall(clips.panels()), "nearest": next((part.nearest for part in parts if part.nearest), None)},
+        traces=clips and clips.info,
         videos=_videos(measured, page.parent) if measured else [],
         others=len(run.evaluations) - len(current(run, run.evaluations)),
         comparisons=[sentence for each in (measured, offline, *trials) if (sentence := conclusion(each))],

@@ -1,0 +1,304 @@
+"""What an evaluation keeps of its episodes for those who look at them: small pictures, actions, rewards, chunks.
+
+In the folder ``traces/`` beside an evaluation: ``seed-N.npz`` and ``seed-N.webp`` of each episode, and what they have
+in common in ``traces.json``. Nothing that is measured depends on them.
+"""
+
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION, Feature
+from robodiff.documents import Between
+from robodiff.envs.spec import EnvSpec
+from robodiff.errors import RobodiffError, first_line, notice
+from robodiff.evaluation.conditions import Number
+from robodiff.evaluation.fans import FanSampler
+from robodiff.evaluation.results import Result, read_result, write_result
+from robodiff.evaluation.rollout import EpisodeRecord, Pool
+from robodiff.files import reading, replacing
+
+TRACE_FOLDER = "traces"
+LONGEST_SIDE = 128
+"""Pixels of a picture, at most."""
+MOST_PICTURES = 36
+"""Of an episode, about."""
+SHARE = 0.04
+"""Of the time that episodes take, for drawing them."""
+COLUMNS = 6
+"""Pictures in a row of a sheet."""
+LOOK = 12
+"""Pixels across to which the first images of an episode are reduced, to compare them with those of others."""
+QUALITY = 62
+"""Of the pictures, as WebP counts it."""
+
+Dimension = tuple[str, str]
+"""Its name and its unit, which may be empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracesInfo(Result):
+    """What the traces of an evaluation have in common."""
+
+    file = "traces.json"
+    advice = "remove the folder, or evaluate again with robodiff eval"
+
+    fps: Annotated[float, Between(1e-6, 1e9)]
+    dimensions: dict[str, list[Dimension]]
+    """Of the action, and of each vector that was observed."""
+    extent: tuple[Number, Number, Number, Number] | None = None
+    """Where actions lie in the pictures, see ``Scene``; None where they are no places in them."""
+    seconds: Number
+    """That it took to draw, sample and write them."""
+    of_seconds: Number
+    """That the evaluation took before they were written."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One episode of L steps, to look at."""
+
+    action: np.ndarray
+    """(L, Da)."""
+    reward: np.ndarray
+    """(L,)."""
+    observations: Mapping[str, np.ndarray]
+    """Per vector that was observed, (L + 1, D)."""
+    first_images: Mapping[str, np.ndarray]
+    """Per image that was observed, how the episode began: (3, 12, 12) uint8."""
+    drawn_at: np.ndarray
+    """(P,) which steps the pictures show; 0 is before the first action."""
+    picture: tuple[int, int] = (0, 0)
+    """Height and width of each."""
+    sheet: bytes = b""
+    """A WebP of the pictures, six in a row; empty where there are none."""
+    fan_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(M,) steps at which chunks were sampled."""
+    fans: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
+    """(M, S, n, Da), what the policy might have done from there on."""
+
+
+@dataclass
+class _Episode:
+    """What the recorder keeps of one episode while it runs."""
+
+    observations: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    first_images: dict[str, np.ndarray] = field(default_factory=dict)
+    drawn_at: list[int] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list)
+
+
+class TraceRecorder:
+    """A ``Watcher`` that records episodes and draws them while they run, in a small share of their time.
+
+    They are drawn at the first and at the last step and, in between, every so many steps: from how long the first steps
+    and the first pictures took follows how many.
+
+    Args:
+        spec: the environment.
+        seeds: of the episodes that are recorded.
+        chunk: steps of the environment from one chunk to the next.
+    """
+
+    def __init__(self, spec: EnvSpec, seeds: Collection[int], chunk: int) -> None:
+        self._chunk, self.seeds = chunk, frozenset(seeds)
+        self._draws = spec.renders
+        self._every = 0  # steps from one picture to the next; 0 while that is not known
+        self._drawing = self._resumed = 0.0  # seconds that the first pictures took, and when they were drawn
+        self.episodes: dict[int, _Episode] = {}
+        self.began = time.perf_counter()
+        self.seconds = 0.0
+        """That watching took."""
+
+    def watch(
+        self,
+        environments: Pool,
+        episodes: Mapping[int, EpisodeRecord],
+        observations: Mapping[str, np.ndarray],
+        ended: Collection[int] = (),
+    ) -> None:
+        """Take in what is so after a step, see ``Watcher``."""
+        watched = {row: record for row, record in episodes.items() if record.seed in self.seeds}
+        if not watched:
+            return
+        start = time.perf_counter()
+        step = max(record.length for record in watched.values())
+        for row, record in watched.items():
+            self._observe(record, {key: value[row] for key, value in observations.items()})
+        if step == self._chunk and not self._every:
+            self._every = self._spacing((start - self._resumed) / step)
+        due = step == 0 or (self._every and step % self._every == 0)
+        self._draw(environments, {row: record for row, record in watched.items() if due or row in ended})
+        if due:
+            self._thin_out([self.episodes[record.seed] for row, record in watched.items() if row not in ended])
+        now = time.perf_counter()
+        self.seconds += now - start
+        if step == 0:
+            self._drawing, self._resumed = now - start, now
+
+    def _observe(self, record: EpisodeRecord, observation: Mapping[str, np.ndarray]) -> None:
+        episode = self.episodes.setdefault(record.seed, _Episode())
+        for key, value in observation.items():
+            if value.ndim == 1:
+                episode.observations.setdefault(key, []).append(value.copy())
+            elif key not in episode.first_images:
+                episode.first_images[key] = look_of(value)
+
+    def _spacing(self, a_step: float) -> int:
+        """Return how many steps, which take so many seconds each, lie between two pictures."""
+        return max(self._chunk, math.ceil(self._drawing / max(1e-9, SHARE * a_step)))
+
+    def _draw(self, environments: Pool, episodes: Mapping[int, EpisodeRecord]) -> None:
+        if not (self._draws and episodes):
+            return
+        try:
+            pictures = environments.draw(dict.fromkeys(episodes, LONGEST_SIDE))
+        except (RobodiffError, ModuleNotFoundError) as error:
+            self._draws = False
+            notice(f"there are no pictures of the episodes: {first_line(error)}")
+            return
+        for row, record in episodes.items():
+            self.episodes[record.seed].pictures.append(pictures[row])
+            self.episodes[record.seed].drawn_at.append(record.length)
+
+    def _thin_out(self, running: Sequence[_Episode]) -> None:
+        """Keep every second picture of episodes that have many, and draw them half as often from here on."""
+        if max((len(episode.pictures) for episode in running), default=0) <= MOST_PICTURES:
+            return
+        self._every *= 2
+        for episode in running:
+            del episode.pictures[1::2], episode.drawn_at[1::2]
+
+
+def write_traces(
+    spec: EnvSpec,
+    records: Sequence[EpisodeRecord],
+    recorder: TraceRecorder,
+    samplers: Mapping[int, FanSampler],
+    out: Path,
+) -> None:
+    """Write what was recorded of some episodes in place of what an earlier evaluation left.
+
+    Args:
+        spec: the environment, as the policy saw it.
+        records: of all episodes.
+        recorder: that watched them.
+        samplers: by seed of some, that sampled chunks at moments of them.
+        out: folder of the evaluation.
+    """
+    start = time.perf_counter()
+    with replacing(out / TRACE_FOLDER) as folder:
+        folder.mkdir()
+        for record in records:
+            if (episode := recorder.episodes.get(record.seed)) is not None:
+                _write_episode(folder, spec, record, episode, samplers.get(record.seed))
+        seen = next(iter(recorder.episodes.values()), _Episode()).observations
+        now = time.perf_counter()
+        info = TracesInfo(
+            fps=spec.fps,
+            dimensions={key: _dimensions(spec.features[key]) for key in (ACTION, *seen) if key in spec.features},
+            extent=spec.scene and spec.scene.extent,
+            seconds=recorder.seconds + sum(each.seconds for each in samplers.values()) + now - start,
+            of_seconds=now - recorder.began,
+        )
+        write_result(folder, info)
+
+
+def _write_episode(
+    folder: Path, spec: EnvSpec, record: EpisodeRecord, episode: _Episode, sampler: FanSampler | None
+) -> None:
+    arrays = {
+        "action": np.array(record.actions, np.float32).reshape(record.length, *spec.features[ACTION].shape),
+        "reward": np.array(record.rewards, np.float32),
+        "drawn_at": np.array(episode.drawn_at, np.int64),
+        **{f"first/{key}": image for key, image in episode.first_images.items()},
+        **{f"seen/{key}": np.array(values, np.float32) for key, values in episode.observations.items()},
+    }
+    if sampler is not None and sampler.sampled:
+        arrays |= {"fan_at": np.array([*sampler.sampled]), "fans": np.stack([*sampler.sampled.values()])}
+    if episode.pictures:
+        arrays["picture"] = np.array(episode.pictures[0].shape[:2])
+        _sheet(episode.pictures, folder / f"seed-{record.seed}.webp")
+    np.savez_compressed(folder / f"seed-{record.seed}.npz", **arrays)
+
+
+def _sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
+    """Write pictures (H, W, 3) uint8 as one, row after row."""
+    from PIL import Image
+
+    (height, width), rows = pictures[0].shape[:2], math.ceil(len(pictures) / COLUMNS)
+    sheet = np.zeros((rows, height, COLUMNS, width, 3), np.uint8)
+    for place, picture in enumerate(pictures):
+        sheet[place // COLUMNS, :, place % COLUMNS] = picture
+    Image.fromarray(sheet.reshape(rows * height, COLUMNS * width, 3)).save(path, "WEBP", quality=QUALITY, method=2)
+
+
+def _dimensions(feature: Feature) -> list[Dimension]:
+    names = feature.names or map(str, range(feature.shape[0]))
+    return [(name, unit or "") for name, unit in zip(names, feature.units, strict=True)]
+
+
+def look_of(image: np.ndarray) -> np.ndarray:
+    """Return an image (3, H, W) uint8 in 12 x 12 pixels, as which beginnings of episodes are compared."""
+    from PIL import Image
+
+    channels = [Image.fromarray(channel).resize((LOOK, LOOK), Image.Resampling.BOX) for channel in image]
+    return np.stack([np.asarray(channel) for channel in channels])
+
+
+def has_traces(evaluation: Path) -> bool:
+    """Tell whether an evaluation's folder holds traces."""
+    return (evaluation / TRACE_FOLDER / TracesInfo.file).is_file()
+
+
+def read_traces(evaluation: Path, seeds: Collection[int]) -> tuple[TracesInfo, dict[int, Trace]]:
+    """Read the traces of some episodes of an evaluation, by seed; those that were not recorded are left out.
+
+    Raises:
+        RobodiffError: one of the files is broken.
+    """
+    folder = evaluation / TRACE_FOLDER
+    info = read_result(folder, TracesInfo)
+    paths = {seed: folder / f"seed-{seed}.npz" for seed in seeds}
+    return info, {seed: _read_trace(path, info) for seed, path in paths.items() if path.is_file()}
+
+
+def _read_trace(path: Path, info: TracesInfo) -> Trace:
+    with reading(path, "the trace of an episode"), np.load(path, allow_pickle=False) as arrays:
+        sheet = path.with_suffix(".webp")
+        trace = Trace(
+            action=arrays["action"],
+            reward=arrays["reward"],
+            observations=_below(arrays, "seen/"),
+            first_images=_below(arrays, "first/"),
+            drawn_at=arrays["drawn_at"],
+            picture=tuple(arrays["picture"].tolist()) if "picture" in arrays else (0, 0),
+            sheet=sheet.read_bytes() if sheet.is_file() else b"",
+            **{name: arrays[name] for name in ("fan_at", "fans") if name in arrays},
+        )
+        _check(trace, info)
+    return trace
+
+
+def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+
+
+def _check(trace: Trace, info: TracesInfo) -> None:
+    """Check that the arrays of a trace fit each other."""
+    length, dim = len(trace.reward), len(info.dimensions.get(ACTION, ()))
+    for name, array, shape in (
+        ("action", trace.action, (length, dim)),
+        ("reward", trace.reward, (length,)),
+        ("drawn_at", trace.drawn_at, (len(trace.drawn_at),)),
+        ("fan_at", trace.fan_at, (len(trace.fan_at),)),
+        ("fans", trace.fans, (len(trace.fan_at), *trace.fans.shape[1:3], dim if len(trace.fan_at) else 0)),
+        *((key, values, (length + 1, len(info.dimensions.get(key, ())))) for key, values in trace.observations.items()),
+    ):
+        if array.dtype.kind not in "fiu" or array.shape != shape:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, not numbers {shape}")

@@ -1,0 +1,191 @@
+"""What the wall of measured episodes and its player are given: see ``wall.js``."""
+
+import base64
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from robodiff.data.episodes import ACTION
+from robodiff.evaluation.results import EpisodeResult
+from robodiff.evaluation.runs import Evaluation
+from robodiff.evaluation.traces import COLUMNS, Dimension, Trace, TracesInfo, has_traces, read_traces
+from robodiff.report.joints import STATE
+from robodiff.report.playable import rounded
+from robodiff.text import shortened
+
+MOST_VALUES = 250_000
+"""Numbers of all lines of an evaluation in its page."""
+LARGEST_PICTURES = 3_400_000
+"""Bytes of all pictures of an evaluation in its page."""
+_LONGEST_NAME = 60
+Line = tuple[str, str, int]
+"""What it is called, the key, and its dimension; the key ``reward`` has one."""
+Panel = tuple[str, str, list[Line]]
+"""Its title, its unit, and its lines."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The episodes of an evaluation that were kept to look at."""
+
+    evaluation: Evaluation
+    info: TracesInfo
+    traces: Mapping[int, Trace]
+    """By seed."""
+
+    @property
+    def episodes(self) -> list[EpisodeResult]:
+        """Those that were kept, from the worst to the best: of two successes the slower one is worse."""
+        kept = [each for each in self.evaluation.result.episodes if each.seed in self.traces]
+        return sorted(kept, key=lambda each: (each.success, each.max_reward, -each.length))
+
+    def wall(self, panels: Sequence[Panel], largest_pictures: int = LARGEST_PICTURES) -> dict[str, Any]:
+        """Return what ``wall.js`` shows, the worst episode first.
+
+        Args:
+            panels: of each episode, see ``panels``.
+            largest_pictures: bytes of all pictures; of episodes that there is no room for there are none.
+        """
+        pictures = self._with_pictures(largest_pictures)
+        return {
+            "fps": self.info.fps,
+            "extent": self.info.extent,
+            "panels": [_described(title, unit, lines) for title, unit, lines in panels],
+            "left_out": len(self.info.dimensions.get(ACTION, [])) - (len(panels) - 1),
+            "episodes": [self.episode(each, panels, each.seed in pictures) for each in self.episodes],
+        }
+
+    def episode(self, result: EpisodeResult, panels: Sequence[Panel], drawn: bool) -> Any:
+        """Return one episode, without what all of them share; its pictures only where it is to be drawn."""
+        trace = self.traces[result.seed]
+        seen = {**trace.observations, ACTION: trace.action, "reward": trace.reward[:, None]}
+        return {
+            "seed": result.seed,
+            "success": result.success,
+            "stopped": result.non_finite,
+            "reward": round(result.max_reward, 4),
+            "length": result.length,
+            "values": [[_over(result.length, key, seen.get(key), d) for _, key, d in lines] for _, _, lines in panels],
+            "pictures": _pictures(trace) if drawn else None,
+            "fans": {
+                "at": trace.fan_at.tolist(),
+                "chunks": [np.round(fan, _digits(fan)).tolist() for fan in trace.fans.astype(np.float64)],
+                "dimensions": self._fan_dimensions(panels),
+                "path": _path(trace) if self.info.extent else [],
+            },
+        }
+
+    def panels(self, most_values: int = MOST_VALUES) -> list[Panel]:
+        """Return title, unit and lines of each panel: the reward, then as many joints as there is room for.
+
+        An action and a state of one name and unit are in one panel; those that move most stay.
+        """
+        frames = sum(len(trace.reward) + 1 for trace in self.traces.values())
+        states = {key: named for key, named in self.info.dimensions.items() if key.endswith(STATE)}
+        pairs = _pairs(self.info.dimensions.get(ACTION, []), states)
+        joints = [
+            (name, unit, [*([("state", *state)] if state else []), ("action", ACTION, d)])
+            for d, ((name, unit), state) in enumerate(zip(self.info.dimensions.get(ACTION, []), pairs, strict=True))
+        ]
+        room = max(1, (most_values // max(1, frames) - 1) // 2)
+        moves = [self._moves(d) for d in range(len(joints))]
+        kept = sorted(np.argsort([-each for each in moves], kind="stable")[:room].tolist())
+        return [("reward", "", [("reward", "reward", 0)]), *(joints[d] for d in kept)]
+
+    def _moves(self, dimension: int) -> float:
+        """Return how far a dimension of the action moves within episodes."""
+        some = [trace.action[:, dimension] for trace in [*self.traces.values()][:30] if len(trace.action)]
+        return float(np.mean([values.std() for values in some])) if some else 0.0
+
+    def _fan_dimensions(self, panels: Sequence[Panel]) -> list[int | None]:
+        """Return for each panel the dimension of the action that it shows."""
+        return [next((d for _, key, d in lines if key == ACTION), None) for _, _, lines in panels]
+
+    def _with_pictures(self, largest: int) -> set[int]:
+        """Return the seeds of the episodes whose pictures there is room for, the worst and the best by turns."""
+        ordered = [each.seed for each in self.episodes]
+        turns = [seed for pair in zip(ordered, reversed(ordered), strict=True) for seed in pair]
+        kept, size = set[int](), 0
+        for seed in dict.fromkeys(turns):
+            size += len(self.traces[seed].sheet) * 4 // 3
+            if size <= largest and self.traces[seed].sheet:
+                kept.add(seed)
+        return kept
+
+    def of(self, seeds: Collection[int]) -> "Clips":
+        """Return the clips of some episodes."""
+        return replace(self, traces={seed: trace for seed, trace in self.traces.items() if seed in seeds})
+
+
+def clips_of(evaluation: Evaluation | None) -> Clips | None:
+    """Return the episodes of an evaluation that were kept; None where none were.
+
+    Raises:
+        RobodiffError: what was kept is broken.
+    """
+    if evaluation is None or not has_traces(evaluation.folder):
+        return None
+    lengths = {each.seed: each.length for each in evaluation.result.episodes}
+    info, traces = read_traces(evaluation.folder, lengths)
+    fitting = {seed: trace for seed, trace in traces.items() if len(trace.reward) == lengths[seed]}
+    return Clips(evaluation, info, fitting) if fitting else None
+
+
+def _described(title: str, unit: str, lines: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "name": shortened(title, _LONGEST_NAME),
+        "unit": shortened(unit, _LONGEST_NAME),
+        "lines": [name for name, _, _ in lines],
+    }
+
+
+def _over(length: int, key: str, values: np.ndarray | None, dimension: int) -> list[float | None]:
+    """Return values at the length + 1 frames of an episode: a reward follows a step, an action precedes one."""
+    if values is None:  # it was not observed
+        return [None] * (length + 1)
+    numbers = finite(values[:, dimension])
+    if key == "reward":
+        return [None, *numbers]
+    return [*numbers, None] if len(numbers) == length else numbers
+
+
+def finite(values: np.ndarray) -> list[float | None]:
+    """Return (N,) numbers with the digits that a figure can show, None in place of what is not finite."""
+    known = np.isfinite(values)
+    numbers = iter(rounded(values[known]) if known.any() else [])
+    return [next(numbers) if each else None for each in known.tolist()]
+
+
+def _pairs(action: Sequence[Dimension], states: Mapping[str, Sequence[Dimension]]) -> list[tuple[str, int] | None]:
+    """Return for each dimension of the action that of a state with its name and unit, if there is one alone."""
+    places: dict[Dimension, list[tuple[str, int]]] = {}
+    for key, dimensions in states.items():
+        for place, dimension in enumerate(dimensions):
+            places.setdefault(dimension, []).append((key, place))
+    return [found[0] if len(found := places.get(each, [])) == 1 else None for each in action]
+
+
+def _pictures(trace: Trace) -> dict[str, Any]:
+    height, width = trace.picture
+    return {
+        "url": f"data:image/webp;base64,{base64.b64encode(trace.sheet).decode()}",
+        "width": width,
+        "height": height,
+        "columns": COLUMNS,
+        "at": trace.drawn_at.tolist(),
+    }
+
+
+def _path(trace: Trace) -> list[list[float]]:
+    """Return the first two dimensions of the executed actions."""
+    path = trace.action[:, :2].astype(np.float64)
+    return np.round(path, _digits(path)).tolist() if path.size else []
+
+
+def _digits(values: np.ndarray) -> int:
+    """Return the decimals of numbers that a figure can show."""
+    span = float(np.ptp(values)) if values.size else 0.0
+    return 4 if span <= 0 else min(12, max(0, 3 - math.floor(math.log10(span))))

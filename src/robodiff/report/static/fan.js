@@ -1,0 +1,88 @@
+"use strict";
+// An episode of a policy for the player: what it did next, and the chunks that it might have drawn at some moments,
+// over the picture where actions are places in it, and over the lines of its actions. Needs player.js.
+//
+// An episode of a page: {seed, success, stopped, reward, length, values, pictures, fans}; what all share, `shared`:
+// {fps, extent, panels: [{name, unit, lines}]}. `values[panel][line]` has a value for each frame, `pictures.at` says
+// which frame each tile shows, `fans` is {at, chunks: [moment][sample][step][dimension], dimensions, path}.
+
+const NEXT_STEPS = 8; // that are drawn where no fan is
+const CONSIDERED = "#2563eb";
+const EXECUTED = "#f08c00";
+
+/** Return the moment whose chunks reach a frame: its first frame, and the chunks; nothing where there is none. */
+function fanAt({ at, chunks }, frame) {
+  const place = at.findLastIndex((moment) => moment <= frame);
+  return place >= 0 && frame < at[place] + chunks[place][0].length ? { from: at[place], chunks: chunks[place] } : undefined;
+}
+
+/** Draw where an episode went on, and its fan, over a picture in whose units its actions are. */
+function drawFan(context, frame, { fans }, [left, right, bottom, top]) {
+  const { canvas } = context;
+  const scale = context.getTransform().a;
+  const [width, height] = [canvas.width / scale, canvas.height / scale];
+  const draw = (path, colour, thickness) => {
+    if (path.length < 1) return;
+    const places = path.map(([x, y]) => [((x - left) / (right - left)) * width, ((y - top) / (bottom - top)) * height]);
+    context.beginPath();
+    for (const place of places) context.lineTo(...place);
+    context.lineJoin = context.lineCap = "round";
+    for (const [style, wide] of [["rgb(255 255 255 / 75%)", 2.2], [colour, 1]]) {
+      context.strokeStyle = style;
+      context.lineWidth = (thickness * wide * width) / 128;
+      context.stroke();
+    }
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(...places.at(-1), (1.6 * thickness * width) / 128, 0, 7);
+    context.fill();
+  };
+  const fan = fanAt(fans, frame);
+  for (const chunk of fan?.chunks ?? []) draw(chunk, CONSIDERED, 0.6);
+  const from = fan?.from ?? frame;
+  draw(fans.path.slice(from, from + (fan?.chunks[0].length ?? NEXT_STEPS)), EXECUTED, 0.9);
+}
+
+/** Chunks over the lines of one panel of a player, which are the same dimension of the action. */
+class FanLines {
+  constructor(panel, fans, dimension, values) {
+    Object.assign(this, { fans, dimension });
+    const known = values.flat().filter((value) => value !== null);
+    this.low = Math.min(...known);
+    this.high = Math.max(...known);
+    this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    this.path.setAttribute("class", "fan");
+    panel.element.querySelector(".plot svg").append(this.path);
+  }
+
+  show(frame) {
+    const fan = fanAt(this.fans, frame);
+    if (fan?.from === this.shown) return;
+    this.shown = fan?.from;
+    const range = this.high - this.low || 1;
+    const height = (value) => ((100 * (this.high - value)) / range).toFixed(1);
+    const line = (chunk) => "M" + chunk.map((step, ahead) => `${fan.from + ahead},${height(step[this.dimension])}`).join("L");
+    this.path.setAttribute("d", fan ? fan.chunks.map(line).join("") : "");
+  }
+}
+
+/** Return the camera of an episode for the player. */
+function cameraOf({ pictures, length }, name) {
+  const every = pictures.at.length > 1 ? pictures.at[1] - pictures.at[0] : length + 1;
+  return { name, tiles: pictures, first: 0, every };
+}
+
+/** Return an overlay for the cameras of some episodes: the last picture once they have ended, and their fans. */
+function overlayOf(episodes, extent, player) {
+  return (context, frame, place) => {
+    const episode = episodes[place];
+    const { source } = player().cameras[place];
+    if (frame >= episode.length && episode.pictures && source instanceof Sheet) source.paint(context, (episode.pictures.at.length - 1) * source.every);
+    if (extent && frame < episode.length) drawFan(context, frame, episode, extent);
+  };
+}
+
+/** Return a word and a sign for how an episode ended. */
+function outcomeOf({ success, stopped }) {
+  return success ? "✓ succeeded" : stopped ? "✗ stopped" : "✗ failed";
+}

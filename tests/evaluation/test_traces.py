@@ -1,0 +1,181 @@
+"""What an evaluation keeps of its episodes to look at: whole, small, and without a trace in what is measured."""
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import use_env
+from tests.policies.test_diffusion import FLOW
+
+from robodiff.envs.pool import Rows
+from robodiff.envs.pusht.env import PushTEnv
+from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
+from robodiff.errors import RobodiffError
+from robodiff.evaluation import traces as traces_module
+from robodiff.evaluation.config import EvalConfig
+from robodiff.evaluation.evaluate import evaluate
+from robodiff.evaluation.fans import LEAST_MOMENTS, MOST_MOMENTS, SAMPLES, moments_of_each
+from robodiff.evaluation.members import find_members
+from robodiff.evaluation.rollout import EpisodeRecord
+from robodiff.evaluation.traces import MOST_PICTURES, TRACE_FOLDER, TraceRecorder, has_traces, read_traces
+from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.diffusion import DiffusionPolicy
+
+Make = Callable[..., DiffusionPolicy]
+CONFIG = EvalConfig(env="pusht", episodes=3, seed=7, num_envs=3, videos=1)
+
+
+@pytest.fixture
+def saved(small_policy: Make, tmp_path: Path) -> str:
+    save_policy(small_policy(**FLOW), tmp_path / "policy")
+    return str(tmp_path / "policy")
+
+
+def measured(policy: str, out: Path, **changes: object) -> dict:
+    """Evaluate; return what was measured, but for how long a chunk takes."""
+    evaluate(find_members([policy]), out, dataclasses.replace(CONFIG, **changes))  # type: ignore[arg-type]
+    return {**json.loads((out / "metrics.json").read_text()), "latency_ms": 0}
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_episode_is_kept_and_nothing_that_is_measured_changes(saved: str, tmp_path: Path) -> None:
+    with_traces = measured(saved, tmp_path / "with")
+    assert measured(saved, tmp_path / "without", clips=0, videos=0) == with_traces
+    assert not [*(tmp_path / "without" / TRACE_FOLDER).glob("seed-*")]
+
+    info, traces = read_traces(tmp_path / "with", [7, 8, 9, 10])
+    assert [*traces] == [7, 8, 9]
+    assert (info.fps, info.extent) == (10, (0, 512, 512, 0))
+    assert info.dimensions["action"] == [("x", "px"), ("y", "px")]
+    for episode in with_traces["episodes"]:
+        trace, environment = traces[episode["seed"]], PushTEnv(max_steps=30)
+        state = environment.reset(seed=episode["seed"])[0]["observation.state"]
+        for step, action in enumerate(trace.action):
+            assert np.array_equal(trace.observations["observation.state"][step], state)
+            observation, reward, *_ = environment.step(action)
+            state = observation["observation.state"]
+            assert trace.reward[step] == pytest.approx(reward)
+        assert len(trace.action) == episode["length"]
+        assert trace.drawn_at[[0, -1]].tolist() == [0, episode["length"]]
+        spacing = np.diff(trace.drawn_at)[:-1]
+        assert len(set(spacing.tolist())) <= 1
+        height, width = trace.picture
+        assert (height, width) == (128, 128)
+        with Image.open(io.BytesIO(trace.sheet)) as sheet:
+            assert sheet.format == "WEBP"
+            assert sheet.size == (6 * width, -(-len(trace.drawn_at) // 6) * height)
+    assert [len(trace.fan_at) for trace in traces.values()] == [LEAST_MOMENTS, 0, 0]  # of the first failure alone
+    fan = traces[7].fans
+    assert fan.shape[1:3] == (SAMPLES, 15)
+    assert fan.std(axis=1).min() > 0  # samples differ
+    executed = traces[7].action[:8]
+    assert not any(np.array_equal(chunk[:8], executed) for chunk in fan[0])  # and none is the one that was executed
+
+    measured(saved, tmp_path / "again")
+    again = read_traces(tmp_path / "again", [7])[1][7]
+    assert np.array_equal(again.fans, fan)
+    assert np.array_equal(again.action, traces[7].action)
+
+
+@pytest.mark.parametrize("fails", ["render", "renders"])
+def test_an_environment_that_cannot_draw(
+    saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    class Blind(PushTEnv):
+        def render(self) -> np.ndarray:
+            raise OSError("there is no screen")
+
+    make = lambda keys: (Blind if fails == "render" else PushTEnv)(keys, max_steps=9)  # noqa: E731
+    use_env(monkeypatch, dataclasses.replace(SPEC, make=make, renders=fails == "render"))
+    measured(saved, tmp_path / "out")
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("there are no pictures of the episodes") == (fails == "render")
+    traces = read_traces(tmp_path / "out", [7])[1]
+    assert (traces[7].sheet, len(traces[7].drawn_at)) == (b"", 0)
+    assert len(traces[7].fan_at) > 0
+    assert len(traces[7].reward) == 9
+
+
+@pytest.mark.usefixtures("quick")
+def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    measured(saved, out, episodes=1, num_envs=1)
+    file = out / TRACE_FOLDER / "seed-7.npz"
+    whole = dict(np.load(file))
+    assert has_traces(out)
+    for broken in (
+        b"no archive",
+        {**whole, "action": whole["action"][:-1]},
+        {**whole, "reward": whole["reward"].astype(object)},  # would be unpickled
+        {**whole, "seen/observation.state": whole["seen/observation.state"][:, :1]},
+        {key: value for key, value in whole.items() if key != "reward"},
+    ):
+        if isinstance(broken, bytes):
+            file.write_bytes(broken)
+        else:
+            np.savez(file, **broken)
+        with pytest.raises(RobodiffError, match=r"seed-7\.npz: is not the trace of an episode") as told:
+            read_traces(out, [7])
+        assert "\n" not in str(told.value)
+
+
+def test_fans_are_a_small_part_of_all_chunks() -> None:
+    for episodes, chunk in ((100, 8), (1000, 8), (20, 8), (1, 1)):
+        records = [EpisodeRecord(seed, actions=[np.zeros(2)] * 300) for seed in range(episodes)]
+        moments = moments_of_each(records, 6, chunk)
+        assert LEAST_MOMENTS <= moments <= MOST_MOMENTS
+        if episodes >= 100:
+            assert 6 * moments * SAMPLES <= episodes * 38 / 10
+    assert MOST_PICTURES < 50
+
+
+@pytest.mark.parametrize(
+    ("drawing", "step", "drawn_at"),
+    [(30, 0.1, [0, 20]), (0.02, 0.1, [0, 5, 10, 15, 20]), (0, 0.1, [0, 4, 8, 12, 16, 20])],
+)
+def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
+    monkeypatch: pytest.MonkeyPatch, drawing: float, step: float, drawn_at: list[int]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(traces_module, "MOST_PICTURES", 6)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Drawn:
+        def draw(self, sizes: dict[int, int]) -> dict[int, np.ndarray]:
+            clock[0] += drawing
+            return {row: np.zeros((4, 4, 3), np.uint8) for row in sizes}
+
+    recorder, record = TraceRecorder(SPEC, [5], chunk=2), EpisodeRecord(5)
+    for taken in range(21):
+        record.actions = [np.zeros(2)] * taken
+        clock[0] += step
+        recorder.watch(Drawn(), {3: record}, {"observation.state": np.zeros((4, 2))}, [3] if taken == 20 else ())  # type: ignore[arg-type]
+    assert recorder.episodes[5].drawn_at == drawn_at
+    assert len(recorder.episodes[5].observations["observation.state"]) == 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lift_barrier", "biped"])
+def test_drawing_between_steps_changes_nothing(name: str) -> None:
+    pytest.importorskip("mujoco")
+    spec, seen = get_env_spec(name), []
+    keys = [key for key, feature in spec.features.items() if feature.kind == "vector" and key != "action"]
+    for draws in (False, True):
+        rows, random, steps = Rows(spec, keys, [0]), np.random.default_rng(0), []
+        rows.reset({0: 5})
+        for _ in range(9):
+            if draws:
+                assert max(rows.draw({0: 128})[0].shape) == 128
+            action = 0.1 * random.normal(size=spec.features["action"].shape)
+            step = rows.step({0: action.astype(np.float32)})[0]
+            steps.append(np.concatenate([*(step.observation[key].ravel() for key in keys), [step.reward]]))
+        rows.close()
+        seen.append(np.array(steps))
+    assert np.array_equal(*seen)
