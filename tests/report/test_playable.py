@@ -125,3 +125,8 @@ def test_what_no_camera_saw_is_drawn() -> None:
     (camera,) = recording.episode(1, PAGE)["cameras"]
     assert camera["tiles"]["url"].startswith("data:image/webp")
     assert not playable_of(made(walk(2), walk(2)), []).cameras  # of other numbers nothing is known
+
+
+def test_what_is_not_finite_is_left_out_of_lines() -> None:
+    assert rounded(np.array([np.nan, 0.25, np.inf], np.float32)) == [None, 0.25, None]
+    assert rounded(np.array([np.nan])) == [None]

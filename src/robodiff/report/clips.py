@@ -146,17 +146,10 @@ def _over(length: int, key: str, values: np.ndarray | None, dimension: int) -> l
     """Return values at the length + 1 frames of an episode: a reward follows a step, an action precedes one."""
     if values is None:  # it was not observed
         return [None] * (length + 1)
-    numbers = finite(values[:, dimension])
+    numbers = rounded(values[:, dimension])
     if key == "reward":
         return [None, *numbers]
     return [*numbers, None] if len(numbers) == length else numbers
-
-
-def finite(values: np.ndarray) -> list[float | None]:
-    """Return (N,) numbers with the digits that a figure can show, None in place of what is not finite."""
-    known = np.isfinite(values)
-    numbers = iter(rounded(values[known]) if known.any() else [])
-    return [next(numbers) if each else None for each in known.tolist()]
 
 
 def _pairs(action: Sequence[Dimension], states: Mapping[str, Sequence[Dimension]]) -> list[tuple[str, int] | None]:

@@ -219,8 +219,11 @@ def short_key(key: str) -> str:
     return key.removeprefix("observation.").removeprefix("images.")
 
 
-def rounded(values: np.ndarray) -> list[float]:
-    """Return (N,) numbers with the four digits of their range that a figure can show."""
+def rounded(values: np.ndarray) -> list[float | None]:
+    """Return (N,) numbers with the four digits of their range that a figure can show, None for what is not finite."""
     numbers = values.astype(np.float64)
-    span = max(float(np.ptp(numbers)), 1e-12 * float(np.abs(numbers).max()), 1e-300)
-    return np.round(numbers, min(12, 4 - math.ceil(math.log10(span)))).tolist()
+    known = np.isfinite(numbers)
+    finite = numbers[known] if known.any() else np.zeros(1)
+    span = max(float(np.ptp(finite)), 1e-12 * float(np.abs(finite).max()), 1e-300)
+    shown = np.round(numbers, min(12, 4 - math.ceil(math.log10(span))))
+    return np.where(known, shown, None).tolist()

@@ -8,9 +8,8 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Episodes
 from robodiff.data.windows import Windows, WindowShape
 from robodiff.evaluation.chunks import Policy, sample_chunks
-from robodiff.report.clips import finite
 from robodiff.report.joints import groups
-from robodiff.report.playable import LARGEST_PANELS, PAGE, Playable
+from robodiff.report.playable import LARGEST_PANELS, PAGE, Playable, rounded
 
 _MOST_JOINTS, _MOST_CHUNKS = 12, 60
 
@@ -62,6 +61,6 @@ def _predicted(policy: Policy, episodes: Episodes, shape: WindowShape, place: in
 
 def _compared(panel: dict[str, Any], predicted: np.ndarray) -> dict[str, Any]:
     """Return a panel of an action, and perhaps of its state, with what was predicted."""
-    line = {"name": "predicted", "values": finite(predicted)}
+    line = {"name": "predicted", "values": rounded(predicted)}
     *state, action = panel["lines"]
     return {**panel, "lines": [{**action, "name": "recorded"}, line, *state]}
