@@ -159,6 +159,12 @@ class World:
         self.data.qpos[:] = qpos
         mujoco.mj_kinematics(self.model, self.data)
 
+    def put(self, name: str, pose: Pose) -> None:
+        """Put an object elsewhere, at rest; the simulation goes on from there."""
+        joint = self.data.joint(name)
+        joint.qpos[:], joint.qvel[:] = [*pose.pos, *pose.quat], 0.0
+        mujoco.mj_forward(self.model, self.data)
+
     def pose(self, name: str) -> Pose:
         """Return where an object is."""
         body = self.data.body(name)
