@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from robodiff.data.formats.convert import format_of
 from robodiff.data.naming import AGENT_FILES, EACH
 from robodiff.data.recordings import DataConfig, format_at, open_path
 from robodiff.data.windows import WindowShape
-from robodiff.documents import AtLeast, FilePath, hints
+from robodiff.documents import AtLeast, Between, FilePath, hints
 from robodiff.errors import UsageError, nearest, notice
 from robodiff.progress import bar, say
 from robodiff.text import counted, duration, listed, printable
@@ -74,16 +75,22 @@ class CheckOptions(InfoOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewOptions(InfoOptions):
-    """Make one page about a recording: lengths, what its cameras see, curves and histograms, and what is unusual.
-    Options of the recording's format may follow, as for robodiff data info.
+    """Make one page about a recording: its episodes to watch, lengths, curves and histograms, and what is unusual.
+    Of many episodes the page carries a sample; --serve shows all of them. Options of the recording's format may follow,
+    as for robodiff data info.
 
     Examples:
       robodiff data view builtin:pusht
       robodiff data view demos.zarr.zip --layout pusht --out demos.html
+      robodiff data view demos.zarr --serve
     """
 
     out: FilePath = "data.html"
-    """The page."""
+    """The page; not written with --serve."""
+    serve: bool = False
+    """Show the page, with every episode at hand, to the browser on this machine that has the link; Ctrl-C ends it."""
+    port: Annotated[int, Between(0, 65535)] = 0
+    """Port of --serve; 0 picks a free one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,12 +181,21 @@ def check(options: CheckOptions, source: DataConfig) -> None:
 
 
 def view(options: ViewOptions, source: DataConfig) -> None:
-    """Read, examine, write the page."""
-    from robodiff.report.recording import write_view
+    """Read, examine, write the page or serve it."""
+    from robodiff.report.live import serve_recording
+    from robodiff.report.recording import playable, write_view
 
     episodes = source.read_chosen()
     window = WindowShape(CheckOptions.n_obs_steps, CheckOptions.horizon, CheckOptions.n_action_steps)
-    say(Console(), f"written: {write_view(episodes, findings_in(episodes, window), Path(options.out))}")
+    findings, console = findings_in(episodes, window), Console()
+    if not options.serve:
+        say(console, f"written: {write_view(episodes, findings, Path(options.out))}")
+        return
+    with serve_recording(playable(episodes, findings), options.port) as server:
+        say(console, f"{options.path}: {server.link}\nCtrl-C ends it")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    say(console, "stopped")
 
 
 def convert(options: ConvertOptions, source: DataConfig) -> None:

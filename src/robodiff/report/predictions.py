@@ -14,7 +14,7 @@ from robodiff.errors import first_line
 from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
 from robodiff.report import figures
-from robodiff.report.recording import most_moving, move_within_episodes
+from robodiff.report.joints import most_moving, move_within_episodes
 
 if TYPE_CHECKING:
     from robodiff.envs.spec import Scene

@@ -1,0 +1,212 @@
+"""What the player and the list of episodes are given of a recording: see ``player.js`` and ``view.js``."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from robodiff.data.check import SEVERITIES
+from robodiff.data.episodes import Episodes, Finding
+from robodiff.report.joints import Group, named, of_kind, spread
+from robodiff.report.pages import to_json
+from robodiff.report.tiles import encode_tiles, fitted, tile_of
+from robodiff.report.unusual import UNUSUAL, unusual_episodes
+from robodiff.text import shortened
+
+CARRIED = 12
+"""Episodes that a page carries, the worst and some usual ones."""
+LARGEST_SAMPLE = 4_000_000
+"""Bytes of them in the page."""
+LARGEST_PANELS = 600_000
+"""Bytes of one episode's lines in the page."""
+SHOWN = 240
+"""Episodes of which a page shows the first frame."""
+BLOCK = 60
+"""Episodes whose first frames a server sends at once."""
+THUMBNAIL = 72
+"""Pixels along the longer side of a first frame."""
+FLUENT = 6.0
+"""Pictures a second that a page's player shows at least, of smaller ones if need be."""
+SMALLEST = 96
+"""Pixels along the longer side of a picture."""
+_LONGEST_NAME, _LONGEST_TEXT = 120, 300
+_BYTES_OF_A_VALUE = 7
+Form = Literal["WEBP", "JPEG"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How large the pictures of one episode may be."""
+
+    pixels: int
+    """Of all its cameras and frames."""
+    longest: int
+    """Along the longer side of one."""
+    form: Form
+    """How they are encoded."""
+
+
+PAGE = Budget(2_400_000, 288, "WEBP")
+SERVED = Budget(16_000_000, 480, "JPEG")
+
+
+@dataclass(frozen=True)
+class Playable:
+    """A recording, episode by episode."""
+
+    episodes: Episodes
+    findings: Sequence[Finding]
+    """What is wrong with it, or unusual in it, worst first."""
+    groups: list[Group]
+    """The joints that are shown."""
+
+    def overview(self) -> dict[str, Any]:
+        """Return of all episodes what the list shows."""
+        episodes, unusual = self.episodes, self._unusual
+        texts = [str(task or "") for task in episodes.table.get("task", ())]
+        tasks = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        success = episodes.table.get("success", ())
+        return {
+            "fps": episodes.fps,
+            "pictures": bool(self.cameras),
+            "block": BLOCK,
+            "numbers": [int(episodes.number(place)) for place in range(len(episodes))],
+            "lengths": episodes.lengths.tolist(),
+            "unusual": [round(value, 1) for value in unusual.values.tolist()] if unusual else [],
+            "quantities": unusual.quantities.tolist() if unusual else [],
+            "names": unusual.names if unusual else [],
+            "threshold": UNUSUAL,
+            "severities": self._severities.tolist(),
+            "task": [tasks[text] for text in texts] if len(tasks) > 1 else [],
+            "tasks": [shortened(text, _LONGEST_TEXT) for text in tasks],
+            "failed": [not each for each in success] if {type(each) for each in success} == {bool} else [],
+        }
+
+    def episode(self, place: int, budget: Budget, largest_panels: int | None = None) -> dict[str, Any]:
+        """Return one episode for the player; its pictures are within a budget, its lines within so many bytes."""
+        episodes, frames = self.episodes, self.episodes.slice(place)
+        length = frames.stop - frames.start
+        joints = [(group, joint) for group in self.groups for joint in group.joints]
+        kept = len(joints) if largest_panels is None else max(1, largest_panels // (2 * _BYTES_OF_A_VALUE * length))
+        task = episodes.table.get("task", [None] * len(episodes))[place]
+        return {
+            "fps": episodes.fps,
+            "length": length,
+            "task": shortened(str(task), _LONGEST_TEXT) if task else "",
+            "cameras": [self._camera(key, frames, budget) for key in self.cameras],
+            "panels": [self._panel(group, joint, frames) for group, joint in joints[:kept]],
+            "left_out": max(0, len(joints) - kept),
+            "marks": [*self._marks(place)],
+        }
+
+    def sample(self) -> tuple[dict[int, str], list[dict[str, Any]]]:
+        """Return episodes as JSON by their places, within ``LARGEST_SAMPLE`` bytes, and sheets of first frames."""
+        sample, size = dict[int, str](), 0
+        for place in self._most_telling(CARRIED):
+            text = to_json(self.episode(place, PAGE, LARGEST_PANELS))
+            if size + len(text) <= LARGEST_SAMPLE:
+                sample[place] = text
+                size += len(text)
+        others = [place for place in self._most_telling(SHOWN) if place not in sample]
+        shown = [*sample, *others][:SHOWN]
+        return dict(sorted(sample.items())), [self.firsts(shown, "WEBP")] if self.cameras and shown else []
+
+    def firsts(self, places: Sequence[int], form: Form) -> dict[str, Any]:
+        """Return the first frames of some episodes as one sheet, as the first camera sees them."""
+        key = self.cameras[0]
+        size = fitted(*self.episodes.features[key].shape[1:], THUMBNAIL)
+        starts = (self.episodes.slice(place).start for place in places)
+        tiles = [tile_of(self.episodes.arrays[key][start], size) for start in starts]
+        return {"places": [*places], **asdict(encode_tiles(tiles, math.ceil(math.sqrt(len(tiles))), form))}
+
+    @cached_property
+    def cameras(self) -> list[str]:
+        """The keys that hold images."""
+        return [key for key, _ in of_kind(self.episodes, "image")]
+
+    @cached_property
+    def _unusual(self) -> Any:
+        return unusual_episodes(self.episodes, self.groups)
+
+    @cached_property
+    def _found(self) -> Mapping[int, list[Finding]]:
+        """By the number of an episode, what is found in it."""
+        found: dict[int, list[Finding]] = {}
+        for finding in self.findings:
+            if finding.episode is not None:
+                found.setdefault(finding.episode, []).append(finding)
+        return found
+
+    @cached_property
+    def _severities(self) -> np.ndarray:
+        """(E,) of the worst that is found in each episode: 0 nothing, 1 a note, 2 a warning, 3 fatal."""
+        worst = np.zeros(len(self.episodes), int)
+        for place in range(len(worst)):
+            found = self._found.get(self.episodes.number(place), ())
+            worst[place] = max((len(SEVERITIES) - SEVERITIES.index(each.severity) for each in found), default=0)
+        return worst
+
+    def _most_telling(self, most: int) -> list[int]:
+        """Return episodes: by turns the next worst and the next of some that are evenly spread."""
+        severe = np.where(self._severities > 1, self._severities, 0)
+        values = self._unusual.values if self._unusual else np.zeros(len(severe))
+        order = np.lexsort([-values, -severe]).tolist()
+        usual = spread(len(order), most)
+        worst = [place for place in order if severe[place] or values[place] >= UNUSUAL]
+        turns = [place for pair in zip(worst, usual, strict=False) for place in pair]
+        return list(dict.fromkeys([*turns, *worst[len(usual) :], *usual[len(worst) :], *order]))[:most]
+
+    def _marks(self, place: int) -> Iterator[dict[str, Any]]:
+        frames = self.episodes.slice(place)
+        for finding in self._found.get(self.episodes.number(place), ()):
+            is_within = finding.frame is not None and frames.start <= finding.frame < frames.stop
+            frame = finding.frame - frames.start if is_within and finding.frame is not None else 0
+            text = f"{shortened(finding.message, _LONGEST_TEXT)}; {shortened(finding.advice, _LONGEST_TEXT)}"
+            yield {"frame": frame, "text": text, "severity": finding.severity}
+
+    def _camera(self, key: str, frames: slice, budget: Budget) -> dict[str, Any]:
+        """Return the pictures of a camera: as large as they may be at ``FLUENT`` a second, then as many as fit."""
+        length, shape = frames.stop - frames.start, self.episodes.features[key].shape
+        pixels = budget.pixels / len(self.cameras)
+        fluent = math.ceil(length * min(1.0, FLUENT / self.episodes.fps))
+        scale = math.sqrt(pixels / fluent / (shape[1] * shape[2]))
+        longest = max(SMALLEST, min(budget.longest, int(scale * max(shape[1:]))))
+        size = fitted(shape[1], shape[2], longest)
+        every = max(1, math.ceil(length * size[0] * size[1] / pixels))
+        array = self.episodes.arrays[key]
+        tiles = [tile_of(array[frame], size) for frame in range(frames.start, frames.stop, every)]
+        columns = math.ceil(math.sqrt(len(tiles) * size[0] / size[1]))
+        return {
+            "name": shortened(short_key(key), _LONGEST_NAME),
+            "tiles": asdict(encode_tiles(tiles, columns, budget.form)),
+            "first": 0,
+            "every": every,
+        }
+
+    def _panel(self, group: Group, joint: Mapping[str, int], frames: slice) -> dict[str, Any]:
+        name, unit = named(self.episodes, dict(joint))
+        of = f"{short_key(group.keys[0])}, " * (len(self.groups) > 1 and len(group.keys) == 1)
+        columns = {key: self.episodes.arrays[key][frames, dimension] for key, dimension in joint.items()}
+        return {
+            "name": shortened(of + name, _LONGEST_NAME),
+            "unit": shortened(unit, _LONGEST_NAME),
+            "lines": [
+                {"name": shortened(short_key(key), _LONGEST_NAME), "values": rounded(column)}
+                for key, column in columns.items()
+            ],
+        }
+
+
+def short_key(key: str) -> str:
+    """Return the part of a key that tells it from the others: ``top`` of ``observation.images.top``."""
+    return key.removeprefix("observation.").removeprefix("images.")
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """Return (N,) numbers with the four digits of their range that a figure can show."""
+    numbers = values.astype(np.float64)
+    span = max(float(np.ptp(numbers)), 1e-12 * float(np.abs(numbers).max()), 1e-300)
+    return np.round(numbers, min(12, 4 - math.ceil(math.log10(span)))).tolist()
