@@ -67,6 +67,8 @@ class Touch:
     moved."""
     trace: Callable[[Any, int, NDArray[np.floating]], NDArray[np.floating]] | None = None
     """From an agent and its next actions (n, D) to where they lead, (n, 2); None where they are no places."""
+    plumb: Callable[[Any, int], NDArray[np.floating]] | None = None
+    """A line (n, 2) that tells how high an agent's hand is: from it down to what lies below; None on a flat table."""
     sketch: Callable[[Any], list[Body]] | None = None
     """The scene in a few bodies, which the browser draws, and moves evenly from one to the next; without it, ``render``
     draws."""

@@ -27,6 +27,7 @@ MOST_CLIENTS = 8
 MOST_WAITING = 256
 """Messages of a client that may wait; more are not read until these are handled."""
 CLOSE_SECONDS = 2.0
+LONGEST_TITLE = 200
 SOCKET = "socket"
 """Where the socket is, below the token."""
 _HEADERS = {
@@ -72,7 +73,7 @@ class PlayServer:
     def __init__(
         self, open_stage: Callable[[], AbstractContextManager[Stage]], title: str, token: str | None = None
     ) -> None:
-        self._open, self._title = open_stage, title
+        self._open, self._title = open_stage, shortened(title, LONGEST_TITLE)
         self.token = token or secrets.token_urlsafe(24)
         self._viewers: dict[ServerConnection, Viewer] = {}
 

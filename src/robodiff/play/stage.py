@@ -157,6 +157,7 @@ class Stage:
             "can_keep": self._unkeepable() is None,
             "bodies": [[round(number, 5) for number in (each.x, each.y, each.angle)] for each in bodies],
             "hand": [round(self.hand.x, 5), round(self.hand.y, 5)],
+            "plumb": np.round(touch.plumb(self.env, self._whose), 4).tolist() if touch and touch.plumb else [],
             "agent": self._whose,
             "speed": self.speed,
             "fans": [] if actor is None or self.by_person else self._fans(actor),

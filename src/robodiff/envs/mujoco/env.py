@@ -163,6 +163,10 @@ class TableEnv(gymnasium.Env[Any, Any]):
         """Draw the table for people, (H, W, 3) uint8."""
         return self.world.draw(self.task.view.name, PICTURE, shadows=True)
 
+    def close(self) -> None:
+        """Free what draws."""
+        self.world.close()
+
     def snapshot(self) -> Array:
         """Return all that the episode remembers."""
         return np.array([*self.world.state, self._steps, self._collided])

@@ -1,4 +1,4 @@
-"""The table under a pointer: a tool follows it at its height; objects can be taken and put elsewhere."""
+"""The table under a pointer: a tool hovers over the place that it points to; objects can be taken and put elsewhere."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ NEAR = 0.06
 
 
 def _act(env: TableEnv, hand: Hand) -> Array:
-    """Lead one arm's tool, which looks as it does at home but for its turn, to where the pointer is at its height."""
+    """Lead one arm's tool, which looks as it does at home but for its turn, over where the pointer is on the table."""
     world = env.world
     command = np.concatenate([each.command for each in world.arms])
     arm = world.arms[hand.agent]
     own, tool = command[arm.slice], arm.forward(arm.command[:-1])
     height = float(np.clip(tool.pos[2] + NOTCH * hand.lift, LOWEST, HIGHEST))
-    target = _on_plane(world, env.task.view.name, hand, height)
+    target = _on_plane(world, env.task.view.name, hand, 0.0)
     way = (tool.pos if target is None else target) - tool.pos
     way[2] = height - tool.pos[2]
     way /= max(1.0, np.linalg.norm(way) * world.fps / (BRISK * arm.model.speed))
@@ -46,7 +46,7 @@ def _yaw(arm: Arm, tool: Pose) -> float:
 
 def _where(env: TableEnv, agent: int) -> Place:
     arm = env.world.arms[agent]
-    ((x, y),) = _seen(env.world, env.task.view.name, arm.forward(arm.command[:-1]).pos[None])
+    ((x, y),) = _seen(env.world, env.task.view.name, arm.forward(arm.command[:-1]).pos[None] * [1, 1, 0])
     return float(x), float(y)
 
 
@@ -82,6 +82,12 @@ def _trace(env: TableEnv, agent: int, actions: Array) -> Array:
     return _seen(env.world, env.task.view.name, places)
 
 
+def _plumb(env: TableEnv, agent: int) -> Array:
+    """Return the ends of the line from a tool to the table below it, (2, 2)."""
+    tool = env.world.arms[agent].tool_pos
+    return _seen(env.world, env.task.view.name, np.stack([tool, tool * [1, 1, 0]]))
+
+
 def _camera(world: World, name: str) -> tuple[Array, Array, float]:
     """Return where a camera is (3,), its axes (3, 3), and the picture's half height at a distance of 1."""
     data, model = world.data.camera(name), world.model.camera(name)
@@ -113,4 +119,4 @@ def _seen(world: World, camera: str, points: Array) -> Array:
     return np.stack([0.5 + x / scale * height / width, 0.5 - y / scale], axis=1)
 
 
-TOUCH = Touch(act=_act, where=_where, keys=("lift", "turn", "grip"), grab=_grab, trace=_trace)
+TOUCH = Touch(act=_act, where=_where, keys=("lift", "turn", "grip"), grab=_grab, trace=_trace, plumb=_plumb)

@@ -1,6 +1,7 @@
 """A table that moves: its state, its arms with their inverse kinematics, and what its cameras see."""
 
 import atexit
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -201,6 +202,11 @@ class World:
         mujoco.mj_camlight(self.model, self.data)
         renderer.update_scene(self.data, camera)
         return renderer.render()
+
+    def close(self) -> None:
+        """Free what draws if it drew in a thread that may end before the process does: no other could free it."""
+        if threading.current_thread() is not threading.main_thread():
+            _renderer.cache_clear()
 
 
 class Arm:

@@ -42,6 +42,7 @@ function show(latest) {
   const goesOn = before !== null && before.seed === state.seed && before.step + 1 === state.step;
   scene.move(state.bodies, goesOn ? 1000 / (about.fps * state.speed) : 0);
   scene.showFans(state.fans, state.age);
+  scene.showPlumb(state.by_person ? state.plumb : []);
   if (before === null || (state.by_person && !before.by_person) || (state.step === 0 && before.step > 0)) {
     place = state.hand;
   }
@@ -66,9 +67,10 @@ function showFigures() {
   put("step", `${state.step} (${(state.step / about.fps).toFixed(1)} s)`);
   put("reward", state.reward === null ? "–" : state.reward.toFixed(2));
   put("kept", String(state.kept));
-  put("chunk", state.chunk_ms ? `${state.chunk_ms} ms` : "–");
+  put("chunk", state.chunk_ms ? `${state.samples + 1} in ${state.chunk_ms} ms` : "–");
   fillIn("speed", state.speed);
   fillIn("agent", state.agent);
+  fillIn("at", state.seed);
   fillIn("sampler", state.sampler);
   fillIn("steps", state.steps);
   fillIn("samples", state.samples);

@@ -12,6 +12,7 @@ class Scene {
   #lasts = 1;
   #fans = [];
   #age = 0;
+  #plumb = [];
   #pointer = null;
   #waits = false; // for the next frame
 
@@ -34,6 +35,12 @@ class Scene {
   /** Show chunks, [{chosen, paths: [[[x, y], ...], ...]}], of which so many steps are done. */
   showFans(fans, age) {
     [this.#fans, this.#age] = [fans, age];
+    this.redraw();
+  }
+
+  /** Show the line from a hand down to what is below it; none of no points. */
+  showPlumb(path) {
+    this.#plumb = path;
     this.redraw();
   }
 
@@ -75,6 +82,7 @@ class Scene {
     if (this.#picture) context.drawImage(this.#picture, 0, 0);
     this.#poses(now).forEach((pose, place) => drawBody(context, this.#bodies[place], pose));
     for (const fan of this.#fans) this.#drawFan(context, fan, colors);
+    if (this.#plumb.length) drawPlumb(context, this.#plumb, colors.getPropertyValue("--plan"));
     if (this.#pointer) drawPointer(context, this.#pointer, colors.getPropertyValue("--plan"));
     if (this.#to.length && now < this.#since + this.#lasts) this.redraw();
   }
@@ -127,6 +135,20 @@ function drawBody(context, { color, outline, radius }, [x, y, angle]) {
   }
   context.fill();
   context.restore();
+}
+
+function drawPlumb(context, path, color) {
+  const [x, y] = path.at(-1);
+  const unit = context.canvas.width / 512;
+  context.strokeStyle = context.fillStyle = color;
+  context.lineWidth = unit;
+  context.setLineDash([4 * unit, 3 * unit]);
+  tracePath(context, path);
+  context.stroke();
+  context.setLineDash([]);
+  context.beginPath();
+  context.ellipse(x * context.canvas.width, y * context.canvas.height, 4 * unit, 2 * unit, 0, 0, 2 * Math.PI);
+  context.fill();
 }
 
 function drawPointer(context, [x, y], color) {
