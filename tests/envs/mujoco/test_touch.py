@@ -35,7 +35,7 @@ def test_what_is_grabbed_follows_the_pointer_over_the_table():
     before = env.world.pose(name)
     move = TOUCH.grab(env, *place_of(env, before.pos))
     assert move is not None
-    there = before.pos + [0.05, -0.08, 0]
+    there = before.pos + np.array([0.05, -0.08, 0])
     observed = move(*place_of(env, there), 0.5)
     np.testing.assert_allclose(observed["observation.environment_state"][:3], there, atol=1e-4)
     env.step(env.encode(env.world.home))
