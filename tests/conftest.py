@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from tests.browser import browse, chromium  # noqa: F401 (fixtures)
 
 from robodiff import registry
 from robodiff.cli.main import main

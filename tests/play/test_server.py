@@ -98,7 +98,7 @@ def test_a_message_that_is_too_large_ends_its_connection_alone(server: str) -> N
         with client(server) as other:
             other._connection.send('{"do": "pause", "x": ' + "1" * LARGEST + "}")
             with pytest.raises(ConnectionClosed):
-                [*other._connection]
+                list(other._connection)
         assert page.do("speed", speed=2.0)["kind"] == "state"
 
 
