@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Feature, same_unit
+from robodiff.text import shortened
 
 _EPISODES_MEASURED = 64
+_LONGEST_NAME = 120
 _NOT_ALIKE = 10
 """A state and an action whose range is so many times smaller than that of both are not drawn over each other."""
 STATE = "observation.state"
@@ -71,10 +73,12 @@ def title(episodes: Episodes, joint: Joint) -> str:
 
 
 def named(episodes: Episodes, joint: Joint) -> tuple[str, str]:
-    """Return what a joint is called, and its unit; empty where none is known."""
+    """Return what a joint is called, with its place where others have its name, and its unit if one is known."""
     key, dimension = next(iter(joint.items()))
     feature = episodes.features[key]
-    return feature.names[dimension] if feature.names else f"dimension {dimension}", feature.units[dimension]
+    name = feature.names[dimension] if feature.names else f"dimension {dimension}"
+    place = f" [{dimension}]" * (feature.names is not None and feature.names.count(name) > 1)
+    return shortened(name, _LONGEST_NAME) + place, shortened(feature.units[dimension], _LONGEST_NAME)
 
 
 def _joints(episodes: Episodes) -> Iterator[Joint]:
@@ -93,11 +97,12 @@ def _joints(episodes: Episodes) -> Iterator[Joint]:
 
 
 def _pairs(episodes: Episodes, state: str, action: str) -> dict[int, int]:
-    """Return which dimension of the action each of the state is: by name or, where not both have names, by place."""
+    """Return which dimension of the action each of the state is: by name; by place where not both have names, or
+    both the same."""
     one, other = episodes.features[state], episodes.features[action]
     if not same_unit(one.unit, other.unit):
         return {}
-    if one.names and other.names:
+    if one.names and other.names and one.names != other.names:
         places = {name: place for place, name in enumerate(other.names)}
         pairs = {place: places[name] for place, name in enumerate(one.names) if name in places}
     else:

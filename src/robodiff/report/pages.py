@@ -13,7 +13,7 @@ from typing import Any
 from robodiff import __version__
 from robodiff.errors import UsageError
 from robodiff.files import replacing
-from robodiff.text import counted, duration, printable
+from robodiff.text import counted, duration, printable, shortened
 
 _STATIC = Path(__file__).parent / "static"
 _ACTING = re.compile("[<>&\x7f]")
@@ -108,7 +108,7 @@ def _templates() -> Any:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"svg": Markup, "counted": counted, "duration": duration}
+    environment.filters |= {"svg": Markup, "counted": counted, "duration": duration, "short": shortened}
     environment.globals |= {
         "script": lambda name: _inlined("script", name),
         "style": lambda name: _inlined("style", name),

@@ -28,8 +28,6 @@ BLOCK = 60
 """Episodes whose first frames a server sends at once."""
 THUMBNAIL = 72
 """Pixels along the longer side of a first frame."""
-FLUENT = 6.0
-"""Pictures a second that a page's player shows at least, of smaller ones if need be."""
 SMALLEST = 96
 """Pixels along the longer side of a picture."""
 _LONGEST_NAME, _LONGEST_TEXT = 120, 300
@@ -45,12 +43,14 @@ class Budget:
     """Of all its cameras and frames."""
     longest: int
     """Along the longer side of one."""
+    fluent: float
+    """Pictures a second that are shown at least, smaller ones if need be."""
     form: Form
     """How they are encoded."""
 
 
-PAGE = Budget(2_400_000, 288, "WEBP")
-SERVED = Budget(16_000_000, 480, "JPEG")
+PAGE = Budget(2_400_000, 288, 6.0, "WEBP")
+SERVED = Budget(16_000_000, 480, 15.0, "JPEG")
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,10 @@ class Playable:
             yield {"frame": frame, "text": text, "severity": finding.severity}
 
     def _camera(self, key: str, frames: slice, budget: Budget) -> dict[str, Any]:
-        """Return the pictures of a camera: as large as they may be at ``FLUENT`` a second, then as many as fit."""
+        """Return the pictures of a camera: as large as they may be where they are fluent, then as many as fit."""
         length, shape = frames.stop - frames.start, self.episodes.features[key].shape
         pixels = budget.pixels / len(self.cameras)
-        fluent = math.ceil(length * min(1.0, FLUENT / self.episodes.fps))
+        fluent = math.ceil(length * min(1.0, budget.fluent / self.episodes.fps))
         scale = math.sqrt(pixels / fluent / (shape[1] * shape[2]))
         longest = max(SMALLEST, min(budget.longest, int(scale * max(shape[1:]))))
         size = fitted(shape[1], shape[2], longest)
@@ -188,11 +188,11 @@ class Playable:
 
     def _panel(self, group: Group, joint: Mapping[str, int], frames: slice) -> dict[str, Any]:
         name, unit = named(self.episodes, dict(joint))
-        of = f"{short_key(group.keys[0])}, " * (len(self.groups) > 1 and len(group.keys) == 1)
+        of = f"{shortened(short_key(group.keys[0]), _LONGEST_NAME)}, " * (len(self.groups) > 1 and len(group.keys) == 1)
         columns = {key: self.episodes.arrays[key][frames, dimension] for key, dimension in joint.items()}
         return {
-            "name": shortened(of + name, _LONGEST_NAME),
-            "unit": shortened(unit, _LONGEST_NAME),
+            "name": of + name,
+            "unit": unit,
             "lines": [
                 {"name": shortened(short_key(key), _LONGEST_NAME), "values": rounded(column)}
                 for key, column in columns.items()

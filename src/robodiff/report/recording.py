@@ -91,10 +91,8 @@ def describe(episodes: Episodes) -> dict[str, Any]:
         rows = zip(dimension_names(feature), feature.units, np.stack(columns, axis=1), strict=True)
         table += [{"key": key, "dimension": name, "unit": unit, "numbers": row} for name, unit, row in rows]
     frames = int(lengths.sum())
-    summary = [
-        f"{episodes.source}: {counted(len(episodes), 'episode')}, {counted(frames, 'frame')} at {fps:g} Hz, which is "
-        f"{duration(frames / fps)}."
-    ]
+    size = f"{counted(len(episodes), 'episode')}, {counted(frames, 'frame')} at {fps:g} Hz"
+    summary = [f"{shortened(episodes.source, _LONGEST_NAME)}: {size}, which is {duration(frames / fps)}."]
     if lengths.min() < lengths.max():
         median = int(np.median(lengths))
         summary += [f"An episode has {lengths.min()} to {lengths.max()} frames, half of them at most {median}."]

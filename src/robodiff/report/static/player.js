@@ -153,10 +153,10 @@ class Panel {
     const legend = lines.map((line, place) =>
       element("span", { class: `value line-${place % 4}` }, lines.length > 1 ? `${line.name} ` : "", this.outputs[place]),
     );
-    this.plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
-    this.plot.append(element("span", { class: "end high" }, brief(high)), element("span", { class: "end low" }, brief(low)));
-    const caption = element("figcaption", {}, element("span", { class: "name", title }, title), ...legend);
-    this.element = element("figure", { class: "joint" }, caption, this.plot);
+    const range = element("span", { class: "range" }, `${brief(low)} to ${brief(high)}`);
+    const caption = element("figcaption", {}, element("span", { class: "name", title }, title), ...legend, range);
+    const plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
+    this.element = element("figure", { class: "joint" }, caption, plot);
   }
 
   #drawing(title, length, low, high) {
@@ -300,7 +300,11 @@ class Player {
       const label = "Pictures: space plays and pauses, arrow keys step, with shift by ten";
       const cameras = this.cameras.map((camera) => camera.element);
       const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": label, onclick: () => this.toggle() };
-      parts.push(element("div", attributes, ...cameras));
+      const stage = element("div", attributes, ...cameras);
+      const columns = cameras.length > 3 ? Math.ceil(Math.sqrt(cameras.length)) : cameras.length;
+      const layout = { columns, rows: Math.ceil(cameras.length / columns), narrow: Math.min(columns, 2) };
+      for (const [name, value] of Object.entries(layout)) stage.style.setProperty(`--${name}`, value);
+      parts.push(stage);
     }
     return parts;
   }

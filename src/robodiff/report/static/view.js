@@ -46,11 +46,14 @@ class Recording {
     sheet.paint(canvas.getContext("2d"), tile);
   }
 
-  /** Say in what an episode is far from the others; nothing where it is among them. */
-  unusualIn(place) {
-    const value = this.unusual[place] ?? 0;
-    const name = this.names[this.quantities[place]];
-    return value >= this.threshold ? `unusual: the ${name} is ${value} deviations from that of the others` : "";
+  /** Say in what an episode is farthest from the others; nothing where it is near them, or they are too few to tell. */
+  farthest(place) {
+    if (!(this.unusual[place] >= this.threshold / 2)) return "";
+    return `least like the others in ${this.names[this.quantities[place]]} (${this.unusual[place].toFixed(1)} σ)`;
+  }
+
+  isUnusual(place) {
+    return this.unusual[place] >= this.threshold;
   }
 
   /** Return the orders in which episodes can be listed: by name, the places. */
@@ -78,7 +81,7 @@ class List {
   constructor(recording, open) {
     this.recording = recording;
     this.open = open;
-    this.height = recording.hasPictures ? 64 : 46; // pixels of a row
+    this.height = recording.hasPictures ? 64 : 54; // pixels of a row
     this.longest = recording.lengths.reduce((a, b) => Math.max(a, b), 1);
     this.inner = element("div", { role: "presentation" });
     this.inner.style.height = `${recording.count * this.height}px`;
@@ -145,17 +148,17 @@ class List {
       row.append(canvas);
     }
     const severity = SEVERITIES[recording.severities[place]];
-    const unusual = recording.unusualIn(place);
-    const words = [recording.failed[place] && "failed", severity !== "note" && severity, unusual && !severity && "unusual"];
-    const labels = words.filter(Boolean).map((word) => element("span", { class: word === "unusual" ? "warning" : word }, word));
+    const words = [recording.failed[place] && "failed", severity !== "note" && severity, recording.isUnusual(place) && "unusual"];
+    const labels = words.filter(Boolean).map((word) => element("b", { class: word }, word));
     const name = element("span", { class: recording.has(place) ? "" : "absent" }, `Episode ${recording.numbers[place]}`);
     const length = element("div", { class: "length" });
     length.style.width = `${(100 * recording.lengths[place]) / this.longest}%`;
     const task = recording.tasks[recording.task[place]];
     const below = [counted(recording.lengths[place], "frame"), task].filter(Boolean).join(" · ");
-    const facts = [element("div", {}, name, ...labels), length, element("div", { class: "soft" }, below)];
-    row.append(element("div", { class: "facts" }, ...facts));
-    if (unusual) row.title = unusual;
+    const far = recording.unusual.length ? `${recording.unusual[place].toFixed(1)} σ` : "";
+    const soft = element("div", { class: "soft" }, element("span", {}, below), element("span", {}, far));
+    row.append(element("div", { class: "facts" }, element("div", {}, name, element("span", {}, ...labels)), length, soft));
+    row.title = recording.farthest(place);
     return row;
   }
 
@@ -206,22 +209,24 @@ class View {
     this.wanted = place;
     const name = `Episode ${recording.numbers[place]}`;
     this.list.choose(place);
-    this.part("status").textContent = "";
+    this.part("status").textContent = recording.served ? "Loading" : "";
     this.part("watched").textContent = name;
     const seconds = recording.lengths[place] / recording.fps;
-    const about = [counted(recording.lengths[place], "frame"), `${seconds.toFixed(1)} s`, recording.unusualIn(place)];
-    let episode = null;
+    const about = [counted(recording.lengths[place], "frame"), `${seconds.toFixed(1)} s`, recording.farthest(place)];
+    let [episode, status] = [null, ""];
     try {
       if (recording.has(place)) episode = await recording.episode(place);
-      else this.part("status").textContent = "Its pictures and numbers are not in this page: see below the list.";
+      else status = "Its pictures and numbers are not in this page: the note at the list says where they are.";
     } catch (error) {
-      this.part("status").textContent = `It cannot be shown: ${error.message}`;
+      status = `It cannot be shown: ${error.message}`;
     }
     if (this.wanted !== place) return; // another was chosen meanwhile
+    this.part("status").textContent = status;
     if (episode?.left_out) about.push(`${counted(episode.left_out, "more dimension")} not in this page`);
     this.part("about").textContent = about.filter(Boolean).join(" · ");
     this.player?.close();
-    this.player = episode && new Player(this.part("player"), episode);
+    const task = recording.task.length ? episode?.task : ""; // the only one is said above
+    this.player = episode && new Player(this.part("player"), { ...episode, task });
     if (!episode) this.part("player").replaceChildren();
     else if (isChosen && !isStill()) this.player.play();
   }
