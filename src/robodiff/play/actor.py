@@ -99,7 +99,7 @@ class Actor:
         self.samples, self.fans = samples, list[Fan]()
         """Of the present chunk."""
         self.age = self.milliseconds = 0
-        """Steps since its first action; and how long it took."""
+        """Actions of it that were handed out; and how long it took."""
         self._action, self._rest = np.empty(0), 0
 
     @property
@@ -154,8 +154,8 @@ class Actor:
                 self.milliseconds, self.age = round(1e3 * (time.perf_counter() - start)), 0
                 self.fans = [fan for agent, each in self._watched.items() for fan in self._fans(agent, each, action)]
             self._action, self._rest = self._view.action(action) if self._view else action, self._held
+            self.age += 1
         self._rest -= 1
-        self.age += 1
         return self._action
 
     def _fans(self, agent: str, watched: Watched, action: np.ndarray) -> list[Fan]:

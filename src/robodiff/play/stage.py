@@ -11,7 +11,7 @@ import numpy as np
 from robodiff.envs.spec import EnvSpec, raise_for_env
 from robodiff.envs.touch import Hand, Mover
 from robodiff.errors import UsageError
-from robodiff.play.actor import Actor
+from robodiff.play.actor import Actor, Fan
 from robodiff.play.messages import Message
 from robodiff.play.recorder import Frames, Recorder
 from robodiff.text import counted, shortened
@@ -72,6 +72,7 @@ class Stage:
             self._seen = self.env.reset(seed=seed)[0]
         self.seed, self.phase, self.success, self.reward = seed, "ready", False, 0.0
         self._extra: dict[str, float] = {}
+        self._fans, self._paths = list[Fan](), list[dict[str, Any]]()
         self._frames, self._successes, self._disturbed = Frames(), 0, False
         self._mover: Mover | None = None
         self.paused = False
@@ -103,6 +104,8 @@ class Stage:
         else:
             assert self.actor is not None
             action = self.actor.act(self._seen)
+            if self.actor.fans is not self._fans:
+                self._fans, self._paths = self.actor.fans, [*map(self._traced, self.actor.fans)]
         with raise_for_env(f"the environment {self.spec.name} failed at step {len(self._frames)} of seed {self.seed}"):
             seen, reward, terminated, truncated, info = self.env.step(action)
         self._frames.add(self._seen, action, self.by_person)
@@ -160,7 +163,7 @@ class Stage:
             "plumb": np.round(touch.plumb(self.env, self._whose), 4).tolist() if touch and touch.plumb else [],
             "agent": self._whose,
             "speed": self.speed,
-            "fans": [] if actor is None or self.by_person else self._fans(actor),
+            "fans": [] if actor is None or self.by_person or not actor.fans else self._paths,
             "age": 0 if actor is None else actor.age,
             "chunk_ms": 0 if actor is None else actor.milliseconds,
             "sampler": "" if actor is None else actor.sampled.sampler,
@@ -181,15 +184,11 @@ class Stage:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
-    def _fans(self, actor: Actor) -> list[dict[str, Any]]:
+    def _traced(self, fan: Fan) -> dict[str, Any]:
+        """Return where chunks that begin now lead in the picture, for the page."""
         trace = self.touch.trace if self.touch else None
-        if trace is None:
-            return []
-        fans = []
-        for fan in actor.fans:
-            places = [np.round(trace(self.env, fan.agent, each), 4).tolist() for each in fan.actions]
-            fans.append({"agent": fan.agent, "chosen": fan.chosen, "paths": places})
-        return fans
+        places = [] if trace is None else [trace(self.env, fan.agent, each) for each in fan.actions]
+        return {"chosen": fan.chosen, "paths": [np.round(each, 4).tolist() for each in places]}
 
     def _set_person(self, by_person: bool) -> None:
         """Set who acts; a person's hand begins where the agent's is."""

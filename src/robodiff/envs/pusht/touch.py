@@ -59,12 +59,12 @@ def _turned(point: Array, angle: float) -> Array:
 def _sketch(env: PushTEnv) -> list[Body]:
     agent, pose, outline = env.state[:2] / TABLE, env.state[2:5], [(x / TABLE, y / TABLE) for x, y in _OUTLINE]
 
-    def block(name: str, x: float, y: float, angle: float, color: str) -> Body:
+    def block(name: str, color: str, x: float, y: float, angle: float) -> Body:
         return Body(name, float(x) / TABLE, float(y) / TABLE, color, float(angle), outline)
 
     return [
-        block("goal", *GOAL_POSE, "#8fdc8f"),
-        block("block", *pose, "#6f8093"),
+        block("goal", "#8fdc8f", *GOAL_POSE),
+        block("block", "#6f8093", *pose),
         Body("agent", float(agent[0]), float(agent[1]), "#3d67e0", radius=AGENT_RADIUS / TABLE),
     ]
 

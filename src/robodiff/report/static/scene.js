@@ -98,6 +98,7 @@ class Scene {
   }
 
   #drawFan(context, { paths, chosen }, colors) {
+    if (!paths.length) return;
     const unit = context.canvas.width / 512;
     const line = (path, color, thickness, alpha) => {
       context.globalAlpha = alpha;
