@@ -125,9 +125,9 @@ def _latest(messages: list[Message | None]) -> list[Message | None]:
 
 
 def _trying(stage: Stage, do: Callable[[], None]) -> None:
-    """Do something; where it fails, say so and stop time, but go on."""
+    """Do something; where it fails, or the disk is full, say so and stop time, but go on: it can be tried again."""
     try:
         do()
-    except RobodiffError as error:
+    except (RobodiffError, OSError) as error:
         stage.note = shortened(in_one_line(error), LONGEST_NOTE)
         stage.paused = stage.phase == "running"

@@ -32,7 +32,7 @@ class Message(Document):
     """From its upper edge."""
     lift: Strokes = 0.0
     """See ``Hand``; with hand and step."""
-    turn: Annotated[float, Between(-1000, 1000)] = 0.0
+    turn: Strokes = 0.0
     """With hand and step, see ``Hand``; with drag rad, clockwise, since it was grabbed."""
     grip: bool = False
     seed: Annotated[int, Between(0, 2**53)] | None = None
