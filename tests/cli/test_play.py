@@ -16,6 +16,7 @@ from robodiff.data.recordings import open_path
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_kept(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "robodiff", "play", "pusht", "--out", str(tmp_path / "mine.zarr"), "--seed", "7"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

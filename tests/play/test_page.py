@@ -97,6 +97,7 @@ def test_an_episode_of_push_t_demonstrated_by_mouse_is_trained_on(
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_is_watched_disturbed_taken_over_and_sampled_otherwise(
     browse: Browse, policy: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_bodies_move_evenly_between_two_steps(browse: Browse) -> None:
         assert page.evaluate("pictures") - drawn >= 10
 
 
+@pytest.mark.slow
 def test_every_width_fits_in_both_schemes_and_nothing_moves_by_itself(browse: Browse, policy: Path) -> None:
     with playing(opened(env="pusht", policy=policy)) as link:
         for width in WIDTHS:

@@ -141,6 +141,7 @@ def test_what_is_moved_is_seen_at_once_and_marked(policy: Path, tmp_path: Path) 
     np.testing.assert_allclose(corners[:2].mean(0), [128, 384], atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_policy_acts_as_in_an_evaluation_and_samples_otherwise_when_asked(policy: Path) -> None:
     def states(samples: int) -> np.ndarray:
         actor = Actor({"": str(policy)}, "pusht", SamplingConfig(), samples)
