@@ -12,7 +12,7 @@ WIDTHS = (1280, 768, 400)
 Browse = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: its event loop would run beside those of other tests
 def chromium() -> Iterator[Any]:
     """A browser; a test that asks for it is skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
