@@ -39,6 +39,7 @@ def commands(page: Path) -> list[str]:
     blocks = text.split("```")[1::2]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("robodiff ")]
     found = [re.sub(r"(?<=\S) {2,}(?! *--).*", "", line).strip() for line in lines]
+    found = [command for command in found if not command.endswith(" --serve")]  # in tests/report/test_live.py
     served = ("robodiff serve", "robodiff play")  # in tests/cli/test_serve.py and test_play.py
     return [command for command in found if command != "robodiff demo" and not command.startswith(served)]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from robodiff.errors import UsageError
+from robodiff.errors import UsageError, in_one_line
 from robodiff.report.pages import to_json
 from robodiff.report.playable import BLOCK, SERVED, Playable
 from robodiff.report.recording import page_of
@@ -50,6 +50,9 @@ class LocalServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(24)
         self.hosts = (f"{HOST}:{self.server_port}", f"localhost:{self.server_port}")
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a browser may go away before its answer is whole."""
+
     @property
     def link(self) -> str:
         """Where the page is."""
@@ -71,10 +74,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(
                 HTTPStatus.FORBIDDEN, ("text/plain", "the token in the link is another one: copy the link again")
             )
-        elif (answer := self.server.answer(path)) is None:
-            self._send(HTTPStatus.NOT_FOUND, ("text/plain", "not found"))
         else:
-            self._send(HTTPStatus.OK, answer)
+            self._send(*self._answer(path))
+
+    def _answer(self, path: str) -> tuple[HTTPStatus, Answer]:
+        try:
+            answer = self.server.answer(path)
+        except Exception as error:  # what files raise that are gone, or an environment that draws
+            return HTTPStatus.INTERNAL_SERVER_ERROR, ("text/plain", in_one_line(error))
+        return (HTTPStatus.OK, answer) if answer else (HTTPStatus.NOT_FOUND, ("text/plain", "not found"))
 
     def _send(self, status: HTTPStatus, answer: Answer) -> None:
         kind, body = answer[0], answer[1].encode()

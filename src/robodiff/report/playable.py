@@ -12,6 +12,7 @@ from robodiff.data.check import SEVERITIES
 from robodiff.data.episodes import Episodes, Finding
 from robodiff.report.joints import Group, named, of_kind, spread
 from robodiff.report.pages import to_json
+from robodiff.report.scene import drawn_scene
 from robodiff.report.tiles import encode_tiles, fitted, tile_of
 from robodiff.report.unusual import UNUSUAL, unusual_episodes
 from robodiff.text import shortened
@@ -24,6 +25,8 @@ LARGEST_PANELS = 600_000
 """Bytes of one episode's lines in the page."""
 SHOWN = 240
 """Episodes of which a page shows the first frame."""
+MOST_MARKS = 40
+"""Findings that are marked in an episode, the worst."""
 BLOCK = 60
 """Episodes whose first frames a server sends at once."""
 THUMBNAIL = 72
@@ -47,6 +50,21 @@ class Budget:
     """Pictures a second that are shown at least, smaller ones if need be."""
     form: Form
     """How they are encoded."""
+
+    def fit(self, length: int, fps: float, shape: Sequence[int], cameras: int) -> tuple[tuple[int, int], int]:
+        """Return the size of a picture, and of how many frames one is shown.
+
+        Args:
+            length: frames in the episode.
+            fps: of them a second.
+            shape: of an image, (C, H, W).
+            cameras: how many there are.
+        """
+        pixels, (_, height, width) = self.pixels / cameras, shape
+        shown = math.ceil(length * min(1.0, self.fluent / fps))
+        longest = int(math.sqrt(pixels / shown / (height * width)) * max(height, width))
+        size = fitted(height, width, max(SMALLEST, min(self.longest, longest)))
+        return size, max(1, math.ceil(length * size[0] * size[1] / pixels))
 
 
 PAGE = Budget(2_400_000, 288, 6.0, "WEBP")
@@ -110,22 +128,25 @@ class Playable:
             if size + len(text) <= LARGEST_SAMPLE:
                 sample[place] = text
                 size += len(text)
-        others = [place for place in self._most_telling(SHOWN) if place not in sample]
+        is_filmed = any(isinstance(images, np.ndarray) for images in self.cameras.values())  # to draw takes longer
+        others = [place for place in self._most_telling(SHOWN) if is_filmed and place not in sample]
         shown = [*sample, *others][:SHOWN]
         return dict(sorted(sample.items())), [self.firsts(shown, "WEBP")] if self.cameras and shown else []
 
     def firsts(self, places: Sequence[int], form: Form) -> dict[str, Any]:
         """Return the first frames of some episodes as one sheet, as the first camera sees them."""
-        key = self.cameras[0]
-        size = fitted(*self.episodes.features[key].shape[1:], THUMBNAIL)
-        starts = (self.episodes.slice(place).start for place in places)
-        tiles = [tile_of(self.episodes.arrays[key][start], size) for start in starts]
+        images = next(iter(self.cameras.values()))
+        _, height, width = images[0].shape
+        size = fitted(height, width, THUMBNAIL)
+        tiles = [tile_of(images[self.episodes.slice(place).start], size) for place in places]
         return {"places": [*places], **asdict(encode_tiles(tiles, math.ceil(math.sqrt(len(tiles))), form))}
 
     @cached_property
-    def cameras(self) -> list[str]:
-        """The keys that hold images."""
-        return [key for key, _ in of_kind(self.episodes, "image")]
+    def cameras(self) -> Mapping[str, Any]:
+        """By key, what gives the image (C, H, W) of a frame; the scene as it can be drawn, where no camera saw it."""
+        images = {key: self.episodes.arrays[key] for key, _ in of_kind(self.episodes, "image")}
+        scene = None if images else drawn_scene(self.episodes)
+        return {f"drawn by {scene.name}": scene} if scene else images
 
     @cached_property
     def _unusual(self) -> Any:
@@ -161,23 +182,16 @@ class Playable:
 
     def _marks(self, place: int) -> Iterator[dict[str, Any]]:
         frames = self.episodes.slice(place)
-        for finding in self._found.get(self.episodes.number(place), ()):
+        for finding in self._found.get(self.episodes.number(place), [])[:MOST_MARKS]:
             is_within = finding.frame is not None and frames.start <= finding.frame < frames.stop
             frame = finding.frame - frames.start if is_within and finding.frame is not None else 0
             text = f"{shortened(finding.message, _LONGEST_TEXT)}; {shortened(finding.advice, _LONGEST_TEXT)}"
             yield {"frame": frame, "text": text, "severity": finding.severity}
 
     def _camera(self, key: str, frames: slice, budget: Budget) -> dict[str, Any]:
-        """Return the pictures of a camera: as large as they may be where they are fluent, then as many as fit."""
-        length, shape = frames.stop - frames.start, self.episodes.features[key].shape
-        pixels = budget.pixels / len(self.cameras)
-        fluent = math.ceil(length * min(1.0, budget.fluent / self.episodes.fps))
-        scale = math.sqrt(pixels / fluent / (shape[1] * shape[2]))
-        longest = max(SMALLEST, min(budget.longest, int(scale * max(shape[1:]))))
-        size = fitted(shape[1], shape[2], longest)
-        every = max(1, math.ceil(length * size[0] * size[1] / pixels))
-        array = self.episodes.arrays[key]
-        tiles = [tile_of(array[frame], size) for frame in range(frames.start, frames.stop, every)]
+        length, images = frames.stop - frames.start, self.cameras[key]
+        size, every = budget.fit(length, self.episodes.fps, images[0].shape, len(self.cameras))
+        tiles = [tile_of(images[frame], size) for frame in range(frames.start, frames.stop, every)]
         columns = math.ceil(math.sqrt(len(tiles) * size[0] / size[1]))
         return {
             "name": shortened(short_key(key), _LONGEST_NAME),

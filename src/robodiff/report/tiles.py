@@ -54,8 +54,9 @@ def tile_of(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     pixels = np.asarray(image)[:3].transpose(1, 2, 0)  # CHW -> HWC
     picture = Image.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])).convert("RGB")
-    if picture.size != size[::-1]:
-        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=1.5)
+    height, width = size
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.5)
     return np.asarray(picture)
 
 

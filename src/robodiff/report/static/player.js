@@ -154,7 +154,8 @@ class Panel {
       element("span", { class: `value line-${place % 4}` }, lines.length > 1 ? `${line.name} ` : "", this.outputs[place]),
     );
     const range = element("span", { class: "range" }, `${brief(low)} to ${brief(high)}`);
-    const caption = element("figcaption", {}, element("span", { class: "name", title }, title), ...legend, range);
+    const head = element("div", {}, element("span", { class: "name", title }, title), range);
+    const caption = element("figcaption", {}, head, element("div", {}, ...legend));
     const plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
     this.element = element("figure", { class: "joint" }, caption, plot);
   }
