@@ -13,9 +13,6 @@ WIDTHS = (1280, 768, 400)
 Browse = Callable[..., Any]
 
 
-<<<<<<< HEAD
-@pytest.fixture(scope="module")  # not the session: its event loop would run beside those of other tests
-=======
 def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
     """Wait until an expression of a page is true; playwright's own way needs ``eval``, which pages refuse."""
     end = time.monotonic() + seconds
@@ -24,8 +21,7 @@ def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
         page.wait_for_timeout(20)
 
 
-@pytest.fixture(scope="session")
->>>>>>> fe1fc822952a3bb4262556ba4339b3490d5c94c0
+@pytest.fixture(scope="module")  # not the session: its event loop would run beside those of other tests
 def chromium() -> Iterator[Any]:
     """A browser; a test that asks for it is skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
