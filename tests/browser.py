@@ -21,7 +21,7 @@ def wait_until(page: Any, expression: str, seconds: float = 20) -> None:
         page.wait_for_timeout(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: its event loop would run beside those of other tests
 def chromium() -> Iterator[Any]:
     """A browser; a test that asks for it is skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

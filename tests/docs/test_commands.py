@@ -40,8 +40,8 @@ def commands(page: Path) -> list[str]:
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("robodiff ")]
     found = [re.sub(r"(?<=\S) {2,}(?! *--).*", "", line).strip() for line in lines]
     found = [command for command in found if not command.endswith(" --serve")]  # in tests/report/test_live.py
-    elsewhere = ("robodiff demo", "robodiff serve")  # in tests/cli/test_demo.py and test_serve.py
-    return [command for command in found if command != elsewhere[0] and not command.startswith(elsewhere[1])]
+    served = ("robodiff serve", "robodiff play")  # in tests/cli/test_serve.py and test_play.py
+    return [command for command in found if command != "robodiff demo" and not command.startswith(served)]
 
 
 def small(command: str) -> list[str]:
@@ -101,8 +101,9 @@ def test_commands(
     write_recording(Path("MY_RECORDING"))
     for command in commands(page):
         arguments = small(command)
-        if "demos.zarr" in command and "--out demos.zarr" not in command and not Path("demos.zarr").exists():
-            write_recording(Path("demos.zarr"))
+        for name in ("demos.zarr", "mine.zarr", "corrections.zarr"):
+            if f" {name}" in command and f"--out {name}" not in command and not Path(name).exists():
+                write_recording(Path(name))
         if "lite0.safetensors" in command:
             save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), "lite0.safetensors")
         for name in re.findall(r"runs/\w+", command):

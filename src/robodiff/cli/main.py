@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Write a policy that runs without torch (OpenVINO, ONNX), checked and timed; or for LeRobot.",
     "serve": "Serve a policy to robots and simulators over the network.",
     "run": "Run a policy on a real or simulated robot, at a fixed rate.",
+    "play": "Act in an environment with the mouse, in the browser: demonstrate, or take over from a policy.",
     "trial": "Find out which of two policies succeeds more often on a robot, without telling which one acts.",
 }
 """Each is a module of this package with ``run(arguments)``."""

@@ -14,6 +14,7 @@ from robodiff import registry
 from robodiff.data.episodes import Feature
 from robodiff.data.symmetry import Symmetry
 from robodiff.documents import Document, FieldErrors, hints, parse, plain, typed
+from robodiff.envs.touch import Touch
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 
 AnyEnv = gymnasium.Env[Any, Any]
@@ -120,6 +121,8 @@ class EnvSpec:
     them."""
     scene: Scene | None = None
     """Draws observations, actions over them or beside; None where a recorded observation cannot be drawn."""
+    touch: Touch | None = None
+    """How a person acts and disturbs in ``robodiff play``; None where episodes can be watched alone."""
 
     registry_kind: ClassVar[str] = "envs"
 

@@ -111,8 +111,8 @@ class TableEnv(gymnasium.Env[Any, Any]):
         every = observed(task, action_space, size)
         self.task, self.world = task, World(task.scene, task.fps)
         self._observed = {key: every[key] for key in select_keys(task.name, keys, every)}
-        self._space: ActionSpace = SPACES[action_space]
-        low, high = (np.concatenate(ends) for ends in zip(*map(self._space.bounds, self.world.arms), strict=True))
+        self.space: ActionSpace = SPACES[action_space]
+        low, high = (np.concatenate(ends) for ends in zip(*map(self.space.bounds, self.world.arms), strict=True))
         self.observation_space = gymnasium.spaces.Dict({key: box(o.feature) for key, o in self._observed.items()})
         self._low, self._high = low.astype(np.float32), high.astype(np.float32)
         self.action_space = gymnasium.spaces.Box(self._low, self._high)
@@ -147,11 +147,11 @@ class TableEnv(gymnasium.Env[Any, Any]):
     def decode(self, action: Array) -> Array:
         """Return the command of an action."""
         parts = action.clip(self._low, self._high).reshape(len(self.world.arms), -1)
-        return np.concatenate([self._space.decode(arm, part) for arm, part in zip(self.world.arms, parts, strict=True)])
+        return np.concatenate([self.space.decode(arm, part) for arm, part in zip(self.world.arms, parts, strict=True)])
 
     def encode(self, command: Array) -> Array:
         """Return the action that leads to a command, float32."""
-        parts = [self._space.encode(arm, command[arm.slice]) for arm in self.world.arms]
+        parts = [self.space.encode(arm, command[arm.slice]) for arm in self.world.arms]
         action = np.concatenate(parts).astype(np.float32)
         return action.clip(self._low, self._high)
 
@@ -162,6 +162,10 @@ class TableEnv(gymnasium.Env[Any, Any]):
     def render(self) -> Array:
         """Draw the table for people, (H, W, 3) uint8."""
         return self.world.draw(self.task.view.name, PICTURE, shadows=True)
+
+    def close(self) -> None:
+        """Free what draws."""
+        self.world.close()
 
     def snapshot(self) -> Array:
         """Return all that the episode remembers."""

@@ -14,6 +14,7 @@ from robodiff.envs.mujoco.scene import TIMESTEP
 from robodiff.envs.mujoco.take_over import TableTakeOver
 from robodiff.envs.mujoco.tasks import ONE_ARM, Task
 from robodiff.envs.mujoco.teams import SEVERAL_ARMS
+from robodiff.envs.mujoco.touch import TOUCH
 from robodiff.envs.spec import EnvSpec
 from robodiff.errors import UsageError
 
@@ -67,6 +68,7 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
         failures=(UNREACHABLE, COLLISION),
         snapshot=TableEnv.snapshot,
         restore=TableEnv.restore,
+        touch=TOUCH,
     )
 
 

@@ -1,6 +1,7 @@
 """A table that moves: its state, its arms with their inverse kinematics, and what its cameras see."""
 
 import atexit
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -159,6 +160,12 @@ class World:
         self.data.qpos[:] = qpos
         mujoco.mj_kinematics(self.model, self.data)
 
+    def put(self, name: str, pose: Pose) -> None:
+        """Put an object elsewhere, at rest; the simulation goes on from there."""
+        joint = self.data.joint(name)
+        joint.qpos[:], joint.qvel[:] = [*pose.pos, *pose.quat], 0.0
+        mujoco.mj_forward(self.model, self.data)
+
     def pose(self, name: str) -> Pose:
         """Return where an object is."""
         body = self.data.body(name)
@@ -195,6 +202,11 @@ class World:
         mujoco.mj_camlight(self.model, self.data)
         renderer.update_scene(self.data, camera)
         return renderer.render()
+
+    def close(self) -> None:
+        """Free what draws if it drew in a thread that may end before the process does: no other could free it."""
+        if threading.current_thread() is not threading.main_thread():
+            _renderer.cache_clear()
 
 
 class Arm:

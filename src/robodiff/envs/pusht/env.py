@@ -76,7 +76,7 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         self._simulation._last_action = None
         self._steps = 0
         coverage = self.coverage
-        return self._observe(), {"coverage": coverage, "is_success": coverage > SUCCESS_COVERAGE}
+        return self.observe(), {"coverage": coverage, "is_success": coverage > SUCCESS_COVERAGE}
 
     def step(self, action: NDArray[np.floating]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Move the agent towards ``action`` (2,), px, for a tenth of a second."""
@@ -84,7 +84,7 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         _, reward, success, _, info = self._simulation.step(np.clip(target, 0.0, TABLE))
         self._steps += 1
         result = {"coverage": float(info["coverage"]), "is_success": bool(success)}
-        return self._observe(), float(reward), bool(success), self._steps >= self.max_steps, result
+        return self.observe(), float(reward), bool(success), self._steps >= self.max_steps, result
 
     def render(self) -> NDArray[np.uint8]:
         """Draw the table for a person: (384, 384, 3) uint8, with a cross where the last action points."""
@@ -118,7 +118,8 @@ class PushTEnv(gymnasium.Env[Any, Any]):
         self.set_state(snapshot[:7])
         self._steps = int(snapshot[7])
 
-    def _observe(self) -> dict[str, NDArray[Any]]:
+    def observe(self) -> dict[str, NDArray[Any]]:
+        """Return what is seen now."""
         observe = {
             STATE: lambda: np.array(self._simulation.agent.position, dtype=np.float32),
             ENVIRONMENT_STATE: lambda: corners_from_pose(self.state[None, 2:5])[0].astype(np.float32),

@@ -9,6 +9,7 @@ from robodiff.envs.pusht.env import FEATURES, FPS, MAX_STEPS, SUCCESS_COVERAGE, 
 from robodiff.envs.pusht.expert import PushTExpert
 from robodiff.envs.pusht.symmetry import MIRROR
 from robodiff.envs.pusht.take_over import PushTTakeOver
+from robodiff.envs.pusht.touch import TOUCH
 from robodiff.envs.spec import EnvSpec, Scene
 
 
@@ -35,4 +36,5 @@ SPEC = EnvSpec(
     restore=PushTEnv.restore,
     symmetries=(MIRROR,),
     scene=Scene(draw_scene, (0.0, TABLE, TABLE, 0.0)),
+    touch=TOUCH,
 )

@@ -1,0 +1,169 @@
+"""A policy that is watched: beside every chunk that it executes, others that it might have drawn."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from robodiff.data.episodes import Feature
+from robodiff.diffusion.samplers import find_sampler
+from robodiff.envs.pool import Observation
+from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.envs.team import TeamView
+from robodiff.evaluation.actor import make_runner, needed_keys, open_policies, seen_by, steps_held
+from robodiff.evaluation.chunks import Policy, acting_as, sampling_of
+from robodiff.evaluation.conditions import Sampled
+from robodiff.evaluation.config import SamplingConfig
+from robodiff.evaluation.members import ALONE, Members
+from robodiff.policies.runtime import Arrays, Chunk, Known, Timing
+
+SAMPLES = 12
+"""Chunks that are shown beside the one that is executed, until another number is asked for."""
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Chunks that were drawn at one moment."""
+
+    agent: int
+    """Whose, in the order of ``EnvSpec.agents``."""
+    actions: np.ndarray
+    """(samples, n, D), from that moment on; of several agents this one's part."""
+    chosen: int
+    """Which of them is executed."""
+
+
+class Watched:
+    """Stands for a policy in all that a runner asks of one, and draws further chunks to be shown.
+
+    Args:
+        policy: to watch.
+        samples: further chunks.
+    """
+
+    def __init__(self, policy: Policy, samples: int) -> None:
+        self.policy, self.samples = policy, samples
+        self.drawn = np.empty((0, 0, 0))
+        """(chunks, n, Da), the last ones from now on, those that the runner asked for first."""
+        self._random = np.random.default_rng(0)
+
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """See ``Runtime``."""
+        return self.policy.features
+
+    @property
+    def timing(self) -> Timing:
+        """When the policy observes and acts."""
+        return self.policy.timing
+
+    def noise_shape(self, batch_size: int) -> tuple[int, ...]:
+        """See ``Runtime``."""
+        return self.policy.noise_shape(batch_size)
+
+    def predict_chunk(self, observation: Arrays, *, noise: np.ndarray, known: Known | None = None) -> Chunk:
+        """Return what the runner asks for, of one robot; keep that and further samples."""
+        asked = noise.shape[1]
+        further = self._random.standard_normal((noise.shape[0], self.samples, *noise.shape[2:]), dtype=np.float32)
+        chunk = self.policy.predict_chunk(observation, noise=np.concatenate([noise, further], axis=1))
+        self.drawn = np.asarray(chunk.from_now(self.timing))
+        return replace(chunk, actions=chunk.actions[:asked])
+
+
+class Actor:
+    """Who acts where no person does: a policy, or one of each agent.
+
+    Args:
+        members: where the policies are, see ``find_members``.
+        env: name of the environment.
+        config: how they sample.
+        samples: further chunks to be shown.
+
+    Raises:
+        UsageError: the policies do not fit the environment, or what was asked for does not fit them.
+    """
+
+    def __init__(self, members: Members, env: str, config: SamplingConfig, samples: int = SAMPLES) -> None:
+        policies, self.sampled = open_policies(members, config)
+        seen = seen_by(policies, get_env_spec(env))
+        self.spec: EnvSpec = get_env_spec(seen.name.removeprefix("team:"))
+        """The environment, with the options that the policies need."""
+        self._view = TeamView(self.spec) if seen.name != self.spec.name else None
+        self._needed, self._held = needed_keys(policies, seen), steps_held(policies, seen)
+        every = policies if isinstance(policies, Mapping) else {ALONE: policies}
+        self._watched = {agent: Watched(policy, samples) for agent, policy in every.items()}
+        standing: Any = self._watched if isinstance(policies, Mapping) else self._watched[ALONE]
+        self._runner = make_runner(standing, seen)
+        self.samples, self.fans = samples, list[Fan]()
+        """Of the present chunk."""
+        self.age = self.milliseconds = 0
+        """Actions of it that were handed out; and how long it took."""
+        self._action, self._rest = np.empty(0), 0
+
+    @property
+    def keys(self) -> list[str]:
+        """What the environment observes for it."""
+        parts = self._view.parts if self._view else {}
+        return [part for key in self._needed for part in parts.get(key, (key,))]
+
+    @property
+    def samplers(self) -> Sequence[str]:
+        """Those that fit."""
+        return find_sampler(self.sampled.sampler).process.samplers
+
+    def sample(self, sampler: str | None, steps: int | None) -> None:
+        """Sample otherwise from the next chunk on.
+
+        Raises:
+            UsageError: what does not fit the policies; they then sample as before.
+        """
+        config, others = SamplingConfig(sampler=sampler, steps=steps), {}
+        for agent, watched in self._watched.items():
+            own = sampling_of(watched.policy)
+            others[agent] = acting_as(watched.policy, Sampled(**vars(own), policy="", device=""), config)[0]
+        for agent, policy in others.items():
+            self._watched[agent].policy = policy
+        self.sampled = replace(self.sampled, **vars(sampling_of(next(iter(others.values())))))
+
+    def show(self, samples: int) -> None:
+        """Draw so many further samples from the next chunk on."""
+        self.samples = samples
+        for watched in self._watched.values():
+            watched.samples = samples
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode, or go on after somebody else has acted: nothing of before is remembered."""
+        self._runner.reset(seeds=[seed])
+        self.fans, self.age, self._rest = [], 0, 0
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Return the environment's next action.
+
+        Raises:
+            RobodiffError: see ``PolicyRunner.act``.
+        """
+        if self._rest == 0:
+            seen = observation if self._view is None else self._view.observation(observation, self._needed)
+            for watched in self._watched.values():
+                watched.drawn = np.empty((0, 0, 0))
+            start = time.perf_counter()
+            action = np.asarray(self._runner.act({key: seen[key] for key in self._needed}))
+            if any(len(watched.drawn) for watched in self._watched.values()):
+                self.milliseconds, self.age = round(1e3 * (time.perf_counter() - start)), 0
+                self.fans = [fan for agent, each in self._watched.items() for fan in self._fans(agent, each, action)]
+            self._action, self._rest = self._view.action(action) if self._view else action, self._held
+            self.age += 1
+        self._rest -= 1
+        return self._action
+
+    def _fans(self, agent: str, watched: Watched, action: np.ndarray) -> list[Fan]:
+        """Return what one policy has drawn, by the agents that it moves; ``action`` is what the runner chose."""
+        drawn, agents = watched.drawn, self.spec.agents
+        own = action if agent == ALONE else action[agents[agent]]
+        chosen = int(np.linalg.norm(drawn[:, 0] - own, axis=1).argmin())
+        if agent != ALONE or not agents:
+            return [Fan([*agents].index(agent) if agents else 0, drawn, chosen)]
+        order = drawn if self._view is None else drawn[..., np.argsort(self._view.order)]
+        return [Fan(place, order[..., share], chosen) for place, share in enumerate(agents.values())]

@@ -1,0 +1,166 @@
+"use strict";
+// The scene of `robodiff play`: bodies that move evenly from one state to the next, or a picture; above them the chunks
+// that a policy has drawn, and the pointer. Places are from 0 to 1 across the picture, from its left and upper edge.
+
+class Scene {
+  #canvas;
+  #bodies; // [{name, color, outline, radius}], none where there is a picture
+  #picture = null;
+  #from = []; // poses [x, y, angle] when the latest state came
+  #to = [];
+  #since = 0; // milliseconds
+  #lasts = 1;
+  #fans = [];
+  #age = 0;
+  #plumb = [];
+  #pointer = null;
+  #waits = false; // for the next frame
+
+  constructor(canvas, bodies) {
+    this.#canvas = canvas;
+    this.#bodies = bodies;
+    new ResizeObserver(() => this.redraw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
+    if (bodies.length) this.#shape(1024, 1024);
+  }
+
+  /** Move bodies to poses within so many milliseconds. */
+  move(poses, milliseconds) {
+    const now = performance.now();
+    this.#from = milliseconds > 0 && this.#to.length ? this.#poses(now) : poses;
+    [this.#to, this.#since, this.#lasts] = [poses, now, Math.max(1, milliseconds)];
+    this.redraw();
+  }
+
+  /** Show chunks, [{chosen, paths: [[[x, y], ...], ...]}], of which so many steps are done. */
+  showFans(fans, age) {
+    [this.#fans, this.#age] = [fans, age];
+    this.redraw();
+  }
+
+  /** Show the line from a hand down to what is below it; none of no points. */
+  showPlumb(path) {
+    this.#plumb = path;
+    this.redraw();
+  }
+
+  /** Show a JPEG. */
+  async showPicture(bytes) {
+    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    this.#picture?.close();
+    this.#picture = bitmap;
+    this.#shape(bitmap.width, bitmap.height);
+    this.redraw();
+  }
+
+  /** Show where the pointer is, [x, y]; null for none. */
+  showPointer(place) {
+    this.#pointer = place;
+    this.redraw();
+  }
+
+  redraw() {
+    if (this.#waits) return;
+    this.#waits = true;
+    requestAnimationFrame((now) => this.#draw(now));
+  }
+
+  #shape(width, height) {
+    const canvas = this.#canvas;
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    canvas.style.setProperty("--aspect", width / height);
+  }
+
+  #draw(now) {
+    this.#waits = false;
+    const { width, height } = this.#canvas;
+    const context = this.#canvas.getContext("2d");
+    const colors = getComputedStyle(this.#canvas);
+    context.fillStyle = colors.getPropertyValue("--table");
+    context.fillRect(0, 0, width, height);
+    if (this.#picture) context.drawImage(this.#picture, 0, 0);
+    this.#poses(now).forEach((pose, place) => drawBody(context, this.#bodies[place], pose));
+    for (const fan of this.#fans) this.#drawFan(context, fan, colors);
+    if (this.#plumb.length) drawPlumb(context, this.#plumb, colors.getPropertyValue("--plan"));
+    if (this.#pointer) drawPointer(context, this.#pointer, colors.getPropertyValue("--plan"));
+    if (this.#to.length && now < this.#since + this.#lasts) this.redraw();
+  }
+
+  #poses(now) {
+    const share = Math.min(1, Math.max(0, (now - this.#since) / this.#lasts));
+    return this.#to.map((to, place) => {
+      const from = this.#from[place];
+      const turn = to[2] - from[2];
+      const shortest = turn - 2 * Math.PI * Math.round(turn / (2 * Math.PI));
+      return [from[0] + share * (to[0] - from[0]), from[1] + share * (to[1] - from[1]), from[2] + share * shortest];
+    });
+  }
+
+  #drawFan(context, { paths, chosen }, colors) {
+    if (!paths.length) return;
+    const unit = context.canvas.width / 512;
+    const line = (path, color, thickness, alpha) => {
+      context.globalAlpha = alpha;
+      context.strokeStyle = color;
+      context.lineWidth = thickness * unit;
+      tracePath(context, path);
+      context.stroke();
+    };
+    context.lineJoin = context.lineCap = "round";
+    paths.forEach((path, place) => place !== chosen && line(path, colors.getPropertyValue("--fan"), 1.4, 0.55));
+    line(paths[chosen], colors.getPropertyValue("--plan"), 2, 0.35);
+    line(paths[chosen].slice(Math.max(0, this.#age - 1)), colors.getPropertyValue("--plan"), 3, 1);
+    context.globalAlpha = 1;
+  }
+}
+
+function tracePath(context, path) {
+  const { width, height } = context.canvas;
+  context.beginPath();
+  for (const [x, y] of path) context.lineTo(x * width, y * height);
+}
+
+function drawBody(context, { color, outline, radius }, [x, y, angle]) {
+  const size = context.canvas.width;
+  context.save();
+  context.translate(x * size, y * size);
+  context.rotate(angle);
+  context.fillStyle = color;
+  if (radius) {
+    context.beginPath();
+    context.arc(0, 0, radius * size, 0, 2 * Math.PI);
+  } else {
+    tracePath(context, outline);
+    context.closePath();
+  }
+  context.fill();
+  context.restore();
+}
+
+function drawPlumb(context, path, color) {
+  const [x, y] = path.at(-1);
+  const unit = context.canvas.width / 512;
+  context.strokeStyle = context.fillStyle = color;
+  context.lineWidth = unit;
+  context.setLineDash([4 * unit, 3 * unit]);
+  tracePath(context, path);
+  context.stroke();
+  context.setLineDash([]);
+  context.beginPath();
+  context.ellipse(x * context.canvas.width, y * context.canvas.height, 4 * unit, 2 * unit, 0, 0, 2 * Math.PI);
+  context.fill();
+}
+
+function drawPointer(context, [x, y], color) {
+  const { width, height } = context.canvas;
+  const arm = width / 64;
+  context.strokeStyle = color;
+  context.lineWidth = width / 256;
+  context.beginPath();
+  context.moveTo(x * width - arm, y * height);
+  context.lineTo(x * width + arm, y * height);
+  context.moveTo(x * width, y * height - arm);
+  context.lineTo(x * width, y * height + arm);
+  context.stroke();
+}

@@ -1,0 +1,235 @@
+"""The stage: what a person can do when, and what of it is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import use_env
+from tests.play.playing import opened
+
+from robodiff.data.recordings import open_path
+from robodiff.envs.pusht.expert import PushTController
+from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.spec import get_env_spec
+from robodiff.errors import UsageError
+from robodiff.evaluation.actor import open_policies
+from robodiff.evaluation.config import SamplingConfig
+from robodiff.evaluation.rollout import rollout
+from robodiff.play.actor import Actor
+from robodiff.play.messages import Message
+from robodiff.play.stage import Stage, check_playable
+from robodiff.policies.checkpoint import save_policy
+
+
+@pytest.fixture
+def policy(small_policy: Callable, tmp_path: Path) -> Path:
+    save_policy(small_policy(), tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def step(stage: Stage, x: float, y: float) -> None:
+    stage.handle(Message(do="step", x=x, y=y))
+
+
+def demonstrate(stage: Stage, most: int = 400) -> None:
+    """Act as the expert does."""
+    controller = PushTController()
+    for _ in range(most):
+        target = controller.act(stage.env.state, stage.env.coverage)
+        if stage.phase == "ended" or target is None:
+            break
+        step(stage, *(target / 512).tolist())
+    if stage.phase == "running":
+        stage.handle(Message(do="end"))
+
+
+def test_a_demonstration_is_recorded_as_collect_does(tmp_path: Path) -> None:
+    out = tmp_path / "mine.zarr"
+    with opened(env="pusht", out=out, seed=3)() as stage:
+        assert (stage.phase, stage.state()["can_keep"]) == ("ready", False)
+        demonstrate(stage)
+        assert (stage.phase, stage.success) == ("ended", True)
+        assert stage.env.coverage > 0.95
+        actions = np.stack(stage._frames.actions)
+        stage.handle(Message(do="keep"))
+        assert (stage.phase, stage.seed, stage.state()["kept"]) == ("ready", 4, 1)
+        step(stage, 0.5, 0.5)
+        stage.handle(Message(do="discard"))
+        assert (stage.phase, stage.seed) == ("ready", 4)
+    recorded = open_path(str(out)).read()
+    np.testing.assert_array_equal(recorded.arrays["action"], actions)
+    assert {key: SPEC.features[key] for key in recorded.features} == recorded.features
+    assert recorded.arrays.keys() == {"observation.state", "observation.environment_state", "action"}
+    assert [*recorded.table["seed"], *recorded.table["success"]] == [3, True]
+    env = SPEC.make([*recorded.arrays.keys() - {"action"}])
+    observation, _ = env.reset(seed=3)
+    for frame, action in enumerate(actions):
+        for key, value in observation.items():
+            np.testing.assert_array_equal(recorded.arrays[key][frame], value)
+        observation, *_ = env.step(action)
+    with opened(env="pusht", out=out)() as stage:
+        assert stage.seed == 4  # after the last that was kept
+    with pytest.raises(Exception, match="holds another recording"), opened(env="pusht", out=out, images=True)():
+        pass
+
+
+def test_success_ends_an_episode_after_a_second_and_a_failure_can_be_kept(tmp_path: Path) -> None:
+    with opened(env="pusht", out=tmp_path / "d.zarr")() as stage:
+        stage.env.set_state(np.array([50, 50, 256, 256, np.pi / 4]))
+        for _ in range(9):
+            step(stage, 0.1, 0.1)
+        assert (stage.success, stage.phase) == (True, "running")
+        step(stage, 0.1, 0.1)
+        assert stage.phase == "ended"
+        with pytest.raises(UsageError, match="begin another"):
+            step(stage, 0.1, 0.1)
+        stage.handle(Message(do="discard"))
+        for _ in range(310):  # a person may take longer than a policy
+            step(stage, 0.1, 0.1)
+        stage.handle(Message(do="end"))
+        stage.handle(Message(do="keep"))
+    assert [*open_path(str(tmp_path / "d.zarr")).read().table["success"]] == [False]
+
+
+def test_taking_over_and_handing_back_is_recorded_frame_by_frame(policy: Path, tmp_path: Path) -> None:
+    with opened(env="pusht", policy=policy, out=tmp_path / "d.zarr")() as stage:
+        stage.handle(Message(do="start"))
+        for _ in range(5):
+            stage.tick()
+        (fan,) = stage.state()["fans"]
+        assert np.shape(fan["paths"]) == (13, 15, 2)
+        assert np.allclose(fan["paths"][fan["chosen"]][4], stage._frames.actions[4] / 512, atol=1e-4)
+        stage.handle(Message(do="take"))
+        np.testing.assert_allclose([stage.hand.x, stage.hand.y], stage.env.state[:2] / 512)
+        stage.handle(Message(do="hand", x=0.25, y=0.75))
+        stage.tick()
+        assert stage.state()["fans"] == []
+        stage.handle(Message(do="give"))
+        stage.tick()
+        assert stage.actor is not None
+        assert stage.actor.age == 1  # it planned anew
+        stage.handle(Message(do="end"))
+        stage.handle(Message(do="keep"))
+        stage.handle(Message(do="start"))
+        stage.tick()
+        stage.handle(Message(do="end"))
+        with pytest.raises(UsageError, match="nobody took over"):
+            stage.handle(Message(do="keep"))
+    recorded = open_path(str(tmp_path / "d.zarr")).read()
+    assert recorded.expert is not None
+    assert recorded.expert.tolist() == [False] * 5 + [True, False]
+    np.testing.assert_array_equal(recorded.arrays["action"][5], [128, 384])
+
+
+def test_what_is_moved_is_seen_at_once_and_marked(policy: Path, tmp_path: Path) -> None:
+    with opened(env="pusht", policy=policy, out=tmp_path / "d.zarr")() as stage:
+        x, y = (stage.env.state[2:4] / 512).tolist()
+        stage.handle(Message(do="grab", x=x, y=y))
+        stage.handle(Message(do="drag", x=0.25, y=0.75, turn=1.0))
+        stage.handle(Message(do="drop"))
+        np.testing.assert_allclose(stage.env.state[2:4], [128, 384], atol=0.01)
+        stage.handle(Message(do="start"))
+        stage.handle(Message(do="take"))
+        stage.tick()
+        stage.handle(Message(do="end"))
+        stage.handle(Message(do="keep"))
+    recorded = open_path(str(tmp_path / "d.zarr")).read()
+    assert [*recorded.table["disturbed"]] == [1]
+    corners = recorded.arrays["observation.environment_state"][0].reshape(8, 2)
+    np.testing.assert_allclose(corners[:2].mean(0), [128, 384], atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_policy_acts_as_in_an_evaluation_and_samples_otherwise_when_asked(policy: Path) -> None:
+    def states(samples: int) -> np.ndarray:
+        actor = Actor({"": str(policy)}, "pusht", SamplingConfig(), samples)
+        stage = Stage(actor.spec, actor.keys, actor, None, 5)
+        stage.handle(Message(do="start"))
+        for _ in range(20):
+            stage.tick()
+        state = stage.env.state
+        stage.handle(Message(do="sampling", sampler="ddim", steps=3))
+        stage.handle(Message(do="samples", samples=2))
+        while actor.age != 8:
+            stage.tick()
+        stage.tick()
+        assert np.shape(actor.fans[0].actions) == (3, 15, 2)
+        assert (stage.state()["sampler"], stage.state()["steps"]) == ("DDIM", 3)
+        with pytest.raises(UsageError, match="DDIM takes 1 to 20 steps"):
+            stage.handle(Message(do="sampling", steps=500))
+        assert stage.state()["steps"] == 3
+        return state
+
+    np.testing.assert_allclose(states(0), states(6), atol=0.05)  # but for rounding in another batch
+    spec, seen = get_env_spec("pusht"), []
+
+    class Spy(type(spec.make(()))):
+        def step(self, action):
+            result = super().step(action)
+            seen.append(self.state)
+            return result
+
+    policies, _ = open_policies({"": str(policy)}, SamplingConfig())
+    rollout(policies, replace(spec, make=lambda keys: Spy(keys, max_steps=20)), [5], 1)
+    np.testing.assert_allclose(seen[19], states(0), atol=0.05)
+
+
+def test_the_episode_of_a_policy_ends_with_its_time_that_of_a_person_does_not(
+    policy: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(env="pusht", policy=policy)() as stage:
+        stage.handle(Message(do="start"))
+        for _ in range(30):
+            assert stage.phase == "running"
+            stage.tick()
+        assert stage.phase == "ended"
+        stage.handle(Message(do="reset", seed=9))
+        stage.handle(Message(do="start"))
+        stage.handle(Message(do="take"))
+        for _ in range(40):
+            stage.tick()
+        stage.handle(Message(do="give"))
+        stage.tick()
+        assert (stage.phase, stage.seed) == ("running", 9)
+
+
+def test_agents_have_a_hand_each(tmp_path: Path) -> None:
+    out = tmp_path / "team.zarr"
+    with opened(env="lift_barrier", out=out)() as stage:
+        before = stage.state()["hand"]
+        step(stage, 0.5, 0.6)
+        stage.handle(Message(do="agent", agent=1))
+        assert stage.state()["hand"] != before
+        step(stage, 0.5, 0.6)
+        with pytest.raises(UsageError, match="has 2 agents"):
+            stage.handle(Message(do="agent", agent=2))
+        stage.handle(Message(do="end"))
+        stage.handle(Message(do="keep"))
+    team = open_path(str(out), agent="each").read()
+    actions = [team.arrays[f"agents.{agent}.action"] for agent in (0, 1)]
+    assert np.abs(actions[0][1] - actions[0][0]).max() < 1e-6  # agent 0 stays while the other's hand moves
+    assert np.abs(actions[1][1] - actions[1][0]).max() > 1e-3
+
+
+def test_what_cannot_be_played_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = replace(SPEC, name="watched", touch=None)
+    use_env(monkeypatch, watched)
+    with pytest.raises(UsageError, match="watched with --policy, not demonstrated on"):
+        check_playable(watched, has_policy=False)
+    check_playable(watched, has_policy=True)
+    with pytest.raises(UsageError, match="draws no picture"):
+        check_playable(replace(watched, renders=False), has_policy=True)
+
+
+def test_an_environment_without_a_pointer_is_watched(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_env(monkeypatch, replace(SPEC, name="watched", touch=None))
+    with opened(env="watched", policy=policy)() as stage:
+        stage.handle(Message(do="start"))
+        stage.tick()
+        assert (stage.picture() or b"")[:2] == b"\xff\xd8"
+        assert not stage.about()["can_act"]
+        for message in (Message(do="take"), Message(do="grab", x=0.5, y=0.5)):
+            with pytest.raises(UsageError, match="watched"):
+                stage.handle(message)
