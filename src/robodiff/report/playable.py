@@ -225,5 +225,5 @@ def rounded(values: np.ndarray) -> list[float | None]:
     known = np.isfinite(numbers)
     finite = numbers[known] if known.any() else np.zeros(1)
     span = max(float(np.ptp(finite)), 1e-12 * float(np.abs(finite).max()), 1e-300)
-    shown = np.round(numbers, min(12, 4 - math.ceil(math.log10(span))))
-    return np.where(known, shown, None).tolist()
+    shown = np.round(numbers, min(12, 4 - math.ceil(math.log10(span)))).tolist()
+    return [number if is_known else None for number, is_known in zip(shown, known.tolist(), strict=True)]
