@@ -1,4 +1,7 @@
-"""Write the tables of ``results/`` into the README and the docs, between their marks."""
+"""Write the tables of ``results/`` into the README and the docs, between their marks.
+
+A mark that names tables gets those, as in ``measured acting:``; others get all of their page.
+"""
 
 import json
 import re
@@ -71,10 +74,13 @@ def tables(names: tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    marks = re.compile(r"(<!-- measured: .*? -->\n).*?(<!-- /measured -->)", re.DOTALL)
+    marks = re.compile(r"(<!-- measured(?: ([\w ]+))?: .*? -->\n).*?(<!-- /measured -->)", re.DOTALL)
     for page, names in PAGES.items():
-        text = (ROOT / page).read_text()
-        (ROOT / page).write_text(marks.sub(lambda m, names=names: f"{m[1]}\n{tables(names)}\n{m[2]}", text))
+
+        def filled(mark: re.Match[str], names: tuple[str, ...] = names) -> str:
+            return f"{mark[1]}\n{tables(tuple(mark[2].split()) if mark[2] else names)}\n{mark[3]}"
+
+        (ROOT / page).write_text(marks.sub(filled, (ROOT / page).read_text()))
 
 
 if __name__ == "__main__":

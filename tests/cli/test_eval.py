@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.policies.test_diffusion import FLOW
 
-from robodiff.cli.eval import EvalOptions, _read, default_folder
+from robodiff.cli.eval_options import EvalOptions, default_folder, read
 from robodiff.evaluation.members import find_members
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -87,7 +87,7 @@ def test_options_of_an_environment_stand_beside_its_name(robodiff: Run, policies
         ("biped", ["--env.push_newton", "100", "--env.command_low=0.3"]),
         ("biped?command_low=0.3", ["--env.push_newton=100"]),
     ):
-        options, recording = _read([str(policies[0]), "--env", env, *words])
+        options, recording = read([str(policies[0]), "--env", env, *words])
         assert (options.env, recording) == ("biped?push_newton=100.0&command_low=0.3", {})
     for words, message in (
         (

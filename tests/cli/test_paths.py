@@ -8,7 +8,7 @@ import pytest
 from robodiff.cli.collect import CollectOptions
 from robodiff.cli.data import CheckOptions, ConvertOptions, InfoOptions, ViewOptions
 from robodiff.cli.demo import DemoOptions
-from robodiff.cli.eval import EvalOptions
+from robodiff.cli.eval_options import EvalOptions
 from robodiff.cli.fit import FitOptions
 from robodiff.cli.options import Options, read_options
 from robodiff.cli.report import ReportOptions

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 
+from robodiff.cli.eval_options import EvalOptions
 from robodiff.cli.report import report_evaluation, report_seeds
 from robodiff.cli.shards import of_shard
 from robodiff.errors import UsageError
@@ -17,15 +18,12 @@ from robodiff.evaluation.seeds import SUCCESS, SeedsComparison, SeedsResult, com
 from robodiff.progress import say
 from robodiff.text import counted, listed, table
 
-if TYPE_CHECKING:
-    from robodiff.cli.eval import EvalOptions
-
 R = TypeVar("R", bound=EnvResult | OfflineResult)
 
 
 def evaluate_seeds(
-    options: "EvalOptions",
-    evaluate: Callable[["EvalOptions", Path], object],
+    options: EvalOptions,
+    evaluate: Callable[[EvalOptions, Path], object],
     folder_of: Callable[[Members], Path],
     console: Console,
 ) -> Path:
@@ -101,7 +99,7 @@ def in_words(result: SeedsResult) -> str:
     return "\n".join(lines)
 
 
-def _others(options: "EvalOptions", runs: Mapping[str, Path]) -> dict[str, Path]:
+def _others(options: EvalOptions, runs: Mapping[str, Path]) -> dict[str, Path]:
     """Return by training seed the runs to compare with, of the seeds that both have.
 
     Raises:
@@ -134,7 +132,7 @@ def read_current(kind: type[R], run: Path, folder: Path, checkpoint: str = BEST)
     return result if result.evaluated.policy == policy_hash(policy) else None
 
 
-def _compare(options: "EvalOptions", folders: Mapping[str, Path], others: Mapping[str, Path]) -> SeedsComparison:
+def _compare(options: EvalOptions, folders: Mapping[str, Path], others: Mapping[str, Path]) -> SeedsComparison:
     """Compare with the evaluations of another recipe, which were made beside these."""
     names = options.name, str(options.against)
     if options.env is None:

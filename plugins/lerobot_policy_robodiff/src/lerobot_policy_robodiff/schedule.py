@@ -8,7 +8,8 @@ from lerobot.optim import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from robodiff.policies.config import OptimizerConfig, Stage
+from robodiff.policies.config import Stage
+from robodiff.policies.options import OptimizerConfig
 from robodiff.training.optim import learning_rate
 
 
