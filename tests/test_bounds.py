@@ -32,6 +32,10 @@ NEGATIVE_MEANS = {
     "val_episodes": "refused where they are not among those that are used",
     "resize_shape": "refused by its configuration",
     "format_version": "compared with the one that is read",
+    "lift": "strokes downwards",
+    "turn": "strokes, or an angle, the other way round",
+    "x": "a place beyond the picture's edge",
+    "y": "likewise",
 }
 """Fields that no bound keeps from being negative, and why."""
 
