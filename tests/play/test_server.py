@@ -155,6 +155,7 @@ def test_time_that_stood_still_is_not_made_up_for() -> None:
 
 
 def test_what_is_not_finite_is_sent_as_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SPEC.touch is not None
     touch = replace(SPEC.touch, sketch=lambda env: [Body("block", float("nan"), 0.5, "#000")])
     use_env(monkeypatch, replace(SPEC, touch=touch))
     with playing(opened(env="pusht")) as link, client(link) as page:
