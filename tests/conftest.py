@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -234,6 +235,15 @@ def use_env(monkeypatch: pytest.MonkeyPatch, spec: EnvSpec) -> None:
     """Register an environment for one test, also under a name that is built in; workers cannot make it."""
     monkeypatch.setitem(registry._TABLE.objects, ("envs", spec.name), spec)
     monkeypatch.setitem(registry._TABLE.origins, ("envs", spec.name), registry.Origin())
+
+
+@pytest.fixture
+def meet(monkeypatch: pytest.MonkeyPatch) -> EnvSpec:
+    """Two agents that are to meet, ten steps long."""
+    path = Path(__file__).parents[1] / "examples" / "extending" / "two_agents.py"
+    spec = dataclasses.replace(runpy.run_path(str(path))["SPEC"], name="meet", max_steps=10)
+    use_env(monkeypatch, spec)
+    return spec
 
 
 class Tags(HTMLParser):

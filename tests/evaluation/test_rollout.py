@@ -2,15 +2,13 @@
 
 import dataclasses
 import itertools
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from tests.conftest import PUSHT_FEATURES, SMALL_MODEL, use_env
+from tests.conftest import PUSHT_FEATURES, SMALL_MODEL
 from tests.policies.test_diffusion import FLOW
 
 from robodiff.data.episodes import PAST_ACTION, Feature
@@ -153,15 +151,6 @@ def test_a_slow_policy_is_not_waited_for(
 
 def observation_of(spec: EnvSpec) -> dict[str, np.ndarray]:
     return {key: np.full(feature.shape, 256, np.float32) for key, feature in spec.features.items() if key != "action"}
-
-
-@pytest.fixture
-def meet(monkeypatch: pytest.MonkeyPatch) -> EnvSpec:
-    """Two agents that are to meet, ten steps long."""
-    path = Path(__file__).parents[2] / "examples" / "extending" / "two_agents.py"
-    spec = dataclasses.replace(runpy.run_path(str(path))["SPEC"], name="meet", max_steps=10)
-    use_env(monkeypatch, spec)
-    return spec
 
 
 def moving(state: int, action: int, seed: int) -> DiffusionPolicy:

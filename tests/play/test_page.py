@@ -79,9 +79,9 @@ def test_an_episode_of_push_t_demonstrated_by_mouse_is_trained_on(
         assert demonstrate(page)
         page.keyboard.press("k")
         wait_until(page, "state.kept === 1")
-    small = ("--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--trainer.max_steps", 2, "--minutes", "null")
-    options = ("--config", "pusht_keypoints", "--data", out, "--run", tmp_path / "run", "--data.val_fraction", 0)
-    code, _, error = robodiff("fit", *options, *small[:-2], "--rollout.env", "null")
+    small = ("--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--trainer.max_steps", 2)
+    options = ("--config", "pusht_keypoints", "--data", out, "--run", tmp_path / "run", "--data.val_split", 0)
+    code, _, error = robodiff("fit", *options, *small, "--rollout.env", "null")
     assert code == 0, error
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import use_env
+from tests.conftest import SMALL_MODEL, use_env
 from tests.play.playing import opened
+from tests.policies.test_diffusion import FLOW
 
+from robodiff.data.episodes import Feature
 from robodiff.data.recordings import open_path
 from robodiff.envs.pusht.expert import PushTController
 from robodiff.envs.pusht.spec import SPEC
-from robodiff.envs.spec import get_env_spec
-from robodiff.errors import UsageError
+from robodiff.envs.spec import EnvSpec, get_env_spec
+from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.actor import open_policies
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.rollout import rollout
@@ -21,6 +23,7 @@ from robodiff.play.actor import Actor
 from robodiff.play.messages import Message
 from robodiff.play.stage import Stage, check_playable
 from robodiff.policies.checkpoint import save_policy
+from robodiff.policies.denoisers import DiffusionConfig
 
 
 @pytest.fixture
@@ -121,6 +124,39 @@ def test_taking_over_and_handing_back_is_recorded_frame_by_frame(policy: Path, t
     assert recorded.expert is not None
     assert recorded.expert.tolist() == [False] * 5 + [True, False]
     np.testing.assert_array_equal(recorded.arrays["action"][5], [128, 384])
+
+
+def test_an_episode_is_kept_once_also_where_the_next_cannot_begin(tmp_path: Path) -> None:
+    with opened(env="pusht", out=tmp_path / "d.zarr")() as stage:
+        step(stage, 0.5, 0.5)
+        stage.handle(Message(do="end"))
+        reset = stage.env.reset
+        stage.env.reset = lambda **options: 1 / 0
+        with pytest.raises(RobodiffError, match="cannot begin the episode of seed 1"):
+            stage.handle(Message(do="keep"))
+        with pytest.raises(UsageError, match="has not ended"):
+            stage.handle(Message(do="keep"))
+        stage.env.reset = reset
+        stage.handle(Message(do="reset", seed=1))
+        assert stage.phase == "ready"
+    assert len(open_path(str(tmp_path / "d.zarr")).read()) == 1
+
+
+def test_the_fan_of_an_agent_that_executes_more_of_its_chunk_stays(meet: EnvSpec, tmp_path: Path) -> None:
+    features = {key: Feature("vector", (d,), "float32") for key, d in (("observation.state", 4), ("action", 2))}
+    for agent, executed in (("0", 2), ("1", 4)):
+        options = {**SMALL_MODEL, **FLOW, "n_action_steps": executed, "observation_keys": ["observation.state"]}
+        save_policy(DiffusionConfig(**options).make_policy(features, 10).eval(), tmp_path / agent)
+    actor = Actor({agent: str(tmp_path / agent) for agent in meet.agents}, "meet", SamplingConfig(), 1)
+    env = actor.spec.make(actor.keys)
+    seen, _ = env.reset(seed=0)
+    for step in range(5):
+        action = actor.act(seen)
+        fans = {fan.agent: fan.actions[fan.chosen] for fan in actor.fans}
+        for agent, part in enumerate(meet.agents.values()):
+            np.testing.assert_allclose(fans[agent][actor.age - 1], action[part], atol=1e-5)
+        assert len(fans[0]) - len(fans[1]) == (2 if step in (2, 3) else 0)
+        seen, *_ = env.step(action)
 
 
 def test_what_is_moved_is_seen_at_once_and_marked(policy: Path, tmp_path: Path) -> None:

@@ -150,9 +150,13 @@ class Actor:
                 watched.drawn = np.empty((0, 0, 0))
             start = time.perf_counter()
             action = np.asarray(self._runner.act({key: seen[key] for key in self._needed}))
-            if any(len(watched.drawn) for watched in self._watched.values()):
-                self.milliseconds, self.age = round(1e3 * (time.perf_counter() - start)), 0
-                self.fans = [fan for agent, each in self._watched.items() for fan in self._fans(agent, each, action)]
+            drawn = {agent: each for agent, each in self._watched.items() if len(each.drawn)}
+            if drawn:
+                self.milliseconds = round(1e3 * (time.perf_counter() - start))
+                fans = [fan for agent, each in drawn.items() for fan in self._fans(agent, each, action)]
+                others = {fan.agent for fan in self.fans} - {fan.agent for fan in fans}  # execute more of theirs
+                rest = [replace(fan, actions=fan.actions[:, self.age :]) for fan in self.fans if fan.agent in others]
+                self.fans, self.age = fans + rest, 0
             self._action, self._rest = self._view.action(action) if self._view else action, self._held
             self.age += 1
         self._rest -= 1

@@ -79,8 +79,9 @@ class Live(threading.Thread):
         while True:
             now = time.monotonic()
             moves = stage.is_moving
-            due = max(due, now - BEHIND) if moves else now
+            due = max(due, now - BEHIND)
             messages, changed = self._received(due - now if moves else None), False
+            due = due if moves else time.monotonic()  # what was waited for does not count as lost
             for message in messages:
                 if message is None:
                     return

@@ -19,7 +19,7 @@ from robodiff.errors import RobodiffError
 from robodiff.play.live import LONGEST_NOTE, Live
 from robodiff.play.messages import LARGEST, read_message
 from robodiff.play.stage import Stage
-from robodiff.report.pages import fill
+from robodiff.report.pages import fill, to_json
 from robodiff.text import shortened
 
 HOST = "127.0.0.1"
@@ -93,7 +93,7 @@ class PlayServer:
 
         def publish(state: dict[str, Any], picture: bytes | None) -> None:
             with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._publish, json.dumps(state), picture)
+                loop.call_soon_threadsafe(self._publish, to_json(state), picture)
 
         def failed(error: Exception) -> None:
             failures.append(error)

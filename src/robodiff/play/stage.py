@@ -71,7 +71,6 @@ class Stage:
         with raise_for_env(f"the environment {self.spec.name} cannot begin the episode of seed {seed}"):
             self._seen = self.env.reset(seed=seed)[0]
         self.seed, self.phase, self.success, self.reward = seed, "ready", False, 0.0
-        self._extra: dict[str, float] = {}
         self._fans, self._paths = list[Fan](), list[dict[str, Any]]()
         self._frames, self._successes, self._disturbed = Frames(), 0, False
         self._mover: Mover | None = None
@@ -110,7 +109,6 @@ class Stage:
             seen, reward, terminated, truncated, info = self.env.step(action)
         self._frames.add(self._seen, action, self.by_person)
         self._seen, self.success, self.reward = seen, bool(info["is_success"]), float(reward)
-        self._extra = {name: float(value) for name, value in info.get("extra", {}).items()}
         self._successes = self._successes + 1 if self.success else 0
         enough = max(1, round(SECONDS_OF_SUCCESS * self.spec.fps)) if self.by_person else 1
         too_long = len(self._frames) >= MOST_STEPS or (truncated and not self.by_person and not self._was_taken())
@@ -151,7 +149,6 @@ class Stage:
             "step": len(self._frames),
             "success": self.success,
             "reward": self.reward if math.isfinite(self.reward) else None,
-            "extra": self._extra,
             "by_person": self.by_person,
             "taken": self._was_taken(),
             "disturbed": self._disturbed,
@@ -244,6 +241,7 @@ class Stage:
             raise UsageError(problem)
         assert self.recorder is not None
         self.recorder.keep(self._frames, self.seed, self.success, self._disturbed)
+        self._frames = Frames()  # also where the next start fails: nothing is kept twice
         self.reset(self.seed + 1)
         self.note = f"kept, {counted(self.recorder.kept, 'episode')} now"
 

@@ -1,8 +1,12 @@
 """A page that asks its own server for more: on the loopback address, for whoever has the link, and for nobody else."""
 
+import queue
 import re
 import secrets
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +26,10 @@ Answer = tuple[str, str]
 
 
 class LocalServer(ThreadingHTTPServer):
-    """Answers GET requests to ``link`` and below it, one thread each.
+    """Answers GET requests to ``link`` and below it.
+
+    Each has a thread that reads it and sends; the answers are made one after another, all in the thread that serves: a
+    scene can be drawn in the thread alone in which it was drawn first.
 
     Other pages in the same browser, and other users of the machine, know neither the token in the link nor may they
     ask by another name of this host.
@@ -47,8 +54,25 @@ class LocalServer(ThreadingHTTPServer):
                 f"cannot listen on {HOST}:{port}: {error.strerror or error}; choose another --port"
             ) from None
         self.answer = answer
+        self.asked: queue.SimpleQueue[tuple[str, Future[Answer | None]]] = queue.SimpleQueue()
+        """What is to be answered, and where the answer is to be put."""
         self.token = secrets.token_urlsafe(24)
         self.hosts = (f"{HOST}:{self.server_port}", f"localhost:{self.server_port}")
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """See ``BaseServer``."""
+        listener = threading.Thread(target=super().serve_forever, args=(poll_interval,), daemon=True)
+        try:
+            listener.start()
+            while listener.is_alive():
+                with suppress(queue.Empty):
+                    path, answered = self.asked.get(timeout=poll_interval)
+                    try:
+                        answered.set_result(self.answer(path))
+                    except Exception as error:  # what files raise that are gone, or an environment that draws
+                        answered.set_exception(error)
+        finally:
+            self.shutdown()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a browser may go away before its answer is whole."""
@@ -78,9 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(*self._answer(path))
 
     def _answer(self, path: str) -> tuple[HTTPStatus, Answer]:
+        answered: Future[Answer | None] = Future()
+        self.server.asked.put((path, answered))
         try:
-            answer = self.server.answer(path)
-        except Exception as error:  # what files raise that are gone, or an environment that draws
+            answer = answered.result()
+        except Exception as error:
             return HTTPStatus.INTERNAL_SERVER_ERROR, ("text/plain", in_one_line(error))
         return (HTTPStatus.OK, answer) if answer else (HTTPStatus.NOT_FOUND, ("text/plain", "not found"))
 

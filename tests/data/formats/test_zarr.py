@@ -269,6 +269,28 @@ def test_a_writer_stopped_at_any_write_goes_on(
         ZarrWriter(path, 10.0, "pusht", recipe={"action_noise": 3.0})
 
 
+def test_an_episode_that_could_not_be_written_is_written_again_by_the_same_writer(
+    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extend = ZarrWriter._extend
+
+    def full(self: ZarrWriter, place: str, start: int, values: np.ndarray) -> None:
+        if place == "meta/episode_ends":
+            raise OSError(28, "No space left on device")
+        extend(self, place, start, values)
+
+    writer = ZarrWriter(tmp_path / "w.zarr", 10.0, "pusht")
+    with monkeypatch.context() as patch:
+        patch.setattr(ZarrWriter, "_extend", full)
+        with pytest.raises(OSError, match="No space"):
+            writer.append(arrays, seed=0)
+    writer.append(arrays, seed=0)
+    writer.close()
+    episodes = read_zarr(tmp_path / "w.zarr")
+    assert episodes.episode_ends.tolist() == [7]
+    np.testing.assert_array_equal(episodes.arrays["action"], arrays["action"])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

@@ -102,9 +102,9 @@ class ZarrWriter:
         for name, value in {**dict.fromkeys(self._names("meta"), 0), **row}.items():
             if name != "episode_ends":
                 self._extend(f"meta/{name}", self.episodes, np.asarray([value]))
-        self.frames += lengths.pop()
-        self._extend("meta/episode_ends", self.episodes, np.asarray([self.frames]))  # last: it makes it count
-        self.episodes += 1
+        end = self.frames + lengths.pop()
+        self._extend("meta/episode_ends", self.episodes, np.asarray([end]))  # last: it makes it count
+        self.frames, self.episodes = end, self.episodes + 1
 
     def close(self) -> None:
         """Compress the last chunks, and mark the recording as whole."""

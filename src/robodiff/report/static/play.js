@@ -13,6 +13,7 @@ let state = null; // the latest one of the stage
 let place = [0.5, 0.5]; // of the pointer
 let held = null; // {turn} of what the pointer has taken
 let moved = false; // since it was told
+let steps = false; // asked for, and not shown yet
 let wheel = 0; // pixels, of less than a notch
 
 function connect() {
@@ -39,6 +40,7 @@ function tell(message) {
 function show(latest) {
   const before = state;
   state = latest;
+  steps = false;
   const goesOn = before !== null && before.seed === state.seed && before.step + 1 === state.step;
   scene.move(state.bodies, goesOn ? 1000 / (about.fps * state.speed) : 0);
   scene.showFans(state.fans, state.age);
@@ -127,7 +129,10 @@ function fillIn(id, value) {
 
 const actions = {
   play: () => tell({ do: state.phase === "running" && !state.paused ? "pause" : "start" }),
-  one: () => tell({ do: "step", x: place[0], y: place[1] }),
+  one: () => {
+    if (!steps) tell({ do: "step", x: place[0], y: place[1] }); // a key that is held does not run ahead of a slow policy
+    steps = true;
+  },
   end: () => tell({ do: "end" }),
   take: () => tell({ do: state.by_person ? "give" : "take" }),
   keep: () => tell({ do: "keep" }),

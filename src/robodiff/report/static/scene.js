@@ -118,7 +118,7 @@ class Scene {
 function tracePath(context, path) {
   const { width, height } = context.canvas;
   context.beginPath();
-  for (const [x, y] of path) context.lineTo(x * width, y * height);
+  for (const [x, y] of path) if (x !== null && y !== null) context.lineTo(x * width, y * height);
 }
 
 function drawBody(context, { color, outline, radius }, [x, y, angle]) {
