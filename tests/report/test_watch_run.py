@@ -107,9 +107,9 @@ def test_clips_rest_where_less_motion_is_asked_for(watched: Path, browse: Browse
         assert page.get_by_role("button", name="Play clips" if still else "Pause clips").is_visible()
         page.wait_for_timeout(300)
         pictures = set()
-        for _ in range(6):
+        for _ in range(30):  # on a busy machine a clip may have two pictures, the first for a tenth of the time
             pictures.add(page.evaluate(picture))
-            page.wait_for_timeout(200)
+            page.wait_for_timeout(80)
         assert (len(pictures) == 1) is still
 
 
