@@ -1,5 +1,6 @@
 """Past actions, derived from those that were recorded, and images, whichever way they were stored."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,16 @@ import pytest
 
 from robodiff.data import episodes as data_episodes
 from robodiff.data.datamodule import WindowDataModule
-from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, Unit, as_images, same_unit, with_past_action
+from robodiff.data.episodes import (
+    PAST_ACTION,
+    Episodes,
+    Feature,
+    Finding,
+    Unit,
+    as_images,
+    same_unit,
+    with_past_action,
+)
 from robodiff.data.formats.convert import convert
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
@@ -21,6 +31,14 @@ def episodes() -> Episodes:
     action = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     features = {"action": Feature("vector", (3,), "float32", unit="rad")}
     return Episodes("made up", {"action": action}, np.array([5, 6, 12]), 10.0, features)  # one of a single frame
+
+
+def test_what_was_found_in_episodes_that_are_chosen_stays_at_its_frame(episodes: Episodes) -> None:
+    frames = {0: 3, 2: 8, None: 5}  # by episode, of the whole recording
+    found = [Finding("warning", "jump", "", "", "action", episode, frame) for episode, frame in frames.items()]
+    found.append(Finding("note", "length", "", "", None, 2))
+    chosen = replace(episodes, findings=found).only(np.array([1, 2])).only(np.array([1]))
+    assert [(each.episode, each.frame) for each in chosen.findings] == [(2, 2), (None, None), (2, None)]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 7])

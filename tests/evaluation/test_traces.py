@@ -18,6 +18,7 @@ from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
 from robodiff.envs.spec import get_env_spec
 from robodiff.errors import RobodiffError
+from robodiff.evaluation import evaluate as evaluate_module
 from robodiff.evaluation import traces as traces_module
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
@@ -124,6 +125,38 @@ def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
         with pytest.raises(RobodiffError, match=r"seed-7\.npz: is not the trace of an episode") as told:
             read_traces(out, [7])
         assert "\n" not in str(told.value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_traces_that_do_not_fit_each_other_or_draw_nothing(saved: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    measured(saved, out, episodes=2, num_envs=2)
+    file = out / TRACE_FOLDER / "seed-7.npz"
+    whole = dict(np.load(file))
+    np.savez(file, **{**whole, "first/observation.image": np.zeros((3, 9999, 2), np.uint8)})
+    with pytest.raises(RobodiffError, match=r"seed-7\.npz: is not the trace of an episode"):
+        read_traces(out, [7, 8])
+    np.savez(file, **{**whole, "picture": np.full(3, 9)})
+    with pytest.raises(RobodiffError, match=r"seed-7\.npz: is not the trace of an episode"):
+        read_traces(out, [7, 8])
+    np.savez(file, **{key: value for key, value in whole.items() if not key.startswith("seen/")})
+    with pytest.raises(RobodiffError, match="not the same was observed"):
+        read_traces(out, [7, 8])
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_evaluation_that_is_killed_leaves_no_traces_of_an_earlier_one(
+    saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    measured(saved, tmp_path / "out", episodes=1, num_envs=1)
+    assert has_traces(tmp_path / "out")
+    monkeypatch.setattr(evaluate_module, "replay_some", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measured(saved, tmp_path / "out", episodes=1, num_envs=1)
+    assert not has_traces(tmp_path / "out")
 
 
 def test_fans_are_a_small_part_of_all_chunks() -> None:

@@ -25,3 +25,10 @@ def test_mish_and_its_gradient_are_those_of_pytorch() -> None:
     torch.testing.assert_close(out.double(), expected, rtol=1e-6, atol=1e-30)
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(Mish()(x.detach()), out.detach(), rtol=1e-6, atol=1e-30)
+
+
+def test_mish_is_differentiated_by_torch_func() -> None:
+    x = torch.linspace(-5, 5, 6).reshape(2, 3)
+    slope, expected = (torch.func.grad(lambda y, each=each: each(y).sum())(x) for each in (Mish(), nn.Mish()))
+    torch.testing.assert_close(slope, expected)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(lambda y: Mish()(y).sum()))(x), expected)

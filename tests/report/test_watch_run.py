@@ -107,9 +107,9 @@ def test_clips_rest_where_less_motion_is_asked_for(watched: Path, browse: Browse
         assert page.get_by_role("button", name="Play clips" if still else "Pause clips").is_visible()
         page.wait_for_timeout(300)
         pictures = set()
-        for _ in range(6):
+        for _ in range(30):  # on a busy machine a clip may have two pictures, the first for a tenth of the time
             pictures.add(page.evaluate(picture))
-            page.wait_for_timeout(200)
+            page.wait_for_timeout(80)
         assert (len(pictures) == 1) is still
 
 
@@ -180,3 +180,14 @@ def test_names_do_nothing(watched: Path, tmp_path: Path, browse: Browse) -> None
         assert page.locator("img").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert "\x1b" not in path.read_text()
+
+
+def test_a_pair_of_which_one_has_no_pictures(watched: Path, tmp_path: Path, browse: Browse) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(watched, second)
+    for sheet in second.glob(f"eval/*/{TRACE_FOLDER}/*.webp"):
+        sheet.unlink()
+    page = browse(write_comparison([watched, second], tmp_path / "page.html"))
+    page.locator("#pairs .clip").first.click()
+    assert "Of one of them no pictures" in page.get_by_role("dialog").inner_text()
+    assert page.locator("dialog .joint").count() == 3

@@ -88,9 +88,9 @@ class EvalOptions(Options):
     """Where the policy runs: cpu, cuda, ..."""
     videos: Annotated[int, AtLeast(0)] | None = None
     """With --env: videos of so many successes and so many failures; when not given 3, or none with --sweep."""
-    clips: Annotated[int, AtLeast(0)] | None = None
-    """With --env: how many episodes are kept for the report as small clips, with their actions and rewards; when not
-    given 100, or none with --sweep."""
+    clips: Annotated[int, Between(0, 1000)] | None = None
+    """With --env: how many episodes are kept for the report as small clips, with their actions and rewards, at most
+    1,000; when not given 100, or none with --sweep."""
     against: FilePath | None = None
     """Another policy, which is evaluated in the same way, or the folder of an evaluation; the two are compared over the
     same seeds or, without --env, at the same windows of a recording. Of runs with several training seeds, those of the

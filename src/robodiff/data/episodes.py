@@ -228,7 +228,7 @@ class Episodes:
             arrays={key: array[frames] for key, array in self.arrays.items()},
             episode_ends=np.cumsum(self.lengths[places]),
             table={**table, "episode_index": numbers},
-            findings=[each for each in self.findings if each.episode in kept],
+            findings=[_moved(each, frames) for each in self.findings if each.episode in kept],
         )
 
     def columns(self, *types: type) -> dict[str, list[Any]]:
@@ -244,6 +244,14 @@ class Episodes:
             if name not in WHERE and len(kinds) <= 1 and kinds <= set(types):
                 columns[name] = column
         return columns
+
+
+def _moved(finding: Finding, frames: np.ndarray) -> Finding:
+    """Return a finding in a recording of which only some frames, (N,) and rising, were kept."""
+    if finding.frame is None:
+        return finding
+    place = int(np.searchsorted(frames, finding.frame))
+    return replace(finding, frame=place if place < len(frames) and frames[place] == finding.frame else None)
 
 
 class RecordingError(RobodiffError):

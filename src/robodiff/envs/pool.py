@@ -170,7 +170,7 @@ def _shrunk(picture: np.ndarray, longest: int) -> np.ndarray:
     """Return the means of squares of pixels, of the smallest squares that make the longer side short enough."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).reduce(math.ceil(max(picture.shape[:2]) / longest)))
+    return np.asarray(Image.fromarray(picture).convert("RGB").reduce(math.ceil(max(picture.shape[:2]) / longest)))
 
 
 def _serve(connection: Connection, plugins: list[str], name: str, keys: list[str], rows: list[int]) -> None:

@@ -57,8 +57,8 @@ class EvalConfig(SamplingConfig):
     """Episodes stepped together, and rows of every call of the policy."""
     videos: Annotated[int, AtLeast(0)] = 3
     """Of so many successes, and of so many failures."""
-    clips: Annotated[int, AtLeast(0)] = 100
-    """The first episodes, so many, are kept to look at."""
+    clips: Annotated[int, Between(0, 1000)] = 100
+    """The first episodes, so many, are kept to look at; until they are written, each takes about 2 MB of memory."""
     until_decided: bool = False
     """Whether two policies are measured together, ``num_envs`` episodes of each at a time, until it is decided which is
     better; ``episodes`` are then the most."""

@@ -31,7 +31,7 @@ from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_res
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files
 from robodiff.evaluation.statistics import wilson_interval
-from robodiff.evaluation.traces import TraceRecorder, write_traces
+from robodiff.evaluation.traces import TraceRecorder, remove_traces, write_traces
 from robodiff.files import locked, replacing
 
 
@@ -111,6 +111,7 @@ def keep(
         demonstrations=prepared.demonstrations,
     )
     (out / Comparison.file).unlink(missing_ok=True)
+    remove_traces(out)  # of another evaluation: it takes a while until there are those of this one
     write_result(out, result)  # first: videos may fill the disk
     write_non_finite(records, out / NON_FINITE_FOLDER)
     fans = replay_some(policies, spec, records, config.videos, recorder.seeds, out / VIDEO_FOLDER)

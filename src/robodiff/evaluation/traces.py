@@ -5,8 +5,10 @@ in common in ``traces.json``. Nothing that is measured depends on them.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -251,6 +253,12 @@ def look_of(image: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(channel) for channel in channels])
 
 
+def remove_traces(evaluation: Path) -> None:
+    """Remove the traces in an evaluation's folder, if there are any."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(evaluation / TRACE_FOLDER)
+
+
 def has_traces(evaluation: Path) -> bool:
     """Tell whether an evaluation's folder holds traces."""
     return (evaluation / TRACE_FOLDER / TracesInfo.file).is_file()
@@ -265,7 +273,16 @@ def read_traces(evaluation: Path, seeds: Collection[int]) -> tuple[TracesInfo, d
     folder = evaluation / TRACE_FOLDER
     info = read_result(folder, TracesInfo)
     paths = {seed: folder / f"seed-{seed}.npz" for seed in seeds}
-    return info, {seed: _read_trace(path, info) for seed, path in paths.items() if path.is_file()}
+    traces = {seed: _read_trace(path, info) for seed, path in paths.items() if path.is_file()}
+    if len({_observed(trace) for trace in traces.values()}) > 1:
+        raise RobodiffError(f"{folder}: not the same was observed in all of its episodes; {info.advice}")
+    return info, traces
+
+
+def _observed(trace: Trace) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """Return the keys of what was observed, each with its shape at one moment."""
+    vectors = {key: values.shape[1:] for key, values in trace.observations.items()}
+    return frozenset({**vectors, **{key: image.shape for key, image in trace.first_images.items()}}.items())
 
 
 def _read_trace(path: Path, info: TracesInfo) -> Trace:
@@ -277,12 +294,17 @@ def _read_trace(path: Path, info: TracesInfo) -> Trace:
             observations=_below(arrays, "seen/"),
             first_images=_below(arrays, "first/"),
             drawn_at=arrays["drawn_at"],
-            picture=tuple(arrays["picture"].tolist()) if "picture" in arrays else (0, 0),
+            picture=_pair(arrays["picture"]) if "picture" in arrays else (0, 0),
             sheet=sheet.read_bytes() if sheet.is_file() else b"",
             **{name: arrays[name] for name in ("fan_at", "fans") if name in arrays},
         )
         _check(trace, info)
     return trace
+
+
+def _pair(array: np.ndarray) -> tuple[int, int]:
+    height, width = map(int, array)
+    return height, width
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -298,6 +320,7 @@ def _check(trace: Trace, info: TracesInfo) -> None:
         ("drawn_at", trace.drawn_at, (len(trace.drawn_at),)),
         ("fan_at", trace.fan_at, (len(trace.fan_at),)),
         ("fans", trace.fans, (len(trace.fan_at), *trace.fans.shape[1:3], dim if len(trace.fan_at) else 0)),
+        *((key, image, (len(image), LOOK, LOOK)) for key, image in trace.first_images.items()),
         *((key, values, (length + 1, len(info.dimensions.get(key, ())))) for key, values in trace.observations.items()),
     ):
         if array.dtype.kind not in "fiu" or array.shape != shape:

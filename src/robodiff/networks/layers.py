@@ -50,7 +50,7 @@ class Mish(nn.Mish):
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor to one of its shape."""
         if x.requires_grad and x.device.type == "cpu" and x.dtype == torch.float32:
-            return _Mish.apply(x)
+            return _Mish.apply(x)[0]
         return super().forward(x)
 
 
@@ -59,18 +59,27 @@ class _Mish(torch.autograd.Function):
     gradient, tanh(softplus(x)) + x (1 - tanh(softplus(x))^2) e / (e + 1).
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value and the slope."""
         e = x.clamp(max=20.0).exp_()  # beyond, n / (n + 2) is 1
         n = e * (e + 2)
         tanh = n / (n + 2)
         slope = tanh.square().neg_().add_(1).mul_(e.div_(e + 1)).mul_(x).add_(tanh)
-        ctx.save_for_backward(slope)
-        return x * tanh
+        return x * tanh, slope
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the slope; apart from ``forward``, as ``torch.func`` needs it."""
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor, _: None) -> Tensor:
         (slope,) = ctx.saved_tensors
         return gradient * slope
 

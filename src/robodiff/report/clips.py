@@ -181,4 +181,4 @@ def _path(trace: Trace) -> list[list[float]]:
 def _digits(values: np.ndarray) -> int:
     """Return the decimals of numbers that a figure can show."""
     span = float(np.ptp(values)) if values.size else 0.0
-    return 4 if span <= 0 else min(12, max(0, 3 - math.floor(math.log10(span))))
+    return 4 if not 0 < span < math.inf else min(12, max(0, 3 - math.floor(math.log10(span))))

@@ -11,7 +11,6 @@ from robodiff.evaluation.conditions import AGAIN, ANOTHER, SAME_SEEDS, STRIDE, C
 from robodiff.evaluation.offline_comparison import compare_offline
 from robodiff.evaluation.results import OfflineComparison
 from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_run
-from robodiff.evaluation.traces import has_traces
 from robodiff.report import figures
 from robodiff.report.answers import E, answer, command, current, measuring, size
 from robodiff.report.clips import LARGEST_PICTURES, MOST_VALUES, clips_of
@@ -161,10 +160,11 @@ def _pairs(rows: Sequence[_Row[Evaluation]]) -> dict[str, Any] | None:
 
     Where there are many, those on which they disagree and then those whose rewards differ most.
     """
-    clips = [(shortened(row.name, 40), found) for row in rows if (found := clips_of(row.evaluation))]
-    if len(clips) < 2 or not (rows[0].evaluation and has_traces(rows[0].evaluation.folder)):
+    of_rows = [(shortened(row.name, 40), clips_of(row.evaluation)) for row in rows]
+    clips = [(name, kept) for name, kept in of_rows if kept]
+    if of_rows[0][1] is None or len(clips) < 2:
         return None
-    first, walls = clips[0][1], []
+    first, walls = of_rows[0][1], []
     panels = [(name, unit, lines[-1:]) for name, unit, lines in first.panels(MOST_VALUES // len(clips))]
     of_first = {each.seed: each for each in first.episodes}
     for name, other in clips[1:]:

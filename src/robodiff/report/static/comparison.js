@@ -11,8 +11,9 @@ function pairOf([one, other], [first, second]) {
     unit,
     lines: [[first, one], [second, other]].map(([run, each]) => ({ name: run.name, values: padded(each.values[place][0]) })),
   }));
-  const cameras = [[first, one], [second, other]].map(([run, each]) => cameraOf(each, `${run.name}: ${outcomeOf(each)}`));
-  return { fps: first.fps, length, cameras: one.pictures && other.pictures ? cameras : [], panels };
+  const areDrawn = one.pictures && other.pictures;
+  const camera = ([run, each]) => cameraOf(each, `${run.name}: ${outcomeOf(each)}`);
+  return { fps: first.fps, length, cameras: areDrawn ? [[first, one], [second, other]].map(camera) : [], panels };
 }
 
 /** Fill the dialog with a pair, and return its player. */
