@@ -72,7 +72,8 @@ class LocalServer(ThreadingHTTPServer):
                     except Exception as error:  # what files raise that are gone, or an environment that draws
                         answered.set_exception(error)
         finally:
-            self.shutdown()
+            if listener.is_alive():  # else there is nothing that would end, and be waited for
+                self.shutdown()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a browser may go away before its answer is whole."""
