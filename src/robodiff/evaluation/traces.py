@@ -11,19 +11,21 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import Between
-from robodiff.envs.spec import EnvSpec
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.conditions import Number
-from robodiff.evaluation.fans import FanSampler
 from robodiff.evaluation.results import Result, read_result, write_result
-from robodiff.evaluation.rollout import EpisodeRecord, Pool
 from robodiff.files import reading, replacing
+
+if TYPE_CHECKING:  # a page is made of traces where there is no simulator
+    from robodiff.envs.spec import EnvSpec
+    from robodiff.evaluation.fans import FanSampler
+    from robodiff.evaluation.rollout import EpisodeRecord, Pool
 
 TRACE_FOLDER = "traces"
 LONGEST_SIDE = 128
@@ -107,7 +109,7 @@ class TraceRecorder:
         chunk: steps of the environment from one chunk to the next.
     """
 
-    def __init__(self, spec: EnvSpec, seeds: Collection[int], chunk: int) -> None:
+    def __init__(self, spec: "EnvSpec", seeds: Collection[int], chunk: int) -> None:
         self._chunk, self.seeds = chunk, frozenset(seeds)
         self._draws = spec.renders
         self._every = 0  # steps from one picture to the next; 0 while that is not known
@@ -119,8 +121,8 @@ class TraceRecorder:
 
     def watch(
         self,
-        environments: Pool,
-        episodes: Mapping[int, EpisodeRecord],
+        environments: "Pool",
+        episodes: "Mapping[int, EpisodeRecord]",
         observations: Mapping[str, np.ndarray],
         ended: Collection[int] = (),
     ) -> None:
@@ -143,7 +145,7 @@ class TraceRecorder:
         if step == 0:
             self._drawing, self._resumed = now - start, now
 
-    def _observe(self, record: EpisodeRecord, observation: Mapping[str, np.ndarray]) -> None:
+    def _observe(self, record: "EpisodeRecord", observation: Mapping[str, np.ndarray]) -> None:
         episode = self.episodes.setdefault(record.seed, _Episode())
         for key, value in observation.items():
             if value.ndim == 1:
@@ -155,7 +157,7 @@ class TraceRecorder:
         """Return how many steps, which take so many seconds each, lie between two pictures."""
         return max(self._chunk, math.ceil(self._drawing / max(1e-9, SHARE * a_step)))
 
-    def _draw(self, environments: Pool, episodes: Mapping[int, EpisodeRecord]) -> None:
+    def _draw(self, environments: "Pool", episodes: "Mapping[int, EpisodeRecord]") -> None:
         if not (self._draws and episodes):
             return
         try:
@@ -178,10 +180,10 @@ class TraceRecorder:
 
 
 def write_traces(
-    spec: EnvSpec,
-    records: Sequence[EpisodeRecord],
+    spec: "EnvSpec",
+    records: "Sequence[EpisodeRecord]",
     recorder: TraceRecorder,
-    samplers: Mapping[int, FanSampler],
+    samplers: "Mapping[int, FanSampler]",
     out: Path,
 ) -> None:
     """Write what was recorded of some episodes in place of what an earlier evaluation left.
@@ -212,7 +214,7 @@ def write_traces(
 
 
 def _write_episode(
-    folder: Path, spec: EnvSpec, record: EpisodeRecord, episode: _Episode, sampler: FanSampler | None
+    folder: Path, spec: "EnvSpec", record: "EpisodeRecord", episode: _Episode, sampler: "FanSampler | None"
 ) -> None:
     arrays = {
         "action": np.array(record.actions, np.float32).reshape(record.length, *spec.features[ACTION].shape),
