@@ -21,7 +21,7 @@ def test_demo(robodiff_process: Process, tmp_path: Path) -> None:
     done = robodiff_process("demo", "--minutes", 0.05, "--run", run, "--episodes", 2)
     assert done.returncode == 0, done.stderr
     assert "95 % interval" in done.stdout
-    assert f"robodiff eval {run} --env pusht --steps 3" in done.stdout
+    assert f"robodiff eval {run} --env pusht --sweep steps=3,5,10" in done.stdout
     videos = list(run.glob("eval/*/videos/*.mp4"))
     assert len(videos) == 2
     assert str(videos[0].parent) in done.stdout
