@@ -40,11 +40,14 @@ def side_by_side(candidates: dict[str, Callable[[], object]], rounds: int = 7) -
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def keep(name: str, rows: list[dict[str, Any]], measured_on: dict[str, Any] | None = None) -> None:
-    """Print the rows as a Markdown table and write them to ``results/<name>.json``, with the hardware: this if None."""
+def keep(name: str, rows: list[dict[str, Any]], measured_on: dict[str, Any] | None = None, **more: Any) -> None:
+    """Print the rows as a Markdown table and write them to ``results/<name>.json``, with the hardware: this if None.
+
+    What ``more`` there is to keep is written, too.
+    """
     print(markdown(rows))
     RESULTS.mkdir(exist_ok=True)
-    content = {"hardware": measured_on or hardware(), "rows": rows}
+    content = {"hardware": measured_on or hardware(), "rows": rows, **more}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -40,6 +40,7 @@ from robodiff.training.fit import fit
 from robodiff.training.module import PolicyTraining
 
 KEPT = RESULTS / "recipe.json"
+Runs = list[dict[str, Any]]
 PLAIN = "plain"
 COST_STEPS, COST_ROUNDS = 40, 2
 
@@ -123,18 +124,18 @@ def costs(cells: Sequence[str], demonstrations: str) -> dict[str, float]:
     return {cell: round(min(each) / plain, 3) for cell, each in seconds.items()}
 
 
-def clock(ends: list[float]) -> Any:
-    """Note by the clock of the process when each optimizer step has ended: time that others have does not count."""
+def clock(ends: list[float], now: Callable[[], float] = time.process_time) -> Any:
+    """Note when each optimizer step has ended; by the clock of the process time that others have does not count."""
     whole = PolicyTraining.optimizer_step
 
     def timed(module: Any, *given: Any, **options: Any) -> None:
         whole(module, *given, **options)
-        ends.append(time.process_time())
+        ends.append(now())
 
     return patch.object(PolicyTraining, "optimizer_step", timed)
 
 
-def table(runs: list[dict[str, Any]], cost: dict[str, float]) -> list[dict[str, str]]:
+def table(runs: Runs, cost: dict[str, float]) -> list[dict[str, str]]:
     """Return a row for each cell, over all its training seeds; each group of rows begins with the plain preset."""
     rows = []
     for demonstrations, budget in dict.fromkeys((run["demonstrations"], run["budget"]) for run in runs):
@@ -160,12 +161,12 @@ def table(runs: list[dict[str, Any]], cost: dict[str, float]) -> list[dict[str, 
     return rows
 
 
-def rate(runs: list[dict[str, Any]], cell: str) -> float:
+def rate(runs: Runs, cell: str) -> float:
     flags = "".join(run["successes"] for run in runs if run["cell"] == cell)
     return flags.count("1") / len(flags)
 
 
-def against(plain: dict[int, str], own: list[dict[str, Any]]) -> str:
+def against(plain: dict[int, str], own: Runs) -> str:
     """Return the difference in success over pairs of equal training and evaluation seed, with McNemar's exact p."""
     pairs = [
         pair for run in own if run["seed"] in plain for pair in zip(plain[run["seed"]], run["successes"], strict=False)
@@ -176,12 +177,44 @@ def against(plain: dict[int, str], own: list[dict[str, Any]]) -> str:
     return f"{(won - lost) / len(pairs):+.3f}, p {mcnemar_exact(lost, won):.2g}"
 
 
-def keep(runs: list[dict[str, Any]], cost: dict[str, float]) -> None:
+def kept() -> dict[str, Any]:
+    """Return what was measured."""
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {"costs": {}, "runs": []}
+
+
+def keep(runs: Runs, cost: dict[str, float]) -> None:
     """Write everything that was measured, and its table."""
     content = {"hardware": hardware(), "rows": table(runs, cost), "costs": cost, "runs": runs}
     temporary = KEPT.with_suffix(".partial")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(KEPT)
+
+
+def measured(jobs: Sequence[Job], length: dict[str, dict[str, Any]], episodes: int, at_once: int) -> Runs:
+    """Measure the jobs that were not, and return the runs of all that ever were.
+
+    Args:
+        jobs: to be measured; a run of more episodes will do.
+        length: of training, by the name of a cell: options of the trainer.
+        episodes: of each.
+        at_once: jobs that run at a time; each has its share of the cores.
+    """
+    runs, cost = kept()["runs"], kept()["costs"]
+    done = {job_of(run) for run in runs if len(run["successes"]) >= episodes}
+    threads = max(1, cores() // at_once)
+    os.environ |= {"OMP_NUM_THREADS": str(threads)}
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(measure, job, length[job.cell], episodes, threads) for job in jobs if job not in done]
+        for finished in as_completed(running):
+            if finished.exception():
+                continue  # the others are kept before it is raised
+            run = finished.result()
+            runs = [*(each for each in runs if job_of(each) != job_of(run)), run]
+            keep(runs, cost)
+            print(*job_of(run), f"{run['successes'].count('1') / episodes:.3f}", flush=True)
+    for each in running:
+        each.result()
+    return runs
 
 
 def job_of(run: dict[str, Any]) -> Job:
@@ -209,32 +242,17 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     given = options()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"costs": {}, "runs": []}
-    cost, runs, demonstrations = kept["costs"], kept["runs"], "human" if given.human else "scripted"
+    runs, cost, demonstrations = kept()["runs"], kept()["costs"], "human" if given.human else "scripted"
     if given.steps and (new := [cell for cell in given.cells if cell not in cost]):
         cost |= costs([PLAIN, *(cell for cell in new if cell != PLAIN)], demonstrations)
+        keep(runs, cost)
     budget = f"{given.steps} steps" if given.steps else f"{given.minutes:g} minutes"
     jobs = [Job(demonstrations, budget, cell, seed) for seed in given.seeds for cell in given.cells]
-    done = {job_of(run) for run in runs if len(run["successes"]) >= given.episodes}
-    threads, at_once = (1, given.jobs) if given.steps else (cores(), 1)
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
-        running = []
-        for job in jobs:
-            if job not in done:
-                steps = {"max_steps": round(given.steps / cost[job.cell])} if given.steps else None
-                length = steps or {"max_time": max_time(given.minutes)}
-                running.append(pool.submit(measure, job, length, given.episodes, threads))
-        for finished in as_completed(running):
-            if finished.exception():
-                continue  # the others are kept before it is raised
-            run = finished.result()
-            runs = [*(each for each in runs if job_of(each) != job_of(run)), run]
-            keep(runs, cost)
-            print(*job_of(run), f"{run['successes'].count('1') / given.episodes:.3f}", flush=True)
-    print(markdown(table(runs, cost)))
-    for each in running:
-        each.result()
+    length = {
+        cell: {"max_steps": round(given.steps / cost[cell])} if given.steps else {"max_time": max_time(given.minutes)}
+        for cell in given.cells
+    }
+    print(markdown(table(measured(jobs, length, given.episodes, given.jobs if given.steps else 1), cost)))
 
 
 if __name__ == "__main__":

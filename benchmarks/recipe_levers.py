@@ -156,7 +156,7 @@ class FramedConfig(DiffusionConfig):
 
 
 class HalfPolicy(DiffusionPolicy):
-    """See every scene from the side on which the block lies beyond the mirror, and act there; best with ``mirror``."""
+    """See every scene from the side on which the block lies beyond the mirror, and act there."""
 
     def loss(self, batch: Mapping[str, Tensor], **draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
         arrays = {key: value.numpy() for key, value in batch.items()}
@@ -208,7 +208,7 @@ def _optimizer(films: bool) -> Callable[[], AbstractContextManager[Any]]:
 
 
 LEVERS = {
-    "mirror": Lever({"data.symmetries": "pusht"}),
+    "no mirror": Lever({"data.symmetries": None}),
     "muon": Lever(patched=_optimizer(films=True)),
     "muon of convolutions": Lever(patched=_optimizer(films=False)),
     "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),

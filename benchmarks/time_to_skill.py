@@ -1,75 +1,110 @@
-"""Success and reward on unseen seeds against minutes of training, from scripted and from human demonstrations.
+"""Success and reward on 500 unseen seeds against the length of training, from scripted and from human demonstrations.
 
-Each run has the preset ``pusht_keypoints``. Its last row is the finished policy on seeds from 100000 on; the rows
-before are rollouts on 50 other seeds on the way, when the learning rate has not come down yet.
+Preset ``pusht_keypoints`` without validation and rollouts, three training seeds a row, beside what others published.
+The runs are those of ``benchmarks.recipe``: they are kept in ``results/recipe.json`` and may be made beside other work.
+How many minutes so many steps take is measured with all cores by ``--clock``, on a quiet machine.
+
+python -m benchmarks.time_to_skill --steps 6000 18000 30000 [--human]
+python -m benchmarks.time_to_skill --clock
 """
 
 import argparse
-import csv
+import itertools
 import json
-import os
-import subprocess
-import sys
-import tempfile
+import statistics
+import time
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-from benchmarks.common import keep
+import numpy as np
+import torch
+
+from benchmarks.common import RESULTS, hardware, keep
+from benchmarks.recipe import PLAIN, Job, Runs, clock, kept, measured, train
+from robodiff.evaluation.seeds import mean_interval, success_interval
+from robodiff.machine import cores
+
+KEPT = RESULTS / "time_to_skill.json"
+EPISODES, SEEDS, CLOCKED = 500, (0, 1, 2), 300
+PUBLISHED = (  # whose policies, success, score, episodes; all from the 206 human demonstrations, on a GPU
+    ("[LeRobot](https://huggingface.co/lerobot/diffusion_pusht_keypoints), keypoints", "0.710", "0.969", "see there"),
+    (
+        "[the-future-dev](https://huggingface.co/the-future-dev/diffusion-pusht-keypoints), keypoints and the goal's",
+        "0.868",
+        "0.978",
+        "500",
+    ),
+    ("[LeRobot](https://huggingface.co/lerobot/diffusion_pusht), images", "0.654", "0.955", "500"),
+)
+NAMES = {"scripted": "scripted, built in", "human": "human, 206"}
 
 
-def robodiff(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "robodiff", *map(str, arguments)], check=True)
+def step_seconds() -> float:
+    """Return how long an optimizer step takes with all cores, by the clock on the wall."""
+    torch.set_num_threads(cores())
+    ends: list[float] = []
+    with TemporaryDirectory() as folder, clock(ends, time.perf_counter):
+        train(Job("scripted", "", PLAIN, 0), {"max_steps": CLOCKED}, Path(folder) / "run")
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
-def measure(data: str, minutes: float, episodes: int, options: list[str], folder: Path) -> list[dict[str, Any]]:
-    """Train for some minutes, evaluate on seeds from 100000 on."""
-    run = folder / f"{data}-{minutes:g}"
-    robodiff("fit", "--config", "pusht_keypoints", "--minutes", minutes, "--run", run, *options,
-             "--rollout.every_n_epochs", 8)  # fmt: skip
-    robodiff("eval", run, "--env", "pusht", "--episodes", episodes, "--out", run / "measured")
-    with (run / "metrics.csv").open(newline="") as file:
-        rollouts = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
-    total = int(rollouts[-1]["global_step"])
-    rows = [
-        {
-            "demonstrations": data,
-            "minutes of training": f"{minutes * int(row['global_step']) / total:.1f} of {minutes:g}",
-            "success": f"{float(row['rollout/success_rate']):.2f}",
-            "mean maximum reward": f"{float(row['rollout/mean_max_reward']):.3f}",
-            "unseen seeds": "50",
-        }
-        for row in rollouts[:-1]
-    ]
-    metrics = json.loads((run / "measured" / "metrics.json").read_text())
-    low, high = metrics["success_rate_ci95"]
-    return [
-        *rows,
-        {
-            "demonstrations": data,
-            "minutes of training": f"{minutes:g}",
-            "success": f"**{metrics['success_rate']:.2f}** ({low:.2f} to {high:.2f})",
-            "mean maximum reward": f"**{metrics['mean_max_reward']:.3f}**",
-            "unseen seeds": str(episodes),
-        },
-    ]
+def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
+    """Return a row for each length of training, over its seeds, then what others have published.
+
+    Args:
+        runs: of ``benchmarks.recipe``.
+        seconds: of an optimizer step; None if not measured.
+    """
+    made = [run for run in runs if run["cell"] == PLAIN and len(run["successes"]) >= EPISODES]
+    own = []
+    for demonstrations, budget in sorted({(run["demonstrations"], run["budget"]) for run in made}, key=_order):
+        group = [run for run in made if (run["demonstrations"], run["budget"]) == (demonstrations, budget)]
+        won = np.array([[flag == "1" for flag in run["successes"][:EPISODES]] for run in group])  # (S, E)
+        scores = np.array([run["mean maximum reward"] for run in group])
+        minutes = "" if seconds is None else f"{group[0]['steps'] * seconds / 60:.0f}"
+        own.append(
+            {
+                "demonstrations": NAMES[demonstrations],
+                "policy": f"{group[0]['steps']:,} steps of a CPU",
+                "minutes": minutes,
+                "success": f"**{won.mean():.3f}**{_between(success_interval(won))}",
+                "of each training seed": " ".join(f"{each:.3f}" for each in won.mean(1)),
+                "score": f"**{scores.mean():.3f}**{_between(mean_interval(scores))}",
+                "episodes": str(EPISODES),
+            }
+        )
+    others = [
+        {"demonstrations": NAMES["human"], "policy": whose, "minutes": "hours of a GPU", "success": success,
+         "of each training seed": "one seed", "score": score, "episodes": episodes}
+        for whose, success, score, episodes in PUBLISHED
+    ]  # fmt: skip
+    return [*own, *others]
+
+
+def _order(kind: tuple[str, str]) -> tuple[int, float]:
+    demonstrations, budget = kind
+    return list(NAMES).index(demonstrations), float(budget.split()[0])
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3f} to {min(1.0, interval[1]):.3f})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scripted", type=float, nargs="*", default=[7], help="minutes of each run")
-    parser.add_argument("--human", type=float, nargs="*", default=[6], help="minutes of each run")
-    options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for minutes in options.scripted:
-            rows += measure("scripted, built in", minutes, 100, [], Path(folder))
-            keep("time_to_skill", rows)
-        recorded = os.environ.get("ROBODIFF_TEST_DATA")
-        for minutes in options.human if recorded else []:
-            path = Path(recorded or "") / "pusht" / "pusht_human.zarr.zip"
-            human = ["--data.path", str(path), "--data.layout", "pusht"]
-            rows += measure("human, 206", minutes, 50, human, Path(folder))
-            keep("time_to_skill", rows)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="*", default=[], help="lengths of training")
+    parser.add_argument("--human", action="store_true", help="human demonstrations, in ROBODIFF_TEST_DATA")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of training")
+    parser.add_argument("--jobs", type=int, default=cores(), help="runs at once")
+    parser.add_argument("--clock", action="store_true", help="measure a step; nothing else may run")
+    given = parser.parse_args()
+    before = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    seconds, machine = (step_seconds(), hardware()) if given.clock else (before.get("step_seconds"), before["hardware"])
+    demonstrations, runs = "human" if given.human else "scripted", kept()["runs"]
+    for steps in given.steps:
+        jobs = [Job(demonstrations, f"{steps} steps", PLAIN, seed) for seed in given.seeds]
+        runs = measured(jobs, {PLAIN: {"max_steps": steps}}, EPISODES, given.jobs)
+    keep("time_to_skill", rows(runs, seconds), machine, step_seconds=seconds)
 
 
 if __name__ == "__main__":

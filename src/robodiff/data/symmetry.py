@@ -69,7 +69,7 @@ class Symmetry:
         if key.rpartition(".")[2] != ACTION and "observation." not in key:
             return array
         if key not in self.maps:
-            remedy = "leave it out of model.observation_keys, or leave out data.symmetries"
+            remedy = "leave it out of model.observation_keys, or give --data.symmetries null"
             raise UsageError(f"the symmetry {self.name} does not say how {key} is mapped; {remedy}")
         each, shape = self.maps[key], array.shape[1:]
         size = (len(each.index),) if isinstance(each, VectorMap) else None
