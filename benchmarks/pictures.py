@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageChops
 
 from benchmarks.play import ROBODIFF, served
+from robodiff.documents import read_json
+from robodiff.evaluation.results import EnvResult
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTH = 1100
@@ -34,8 +37,10 @@ LARGEST_CLIP = 300_000
 """Bytes."""
 FRAMES = 48
 """Of a clip, at most."""
-SLOW = 0.25
-"""Speed at which a policy acts while it is filmed: a picture takes its time."""
+LEAST = 60
+"""Steps of the episode that is filmed."""
+SECONDS, SLOW, LONGEST = 12.0, 0.25, 0.6
+"""Of a policy's acting that are filmed; its speed meanwhile, for a picture takes its time; seconds of that at most."""
 
 
 def main() -> None:
@@ -46,7 +51,6 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("other", type=Path, nargs="?")
     options = parser.parse_args()
-    PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
 
@@ -64,7 +68,7 @@ def main() -> None:
         if options.other:
             robodiff("report", options.run, options.other, "--out", comparison)
             take_comparison(opened(comparison))
-        with served("pusht", "--policy", str(options.run), "--seed", "100000") as link:
+        with served("pusht", "--policy", str(options.run), "--seed", str(seed_to_film(options.run))) as link:
             take_play(opened(link, height=720))
         chromium.close()
 
@@ -94,10 +98,10 @@ def take_report(page: Any) -> None:
     page.keyboard.press("Home")
     frames = []
     for _ in range(0, steps + 1, every):
-        frames.append(page.locator("dialog").screenshot())
+        frames.append(page.locator("dialog .player").screenshot())
         for _ in range(every):
             page.keyboard.press("ArrowRight")
-    film(frames, [100 * every] * (len(frames) - 1) + [1500], "player", 700)
+    film(frames, [50 * every] * len(frames), "player", 700)
 
 
 def take_strip(page: Any) -> None:
@@ -116,23 +120,29 @@ def take_comparison(page: Any) -> None:
     save(page.screenshot(full_page=True, clip=section(page, "The same seeds side by side")), "comparison")
 
 
+def seed_to_film(run: Path) -> int:
+    """Return the seed of an evaluation on which a policy succeeded soonest after some steps; else its first."""
+    episodes = read_json(min(run.glob("eval/*/metrics.json")), EnvResult, "").episodes
+    return min(episodes, key=lambda each: (not each.success, each.length < LEAST, each.length)).seed
+
+
 def take_play(page: Any) -> None:
     """Take a policy that acts, and film it."""
     page.locator("#speed").select_option(str(SLOW))
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press(" ")
-    frames, times = [], []
-    while not frames or (page.evaluate("state.phase") == "running" and times[-1] < times[0] + 12 / SLOW):
-        if page.evaluate("state.step") > 0:
-            frames.append(page.locator("#scene").screenshot())
-            times.append(time.monotonic())
-            if len(times) == 40:
-                save(page.screenshot(), "play")
+    while page.evaluate("state.phase") == "ready":
+        page.wait_for_timeout(20)
+    shot, frames, times = None, [], []
+    while page.evaluate("state.phase") == "running" and (not times or times[-1] < times[0] + SECONDS / SLOW):
+        frames.append(page.locator("#scene").screenshot())
+        times.append(time.monotonic())
+        if shot is None and page.evaluate("state.step > 20 && state.age === 5"):
+            shot = page.screenshot()
+    save(shot or page.screenshot(), "play")
     every = -(-len(frames) // FRAMES)
-    lasting = [
-        round(1000 * SLOW * (end - start)) for start, end in zip(times[::every], times[every::every], strict=False)
-    ]
-    film(frames[::every], [*lasting, *[1500] * (len(frames[::every]) - len(lasting))], "play", 400)
+    lasting = [round(1000 * SLOW * min(each, LONGEST)) for each in np.diff([*times, times[-1] + LONGEST])]
+    film(frames[::every], [sum(lasting[first : first + every]) for first in range(0, len(frames), every)], "play", 400)
 
 
 def section(page: Any, heading: str) -> dict[str, float]:
@@ -164,15 +174,13 @@ def save(shot: bytes, name: str) -> None:
 
 
 def film(shots: Sequence[bytes], milliseconds: Sequence[int], name: str, width: int) -> None:
-    """Save screenshots as a clip, as well as it fits into ``LARGEST_CLIP``."""
+    """Save screenshots as a clip whose last picture stays, as well as it fits into ``LARGEST_CLIP``."""
     images = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
     height = round(width * images[0].height / images[0].width)
     first, *rest = [image.resize((width, height), Image.Resampling.LANCZOS) for image in images]
-    target = PICTURES / f"{name}.webp"
+    target, lasting = PICTURES / f"{name}.webp", [*milliseconds[:-1], 1500]
     for quality in range(70, 0, -10):
-        first.save(
-            target, save_all=True, append_images=rest, duration=[*milliseconds], loop=0, quality=quality, method=4
-        )
+        first.save(target, save_all=True, append_images=rest, duration=lasting, loop=0, quality=quality, method=4)
         if target.stat().st_size < LARGEST_CLIP:
             return
     raise SystemExit(f"{target}: does not fit into {LARGEST_CLIP} bytes")

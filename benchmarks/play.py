@@ -39,8 +39,10 @@ const fill = CanvasRenderingContext2D.prototype.fillRect;
 CanvasRenderingContext2D.prototype.fillRect = function (...box) { window.pictures += 1; fill.apply(this, box); };
 """
 """Each begins with one rectangle."""
-OVER = 0.01
-"""Of the picture's width: so near to the pointer the tool is over what it points to."""
+OVER, MISS = 0.01, 0.03
+"""Of the picture: so near to the pointer the tool is over what it points to; by how much a first try misses."""
+CLEAR = 8
+"""Notches above the cube, down to which the tool may be before it is over it."""
 
 
 class Hand:
@@ -94,29 +96,31 @@ def push(hand: Hand) -> None:
 
 
 def lift(hand: Hand) -> None:
-    """Lift the cube: point at it, turn, go down, close, go up; it takes aim as roughly as a person does."""
+    """Lift the cube: point at it, turn, go down, close, go up; at first it misses, as a person does."""
     seed = hand.state["seed"]
     spec = get_env_spec("lift_cube?action_space=eef")  # whose actions are places, which `trace` finds in the picture
     env: Any = spec.make(())
     env.reset(seed=seed)
-    random = np.random.default_rng(seed)
-    (arm,), cube = env.world.arms, env.world.pose("cube")
+    (arm,), cube, random = env.world.arms, env.world.pose("cube"), np.random.default_rng(seed)
     home, wanted = arm.home_tool.matrix[:2, 1], grasp(arm, cube).matrix[:2, 1]
     turns = round(float(np.arctan2(home[0] * wanted[1] - home[1] * wanted[0], home @ wanted)) / STROKE)
-    notches = round((arm.tool_pos[2] - cube.pos[2]) / NOTCH)
+    highest = round((arm.tool_pos[2] - cube.pos[2]) / NOTCH)
+    heights = [0.0, *(cube.pos[2] + NOTCH * np.arange(highest + 1))]
     assert spec.touch is not None
     assert spec.touch.trace is not None
-    (place,) = spec.touch.trace(env, 0, np.array([[*cube.pos[:2], 0.0, *np.zeros(4)]]))
+    over, *above = spec.touch.trace(env, 0, np.array([[*cube.pos[:2], height, *np.zeros(4)] for height in heights]))
     env.close()
-    hand.point(*place + random.normal(0.0, 2 * OVER, 2))
-    for _ in range(abs(turns)):
-        hand.step("q" if turns > 0 else "e")
-    hand.point(*place)
-    while np.linalg.norm(np.array(hand.state["plumb"][1]) - place) > OVER and hand.step():
+    hand.point(*over + random.normal(0.0, MISS, 2))
+    early = int(random.integers(0, max(1, (highest - CLEAR) // 2)))
+    for step in range(max(abs(turns), early)):
+        hand.step(("" if step >= abs(turns) else "q" if turns > 0 else "e") + ("ss" if step < early else ""))
+    hand.point(*over)
+    while np.linalg.norm(np.subtract(hand.state["plumb"][1], over)) > OVER and hand.step():
         pass
-    for _ in range(notches // 2):
-        hand.step("ss")
-    goes_on = hand.step("s" * (notches % 2)) and all(hand.step(key) for key in ("g", *[""] * 6))
+    hand.step()
+    notches = int(np.linalg.norm(np.subtract(above, hand.state["plumb"][0]), axis=1).argmin())
+    strokes = ["ss"] * (notches // 2) + ["s"] * (notches % 2)
+    goes_on = all(hand.step(keys) for keys in (*strokes, "g", *[""] * 6))
     while goes_on and hand.state["step"] < spec.max_steps:
         goes_on = hand.step("ww")
 
