@@ -81,12 +81,15 @@ def robodiff(*arguments: object) -> None:
 def take_report(page: Any) -> None:
     """Take the top of a report with its wall, its sections, and an episode in its player."""
     wall = page.locator("#wall").bounding_box()
-    top = {"x": 0, "y": 0, "width": WIDTH, "height": wall["y"] + wall["height"] + MARGIN}
+    top = {"x": 0, "y": 0, "width": WIDTH, "height": wall["y"] + wall["height"]}
     save(page.screenshot(full_page=True, clip=top), "wall")
     for name, heading in SECTIONS.items():
         save(page.screenshot(full_page=True, clip=section(page, heading)), name)
-    succeeded = page.locator(".clip.good")
-    (succeeded.first if succeeded.count() else page.locator(".clip").last).click()
+    filmed = {f"Seed {video.get_attribute('data-seed')}" for video in page.locator("video[data-seed]").all()}
+    labels = [card.get_attribute("aria-label") for card in page.locator(".clip").all()]
+    shown = [label for label in labels if label.split(",")[0] in filmed]  # with chunks that it might have drawn
+    label = next((label for label in shown if ", succeeded" in label), shown[-1])
+    page.get_by_role("button", name=label, exact=True).click()
     page.wait_for_timeout(1500)
     moments = page.locator("dialog .moments button")
     moments.nth(moments.count() // 2).click()
@@ -137,7 +140,7 @@ def take_play(page: Any) -> None:
     while page.evaluate("state.phase") == "running" and (not times or times[-1] < times[0] + SECONDS / SLOW):
         frames.append(page.locator("#scene").screenshot())
         times.append(time.monotonic())
-        if shot is None and page.evaluate("state.step > 20 && state.age === 5"):
+        if shot is None and page.evaluate("state.step > 20 && state.age >= 7"):
             shot = page.screenshot()
     save(shot or page.screenshot(), "play")
     every = -(-len(frames) // FRAMES)
@@ -146,12 +149,12 @@ def take_play(page: Any) -> None:
 
 
 def section(page: Any, heading: str) -> dict[str, float]:
-    """Return where the section of a heading is on a page."""
+    """Return where what follows a heading is on a page, up to the next heading."""
     found = page.get_by_role("heading", level=2).filter(has_text=heading).first
     top, bottom = found.evaluate("""(heading) => {
         let next = heading.nextElementSibling;
         let bottom = heading.getBoundingClientRect().bottom;
-        for (; next && next.tagName !== "H2" && next.tagName !== "SCRIPT"; next = next.nextElementSibling)
+        for (; next && !["H2", "H3", "SCRIPT"].includes(next.tagName); next = next.nextElementSibling)
             bottom = Math.max(bottom, next.getBoundingClientRect().bottom);
         return [heading.getBoundingClientRect().top + scrollY, bottom + scrollY];
     }""")

@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[*TASKS], default="lift_cube")
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=3, help="of training, of each policy")
+    parser.add_argument("--minutes", type=float, default=4, help="of training, of each policy")
     parser.add_argument("--eval_episodes", type=int, default=100)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
