@@ -22,6 +22,8 @@ PAGES = {
     "docs/deployment.md": ("latency", "latency_gpu", "precision", "busy"),
     "docs/serving.md": ("serving",),
     "docs/your-robot.md": ("delay",),
+    "docs/data.md": ("pages",),
+    "docs/play.md": ("play", "play_speed"),
 }
 TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
@@ -54,6 +56,9 @@ TITLES = {
     "delay": "Success with its 95 % interval, mean maximum reward, and jump, of 100 equal seeds in virtual time",
     "sequential": "Pairs that find a difference 4 times of 5, by McNemar's test and by this; 4,000 simulated trials",
     "sequential_errors": "How often two equal policies are told apart within 500 pairs, simulated likewise",
+    "pages": "Pages as Chromium opens them from disk",
+    "play": "Success with its 95 % interval, one training seed",
+    "play_speed": "Pictures a second that the page draws, environment, policy and browser on one machine",
     "samplers": "Milliseconds for one chunk of actions, batch 1, cosine schedule with 100 timesteps",
 }
 

@@ -39,7 +39,7 @@ def test_ctrl_c_keeps_what_was_kept(tmp_path: Path) -> None:
     [
         (["nowhere"], "unknown"),
         (["biped"], "watched with --policy, not demonstrated on"),
-        (["pusht", "--out", "demos.hdf5"], "NAME.zarr"),
+        (["pusht", "--out", "demos.zarr", "--format", "nowhere"], "no format 'nowhere' is written"),
         (["pusht", "--steps", "3"], "give --policy"),
         (["pusht", "--images"], "give --out"),
         (["pusht", "--port", "70000"], "--port"),

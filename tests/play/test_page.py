@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.play import COUNT_PICTURES, demonstrate
+from benchmarks.play import COUNT_PICTURES, TASKS, Hand, demonstrated, served
 from tests.browser import WIDTHS, Browse, wait_until
 from tests.conftest import use_env
 from tests.play.playing import opened, playing
@@ -70,18 +70,18 @@ def test_the_agent_follows_the_mouse_and_what_is_kept_is_recorded(browse: Browse
 
 
 @pytest.mark.slow
-def test_an_episode_of_push_t_demonstrated_by_mouse_is_trained_on(
-    browse: Browse, robodiff: Run, tmp_path: Path
+@pytest.mark.parametrize("env", [*TASKS])
+def test_an_episode_demonstrated_by_mouse_is_trained_on(
+    env: str, browse: Browse, robodiff: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "mine.zarr"
-    with playing(opened(env="pusht", out=out)) as link:
-        page = opened_page(browse, link)
-        assert demonstrate(page)
-        page.keyboard.press("k")
-        wait_until(page, "state.kept === 1")
+    with served(env, "--out", str(out)) as link:
+        hand = Hand(opened_page(browse, link))
+        assert demonstrated(hand, TASKS[env])
+        assert hand.press("k", "state.seed === 1")["kept"] == 1
     small = ("--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--trainer.max_steps", 2)
-    options = ("--config", "pusht_keypoints", "--data", out, "--run", tmp_path / "run", "--data.val_split", 0)
-    code, _, error = robodiff("fit", *options, *small, "--rollout.env", "null")
+    options = ("--config", TASKS[env].preset, "--data", out, "--run", tmp_path / "run", "--data.val_split", 0)
+    code, _, error = robodiff("fit", *options, *TASKS[env].options, *small, "--rollout.env", "null")
     assert code == 0, error
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
 
@@ -93,6 +93,8 @@ def test_a_policy_is_watched_disturbed_taken_over_and_sampled_otherwise(
     with playing(opened(env="pusht", policy=policy, out=tmp_path / "d.zarr")) as link:
         page = opened_page(browse, link)
         assert page.locator("#who").inner_text() == "The policy acts"
+        page.keyboard.press(".")
+        wait_until(page, "state.step === 1 && state.fans[0].stages.length === 5")
         page.keyboard.press(" ")
         wait_until(page, "state.step > 2 && state.fans[0].paths.length === 13")
         x, y, angle = page.evaluate("state.bodies[1]")
@@ -139,6 +141,30 @@ def test_bodies_move_evenly_between_two_steps(browse: Browse) -> None:
         drawn = page.evaluate("pictures")
         wait_until(page, "state.step === 2")  # a second later
         assert page.evaluate("pictures") - drawn >= 10
+
+
+def test_chunks_are_seen_to_come_about_from_noise(browse: Browse) -> None:
+    fan = {
+        "agent": 0,
+        "number": 1,
+        "chosen": 0,
+        "paths": [[[1, 4], [0, 0]]],
+        "stages": [[[[0, 0], [0, 0]]], [[[1, 0], [0, None]]]],
+    }
+    with playing(opened(env="pusht")) as link:
+        page, still = opened_page(browse, link), opened_page(browse, link, reduced_motion=True)
+        assert page.evaluate("(fan) => between([...fan.stages, fan.paths], 0.75)", fan) == [[[1, 2], [0, None]]]
+        for each in (page, still):
+            each.evaluate(COUNT_PICTURES + "0")
+            each.evaluate("(fan) => scene.showFans([fan], 1, 1e6)", fan)
+            wait_until(each, "pictures > 0")
+        wait_until(page, "pictures > 5")  # it goes on
+        page.evaluate("(fan) => scene.showFans([{ ...fan, stages: [] }], 2, 1e6)", fan)  # the same one
+        drawn = page.evaluate("pictures")
+        wait_until(page, f"pictures > {drawn} + 5")
+        assert still.evaluate("pictures") < 3
+        page.evaluate("scene.showFans([], 0, 0)")
+        wait_until(page, "new Promise((done) => { const n = pictures; setTimeout(() => done(n === pictures), 200); })")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from robodiff.errors import RobodiffError, UsageError
 from robodiff.evaluation.actor import open_policies
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.rollout import rollout
-from robodiff.play.actor import Actor
+from robodiff.play.actor import Actor, Watched
 from robodiff.play.messages import Message
 from robodiff.play.stage import Stage, check_playable
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.denoisers import DiffusionConfig
+from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.runtime import Chunk, Timing
 
 
 @pytest.fixture
@@ -99,10 +102,16 @@ def test_success_ends_an_episode_after_a_second_and_a_failure_can_be_kept(tmp_pa
 def test_taking_over_and_handing_back_is_recorded_frame_by_frame(policy: Path, tmp_path: Path) -> None:
     with opened(env="pusht", policy=policy, out=tmp_path / "d.zarr")() as stage:
         stage.handle(Message(do="start"))
-        for _ in range(5):
+        stage.tick()
+        (first,) = stage.state()["fans"]
+        for _ in range(4):
             stage.tick()
         (fan,) = stage.state()["fans"]
         assert np.shape(fan["paths"]) == (13, 15, 2)
+        assert (fan["number"], fan["stages"]) == (first["number"], [])
+        assert np.shape(first["stages"]) == (5, 13, 15, 2)
+        assert np.abs(np.subtract(first["stages"][0], 0.5)).max() > 0.75  # noise
+        assert np.abs(np.subtract(fan["paths"], 0.5)).max() <= 0.5
         assert np.allclose(fan["paths"][fan["chosen"]][4], stage._frames.actions[4] / 512, atol=1e-4)
         stage.handle(Message(do="take"))
         np.testing.assert_allclose([stage.hand.x, stage.hand.y], stage.env.state[:2] / 512)
@@ -113,6 +122,7 @@ def test_taking_over_and_handing_back_is_recorded_frame_by_frame(policy: Path, t
         stage.tick()
         assert stage.actor is not None
         assert stage.actor.age == 1  # it planned anew
+        assert stage.state()["fans"][0]["number"] == fan["number"] + 1
         stage.handle(Message(do="end"))
         stage.handle(Message(do="keep"))
         stage.handle(Message(do="start"))
@@ -124,6 +134,119 @@ def test_taking_over_and_handing_back_is_recorded_frame_by_frame(policy: Path, t
     assert recorded.expert is not None
     assert recorded.expert.tolist() == [False] * 5 + [True, False]
     np.testing.assert_array_equal(recorded.arrays["action"][5], [128, 384])
+
+
+PAST = "observation.past_action"
+
+
+def told(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list that gets, of each chunk, the last actions that the policy is told."""
+    said, predict = list[np.ndarray](), DiffusionPolicy.predict_chunk
+
+    def spy(self: DiffusionPolicy, observation: dict[str, np.ndarray], **options: Any) -> Chunk:
+        said.append(observation[PAST][0])
+        return predict(self, observation, **options)
+
+    monkeypatch.setattr(DiffusionPolicy, "predict_chunk", spy)
+    return said
+
+
+def save_with_past_action(folder: Path, state: int, fps: float) -> None:
+    """Save a policy that observes so many numbers, and its last action."""
+    dims = {"observation.state": state, PAST: 2, "action": 2}
+    features = {key: Feature("vector", (d,), "float32") for key, d in dims.items()}
+    options = {**SMALL_MODEL, **FLOW, "observation_keys": ["observation.state", PAST]}
+    save_policy(DiffusionConfig(**options).make_policy(features, fps).eval(), folder)
+
+
+@pytest.mark.kind("the wrong frame, dimension or unit")
+@pytest.mark.parametrize("fps", [10, 5])
+def test_who_is_handed_back_to_is_told_the_last_action(
+    fps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_with_past_action(tmp_path / "policy", 2, fps)
+    said = told(monkeypatch)
+    with opened(env="pusht", policy=tmp_path / "policy")() as stage:
+        stage.handle(Message(do="start"))
+        stage.tick()
+        assert not said[-1].any()
+        stage.handle(Message(do="take"))
+        for x in (0.25, 0.5, 0.75):
+            stage.handle(Message(do="hand", x=x, y=0.5))
+            stage.tick()
+        stage.handle(Message(do="give"))
+        stage.tick()
+        before = {10: 0.75, 5: 0.5}[fps]  # as in training: a step of the policy's before
+        np.testing.assert_allclose(said[-1], [[512 * before, 256]] * len(said[-1]))
+        executed = stage._frames.actions[-1]
+        stage.handle(Message(do="take"))
+        stage.handle(Message(do="give"))  # nobody has acted meanwhile
+        stage.tick()
+        np.testing.assert_allclose(said[-1][-1], {10: executed, 5: [512 * 0.75, 256]}[fps], rtol=1e-6)
+
+
+def test_each_agent_is_told_its_own_last_action(meet: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for agent in meet.agents:
+        save_with_past_action(tmp_path / agent, 4, 10)
+    said = told(monkeypatch)
+    actor = Actor({agent: str(tmp_path / agent) for agent in meet.agents}, "meet", SamplingConfig(), 1)
+    env = actor.spec.make(actor.keys)
+    seen, _ = env.reset(seed=0)
+    actor.reset(0, [np.array([1, 2, 3, 4], np.float32)])
+    actor.act(seen)
+    expected = [np.array([1, 2, 3, 4])[part] for part in meet.agents.values()]
+    np.testing.assert_array_equal([each[-1] for each in said], expected)
+
+
+def test_a_policy_that_does_not_let_itself_be_watched_shows_its_chunks_alone() -> None:
+    class Plain:
+        timing = Timing(n_obs_steps=2, n_action_steps=4, spacing=0.1)
+
+        def predict_chunk(self, observation: object, *, noise: np.ndarray, known: object = None) -> Chunk:
+            return Chunk(noise[0], 0)
+
+    watched = Watched(Plain(), 3)  # type: ignore[arg-type]
+    chunk = watched.predict_chunk({}, noise=np.ones((1, 1, 8, 2), np.float32))
+    assert chunk.actions.shape == (1, 8, 2)
+    assert watched.drawn is not None
+    assert watched.drawn.shape == (1, 4, 7, 2)
+
+
+@pytest.mark.parametrize(("name", "form"), [("d.hdf5", None), ("d.zarr.zip", None), ("d", "lerobot")])
+def test_out_is_any_format_that_collect_writes(name: str, form: str | None, tmp_path: Path) -> None:
+    out = tmp_path / name
+    with opened(env="pusht", out=out, format=form)():
+        pass
+    assert [*tmp_path.iterdir()] == []  # nothing was kept
+    with opened(env="pusht", out=out, format=form)() as stage:
+        for _ in range(3):
+            step(stage, 0.25, 0.75)
+        stage.handle(Message(do="end"))
+        stage.handle(Message(do="keep"))
+    recorded = open_path(str(out)).read()
+    assert len(recorded) == 1
+    np.testing.assert_array_equal(recorded.arrays["action"], [[128, 384]] * 3)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(UsageError, match="exists already"), opened(env="pusht", out=out, format=form)():
+        pass
+
+
+def test_what_was_kept_before_a_failure_is_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "d.hdf5"
+
+    def interrupted() -> None:
+        with opened(env="pusht", out=out)() as stage:
+            step(stage, 0.25, 0.75)
+            stage.handle(Message(do="end"))
+            stage.handle(Message(do="keep"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not out.exists()
+    with opened(env="pusht", out=out)() as stage:
+        assert (stage.seed, stage.state()["kept"]) == (1, 1)
+    assert len(open_path(str(out)).read()) == 1
 
 
 def test_an_episode_is_kept_once_also_where_the_next_cannot_begin(tmp_path: Path) -> None:
@@ -191,7 +314,7 @@ def test_a_policy_acts_as_in_an_evaluation_and_samples_otherwise_when_asked(poli
         while actor.age != 8:
             stage.tick()
         stage.tick()
-        assert np.shape(actor.fans[0].actions) == (3, 15, 2)
+        assert np.shape(actor.fans[0].stages) == (4, 3, 15, 2)  # noise, and what each of the steps makes of it
         assert (stage.state()["sampler"], stage.state()["steps"]) == ("DDIM", 3)
         with pytest.raises(UsageError, match="DDIM takes 1 to 20 steps"):
             stage.handle(Message(do="sampling", steps=500))

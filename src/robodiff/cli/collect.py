@@ -1,6 +1,5 @@
 """``robodiff collect``: record demonstrations of a scripted expert, or episodes that it takes over from a policy."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from robodiff.cli.options import Options, name_with, read_options, split
 from robodiff.documents import AtLeast, Between, Document, FilePath, hints, plain
-from robodiff.errors import RobodiffError, UsageError, notice
+from robodiff.errors import UsageError
 from robodiff.text import counted
 
 if TYPE_CHECKING:
@@ -114,40 +113,19 @@ def record(options: CollectOptions, out: Path) -> None:
     """Collect episode by episode into a folder; make of it what else is asked for."""
     from rich.console import Console
 
-    from robodiff.data.formats.convert import convert, format_of
-    from robodiff.data.formats.zarr_writer import ZarrWriter, building, pack_zip
-    from robodiff.data.naming import AGENT_FILES
-    from robodiff.data.recordings import open_path
+    from robodiff.data.formats.growing import format_to_grow, growing, images_to_grow
     from robodiff.envs.collect import NO_SUCCESS
-    from robodiff.files import locked, naming
     from robodiff.progress import bar, say
 
-    if AGENT_FILES in options.out:
-        raise UsageError(f"{out}: collect all agents in one recording; robodiff data convert makes a file for each")
-    form = format_of(out, options.format, "zarr")
+    form, console = format_to_grow(out, options.format), Console()
     make = _demonstrations if options.policy is None else _take_overs
-    if form.keys is None:
-        collection = make(options, options.chosen_images)
-    else:  # among its keys are those of a camera, where no other is asked for
-        collection = make(options, options.chosen_images or True)
-        if not options.chosen_images:
-            features = collection.features
-            collection = make(
-                options, [key.rpartition(".")[2] for key in form.keys(features) if features[key].kind == "image"]
-            )
-    is_zip = form.short_name == "zarr" and out.suffix == ".zip"
-    is_folder = form.short_name == "zarr" and not is_zip
-    if not is_folder and out.exists():
-        raise UsageError(f"{out}: exists already; choose another --out")
-    folder, console, lost = out if is_folder else building(out), Console(), list[str]()
-    with locked(folder), naming(folder):
-        writer = ZarrWriter(folder, collection.spec.fps, recipe=collection.recipe, features=collection.features)
+    images = images_to_grow(form, options.chosen_images, lambda images: make(options, images).features)
+    collection = make(options, images)
+    with growing(out, form, collection.spec.fps, collection.recipe, collection.features) as writer:
         if writer.episodes > options.episodes:
-            raise UsageError(
-                f"{folder}: has {counted(writer.episodes, 'episode')} already, more than {options.episodes}"
-            )
+            raise UsageError(f"{out}: has {counted(writer.episodes, 'episode')} already, more than {options.episodes}")
         if writer.episodes:
-            say(console, f"{folder}: has {counted(writer.episodes, 'episode')} already; going on")
+            say(console, f"{out}: has {counted(writer.episodes, 'episode')} already; going on")
         seed = int(writer.table()["seed"][-1]) + 1 if writer.episodes else collection.seed
         missing = options.episodes - writer.episodes
         with bar(console, "demonstrations", options.episodes) as advance:
@@ -156,19 +134,7 @@ def record(options: CollectOptions, out: Path) -> None:
                 named |= {episode.word: 1} if episode.word else {}
                 writer.append(episode.arrays, seed=episode.seed, success=True, **named)
                 advance(writer.episodes)
-        writer.close()
         outcome = collection.outcome(writer.table())
-        if is_zip:
-            pack_zip(folder, out)
-        elif not is_folder:
-            try:
-                lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
-            except RobodiffError as error:
-                kept = f"the demonstrations are in {folder}, for robodiff data convert"
-                raise RobodiffError(f"{error}\n{kept}") from error
-            shutil.rmtree(folder)
-    if lost:
-        notice(f"{out} has no place for {', '.join(lost)}; left out")
     size = f"{counted(writer.episodes, 'demonstration')}, {counted(writer.frames, 'frame')}"
     say(console, f"{size}; {outcome}\nwritten: {out}")
 

@@ -46,7 +46,10 @@ class PlayOptions(Options):
     policy: FilePath | None = None
     """A run, a policy's folder, or the folder of a team's runs."""
     out: FilePath | None = None
-    """A folder (.zarr) to which kept episodes are appended; when not given, none is kept."""
+    """A folder (.zarr) to which kept episodes are appended; or a .zip or an .hdf5 file, or another format, made at the
+    end. When not given, none is kept."""
+    format: str | None = None
+    """The format of --out where the name does not say it, such as lerobot; zarr when not given."""
     seed: Annotated[int, AtLeast(0)] | None = None
     """Of the first episode; when not given 0, and with --out the one after the last that was kept."""
     images: bool = False
@@ -66,11 +69,8 @@ class PlayOptions(Options):
         super().__post_init__()
         if self.policy is None and (given := [name for name in OF_POLICIES if getattr(self, name) is not None]):
             raise UsageError(f"--{given[0]} says how a policy samples; give --policy")
-        if self.out is None and (self.images or self.cameras):
-            raise UsageError("--images and --cameras say what is recorded; give --out")
-        if self.out is not None and Path(self.out).suffix != ".zarr":
-            advice = "robodiff data convert then makes another format of it"
-            raise UsageError(f"--out {self.out}: expected a folder that is called NAME.zarr; {advice}")
+        if self.out is None and (self.images or self.cameras or self.format):
+            raise UsageError("--images, --cameras and --format say what is recorded; give --out")
 
 
 def run(arguments: list[str]) -> None:
@@ -131,7 +131,8 @@ def _stage(options: PlayOptions) -> "Iterator[Stage]":
             policy = None if actor is None else actor.sampled.policy
             if images is not True and (seen := {key for key in keys if spec.features[key].kind == "image"}):
                 images = sorted({*(images or ()), *(key.rpartition(".")[2] for key in seen)})
-            recorder, recorded = stack.enter_context(recording(Path(options.out), spec, images, policy))
+            opened = recording(Path(options.out), options.format, spec, images, policy)
+            recorder, recorded = stack.enter_context(opened)
             keys |= {*recorded}
             seed = recorder.next_seed(seed) if options.seed is None else seed
         ordered = [key for key in spec.features if key in keys and key != ACTION]

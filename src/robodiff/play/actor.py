@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import Feature
+from robodiff.data.episodes import PAST_ACTION, Feature
 from robodiff.diffusion.samplers import find_sampler
 from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec, get_env_spec
@@ -17,10 +17,13 @@ from robodiff.evaluation.chunks import Policy, acting_as, sampling_of
 from robodiff.evaluation.conditions import Sampled
 from robodiff.evaluation.config import SamplingConfig
 from robodiff.evaluation.members import ALONE, Members
+from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runtime import Arrays, Chunk, Known, Timing
 
 SAMPLES = 12
 """Chunks that are shown beside the one that is executed, until another number is asked for."""
+STAGES = 5
+"""Of the way from noise to a chunk, that are shown before the chunk itself."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,18 @@ class Fan:
 
     agent: int
     """Whose, in the order of ``EnvSpec.agents``."""
-    actions: np.ndarray
-    """(samples, n, D), from that moment on; of several agents this one's part."""
+    stages: np.ndarray
+    """(stages, samples, n, D), actions from that moment on while they came about: from noise on to the chunks, the last
+    ones; of several agents this one's part. The chunks alone of a policy that does not let itself be watched."""
     chosen: int
     """Which of them is executed."""
+    number: int
+    """Another one of every draw."""
+
+    @property
+    def actions(self) -> np.ndarray:
+        """The chunks, (samples, n, D)."""
+        return self.stages[-1]
 
 
 class Watched:
@@ -45,8 +56,8 @@ class Watched:
 
     def __init__(self, policy: Policy, samples: int) -> None:
         self.policy, self.samples = policy, samples
-        self.drawn = np.empty((0, 0, 0))
-        """(chunks, n, Da), the last ones from now on, those that the runner asked for first."""
+        self.drawn: np.ndarray | None = None
+        """(stages, chunks, n, Da), the last ones from now on, those that the runner asked for first; see ``Fan``."""
         self._random = np.random.default_rng(0)
 
     @property
@@ -67,8 +78,15 @@ class Watched:
         """Return what the runner asks for, of one robot; keep that and further samples."""
         asked = noise.shape[1]
         further = self._random.standard_normal((noise.shape[0], self.samples, *noise.shape[2:]), dtype=np.float32)
-        chunk = self.policy.predict_chunk(observation, noise=np.concatenate([noise, further], axis=1))
-        self.drawn = np.asarray(chunk.from_now(self.timing))
+        noise = np.concatenate([noise, further], axis=1)
+        if isinstance(self.policy, DiffusionPolicy):
+            rows: list[np.ndarray] = []
+            chunk = self.policy.predict_chunk(observation, noise=noise, on_row=lambda _, actions: rows.append(actions))
+            rows = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, STAGES + 1).round().astype(int))]
+        else:
+            chunk = self.policy.predict_chunk(observation, noise=noise)
+            rows = [chunk.actions]
+        self.drawn = np.stack([replace(chunk, actions=actions).from_now(self.timing) for actions in rows])
         return replace(chunk, actions=chunk.actions[:asked])
 
 
@@ -100,7 +118,8 @@ class Actor:
         """Of the present chunk."""
         self.age = self.milliseconds = 0
         """Actions of it that were handed out; and how long it took."""
-        self._action, self._rest = np.empty(0), 0
+        self._action, self._rest, self._draws = np.empty(0), 0, 0
+        self._past = dict[str, np.ndarray]()
 
     @property
     def keys(self) -> list[str]:
@@ -133,10 +152,22 @@ class Actor:
         for watched in self._watched.values():
             watched.samples = samples
 
-    def reset(self, seed: int) -> None:
-        """Begin an episode, or go on after somebody else has acted: nothing of before is remembered."""
+    def reset(self, seed: int, executed: Sequence[np.ndarray] = ()) -> None:
+        """Begin an episode, or go on after somebody else has acted: of before the last action alone is remembered.
+
+        Args:
+            seed: of the noise.
+            executed: the environment's actions in this episode so far.
+        """
         self._runner.reset(seeds=[seed])
         self.fans, self.age, self._rest = [], 0, 0
+        self._past = self._past_of(executed[-self._held]) if len(executed) >= self._held else {}
+
+    def _past_of(self, action: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what policies that observe their last action are told of the environment's."""
+        if ALONE in self._watched:
+            return {PAST_ACTION: action if self._view is None else action[self._view.order]}
+        return {f"agents.{agent}.{PAST_ACTION}": action[part] for agent, part in self.spec.agents.items()}
 
     def act(self, observation: Observation) -> np.ndarray:
         """Return the environment's next action.
@@ -147,27 +178,29 @@ class Actor:
         if self._rest == 0:
             seen = observation if self._view is None else self._view.observation(observation, self._needed)
             for watched in self._watched.values():
-                watched.drawn = np.empty((0, 0, 0))
+                watched.drawn = None
             start = time.perf_counter()
-            action = np.asarray(self._runner.act({key: seen[key] for key in self._needed}))
-            drawn = {agent: each for agent, each in self._watched.items() if len(each.drawn)}
+            action = np.asarray(self._runner.act({key: seen[key] for key in self._needed} | self._past))
+            self._past = {}  # from now on the runner knows it
+            drawn = {agent: each.drawn for agent, each in self._watched.items() if each.drawn is not None}
             if drawn:
                 self.milliseconds = round(1e3 * (time.perf_counter() - start))
-                fans = [fan for agent, each in drawn.items() for fan in self._fans(agent, each, action)]
+                self._draws += 1
+                fans = [fan for agent, stages in drawn.items() for fan in self._fans(agent, stages, action)]
                 others = {fan.agent for fan in self.fans} - {fan.agent for fan in fans}  # execute more of theirs
-                rest = [replace(fan, actions=fan.actions[:, self.age :]) for fan in self.fans if fan.agent in others]
+                rest = [replace(fan, stages=fan.stages[:, :, self.age :]) for fan in self.fans if fan.agent in others]
                 self.fans, self.age = fans + rest, 0
             self._action, self._rest = self._view.action(action) if self._view else action, self._held
             self.age += 1
         self._rest -= 1
         return self._action
 
-    def _fans(self, agent: str, watched: Watched, action: np.ndarray) -> list[Fan]:
+    def _fans(self, agent: str, stages: np.ndarray, action: np.ndarray) -> list[Fan]:
         """Return what one policy has drawn, by the agents that it moves; ``action`` is what the runner chose."""
-        drawn, agents = watched.drawn, self.spec.agents
+        agents = self.spec.agents
         own = action if agent == ALONE else action[agents[agent]]
-        chosen = int(np.linalg.norm(drawn[:, 0] - own, axis=1).argmin())
+        chosen = int(np.linalg.norm(stages[-1, :, 0] - own, axis=1).argmin())
         if agent != ALONE or not agents:
-            return [Fan([*agents].index(agent) if agents else 0, drawn, chosen)]
-        order = drawn if self._view is None else drawn[..., np.argsort(self._view.order)]
-        return [Fan(place, order[..., share], chosen) for place, share in enumerate(agents.values())]
+            return [Fan([*agents].index(agent) if agents else 0, stages, chosen, self._draws)]
+        order = stages if self._view is None else stages[..., np.argsort(self._view.order)]
+        return [Fan(place, order[..., share], chosen, self._draws) for place, share in enumerate(agents.values())]

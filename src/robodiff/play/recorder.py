@@ -1,6 +1,6 @@
 """Episodes in which a person acted, kept as ``robodiff collect`` keeps those of an expert."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from robodiff.data.episodes import ACTION, INTERVENTION, Feature
+from robodiff.data.formats.growing import Images, format_to_grow, growing, images_to_grow
 from robodiff.data.formats.zarr_writer import ZarrWriter
 from robodiff.envs.collect import recorded_features
 from robodiff.envs.pool import Observation
 from robodiff.envs.spec import EnvSpec
-from robodiff.files import locked, naming
 
 BY = "a person"
 """Who demonstrated, in the recipe of a recording."""
@@ -83,30 +83,28 @@ class Recorder:
 
 @contextmanager
 def recording(
-    folder: Path, spec: EnvSpec, images: bool | Collection[str], policy: str | None
+    out: Path, form: str | None, spec: EnvSpec, images: Images, policy: str | None
 ) -> Iterator[tuple[Recorder, list[str]]]:
     """Open a recording, a new one or one that goes on; yield what appends to it, and the keys that it observes.
 
     Args:
-        folder: of the recording.
+        out: where it goes, as ``robodiff collect`` has it.
+        form: the format, where the name does not say it.
         spec: the environment.
         images: whether images are recorded, or of which cameras; see ``collect``.
         policy: hash of the policy that a person takes over from; None where a person demonstrates.
 
     Raises:
-        UsageError: the environment has no such cameras.
+        UsageError: the environment has no such cameras, or ``out`` is taken or of no format.
         RobodiffError: something else is there, or another process writes to it.
     """
+    into = format_to_grow(out, form)
+    images = images_to_grow(into, images, lambda images: recorded_features(spec, images))
     features = recorded_features(spec, images)
     keys = [key for key in features if key in spec.features and key != ACTION]
     recipe = {"env": spec.name, "images": images, "by": BY}
     if policy is not None:
         features |= {INTERVENTION: Feature("vector", (1,), "float32")}
         recipe |= {"policy": policy}
-    with locked(folder), naming(folder):
-        writer = ZarrWriter(folder, spec.fps, recipe=recipe, features=features)
-        try:
-            yield Recorder(writer, spec, features), keys
-        finally:
-            if writer.episodes:
-                writer.close()
+    with growing(out, into, spec.fps, recipe, features) as writer:
+        yield Recorder(writer, spec, features), keys

@@ -160,7 +160,7 @@ class Stage:
             "plumb": np.round(touch.plumb(self.env, self._whose), 4).tolist() if touch and touch.plumb else [],
             "agent": self._whose,
             "speed": self.speed,
-            "fans": [] if actor is None or self.by_person or not actor.fans else self._paths,
+            "fans": self._shown(),
             "age": 0 if actor is None else actor.age,
             "chunk_ms": 0 if actor is None else actor.milliseconds,
             "sampler": "" if actor is None else actor.sampled.sampler,
@@ -181,11 +181,19 @@ class Stage:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
 
+    def _shown(self) -> list[dict[str, Any]]:
+        """Return the chunks that are shown, for the page: how they came about at their first step alone, for it is
+        much."""
+        if self.actor is None or self.by_person or not self.actor.fans:
+            return []
+        return self._paths if self.actor.age == 1 else [{**each, "stages": []} for each in self._paths]
+
     def _traced(self, fan: Fan) -> dict[str, Any]:
-        """Return where chunks that begin now lead in the picture, for the page."""
+        """Return where chunks that begin now lead in the picture, and led while they came about, for the page."""
         trace = self.touch.trace if self.touch else None
-        places = [] if trace is None else [trace(self.env, fan.agent, each) for each in fan.actions]
-        return {"chosen": fan.chosen, "paths": [np.round(each, 4).tolist() for each in places]}
+        traced = [[trace(self.env, fan.agent, each) for each in stage] for stage in fan.stages] if trace else [[]]
+        *stages, paths = np.round(traced, 4).tolist()
+        return {"agent": fan.agent, "number": fan.number, "chosen": fan.chosen, "paths": paths, "stages": stages}
 
     def _set_person(self, by_person: bool) -> None:
         """Set who acts; a person's hand begins where the agent's is."""
@@ -260,7 +268,7 @@ class Stage:
         if self.actor is None:
             raise UsageError("nobody else acts; give --policy")
         if self.by_person:
-            self.actor.reset(self.seed)  # what it saw and planned is of before
+            self.actor.reset(self.seed, self._frames.actions)  # what it saw and planned is of before
             self._set_person(False)
 
     def _agent(self, message: Message) -> None:

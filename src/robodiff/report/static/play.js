@@ -7,6 +7,7 @@ const canvas = byId("scene");
 const scene = new Scene(canvas, about.bodies);
 const SLIDE = 0.01; // across the picture, of a stroke of an arrow key
 const TURN = Math.PI / 24; // rad, of a stroke or a notch, of what is held
+const COMES_ABOUT = 4; // steps within which chunks are seen to come about from noise
 
 let socket = null;
 let state = null; // the latest one of the stage
@@ -43,7 +44,7 @@ function show(latest) {
   steps = false;
   const goesOn = before !== null && before.seed === state.seed && before.step + 1 === state.step;
   scene.move(state.bodies, goesOn ? 1000 / (about.fps * state.speed) : 0);
-  scene.showFans(state.fans, state.age);
+  scene.showFans(state.fans, state.age, (COMES_ABOUT * 1000) / (about.fps * state.speed));
   scene.showPlumb(state.by_person ? state.plumb : []);
   if (before === null || (state.by_person && !before.by_person) || (state.step === 0 && before.step > 0)) {
     place = state.hand;

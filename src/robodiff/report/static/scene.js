@@ -2,6 +2,8 @@
 // The scene of `robodiff play`: bodies that move evenly from one state to the next, or a picture; above them the chunks
 // that a policy has drawn, and the pointer. Places are from 0 to 1 across the picture, from its left and upper edge.
 
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+
 class Scene {
   #canvas;
   #bodies; // [{name, color, outline, radius}], none where there is a picture
@@ -10,7 +12,7 @@ class Scene {
   #to = [];
   #since = 0; // milliseconds
   #lasts = 1;
-  #fans = [];
+  #fans = []; // as showFans has them, and since when, for how long each is seen to come about
   #age = 0;
   #plumb = [];
   #pointer = null;
@@ -32,9 +34,16 @@ class Scene {
     this.redraw();
   }
 
-  /** Show chunks, [{chosen, paths: [[[x, y], ...], ...]}], of which so many steps are done. */
-  showFans(fans, age) {
-    [this.#fans, this.#age] = [fans, age];
+  /** Show chunks, [{agent, number, chosen, paths: [[[x, y], ...], ...], stages: [paths, ...]}], of which so many steps are
+   * done. Those of a new number come about within so many milliseconds: from noise on, through the stages that they
+   * have at first. */
+  showFans(fans, age, milliseconds) {
+    const begins = { since: performance.now(), lasts: STILL.matches ? 0 : milliseconds };
+    this.#fans = fans.map((fan) => {
+      const before = this.#fans.find(({ agent, number }) => agent === fan.agent && number === fan.number);
+      return { ...begins, ...before, ...fan, stages: fan.stages.length ? fan.stages : (before?.stages ?? []) };
+    });
+    this.#age = age;
     this.redraw();
   }
 
@@ -81,10 +90,11 @@ class Scene {
     context.fillRect(0, 0, width, height);
     if (this.#picture) context.drawImage(this.#picture, 0, 0);
     this.#poses(now).forEach((pose, place) => drawBody(context, this.#bodies[place], pose));
-    for (const fan of this.#fans) this.#drawFan(context, fan, colors);
+    for (const fan of this.#fans) this.#drawFan(context, fan, colors, now);
     if (this.#plumb.length) drawPlumb(context, this.#plumb, colors.getPropertyValue("--plan"));
     if (this.#pointer) drawPointer(context, this.#pointer, colors.getPropertyValue("--plan"));
-    if (this.#to.length && now < this.#since + this.#lasts) this.redraw();
+    const moves = [...this.#fans, ...(this.#to.length ? [{ since: this.#since, lasts: this.#lasts }] : [])];
+    if (moves.some(({ since, lasts }) => now < since + lasts)) this.redraw();
   }
 
   #poses(now) {
@@ -97,22 +107,32 @@ class Scene {
     });
   }
 
-  #drawFan(context, { paths, chosen }, colors) {
+  #drawFan(context, { chosen, paths, stages, since, lasts }, colors, now) {
     if (!paths.length) return;
+    const done = lasts > 0 ? Math.min(1, Math.max(0, (now - since) / lasts)) : 1;
+    const shown = done < 1 ? between([...stages, paths], done) : paths;
     const unit = context.canvas.width / 512;
     const line = (path, color, thickness, alpha) => {
-      context.globalAlpha = alpha;
+      context.globalAlpha = alpha * (0.3 + 0.7 * done);
       context.strokeStyle = color;
       context.lineWidth = thickness * unit;
       tracePath(context, path);
       context.stroke();
     };
     context.lineJoin = context.lineCap = "round";
-    paths.forEach((path, place) => place !== chosen && line(path, colors.getPropertyValue("--fan"), 1.4, 0.55));
-    line(paths[chosen], colors.getPropertyValue("--plan"), 2, 0.35);
-    line(paths[chosen].slice(Math.max(0, this.#age - 1)), colors.getPropertyValue("--plan"), 3, 1);
+    shown.forEach((path, place) => place !== chosen && line(path, colors.getPropertyValue("--fan"), 1.4, 0.55));
+    line(shown[chosen], colors.getPropertyValue("--plan"), 2, 0.35);
+    line(shown[chosen].slice(Math.max(0, this.#age - 1)), colors.getPropertyValue("--plan"), 3, done);
     context.globalAlpha = 1;
   }
+}
+
+/** Return paths between stages of them, from 0, the first stage, to 1, the last. */
+function between(stages, share) {
+  const place = share * (stages.length - 1);
+  const [from, to] = [stages[Math.floor(place)], stages[Math.ceil(place)]];
+  const mix = (a, b) => (a === null || b === null ? null : a + (place % 1) * (b - a));
+  return from.map((path, p) => path.map((point, n) => point.map((value, d) => mix(value, to[p][n]?.[d] ?? null))));
 }
 
 function tracePath(context, path) {
