@@ -117,6 +117,11 @@ def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
         {**whole, "reward": whole["reward"].astype(object)},  # would be unpickled
         {**whole, "seen/observation.state": whole["seen/observation.state"][:, :1]},
         {key: value for key, value in whole.items() if key != "reward"},
+        {**whole, "action": np.full_like(whole["action"], np.nan)},
+        {**whole, "fans": np.full_like(whole["fans"], np.inf)},
+        {**whole, "fans": whole["fans"][:, :0]},
+        {**whole, "drawn_at": np.zeros_like(whole["drawn_at"])},
+        {**whole, "fan_at": whole["fan_at"] + 10**6},
     ):
         if isinstance(broken, bytes):
             file.write_bytes(broken)

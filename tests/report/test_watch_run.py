@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.browser import WIDTHS, Browse
 from tests.report.test_run import bare, made, run  # noqa: F401 (fixtures)
@@ -180,6 +181,27 @@ def test_names_do_nothing(watched: Path, tmp_path: Path, browse: Browse) -> None
         assert page.locator("img").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert "\x1b" not in path.read_text()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
+def test_what_is_not_finite_is_a_gap(value: float, watched: Path, browse: Browse) -> None:
+    for file in watched.glob(f"eval/*/{TRACE_FOLDER}/*.npz"):
+        arrays = dict(np.load(file))
+        seen = arrays["seen/observation.state"].astype(np.float64)
+        seen[1::2] = value
+        np.savez(file, **{**arrays, "reward": np.full(len(arrays["reward"]), value), "seen/observation.state": seen})
+    (watched / "metrics.csv").write_text("epoch,global_step,train/loss\n0,10,0.5\n1,20,0\n")
+    page = browse(report(watched))
+    page.locator("#wall .clip").first.click()
+    page.get_by_role("slider", name="Frame").focus()
+    for key in ("Home", "ArrowRight", "End"):
+        page.keyboard.press(key)
+    assert page.locator("dialog .joint output").first.inner_text() == "–"
+    page.keyboard.press("Escape")
+    figure = page.locator("figure.told").first
+    figure.focus()
+    page.keyboard.press("End")
+    assert figure.locator(".reading").inner_text() == "step 20: 0"
 
 
 def test_a_pair_of_which_one_has_no_pictures(watched: Path, tmp_path: Path, browse: Browse) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.images import encode_sheet
 from robodiff.documents import Between
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.conditions import Number
@@ -227,19 +228,9 @@ def _write_episode(
         arrays |= {"fan_at": np.array([*sampler.sampled]), "fans": np.stack([*sampler.sampled.values()])}
     if episode.pictures:
         arrays["picture"] = np.array(episode.pictures[0].shape[:2])
-        _sheet(episode.pictures, folder / f"seed-{record.seed}.webp")
+        sheet = encode_sheet(episode.pictures, COLUMNS, "WEBP", quality=QUALITY, method=2)
+        (folder / f"seed-{record.seed}.webp").write_bytes(sheet)
     np.savez_compressed(folder / f"seed-{record.seed}.npz", **arrays)
-
-
-def _sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
-    """Write pictures (H, W, 3) uint8 as one, row after row."""
-    from PIL import Image
-
-    (height, width), rows = pictures[0].shape[:2], math.ceil(len(pictures) / COLUMNS)
-    sheet = np.zeros((rows, height, COLUMNS, width, 3), np.uint8)
-    for place, picture in enumerate(pictures):
-        sheet[place // COLUMNS, :, place % COLUMNS] = picture
-    Image.fromarray(sheet.reshape(rows * height, COLUMNS * width, 3)).save(path, "WEBP", quality=QUALITY, method=2)
 
 
 def _dimensions(feature: Feature) -> list[Dimension]:
@@ -327,3 +318,12 @@ def _check(trace: Trace, info: TracesInfo) -> None:
     ):
         if array.dtype.kind not in "fiu" or array.shape != shape:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not numbers {shape}")
+    for name, array in (("action", trace.action), ("fans", trace.fans)):  # what a sensor or a reward says may be NaN
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+    for name, steps in (("drawn_at", trace.drawn_at), ("fan_at", trace.fan_at)):
+        if (np.diff(steps, prepend=-1) <= 0).any() or (steps > length).any():
+            raise ValueError(f"{name} is not an ascending list of steps of the episode")
+    sides = [*(trace.picture if trace.sheet else ()), *(trace.fans.shape[1:3] if len(trace.fan_at) else ())]
+    if min(sides, default=1) < 1:
+        raise ValueError("a picture or a fan is empty")

@@ -45,11 +45,8 @@ function drawFan(context, frame, { fans }, [left, right, bottom, top]) {
 
 /** Chunks over the lines of one panel of a player, which are the same dimension of the action. */
 class FanLines {
-  constructor(panel, fans, dimension, values) {
-    Object.assign(this, { fans, dimension });
-    const known = values.flat().filter((value) => value !== null);
-    this.low = Math.min(...known);
-    this.high = Math.max(...known);
+  constructor(panel, fans, dimension) {
+    Object.assign(this, { panel, fans, dimension });
     this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     this.path.setAttribute("class", "fan");
     panel.element.querySelector(".plot svg").append(this.path);
@@ -59,9 +56,8 @@ class FanLines {
     const fan = fanAt(this.fans, frame);
     if (fan?.from === this.shown) return;
     this.shown = fan?.from;
-    const range = this.high - this.low || 1;
-    const height = (value) => ((100 * (this.high - value)) / range).toFixed(1);
-    const line = (chunk) => "M" + chunk.map((step, ahead) => `${fan.from + ahead},${height(step[this.dimension])}`).join("L");
+    const point = (step, ahead) => `${fan.from + ahead},${this.panel.height(step[this.dimension])}`;
+    const line = (chunk) => "M" + chunk.map(point).join("L");
     this.path.setAttribute("d", fan ? fan.chunks.map(line).join("") : "");
   }
 }

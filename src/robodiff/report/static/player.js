@@ -168,9 +168,9 @@ class Panel {
     };
     const label = `${title}, from ${brief(low)} to ${brief(high)}`;
     const svg = make("svg", { viewBox: `0 -4 ${Math.max(1, length - 1)} 108`, preserveAspectRatio: "none", role: "img", "aria-label": label });
-    const height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
+    this.height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
     this.lines.forEach((line, place) => {
-      svg.append(make("path", { class: `line-${place % 4}`, d: pathOf(line.values, height) }));
+      svg.append(make("path", { class: `line-${place % 4}`, d: pathOf(line.values, this.height) }));
     });
     return svg;
   }

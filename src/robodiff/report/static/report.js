@@ -62,10 +62,9 @@ function showEpisode(episode, shared, root) {
   const overlay = overlayOf([episode], shared.extent, () => player);
   const made = playable(episode, shared, video);
   player = new Player(stage, { ...made, overlay });
-  made.panels.forEach((panel, place) => {
+  made.panels.forEach((_, place) => {
     const dimension = episode.fans.dimensions[place];
-    const values = panel.lines.map((line) => line.values);
-    if (dimension !== null && episode.fans.at.length) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension, values));
+    if (dimension !== null && episode.fans.at.length) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
   });
   player.show(0);
   if (shared.extent && made.cameras.length) legend.append(element("span", {}, element("span", { class: "executed" }), " what it did next"));
