@@ -197,6 +197,10 @@ def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
         recorder.watch(Drawn(), {3: record}, {"observation.state": np.zeros((4, 2))}, [3] if taken == 20 else ())  # type: ignore[arg-type]
     assert recorder.episodes[5].drawn_at == drawn_at
     assert len(recorder.episodes[5].observations["observation.state"]) == 21
+    assert recorder.of_seconds == pytest.approx(recorder.seconds + 20 * step)
+    clock[0] += 1000  # in which another policy acts
+    recorder.watch(Drawn(), {3: EpisodeRecord(9)}, {})  # type: ignore[arg-type]
+    assert recorder.of_seconds < 1000
 
 
 @pytest.mark.slow

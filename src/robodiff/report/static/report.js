@@ -3,15 +3,26 @@
 // considered and the demonstrations that began most like it; and recorded episodes with what it would have done.
 // Needs player.js, fan.js and wall.js.
 
+const WITH_CHUNKS = "With sampled chunks";
+
 /** Return the data in an element of the page; nothing where there is none. */
 function dataOf(id) {
   const found = document.getElementById(id);
   return found && JSON.parse(found.textContent);
 }
 
-/** Return a button for each moment at which chunks were sampled, which shows it. */
-function momentsOf({ fans }, player) {
-  if (!fans.at.length) return [];
+/** Tell whether chunks were sampled in an episode. */
+function isSampled({ fans }) {
+  return fans.at.length > 0;
+}
+
+/** Return a button for each moment at which chunks were sampled, which shows it; where none were, in which they were. */
+function momentsOf(episode, player, { episodes }) {
+  const { fans } = episode;
+  if (!isSampled(episode)) {
+    const where = `In this episode no chunks were sampled; “${WITH_CHUNKS}” shows those in which they were.`;
+    return episodes.some(isSampled) ? [element("span", { class: "soft" }, where)] : [];
+  }
   const show = (moment) => {
     player.pause();
     player.show(moment);
@@ -57,20 +68,21 @@ function playable(episode, shared, video) {
 function showEpisode(episode, shared, root) {
   const video = document.querySelector(`video[data-seed="${episode.seed}"]`)?.src;
   const [legend, stage, below] = [element("div", { class: "moments" }), element("div", {}), element("div", { class: "below" })];
-  root.replaceChildren(legend, stage, below);
+  root.replaceChildren(legend, stage);
   let player = null;
   const overlay = overlayOf([episode], shared.extent, () => player);
   const made = playable(episode, shared, video);
   player = new Player(stage, { ...made, overlay });
   made.panels.forEach((_, place) => {
     const dimension = episode.fans.dimensions[place];
-    if (dimension !== null && episode.fans.at.length) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
+    if (dimension !== null && isSampled(episode)) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
   });
   player.show(0);
   if (shared.extent && made.cameras.length) legend.append(element("span", {}, element("span", { class: "executed" }), " what it did next"));
-  legend.append(...momentsOf(episode, player));
+  legend.append(...momentsOf(episode, player, shared));
   const without = made.cameras.length ? [] : [element("p", { class: "soft" }, "No pictures of this episode were kept.")];
   below.append(...without, ...nearestOf(episode, shared.nearest));
+  player.element.append(below);
   return player;
 }
 
@@ -92,6 +104,7 @@ function showWall(shared) {
     { name: "✗ Failed", shows: ({ episode }) => !episode.success },
     { name: "✓ Succeeded", shows: ({ episode }) => episode.success },
   ];
+  if (shared.episodes.some(isSampled)) filters.push({ name: WITH_CHUNKS, shows: ({ episode }) => isSampled(episode) });
   wall = new Wall(document.getElementById("wall"), { cards, filters, open: (card) => dialog.open(card) });
 }
 
