@@ -87,6 +87,7 @@ def panel(
         values = f' data-lines="{escape(to_json(_lines(axes)))}"' if hover else ""
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # which is no HTML
     svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     # Names within a figure must not meet those of another on the same page.

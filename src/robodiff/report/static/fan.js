@@ -49,6 +49,7 @@ class FanLines {
     Object.assign(this, { panel, fans, dimension });
     this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     this.path.setAttribute("class", "fan");
+    this.path.setAttribute("vector-effect", "non-scaling-stroke");
     panel.element.querySelector(".plot svg").append(this.path);
   }
 

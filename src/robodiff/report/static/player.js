@@ -55,7 +55,8 @@ class Panel {
     const svg = make("svg", { viewBox: `0 -4 ${Math.max(1, length - 1)} 108`, preserveAspectRatio: "none", role: "img", "aria-label": label });
     this.height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
     this.lines.forEach((line, place) => {
-      svg.append(make("path", { class: `line-${place % 4}`, d: pathOf(line.values, this.height) }));
+      const shape = { class: `line-${place % 4}`, d: pathOf(line.values, this.height), "vector-effect": "non-scaling-stroke" };
+      svg.append(make("path", shape));
     });
     return svg;
   }
