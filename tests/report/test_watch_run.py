@@ -57,7 +57,11 @@ def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     dialog = page.get_by_role("dialog")
     assert "Seed 100000: ✓ succeeded" in dialog.get_by_role("heading").first.inner_text()
     page.wait_for_function(f"() => {FRAME} > 2")  # it plays
-    dialog.get_by_role("button", name="Pause", exact=True).click()
+    page.keyboard.press("Space")  # the focus is on its pictures
+    assert dialog.get_by_role("button", name="Play", exact=True).is_visible()
+    dialog.get_by_role("button", name="Close").focus()
+    page.keyboard.press("End")  # keys work in all of the dialog
+    assert page.evaluate(FRAME) == 30
     page.get_by_role("slider", name="Frame").focus()
     for keys, frame in (("Home", 0), ("ArrowRight", 1), ("Shift+ArrowRight", 11), ("End", 30)):
         page.keyboard.press(keys)

@@ -124,7 +124,7 @@ def test_the_list_is_sorted_and_opened_by_keys(page_of: Callable[..., Any]) -> N
 def test_what_the_page_does_not_carry_is_said(page_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playable, "CARRIED", 3)
     page = page_of(filmed(8, 80, 1))
-    assert "This page carries 3 of 8 episodes to watch" in page.locator(".choice").inner_text()
+    assert "This page carries 3 of 8 episodes to watch" in page.locator(".notes").inner_text()
     page.locator(".row .absent").first.click()
     assert "not in this page" in page.get_by_role("status").inner_text()
     assert page.locator(".player").count() == 0

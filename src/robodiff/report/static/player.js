@@ -112,7 +112,7 @@ class Player {
     this.last = episode.length - 1;
     this.cameras = (episode.cameras ?? []).map((each, place) => new Camera(each, place, episode.fps, episode.overlay));
     this.panels = (episode.panels ?? []).map((each) => new Panel(each, episode.length));
-    this.element = element("div", { class: "player", onkeydown: (event) => this.#key(event) });
+    this.element = element("div", { class: "player", onkeydown: (event) => this.press(event) });
     const screen = element("div", { class: "screen" }, ...this.#stage(), this.#controls());
     const task = episode.task ? [element("p", { class: "task" }, episode.task)] : [];
     this.element.append(...task, screen, ...this.#marks(), this.#lines());
@@ -258,9 +258,10 @@ class Player {
     this.#jump(this.frame + frames);
   }
 
-  #key(event) {
+  /** Do what a key asks for, wherever it was pressed. */
+  press(event) {
     const { key, target } = event;
-    if (event.altKey || event.ctrlKey || event.metaKey || target.tagName === "SELECT") return;
+    if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || target.tagName === "SELECT") return;
     const many = event.shiftKey ? 10 : 1;
     const actions = {
       ArrowLeft: () => this.#step(-many),
