@@ -198,7 +198,6 @@ class Playable:
         return {
             "name": shortened(short_key(key), _LONGEST_NAME),
             "tiles": asdict(encode_tiles(tiles, columns, budget.form)),
-            "first": 0,
             "every": every,
         }
 

@@ -22,7 +22,7 @@ function isStill() {
 /** The pictures of a camera from a sheet of tiles. */
 class Sheet {
   constructor(camera) {
-    Object.assign(this, { first: 0, every: 1 }, camera.tiles, camera);
+    Object.assign(this, { every: 1 }, camera.tiles, camera);
     this.size = this.#decode();
   }
 
@@ -35,7 +35,7 @@ class Sheet {
   }
 
   paint(context, frame) {
-    const tile = this.first + Math.floor(frame / this.every);
+    const tile = this.at ? Math.max(0, this.at.findLastIndex((each) => each <= frame)) : Math.floor(frame / this.every);
     const [x, y] = [(tile % this.columns) * this.width, Math.floor(tile / this.columns) * this.height];
     context.drawImage(this.bitmap, x, y, this.width, this.height, 0, 0, this.width, this.height);
   }
@@ -50,7 +50,6 @@ class Sheet {
 /** The pictures of a camera from a video, which is sought to the frame that is asked for. */
 class Film {
   constructor(camera, fps, repaint) {
-    this.first = camera.first ?? 0;
     this.fps = fps;
     this.video = element("video", { muted: true, playsinline: true, preload: "auto", src: camera.video });
     this.video.muted = true; // the attribute alone mutes no element that a script made
@@ -62,7 +61,7 @@ class Film {
   }
 
   paint(context, frame) {
-    const seconds = (this.first + frame + 0.5) / this.fps;
+    const seconds = (frame + 0.5) / this.fps;
     const apart = Math.abs(this.video.currentTime - seconds) * this.fps;
     if (apart > (this.video.paused ? 0.4 : 4)) this.video.currentTime = seconds;
     context.drawImage(this.video, 0, 0);

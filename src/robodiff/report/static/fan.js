@@ -64,22 +64,31 @@ class FanLines {
 }
 
 /** Return the camera of an episode for the player. */
-function cameraOf({ pictures, length }, name) {
-  const every = pictures.at.length > 1 ? pictures.at[1] - pictures.at[0] : length + 1;
-  return { name, tiles: pictures, first: 0, every };
+function cameraOf({ pictures }, name) {
+  return { name, tiles: pictures };
 }
 
-/** Return an overlay for the cameras of some episodes: the last picture once they have ended, and their fans. */
-function overlayOf(episodes, extent, player) {
+/** Return an overlay for the cameras of some episodes: their fans until they have ended. */
+function overlayOf(episodes, extent) {
   return (context, frame, place) => {
-    const episode = episodes[place];
-    const { source } = player().cameras[place];
-    if (frame >= episode.length && episode.pictures && source instanceof Sheet) source.paint(context, (episode.pictures.at.length - 1) * source.every);
-    if (extent && frame < episode.length) drawFan(context, frame, episode, extent);
+    if (extent && frame < episodes[place].length) drawFan(context, frame, episodes[place], extent);
   };
 }
 
 /** Return a word and a sign for how an episode ended. */
 function outcomeOf({ success, stopped }) {
   return success ? "✓ succeeded" : stopped ? "✗ stopped" : "✗ failed";
+}
+
+/** Tell whether chunks were sampled in an episode. */
+function isSampled({ fans }) {
+  return fans.at.length > 0;
+}
+
+/** Say what is drawn over the pictures and the lines of some episodes. */
+function legendOf(episodes, extent) {
+  const line = (kind, words) => element("span", {}, element("span", { class: kind }), ` ${words}`);
+  const next = extent && episodes.some(({ pictures }) => pictures) ? [line("executed", "what it did next")] : [];
+  const sampled = episodes.find(isSampled);
+  return sampled ? [...next, line("considered", `${sampled.fans.chunks[0].length} chunks that it might have drawn`)] : next;
 }

@@ -3,15 +3,15 @@
 //
 //   const player = new Player(root, {
 //     fps, length,                                  // frames a second, frames
-//     cameras: [{name, tiles: {url, width, height, columns}, first, every} | {name, video: url, first}],
+//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, video: url}],
 //     panels: [{name, unit, lines: [{name, values}]}],  // a value for each frame; null where there is none
 //     marks: [{frame, text, severity}],                 // severity: fatal, warning or note
 //     task,
 //     overlay,                                      // (context, frame, camera's place) => draws in pixels of a tile
 //   });
 //
-// `first` is the tile or the frame of the video that shows frame 0, and a tile stands for `every` frames (1 when not
-// given). Nothing plays by itself: player.play() does. Keys work wherever the focus is within the player. Needs cameras.js.
+// A tile stands for `every` frames (1 when not given) or, where `at` lists the frame of each, until the next one. Nothing
+// plays by itself: player.play() does. Keys work wherever the focus is within the player. Needs cameras.js.
 
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const MOST_POINTS = 1200; // of a line; of more frames the smallest and the largest of each stretch are drawn

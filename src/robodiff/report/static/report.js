@@ -11,11 +11,6 @@ function dataOf(id) {
   return found && JSON.parse(found.textContent);
 }
 
-/** Tell whether chunks were sampled in an episode. */
-function isSampled({ fans }) {
-  return fans.at.length > 0;
-}
-
 /** Return a button for each moment at which chunks were sampled, which shows it; where none were, in which they were. */
 function momentsOf(episode, player, { episodes }) {
   const { fans } = episode;
@@ -28,8 +23,7 @@ function momentsOf(episode, player, { episodes }) {
     player.show(moment);
   };
   const buttons = fans.at.map((moment) => element("button", { type: "button", onclick: () => show(moment) }, `${moment}`));
-  const words = ` ${fans.chunks[0].length} chunks that it might have drawn, at steps`;
-  return [element("span", {}, element("span", { class: "considered" }), words), ...buttons];
+  return ["at steps", ...buttons];
 }
 
 /** Return the demonstrations that began most like an episode, with their pictures where there are some. */
@@ -59,7 +53,8 @@ function playable(episode, shared, video) {
     ...panel,
     lines: panel.lines.map((name, line) => ({ name, values: episode.values[place][line] })),
   }));
-  const name = video ? "every frame, as its video shows it" : `a picture every ${episode.pictures ? cameraOf(episode, "").every : 0} steps`;
+  const [start, next] = episode.pictures?.at ?? [];
+  const name = video ? "every frame, as its video shows it" : next ? `a picture every ${next - start} steps` : "how it began";
   const cameras = video ? [{ name, video }] : episode.pictures ? [cameraOf(episode, name)] : [];
   return { fps: shared.fps, length: episode.length + 1, cameras, panels };
 }
@@ -69,17 +64,14 @@ function showEpisode(episode, shared, root) {
   const video = document.querySelector(`video[data-seed="${episode.seed}"]`)?.src;
   const [legend, stage, below] = [element("div", { class: "moments" }), element("div", {}), element("div", { class: "below" })];
   root.replaceChildren(legend, stage);
-  let player = null;
-  const overlay = overlayOf([episode], shared.extent, () => player);
   const made = playable(episode, shared, video);
-  player = new Player(stage, { ...made, overlay });
+  const player = new Player(stage, { ...made, overlay: overlayOf([episode], shared.extent) });
   made.panels.forEach((_, place) => {
     const dimension = episode.fans.dimensions[place];
     if (dimension !== null && isSampled(episode)) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
   });
   player.show(0);
-  if (shared.extent && made.cameras.length) legend.append(element("span", {}, element("span", { class: "executed" }), " what it did next"));
-  legend.append(...momentsOf(episode, player, shared));
+  legend.append(...legendOf([episode], shared.extent), ...momentsOf(episode, player, shared));
   const without = made.cameras.length ? [] : [element("p", { class: "soft" }, "No pictures of this episode were kept.")];
   below.append(...without, ...nearestOf(episode, shared.nearest));
   player.element.append(below);

@@ -42,7 +42,7 @@ class Clip {
   draw(place) {
     if (!this.sheet?.bitmap || place === this.shown) return;
     this.shown = place;
-    this.sheet.paint(this.canvas.getContext("2d"), place);
+    this.sheet.paint(this.canvas.getContext("2d"), this.pictures.at[place]);
   }
 }
 
