@@ -44,7 +44,7 @@ def watched(bare: Path) -> Path:  # noqa: F811
 def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     page = browse(report(watched))
     clips = page.locator("#wall .clip")
-    assert [clip.inner_text().split() for clip in clips.all()][1] == ["✓", "1.00"]
+    assert [clip.inner_text().split() for clip in clips.all()][1] == ["✓", "30", "steps"]
     assert clips.first.inner_text().startswith("✗")  # the worst first, told by a sign
     page.get_by_role("button", name="✓ Succeeded 1").click()
     assert [clip.is_visible() for clip in clips.all()] == [False, True]

@@ -169,6 +169,16 @@ def test_nothing_is_cut_off(usual_page: Path, browse: Browse) -> None:
         assert page.locator(".camera").count() == 3
 
 
+def test_pictures_stay_in_view_and_a_phone_lists_episodes_first(usual_page: Path, browse: Browse) -> None:
+    top = "document.querySelector('{}').getBoundingClientRect().top"
+    for width in WIDTHS:
+        page = browse(usual_page, width=width)
+        is_first = page.evaluate(f"{top.format('.list')} < {top.format('.stage')}")
+        assert is_first == (width < 800)
+        page.evaluate("document.querySelector('.joints').scrollIntoView()")
+        assert page.evaluate(top.format(".stage")) >= 0
+
+
 def test_print(usual_page: Path, browse: Browse) -> None:
     page = browse(usual_page)
     page.locator(".stage").focus()

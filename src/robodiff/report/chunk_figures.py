@@ -1,4 +1,7 @@
-"""The figures of chunks: over a picture of the scene, over time, and what the network sees where they are sampled."""
+"""The figures of chunks: over a picture of the scene, over time, and what the network sees where they are sampled.
+
+The page says once what the lines are: solid those that are sampled, dashed what was recorded.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,19 +28,16 @@ def chunk_over_scene(
     def draw(axes: Axes) -> None:
         axes.imshow(image, extent=extent)
         for number, chunk in enumerate(sampled):
-            label, strong = ("sampled", 1.0) if number == 0 else (None, 0.4)
-            axes.plot(chunk[:, 0], chunk[:, 1], "-", color="#1d4ed8", linewidth=1.4 * strong, alpha=strong, label=label)
+            strong = 1.0 if number == 0 else 0.4
+            axes.plot(chunk[:, 0], chunk[:, 1], "-", color="#1d4ed8", linewidth=1.4 * strong, alpha=strong)
             axes.plot(*chunk[0, :2], ".", color="#1d4ed8", markersize=4, alpha=strong)
         if recorded is not None:
-            axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0, label="recorded")
+            axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0)
         axes.set_xlim(*extent[:2])
         axes.set_ylim(*extent[2:])
         if recorded is not None:
             _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
         axes.set_axis_off()
-        axes.legend(
-            fontsize=7, labelcolor="#222222", loc="upper right", frameon=True, facecolor="white", framealpha=0.8
-        )
 
     return figures.panel(draw, title, (3.0, 3.0), frame=False)
 
@@ -71,12 +71,10 @@ def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension:
     """Draw one dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
 
     def draw(axes: Axes) -> None:
-        labels = ["sampled"] + [""] * (len(sampled) - 1)
-        axes.plot(sampled[:, :, dimension].T, color=figures.COLOURS[0], alpha=0.7, linewidth=1, label=labels)
+        axes.plot(sampled[:, :, dimension].T, color=figures.COLOURS[0], alpha=0.7, linewidth=1)
         if recorded is not None:
-            axes.plot(recorded[:, dimension], "--", color=figures.COLOURS[1], linewidth=2.0, label="recorded")
+            axes.plot(recorded[:, dimension], "--", color=figures.COLOURS[1], linewidth=2.0)
         axes.set_xlabel("step of the chunk")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=7)
 
     return figures.panel(draw, title)

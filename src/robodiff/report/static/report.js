@@ -84,7 +84,7 @@ function showWall(shared) {
     episode,
     kind: episode.success ? "good" : "bad",
     sign: episode.success ? "✓" : "✗",
-    note: `${episode.reward.toFixed(2)}`,
+    note: episode.success ? `${episode.length} steps` : `${Math.floor(episode.reward * 1000) / 1000}`, // by which they are sorted
     label: `Seed ${episode.seed}, ${outcomeOf(episode).slice(2)}, maximum reward ${episode.reward}, ${episode.length} steps`,
     clips: [{ pictures: episode.pictures, kind: "" }],
   }));
