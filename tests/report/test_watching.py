@@ -169,14 +169,14 @@ def test_nothing_is_cut_off(usual_page: Path, browse: Browse) -> None:
         assert page.locator(".camera").count() == 3
 
 
-def test_pictures_stay_in_view_and_a_phone_lists_episodes_first(usual_page: Path, browse: Browse) -> None:
+def test_the_time_line_stays_in_view_and_a_phone_lists_episodes_first(page_of: Callable[..., Any]) -> None:
     top = "document.querySelector('{}').getBoundingClientRect().top"
     for width in WIDTHS:
-        page = browse(usual_page, width=width)
-        is_first = page.evaluate(f"{top.format('.list')} < {top.format('.stage')}")
+        page = page_of(made(walk(20), walk(20)), width=width)
+        is_first = page.evaluate(f"{top.format('.list')} < {top.format('.watched')}")
         assert is_first == (width < 800)
         page.evaluate("document.querySelector('.joints').scrollIntoView()")
-        assert page.evaluate(top.format(".stage")) >= 0
+        assert page.evaluate(top.format(".screen")) >= 0
 
 
 def test_print(usual_page: Path, browse: Browse) -> None:
