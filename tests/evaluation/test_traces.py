@@ -117,6 +117,11 @@ def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
         {**whole, "reward": whole["reward"].astype(object)},  # would be unpickled
         {**whole, "seen/observation.state": whole["seen/observation.state"][:, :1]},
         {key: value for key, value in whole.items() if key != "reward"},
+        {**whole, "action": np.full_like(whole["action"], np.nan)},
+        {**whole, "fans": np.full_like(whole["fans"], np.inf)},
+        {**whole, "fans": whole["fans"][:, :0]},
+        {**whole, "drawn_at": np.zeros_like(whole["drawn_at"])},
+        {**whole, "fan_at": whole["fan_at"] + 10**6},
     ):
         if isinstance(broken, bytes):
             file.write_bytes(broken)
@@ -192,6 +197,10 @@ def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
         recorder.watch(Drawn(), {3: record}, {"observation.state": np.zeros((4, 2))}, [3] if taken == 20 else ())  # type: ignore[arg-type]
     assert recorder.episodes[5].drawn_at == drawn_at
     assert len(recorder.episodes[5].observations["observation.state"]) == 21
+    assert recorder.of_seconds == pytest.approx(recorder.seconds + 20 * step)
+    clock[0] += 1000  # in which another policy acts
+    recorder.watch(Drawn(), {3: EpisodeRecord(9)}, {})  # type: ignore[arg-type]
+    assert recorder.of_seconds < 1000
 
 
 @pytest.mark.slow

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image, ImageDraw
 from tests.report.test_playable import filmed
 
+from robodiff.data.episodes import Episodes, Feature
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.evaluation.runs import Evaluation
 from robodiff.evaluation.traces import COLUMNS, Trace, TracesInfo
 from robodiff.report import clips as clips_module
 from robodiff.report.clips import Clips
-from robodiff.report.nearest import nearest
+from robodiff.report.nearest import Demonstrations, nearest
 from robodiff.report.pages import to_json
 
 INFO = {"fps": 10.0, "seconds": 1.0, "of_seconds": 20.0}
@@ -84,16 +85,37 @@ def test_demonstrations_that_began_most_like_an_episode() -> None:
     start = episodes.slice(4).start
     seen = np.repeat(episodes.arrays[key][start][None], 3, axis=0)
     like = Trace(np.zeros((2, 2)), np.zeros(2), {key: seen}, {}, np.zeros(0, int))
-    found = nearest(episodes, [0, 2, 4, 5], {7: like}, lambda frame: np.full((8, 8, 3), 9, np.uint8))
+    picture = np.full((8, 8, 3), 9, np.uint8)
+    found = nearest([Demonstrations(episodes, [0, 2, 4, 5])], {7: like}, lambda frame: picture)
     assert found is not None
     (first, *others) = found["of"]["7"]
     assert first[:2] == [4, 0.0]
     assert [each[1] for each in found["of"]["7"]] == sorted(each[1] for each in found["of"]["7"])
     assert {each[0] for each in others} <= {0, 2, 5}
     assert found["pictures"]["width"] == 8
-    without = nearest(episodes, [0, 2], {7: like}, lambda frame: None)
+    without = nearest([Demonstrations(episodes, [0, 2])], {7: like}, lambda frame: None)
     assert without is not None
     assert without["pictures"] is None
-    assert nearest(episodes, [], {7: like}, lambda frame: None) is None
+    assert nearest([Demonstrations(episodes, [])], {7: like}, lambda frame: None) is None
     unlike = Trace(np.zeros((2, 2)), np.zeros(2), {"observation.other": seen}, {}, np.zeros(0, int))
-    assert nearest(episodes, [0], {7: unlike}, lambda frame: None) is None
+    assert nearest([Demonstrations(episodes, [0])], {7: unlike}, lambda frame: None) is None
+
+
+def test_what_each_agent_of_a_team_saw_counts() -> None:
+    """The first agent begins alike in all episodes; what the second sees tells them apart."""
+    ends, key = np.array([10, 20, 30]), "observation.state"
+    still, moved = np.zeros((30, 1), np.float32), np.repeat([[0.0], [5.0], [9.0]], 10, axis=0).astype(np.float32)
+    features = {key: Feature.of(still)}
+    one, other = (Episodes("demos", {key: array}, ends, 10.0, features) for array in (still, moved))
+    seen = {f"agents.{agent}.{key}": np.full((1, 1), value) for agent, value in (("0", 0.0), ("1", 8.9))}
+    trace = Trace(np.zeros((0, 2)), np.zeros(0), seen, {}, np.zeros(0, int))
+
+    def order(*recordings: Demonstrations) -> list[int]:
+        found = nearest(recordings, {7: trace}, lambda frame: None)
+        assert found is not None
+        return [number for number, *_ in found["of"]["7"]]
+
+    first = Demonstrations(one, [0, 1, 2], "0")
+    assert order(first) == [0, 1, 2]
+    assert order(first, Demonstrations(other, [0, 1, 2], "1")) == [2, 1, 0]
+    assert order(first, Demonstrations(other, [0, 1], "1")) == [0, 1, 2]  # of other episodes it says nothing

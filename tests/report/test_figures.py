@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from robodiff.evaluation.results import EpisodeResult
-from robodiff.report.figures import CHARACTER, FewestDigits, curve, curves, errors_by_step, histogram, panel, scores
+from robodiff.report.figures import CHARACTER, FewestDigits, curves, errors_by_step, panel, scores
+from robodiff.report.recording_figures import curve, histogram
 
 PAGES = pytest.mark.kind("a page that hides, cuts or misnames what it shows")
 

@@ -26,9 +26,10 @@ from robodiff.evaluation.runs import read_curves, read_run
 from robodiff.policies.checkpoint import load_policy, save_policy
 from robodiff.report import predictions
 from robodiff.report.comparison import write_comparison
-from robodiff.report.figures import MOST_PANELS, curves, histogram
+from robodiff.report.figures import MOST_PANELS, curves
 from robodiff.report.predictions import draw_predictions
 from robodiff.report.recording import write_view
+from robodiff.report.recording_figures import histogram
 
 Run = Callable[..., tuple[int, str, str]]
 FIRST_VERSION = Path(__file__).parents[1] / "fixtures" / "run_0_1_0"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.browser import WIDTHS, Browse
 from tests.report.test_run import bare, made, run  # noqa: F401 (fixtures)
@@ -43,7 +44,7 @@ def watched(bare: Path) -> Path:  # noqa: F811
 def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     page = browse(report(watched))
     clips = page.locator("#wall .clip")
-    assert [clip.inner_text().split() for clip in clips.all()][1] == ["✓", "1.00"]
+    assert [clip.inner_text().split() for clip in clips.all()][1] == ["✓", "30", "steps"]
     assert clips.first.inner_text().startswith("✗")  # the worst first, told by a sign
     page.get_by_role("button", name="✓ Succeeded 1").click()
     assert [clip.is_visible() for clip in clips.all()] == [False, True]
@@ -56,7 +57,11 @@ def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     dialog = page.get_by_role("dialog")
     assert "Seed 100000: ✓ succeeded" in dialog.get_by_role("heading").first.inner_text()
     page.wait_for_function(f"() => {FRAME} > 2")  # it plays
-    dialog.get_by_role("button", name="Pause", exact=True).click()
+    page.keyboard.press("Space")  # the focus is on its pictures
+    assert dialog.get_by_role("button", name="Play", exact=True).is_visible()
+    dialog.get_by_role("button", name="Close").focus()
+    page.keyboard.press("End")  # keys work in all of the dialog
+    assert page.evaluate(FRAME) == 30
     page.get_by_role("slider", name="Frame").focus()
     for keys, frame in (("Home", 0), ("ArrowRight", 1), ("Shift+ArrowRight", 11), ("End", 30)):
         page.keyboard.press(keys)
@@ -180,6 +185,27 @@ def test_names_do_nothing(watched: Path, tmp_path: Path, browse: Browse) -> None
         assert page.locator("img").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert "\x1b" not in path.read_text()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
+def test_what_is_not_finite_is_a_gap(value: float, watched: Path, browse: Browse) -> None:
+    for file in watched.glob(f"eval/*/{TRACE_FOLDER}/*.npz"):
+        arrays = dict(np.load(file))
+        seen = arrays["seen/observation.state"].astype(np.float64)
+        seen[1::2] = value
+        np.savez(file, **{**arrays, "reward": np.full(len(arrays["reward"]), value), "seen/observation.state": seen})
+    (watched / "metrics.csv").write_text("epoch,global_step,train/loss\n0,10,0.5\n1,20,0\n")
+    page = browse(report(watched))
+    page.locator("#wall .clip").first.click()
+    page.get_by_role("slider", name="Frame").focus()
+    for key in ("Home", "ArrowRight", "End"):
+        page.keyboard.press(key)
+    assert page.locator("dialog .joint output").first.inner_text() == "–"
+    page.keyboard.press("Escape")
+    figure = page.locator("figure.told").first
+    figure.focus()
+    page.keyboard.press("End")
+    assert figure.locator(".reading").inner_text() == "step 20: 0"
 
 
 def test_a_pair_of_which_one_has_no_pictures(watched: Path, tmp_path: Path, browse: Browse) -> None:

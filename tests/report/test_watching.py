@@ -124,7 +124,7 @@ def test_the_list_is_sorted_and_opened_by_keys(page_of: Callable[..., Any]) -> N
 def test_what_the_page_does_not_carry_is_said(page_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(playable, "CARRIED", 3)
     page = page_of(filmed(8, 80, 1))
-    assert "This page carries 3 of 8 episodes to watch" in page.locator(".choice").inner_text()
+    assert "This page carries 3 of 8 episodes to watch" in page.locator(".notes").inner_text()
     page.locator(".row .absent").first.click()
     assert "not in this page" in page.get_by_role("status").inner_text()
     assert page.locator(".player").count() == 0
@@ -157,7 +157,7 @@ def test_hostile_names_do_nothing(page_of: Callable[..., Any]) -> None:
     page.locator(".row").nth(1).click()
     assert "hit" not in page.title().split("'")
     assert page.locator("img").count() == 0
-    assert page.locator("script").count() == 3 + 4  # the overview, two scripts, and an episode each
+    assert page.locator("script").count() == 4 + 4  # the overview, three scripts, and an episode each
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.querySelector('.watch').offsetHeight") < 4000
 
@@ -167,6 +167,16 @@ def test_nothing_is_cut_off(usual_page: Path, browse: Browse) -> None:
         page = browse(usual_page, width=width, scheme="dark" if width == 768 else "light")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.locator(".camera").count() == 3
+
+
+def test_the_time_line_stays_in_view_and_a_phone_lists_episodes_first(page_of: Callable[..., Any]) -> None:
+    top = "document.querySelector('{}').getBoundingClientRect().top"
+    for width in WIDTHS:
+        page = page_of(made(walk(20), walk(20)), width=width)
+        is_first = page.evaluate(f"{top.format('.list')} < {top.format('.watched')}")
+        assert is_first == (width < 800)
+        page.evaluate("document.querySelector('.joints').scrollIntoView()")
+        assert page.evaluate(top.format(".screen")) >= 0
 
 
 def test_print(usual_page: Path, browse: Browse) -> None:

@@ -1,8 +1,12 @@
-"""Images at another size than they were recorded at: which size, and the pixels, averaged over their area."""
+"""Images at another size than they were recorded at: which size, and the pixels, averaged over their area; and many as
+one sheet."""
 
+import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +16,7 @@ from robodiff.data.episodes import as_images
 Resize = tuple[int, int] | int | None
 FORMATS = {1: "gray", 3: "rgb24"}
 """What FFmpeg calls images of so many channels."""
+SheetForm = Literal["WEBP", "JPEG"]
 
 
 def target_size(resize: Resize, height: int, width: int) -> tuple[int, int] | None:
@@ -86,3 +91,23 @@ def assembled_images(
 
     parts = [replace(part, recipe=f"{part.recipe} {size}", decode=partial(decode, part)) for part in parts]
     return assembled(what, parts, (shape[0], *(size or shape[1:])), np.dtype(np.uint8), folder_of(cache_dir))
+
+
+def encode_sheet(pictures: Sequence[np.ndarray], columns: int, form: SheetForm, **how: Any) -> bytes:
+    """Encode pictures as one, row after row.
+
+    Args:
+        pictures: at least one, (H, W, 3) uint8, all of one size.
+        columns: pictures in a row. A sheet of WebP may be 16,383 pixels wide and high, one of JPEG 65,535.
+        form: of the sheet.
+        how: what Pillow's encoder is told, such as ``quality``.
+    """
+    from PIL import Image
+
+    (height, width), rows = pictures[0].shape[:2], math.ceil(len(pictures) / columns)
+    sheet = np.zeros((rows, height, columns, width, 3), np.uint8)
+    for place, picture in enumerate(pictures):
+        sheet[place // columns, :, place % columns] = picture
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(buffer, form, **how)
+    return buffer.getvalue()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.images import encode_sheet
 from robodiff.documents import Between
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.conditions import Number
@@ -60,7 +61,7 @@ class TracesInfo(Result):
     seconds: Number
     """That it took to draw, sample and write them."""
     of_seconds: Number
-    """That the evaluation took before they were written."""
+    """That its episodes took, with that."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ class TraceRecorder:
         self._every = 0  # steps from one picture to the next; 0 while that is not known
         self._drawing = self._resumed = 0.0  # seconds that the first pictures took, and when they were drawn
         self.episodes: dict[int, _Episode] = {}
-        self.began = time.perf_counter()
+        self._told = 0.0  # when the last step was watched
         self.seconds = 0.0
         """That watching took."""
+        self.of_seconds = 0.0
+        """That the episodes took, with it: not what another policy did between them."""
 
     def watch(
         self,
@@ -127,10 +130,25 @@ class TraceRecorder:
         ended: Collection[int] = (),
     ) -> None:
         """Take in what is so after a step, see ``Watcher``."""
+        start = time.perf_counter()
+        if any(record.length for record in episodes.values()):
+            self.of_seconds += start - self._told
+        self._watch(environments, episodes, observations, ended, start)
+        self._told = time.perf_counter()
+        self.seconds += self._told - start
+        self.of_seconds += self._told - start
+
+    def _watch(
+        self,
+        environments: "Pool",
+        episodes: "Mapping[int, EpisodeRecord]",
+        observations: Mapping[str, np.ndarray],
+        ended: Collection[int],
+        start: float,
+    ) -> None:
         watched = {row: record for row, record in episodes.items() if record.seed in self.seeds}
         if not watched:
             return
-        start = time.perf_counter()
         step = max(record.length for record in watched.values())
         for row, record in watched.items():
             self._observe(record, {key: value[row] for key, value in observations.items()})
@@ -140,10 +158,9 @@ class TraceRecorder:
         self._draw(environments, {row: record for row, record in watched.items() if due or row in ended})
         if due:
             self._thin_out([self.episodes[record.seed] for row, record in watched.items() if row not in ended])
-        now = time.perf_counter()
-        self.seconds += now - start
         if step == 0:
-            self._drawing, self._resumed = now - start, now
+            self._resumed = time.perf_counter()
+            self._drawing = self._resumed - start
 
     def _observe(self, record: "EpisodeRecord", observation: Mapping[str, np.ndarray]) -> None:
         episode = self.episodes.setdefault(record.seed, _Episode())
@@ -202,13 +219,13 @@ def write_traces(
             if (episode := recorder.episodes.get(record.seed)) is not None:
                 _write_episode(folder, spec, record, episode, samplers.get(record.seed))
         seen = next(iter(recorder.episodes.values()), _Episode()).observations
-        now = time.perf_counter()
+        later = sum(each.seconds for each in samplers.values()) + time.perf_counter() - start
         info = TracesInfo(
             fps=spec.fps,
             dimensions={key: _dimensions(spec.features[key]) for key in (ACTION, *seen) if key in spec.features},
             extent=spec.scene and spec.scene.extent,
-            seconds=recorder.seconds + sum(each.seconds for each in samplers.values()) + now - start,
-            of_seconds=now - recorder.began,
+            seconds=recorder.seconds + later,
+            of_seconds=recorder.of_seconds + later,
         )
         write_result(folder, info)
 
@@ -227,19 +244,9 @@ def _write_episode(
         arrays |= {"fan_at": np.array([*sampler.sampled]), "fans": np.stack([*sampler.sampled.values()])}
     if episode.pictures:
         arrays["picture"] = np.array(episode.pictures[0].shape[:2])
-        _sheet(episode.pictures, folder / f"seed-{record.seed}.webp")
+        sheet = encode_sheet(episode.pictures, COLUMNS, "WEBP", quality=QUALITY, method=2)
+        (folder / f"seed-{record.seed}.webp").write_bytes(sheet)
     np.savez_compressed(folder / f"seed-{record.seed}.npz", **arrays)
-
-
-def _sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
-    """Write pictures (H, W, 3) uint8 as one, row after row."""
-    from PIL import Image
-
-    (height, width), rows = pictures[0].shape[:2], math.ceil(len(pictures) / COLUMNS)
-    sheet = np.zeros((rows, height, COLUMNS, width, 3), np.uint8)
-    for place, picture in enumerate(pictures):
-        sheet[place // COLUMNS, :, place % COLUMNS] = picture
-    Image.fromarray(sheet.reshape(rows * height, COLUMNS * width, 3)).save(path, "WEBP", quality=QUALITY, method=2)
 
 
 def _dimensions(feature: Feature) -> list[Dimension]:
@@ -327,3 +334,12 @@ def _check(trace: Trace, info: TracesInfo) -> None:
     ):
         if array.dtype.kind not in "fiu" or array.shape != shape:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not numbers {shape}")
+    for name, array in (("action", trace.action), ("fans", trace.fans)):  # what a sensor or a reward says may be NaN
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+    for name, steps in (("drawn_at", trace.drawn_at), ("fan_at", trace.fan_at)):
+        if (np.diff(steps, prepend=-1) <= 0).any() or (steps > length).any():
+            raise ValueError(f"{name} is not an ascending list of steps of the episode")
+    sides = [*(trace.picture if trace.sheet else ()), *(trace.fans.shape[1:3] if len(trace.fan_at) else ())]
+    if min(sides, default=1) < 1:
+        raise ValueError("a picture or a fan is empty")

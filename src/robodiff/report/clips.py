@@ -1,7 +1,6 @@
 """What the wall of measured episodes and its player are given: see ``wall.js``."""
 
 import base64
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from robodiff.data.episodes import ACTION
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.evaluation.runs import Evaluation
-from robodiff.evaluation.traces import COLUMNS, Dimension, Trace, TracesInfo, has_traces, read_traces
-from robodiff.report.joints import STATE
+from robodiff.evaluation.traces import COLUMNS, Trace, TracesInfo, has_traces, read_traces
+from robodiff.report.joints import STATE, same_name
 from robodiff.report.playable import rounded
 from robodiff.text import shortened
 
@@ -72,7 +71,7 @@ class Clips:
             "pictures": _pictures(trace) if drawn else None,
             "fans": {
                 "at": trace.fan_at.tolist(),
-                "chunks": [np.round(fan, _digits(fan)).tolist() for fan in trace.fans.astype(np.float64)],
+                "chunks": [rounded(fan) for fan in trace.fans],
                 "dimensions": self._fan_dimensions(panels),
                 "path": _path(trace) if self.info.extent else [],
             },
@@ -84,11 +83,13 @@ class Clips:
         An action and a state of one name and unit are in one panel; those that move most stay.
         """
         frames = sum(len(trace.reward) + 1 for trace in self.traces.values())
-        states = {key: named for key, named in self.info.dimensions.items() if key.endswith(STATE)}
-        pairs = _pairs(self.info.dimensions.get(ACTION, []), states)
-        joints = [
-            (name, unit, [*([("state", *state)] if state else []), ("action", ACTION, d)])
-            for d, ((name, unit), state) in enumerate(zip(self.info.dimensions.get(ACTION, []), pairs, strict=True))
+        named = self.info.dimensions.items()
+        states = [(each, key, d) for key, of_key in named if key.endswith(STATE) for d, each in enumerate(of_key)]
+        actions = self.info.dimensions.get(ACTION, [])
+        pairs = same_name(actions, [name for name, _, _ in states])
+        joints: list[Panel] = [
+            (*name, [*([("state", *states[pairs[d]][1:])] if d in pairs else []), ("action", ACTION, d)])
+            for d, name in enumerate(actions)
         ]
         room = max(1, (most_values // max(1, frames) - 1) // 2)
         moves = [self._moves(d) for d in range(len(joints))]
@@ -152,15 +153,6 @@ def _over(length: int, key: str, values: np.ndarray | None, dimension: int) -> l
     return [*numbers, None] if len(numbers) == length else numbers
 
 
-def _pairs(action: Sequence[Dimension], states: Mapping[str, Sequence[Dimension]]) -> list[tuple[str, int] | None]:
-    """Return for each dimension of the action that of a state with its name and unit, if there is one alone."""
-    places: dict[Dimension, list[tuple[str, int]]] = {}
-    for key, dimensions in states.items():
-        for place, dimension in enumerate(dimensions):
-            places.setdefault(dimension, []).append((key, place))
-    return [found[0] if len(found := places.get(each, [])) == 1 else None for each in action]
-
-
 def _pictures(trace: Trace) -> dict[str, Any]:
     height, width = trace.picture
     return {
@@ -174,11 +166,4 @@ def _pictures(trace: Trace) -> dict[str, Any]:
 
 def _path(trace: Trace) -> list[list[float]]:
     """Return the first two dimensions of the executed actions."""
-    path = trace.action[:, :2].astype(np.float64)
-    return np.round(path, _digits(path)).tolist() if path.size else []
-
-
-def _digits(values: np.ndarray) -> int:
-    """Return the decimals of numbers that a figure can show."""
-    span = float(np.ptp(values)) if values.size else 0.0
-    return 4 if not 0 < span < math.inf else min(12, max(0, 3 - math.floor(math.log10(span))))
+    return rounded(trace.action[:, :2])

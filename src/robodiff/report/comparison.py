@@ -209,9 +209,8 @@ def _disagreements(rows: Sequence[_Row[Evaluation]]) -> str:
     sentences = []
     for (name, _), own, other in zip(pairs, outcomes, reversed(outcomes), strict=True):
         seeds = sorted(seed for seed, success in own.items() if success and other.get(seed) is False)
-        sentences.append(
-            f"{name} alone succeeds on {counted(len(seeds), 'seed')}: {', '.join(map(str, seeds)) or 'none'}."
-        )
+        which = f"{counted(len(seeds), 'seed')}: {', '.join(map(str, seeds))}" if seeds else "no seed"
+        sentences.append(f"{name} alone succeeds on {which}.")
     return " ".join(sentences)
 
 

@@ -53,7 +53,6 @@ BESIDE = 0.2
 """Share of the width that a histogram beside curves takes."""
 Curve = tuple[Sequence[float], Sequence[float]]
 Draw = Callable[[Axes], Any]
-Extent = tuple[float, float, float, float]
 
 
 def panel(
@@ -88,6 +87,7 @@ def panel(
         values = f' data-lines="{escape(to_json(_lines(axes)))}"' if hover else ""
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # which is no HTML
     svg = re.sub(r"font-family: [^;]*;", "", svg)  # the page's own
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     # Names within a figure must not meet those of another on the same page.
@@ -283,58 +283,6 @@ def _zero_to_one(axes: Axes, values: Sequence[float], success: float | None) -> 
         axes.axhline(success, color=GOOD, linestyle="--", linewidth=1, label=f"reward of a success: {success:g}")
 
 
-def histogram(values: np.ndarray, title: str, label: str) -> str:
-    """Draw how often which value occurs; ``values`` (N,)."""
-
-    def draw(axes: Axes) -> None:
-        axes.stairs(*np.histogram(values, _edges(values)), fill=True, color=COLOURS[0])
-        axes.set_xlabel(label)
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-
-    return panel(draw, title)
-
-
-def _edges(values: np.ndarray) -> list[float]:
-    """Return the edges of a histogram's bars."""
-    low, high = float(values.min()), float(values.max())
-    room = max(0.5, 1e-3 * abs(low)) if high - low <= 1e-9 * abs(high) else 0.0  # a constant needs some
-    return np.linspace(low - room, high + room, 1 + min(40, max(5, len(np.unique(values[:1000]))))).tolist()
-
-
-def curve(values: np.ndarray, title: str, label: str) -> str:
-    """Draw values (N,) over their index."""
-
-    def draw(axes: Axes) -> None:
-        axes.plot(values, linewidth=1, marker="o" if len(values) < 15 else None, markersize=3)
-        axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-    return panel(draw, title)
-
-
-def movement(keys: Sequence[tuple[Sequence[np.ndarray], np.ndarray]], title: str) -> str:
-    """Draw how one dimension moves in some episodes and, beside that, how often which value occurs.
-
-    Args:
-        keys: of each key that has the dimension, the state before the action, its values in some episodes, each (L,),
-            and many of all its values (N,).
-        title: above the panel.
-    """
-
-    def draw(axes: Axes) -> None:
-        beside = axes.inset_axes((1.02, 0, BESIDE / (1 - BESIDE), 1), sharey=axes)
-        beside.set_axis_off()
-        edges = _edges(np.concatenate([values for _, values in keys]))
-        for (episodes, values), colour, style in zip(keys, COLOURS, STYLES, strict=False):
-            for each in episodes:
-                axes.plot(each, style, color=colour, linewidth=1, marker="o" if len(each) < 2 else None, markersize=3)
-            counts, _ = np.histogram(values, edges)
-            beside.stairs(counts, edges, orientation="horizontal", fill=True, color=colour, alpha=0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-    return panel(draw, title, (3.6, 1.9))
-
-
 def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[float], executed: int) -> str:
     """Draw how errors grow over the steps of a chunk, as shares of that of holding the last action.
 
@@ -358,79 +306,6 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
         axes.legend(fontsize=7, ncols=3, loc="upper left")
 
     return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8), hover=True)
-
-
-def chunk_over_scene(
-    image: np.ndarray, extent: Extent, recorded: np.ndarray | None, sampled: np.ndarray, title: str
-) -> str:
-    """Draw chunks as paths over a picture of the scene.
-
-    Args:
-        image: (H, W, 3) uint8.
-        extent: left, right, bottom and top of the picture in the units of the actions' first two dimensions.
-        recorded: (n, Da), what the demonstrator did; None to leave it out.
-        sampled: (S, n, Da), what the policy would do.
-        title: above the panel.
-    """
-
-    def draw(axes: Axes) -> None:
-        axes.imshow(image, extent=extent)
-        for number, chunk in enumerate(sampled):
-            label, strong = ("sampled", 1.0) if number == 0 else (None, 0.4)
-            axes.plot(chunk[:, 0], chunk[:, 1], "-", color="#1d4ed8", linewidth=1.4 * strong, alpha=strong, label=label)
-            axes.plot(*chunk[0, :2], ".", color="#1d4ed8", markersize=4, alpha=strong)
-        if recorded is not None:
-            axes.plot(recorded[:, 0], recorded[:, 1], "--", color="#c2410c", linewidth=2.0, label="recorded")
-        axes.set_xlim(*extent[:2])
-        axes.set_ylim(*extent[2:])
-        if recorded is not None:
-            _zoom(axes, np.concatenate([recorded, *sampled])[:, :2])
-        axes.set_axis_off()
-        axes.legend(
-            fontsize=7, labelcolor="#222222", loc="upper right", frameon=True, facecolor="white", framealpha=0.8
-        )
-
-    return panel(draw, title, (3.0, 3.0), frame=False)
-
-
-def camera_view(image: np.ndarray, keypoints: np.ndarray | None, title: str) -> str:
-    """Draw what the network sees of a camera, (H, W, 3) uint8, with the places (K, 2) in pixels that it looks at."""
-
-    def draw(axes: Axes) -> None:
-        axes.imshow(image)
-        if keypoints is not None:
-            axes.scatter(*keypoints.T, s=9, c=COLOURS[1], edgecolors="#222222", linewidths=0.4)
-        axes.set_axis_off()
-
-    return panel(draw, title, (3.0, 3.0), frame=False)
-
-
-def _zoom(axes: Axes, places: np.ndarray) -> None:
-    """Show a square around the places (N, 2) and what is near, within the picture."""
-    low, high = places.min(0), places.max(0)
-    for limits, set_limits, middle in (
-        (axes.get_xlim(), axes.set_xlim, (low + high)[0] / 2),
-        (axes.get_ylim(), axes.set_ylim, (low + high)[1] / 2),
-    ):
-        side = abs(limits[1] - limits[0])
-        half = min(side / 2, max(0.7 * (high - low).max(), 0.27 * side))
-        middle = np.clip(middle, min(limits) + half, max(limits) - half)
-        set_limits(*(middle + np.sign(limits[1] - limits[0]) * np.array([-half, half])))
-
-
-def chunk_over_time(recorded: np.ndarray | None, sampled: np.ndarray, dimension: int, title: str) -> str:
-    """Draw one dimension of chunks over the steps of the chunk; shapes as in ``chunk_over_scene``."""
-
-    def draw(axes: Axes) -> None:
-        labels = ["sampled"] + [""] * (len(sampled) - 1)
-        axes.plot(sampled[:, :, dimension].T, color=COLOURS[0], alpha=0.7, linewidth=1, label=labels)
-        if recorded is not None:
-            axes.plot(recorded[:, dimension], "--", color=COLOURS[1], linewidth=2.0, label="recorded")
-        axes.set_xlabel("step of the chunk")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=7)
-
-    return panel(draw, title)
 
 
 def _colours(count: int) -> list[str]:

@@ -1,6 +1,6 @@
 """The joints of a recording: which dimensions of its vectors move, and which of a state and an action are one."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,13 +103,18 @@ def _pairs(episodes: Episodes, state: str, action: str) -> dict[int, int]:
     if not same_unit(one.unit, other.unit):
         return {}
     if one.names and other.names and one.names != other.names:
-        places = {name: place for place, name in enumerate(other.names)}
-        pairs = {place: places[name] for place, name in enumerate(one.names) if name in places}
+        pairs = same_name(one.names, other.names)
     else:
         pairs = {place: place for place in range(one.shape[0]) if one.shape == other.shape}
-    pairs = pairs if len(set(pairs.values())) == len(pairs) else {}  # a name that several have says nothing
     of_state, of_action = _limits(episodes, state), _limits(episodes, action)
     return {s: a for s, a in pairs.items() if _alike(of_state[:, s], of_action[:, a])}
+
+
+def same_name(one: Sequence[Hashable], other: Sequence[Hashable]) -> dict[int, int]:
+    """Return by the places in one list of names those of the same names in another; a name that several of a list have
+    says nothing."""
+    places = {name: place for place, name in enumerate(other) if other.count(name) == 1}
+    return {place: places[name] for place, name in enumerate(one) if name in places and one.count(name) == 1}
 
 
 def _limits(episodes: Episodes, key: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which demonstrations began most like a measured episode."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,37 +17,55 @@ _SIDE = 96
 """Pixels of a picture of one."""
 
 
+@dataclass(frozen=True)
+class Demonstrations:
+    """What a policy was trained on."""
+
+    episodes: Episodes
+    trained_on: Sequence[int]
+    """The places of the episodes that were not held out."""
+    agent: str = ""
+    """Whose recording it is, in a team."""
+
+    def starts(self) -> dict[int, tuple[int, int]]:
+        """Return by the number of an episode its first frame, and how many it has."""
+        slices = {int(self.episodes.number(place)): self.episodes.slice(place) for place in self.trained_on}
+        return {number: (each.start, each.stop - each.start) for number, each in slices.items()}
+
+
 def nearest(
-    episodes: Episodes,
-    trained_on: Sequence[int],
-    traces: Mapping[int, Trace],
-    draw: Callable[[int], np.ndarray | None],
-    agent: str = "",
+    recordings: Sequence[Demonstrations], traces: Mapping[int, Trace], draw: Callable[[int], np.ndarray | None]
 ) -> dict[str, Any] | None:
     """Return of each measured episode the demonstrations whose first observation is nearest to its own.
 
     Each number counts as many of its deviations over all first observations, and each key as much as any other.
 
     Args:
-        episodes: the recording.
-        trained_on: the places of the episodes that the policy was trained on.
+        recordings: the one of the policy or, of a team, those of its agents; what one of them saw counts where its
+            episodes are those of the first.
         traces: of the measured episodes, by seed.
-        draw: from a frame to a picture (H, W, 3) uint8 of it, or None.
-        agent: whose recording it is, in a team.
+        draw: from a frame of the first recording to a picture (H, W, 3) uint8 of it, or None.
 
     Returns:
         By seed the demonstrations that are nearest, each as number, distance and tile, and the sheet of their pictures;
         None where measured and recorded episodes have nothing in common.
     """
-    prefix = f"{AGENTS}{agent}." if agent else ""
-    first = next(iter(traces.values()))
-    keys = {key: seen for key in episodes.arrays if (seen := _seen_as(key, prefix, first)) is not None}
-    if not keys or not trained_on:
+    every = {each.agent: (each.episodes, each.starts()) for each in recordings}
+    of_first = next(iter(every.values()))[1] if every else {}
+    alike = {agent: each for agent, each in every.items() if each[1] == of_first}
+    numbers, starts = [*of_first], [start for start, _ in of_first.values()]
+    if not numbers:
         return None
-    starts = np.array([episodes.slice(place).start for place in trained_on])
+    first = next(iter(traces.values()))
+    keys = {
+        seen: episodes.arrays[key]  # what several agents see counts once
+        for agent, (episodes, _) in alike.items()
+        for key in episodes.arrays
+        if (seen := _seen_as(key, f"{AGENTS}{agent}." if agent else "", first)) is not None
+    }
     recorded, measured = [], []
-    for key, seen in keys.items():
-        begun = np.stack([_start(episodes.arrays[key][start]) for start in starts])
+    for seen, values in keys.items():
+        begun = np.stack([_start(values[start]) for start in starts])
         own = np.stack([_start({**trace.first_images, **trace.observations}[seen], True) for trace in traces.values()])
         if begun.shape[1:] != own.shape[1:]:
             continue
@@ -58,13 +76,10 @@ def nearest(
         return None
     apart = _distances(np.hstack(measured), np.hstack(recorded)) / np.sqrt(len(recorded))
     chosen = np.argsort(apart, axis=1, kind="stable")[:, :MOST]
-    pictures, tiles = _sheet({int(place): int(starts[place]) for place in np.unique(chosen)}, draw)
+    pictures, tiles = _sheet({int(place): starts[place] for place in np.unique(chosen)}, draw)
     return {
         "of": {
-            str(seed): [
-                [int(episodes.number(trained_on[place])), round(float(far[place]), 3), tiles.get(int(place))]
-                for place in places
-            ]
+            str(seed): [[numbers[place], round(float(far[place]), 3), tiles.get(int(place))] for place in places]
             for seed, places, far in zip(traces, chosen, apart, strict=True)
         },
         "pictures": pictures,

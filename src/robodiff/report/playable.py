@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from robodiff.data.check import SEVERITIES
 from robodiff.data.episodes import Episodes, Finding
+from robodiff.data.images import SheetForm
 from robodiff.report.joints import Group, named, of_kind, spread
 from robodiff.report.pages import to_json
 from robodiff.report.scene import drawn_scene
@@ -35,7 +36,8 @@ SMALLEST = 96
 """Pixels along the longer side of a picture."""
 _LONGEST_NAME, _LONGEST_TEXT = 120, 300
 _BYTES_OF_A_VALUE = 7
-Form = Literal["WEBP", "JPEG"]
+_LARGEST = 1e100
+"""Of a number in a figure: beyond it, sums and differences are not finite."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Budget:
     """Along the longer side of one."""
     fluent: float
     """Pictures a second that are shown at least, smaller ones if need be."""
-    form: Form
+    form: SheetForm
     """How they are encoded."""
 
     def fit(self, length: int, fps: float, shape: Sequence[int], cameras: int) -> tuple[tuple[int, int], int]:
@@ -133,7 +135,7 @@ class Playable:
         shown = [*sample, *others][:SHOWN]
         return dict(sorted(sample.items())), [self.firsts(shown, "WEBP")] if self.cameras and shown else []
 
-    def firsts(self, places: Sequence[int], form: Form) -> dict[str, Any]:
+    def firsts(self, places: Sequence[int], form: SheetForm) -> dict[str, Any]:
         """Return the first frames of some episodes as one sheet, as the first camera sees them."""
         images = next(iter(self.cameras.values()))
         _, height, width = images[0].shape
@@ -196,7 +198,6 @@ class Playable:
         return {
             "name": shortened(short_key(key), _LONGEST_NAME),
             "tiles": asdict(encode_tiles(tiles, columns, budget.form)),
-            "first": 0,
             "every": every,
         }
 
@@ -219,11 +220,13 @@ def short_key(key: str) -> str:
     return key.removeprefix("observation.").removeprefix("images.")
 
 
-def rounded(values: np.ndarray) -> list[float | None]:
-    """Return (N,) numbers with the four digits of their range that a figure can show, None for what is not finite."""
-    numbers = values.astype(np.float64)
-    known = np.isfinite(numbers)
+def rounded(values: np.ndarray) -> list[Any]:
+    """Return numbers, of any shape, with the four digits of their range that a figure can show, None for those that are
+    not finite or beyond ``_LARGEST``."""
+    known = np.abs(values.astype(np.float64)) <= _LARGEST
+    numbers = np.where(known, values.astype(np.float64), 0.0)
     finite = numbers[known] if known.any() else np.zeros(1)
     span = max(float(np.ptp(finite)), 1e-12 * float(np.abs(finite).max()), 1e-300)
-    shown = np.round(numbers, min(12, 4 - math.ceil(math.log10(span)))).tolist()
-    return [number if is_known else None for number, is_known in zip(shown, known.tolist(), strict=True)]
+    shown = np.round(numbers, min(12, 4 - math.ceil(math.log10(span)))).astype(object)
+    shown[~known] = None
+    return shown.tolist()

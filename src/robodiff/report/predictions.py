@@ -13,7 +13,7 @@ from robodiff.data.windows import Windows
 from robodiff.errors import first_line
 from robodiff.evaluation.chunks import observed_at, sample_chunks
 from robodiff.policies.checkpoint import load_policy
-from robodiff.report import figures
+from robodiff.report import chunk_figures
 from robodiff.report.joints import most_moving, move_within_episodes
 from robodiff.report.predicted import predicted_episodes
 
@@ -84,7 +84,7 @@ def draw_predictions(
     observed = observed_at(policy, episodes, windows, picks)
     views = policy.views({key: torch.from_numpy(array) for key, array in observed.items()})
     cameras = [
-        figures.camera_view(
+        chunk_figures.camera_view(
             view.image[place, -1].permute(1, 2, 0).numpy(),
             None if view.keypoints is None else view.keypoints[place, -1].numpy(),
             title if len(views) == 1 else f"{camera.rpartition('.')[2]}: {title}",
@@ -124,10 +124,10 @@ class Canvas:
         picture = []
         if self.scene is not None and (image := self.scene.draw(_observation(episodes, frame))) is not None:
             if self.scene.extent is not None:
-                return [figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
-            picture = [figures.camera_view(image, None, title)] if recorded is not None else []
+                return [chunk_figures.chunk_over_scene(image, self.scene.extent, recorded, sampled, title)]
+            picture = [chunk_figures.camera_view(image, None, title)] if recorded is not None else []
         drawn = list(self.dimensions.items())[: _MOST_DIMENSIONS if recorded is not None else _MOST_DENOISED]
-        return picture + [figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
+        return picture + [chunk_figures.chunk_over_time(recorded, sampled, d, f"{title}: {name}") for d, name in drawn]
 
 
 def find_canvas(env: str | None, episodes: Episodes, frame: int) -> Canvas:

@@ -10,7 +10,7 @@ import numpy as np
 
 from robodiff.data.check import in_kinds
 from robodiff.data.episodes import Episodes, Finding
-from robodiff.report import figures
+from robodiff.report import recording_figures
 from robodiff.report.joints import Group, dimension_names, groups, of_kind, spread, title
 from robodiff.report.pages import fill, write_page
 from robodiff.report.playable import Playable
@@ -64,8 +64,8 @@ def page_of(recording: Playable) -> str:
 def _context(recording: Playable, served: bool) -> dict[str, Any]:
     episodes = recording.episodes
     lengths = [
-        figures.histogram(episodes.lengths, "Length of episodes", "frames"),
-        figures.curve(episodes.lengths, "Length by episode", "episode"),
+        recording_figures.histogram(episodes.lengths, "Length of episodes", "frames"),
+        recording_figures.curve(episodes.lengths, "Length by episode", "episode"),
     ]
     name = shortened(Path(episodes.source).name or episodes.source, _LONGEST_NAME)
     sample, firsts = ({}, []) if served else recording.sample()
@@ -128,5 +128,5 @@ def _part(episodes: Episodes, group: Group) -> Part:
     for joint in group.joints:
         columns = [episodes.arrays[key][:, d].astype(np.float64) for key, d in joint.items()]
         drawn = [([column[episodes.slice(e)] for e in chosen], column[::some]) for column in columns]
-        panels.append(figures.movement(drawn, title(episodes, joint)))
+        panels.append(recording_figures.movement(drawn, title(episodes, joint)))
     return Part(group.keys, panels, group.moving, group.resting)

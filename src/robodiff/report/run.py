@@ -28,7 +28,7 @@ from robodiff.policies.config import PolicyConfig
 from robodiff.report import figures
 from robodiff.report.answers import answer, command, conclusion, current, is_current, is_made, what_ifs
 from robodiff.report.clips import Clips, clips_of
-from robodiff.report.nearest import nearest
+from robodiff.report.nearest import Demonstrations, nearest
 from robodiff.report.pages import write_page
 from robodiff.report.predictions import Predictions, draw_predictions, find_canvas
 from robodiff.report.recording import describe, movements
@@ -69,9 +69,9 @@ def write_run_report(
     for agent, (title, each), config in zip(configs, run.parts().items(), configs.values(), strict=True):
         has_page = bool(title) and (each.folder / REPORT_FILE).is_file()
         own_page = os.path.relpath(each.folder / REPORT_FILE, page.parent) if has_page else ""
-        part = _part(each, *config, env, clips, agent)
+        part = _part(each, *config, env, agent)
         parts.append(replace(part, title=title, own_page=own_page))
-    return _write(run, page, parts, clips)
+    return _write(run, page, parts, clips, env)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class _Part:
     own_page: str = ""
     """Where more is said of an agent's demonstrations."""
     predictions: Predictions = field(default_factory=Predictions)
-    nearest: dict[str, Any] | None = None
-    """Of each measured episode the demonstrations that began most like it, see ``nearest``."""
+    recording: Demonstrations | None = None
+    """What it was trained on; None where that cannot be read."""
     held_out: bool = False
     """Whether the demonstrations that are shown were."""
     planning: Planning | None = None
@@ -95,7 +95,7 @@ class _Part:
     """Why they cannot be read."""
 
 
-def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None, clips: Clips | None, agent: str) -> _Part:
+def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None, agent: str) -> _Part:
     part = _Part()
     try:
         recorded = read_trained_on(run.folder)
@@ -108,18 +108,23 @@ def _part(run: Run, model: PolicyConfig, data: DataConfig, env: str | None, clip
     predictions = Predictions()
     if is_made(run):
         predictions = draw_predictions(run.folder / "policy", episodes, held_out or trained_on, env, SAMPLES)
-    neighbours = None
-    if clips is not None:
-        canvas = find_canvas(env, episodes, 0)
-        neighbours = nearest(episodes, trained_on, clips.traces, lambda frame: canvas.picture(episodes, frame), agent)
     return replace(
         part,
         predictions=predictions,
-        nearest=neighbours,
+        recording=Demonstrations(episodes, trained_on, agent),
         held_out=bool(held_out),
         data=_data(episodes),
         findings=in_kinds(findings_in(episodes, model.window)),
     )
+
+
+def _nearest(recordings: Sequence[Demonstrations], clips: Clips, env: str | None) -> dict[str, Any] | None:
+    """Return the demonstrations that began most like each measured episode, see ``nearest``."""
+    if not recordings:
+        return None
+    episodes = recordings[0].episodes
+    canvas = find_canvas(env, episodes, 0)
+    return nearest(recordings, clips.traces, lambda frame: canvas.picture(episodes, frame))
 
 
 def write_evaluation_report(folder: Path) -> Path:
@@ -129,8 +134,9 @@ def write_evaluation_report(folder: Path) -> Path:
     return _write(run, folder / REPORT_FILE, [unknown], clips_of(answer(run, run.evaluations)))
 
 
-def _write(run: Run, page: Path, parts: Sequence[_Part], clips: Clips | None) -> Path:
+def _write(run: Run, page: Path, parts: Sequence[_Part], clips: Clips | None, env: str | None = None) -> Path:
     """Write the page; what a part lacks is left out."""
+    recordings = [part.recording for part in parts if part.recording]
     measured, offline = answer(run, run.evaluations), answer(run, run.offline)
     trials = [each for each in current(run, run.evaluations) if _is_trial(run, each.result.evaluated)]
     shown = offline or max(run.offline, key=lambda each: each in current(run, run.offline), default=None)
@@ -141,8 +147,7 @@ def _write(run: Run, page: Path, parts: Sequence[_Part], clips: Clips | None) ->
         run=run,
         answer=measured,
         failing=_failing(measured) if measured else None,
-        wall=clips
-        and {**clips.wall(clips.panels()), "nearest": next((part.nearest for part in parts if part.nearest), None)},
+        wall=clips and {**clips.wall(clips.panels()), "nearest": _nearest(recordings, clips, env)},
         traces=clips and clips.info,
         videos=_videos(measured, page.parent) if measured else [],
         others=len(run.evaluations) - len(current(run, run.evaluations)),

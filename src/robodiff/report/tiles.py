@@ -1,13 +1,12 @@
 """Many small pictures in one: a sheet of tiles that the page's player draws from."""
 
 import base64
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+
+from robodiff.data.images import SheetForm, encode_sheet
 
 ENCODERS = {"WEBP": {"quality": 80, "method": 2}, "JPEG": {"quality": 80}}
 """What they are told: WebP is two thirds as large, JPEG is made six times as fast."""
@@ -27,25 +26,17 @@ class Tiles:
     """Tiles in a row."""
 
 
-def encode_tiles(tiles: Sequence[np.ndarray], columns: int, form: Literal["WEBP", "JPEG"] = "WEBP") -> Tiles:
+def encode_tiles(tiles: Sequence[np.ndarray], columns: int, form: SheetForm = "WEBP") -> Tiles:
     """Encode pictures as one sheet.
 
     Args:
-        tiles: at least one, (H, W, 3) uint8, all of one size.
-        columns: pictures in a row. A sheet of WebP may be 16,383 pixels wide and high, one of JPEG 65,535.
+        tiles: see ``encode_sheet``.
+        columns: likewise.
         form: of the sheet; JPEG where somebody waits for it.
     """
-    from PIL import Image
-
     height, width, _ = tiles[0].shape
-    rows = math.ceil(len(tiles) / columns)
-    sheet = np.zeros((rows, height, columns, width, 3), np.uint8)
-    for place, tile in enumerate(tiles):
-        sheet[place // columns, :, place % columns] = tile
-    buffer = io.BytesIO()
-    Image.fromarray(sheet.reshape(rows * height, columns * width, 3)).save(buffer, form, **ENCODERS[form])
-    url = f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Tiles(url, width, height, columns)
+    sheet = base64.b64encode(encode_sheet(tiles, columns, form, **ENCODERS[form])).decode()
+    return Tiles(f"data:image/{form.lower()};base64,{sheet}", width, height, columns)
 
 
 def tile_of(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -142,6 +142,19 @@ def test_frame_for_people_is_large_and_does_not_disturb():
     np.testing.assert_array_equal(env.state, before)
 
 
+def test_every_pixel_is_that_of_gym_pusht():
+    env = PushTEnv((STATE,))
+    env.reset(seed=3)
+    simulation = env._simulation
+    for action in (None, *random_actions(4)):  # without and with a cross where the action points
+        if action is not None:
+            env.step(action)
+        screen = simulation._draw()
+        for size, crossed in ((384, True), (96, False), (96, True)):
+            theirs = super(type(simulation), simulation)._get_img(screen, size, size, crossed)
+            np.testing.assert_array_equal(simulation._get_img(screen, size, size, crossed), theirs)
+
+
 def test_unknown_observation_names_what_is_offered():
     with pytest.raises(UsageError, match=r"pusht does not observe observation\.depth; it has observation\.state, "):
         get_env_spec("pusht").make([STATE, "observation.depth"])

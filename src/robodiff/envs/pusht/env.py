@@ -157,6 +157,8 @@ def _make_simulation() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pygame's own use of pkg_resources
+            import cv2
+            import pygame
             from gym_pusht.envs.pusht import PushTEnv as Simulation
             from gym_pusht.envs.pusht import pymunk_to_shapely
     except ImportError as error:
@@ -165,7 +167,7 @@ def _make_simulation() -> Any:
         raise RobodiffError(f"pusht needs gym-pusht ({error}): {remedy}") from error
 
     class OrderedSimulation(Simulation):
-        """gym-pusht's simulation, with a coverage that is the same to the last digit every time.
+        """gym-pusht's simulation, with a coverage that is the same to the last digit every time, and drawn faster.
 
         pymunk keeps the shapes of a body in a set, and the area of their union depends on their order in its last bit.
         """
@@ -174,6 +176,16 @@ def _make_simulation() -> Any:
             shapes = sorted(self.block.shapes, key=lambda shape: [tuple(v) for v in shape.get_vertices()])
             goal = pymunk_to_shapely(self.get_goal_pose_body(self.goal_pose), shapes)
             return goal.intersection(pymunk_to_shapely(self.block, shapes)).area / goal.area
+
+        def _get_img(self, screen: Any, width: int, height: int, render_action: bool = False) -> Any:
+            # The same pixels as gym-pusht's, which copies them column by column.
+            pixels = np.frombuffer(pygame.image.tobytes(screen, "RGB"), np.uint8).reshape(*screen.get_size()[::-1], 3)
+            image: Any = cv2.resize(pixels, (width, height))
+            if render_action and self._last_action is not None:
+                size = min(width, height) / 96
+                place = (np.array(self._last_action) / TABLE * [height, width]).astype(np.int32)
+                cv2.drawMarker(image, place.tolist(), (255, 0, 0), cv2.MARKER_CROSS, int(8 * size), int(size))
+            return image
 
     return OrderedSimulation(
         obs_type="state",

@@ -18,13 +18,11 @@ function pairOf([one, other], [first, second]) {
 
 /** Fill the dialog with a pair, and return its player. */
 function showPair({ episodes, runs }, root) {
-  let player = null;
   const stage = element("div", {});
-  const overlay = overlayOf(episodes, runs[0].extent, () => player);
   const without = episodes.every(({ pictures }) => pictures) ? [] : [element("p", { class: "soft" }, "Of one of them no pictures are in this page.")];
-  root.replaceChildren(...without, stage);
-  player = new Player(stage, { ...pairOf(episodes, runs), overlay });
-  return player;
+  const legend = element("div", { class: "moments" }, ...legendOf(episodes, runs[0].extent));
+  root.replaceChildren(legend, ...without, stage);
+  return new Player(stage, { ...pairOf(episodes, runs), overlay: overlayOf(episodes, runs[0].extent) });
 }
 
 /** Return the pairs of the first run with another one. */

@@ -42,10 +42,11 @@ class Curves {
     this.rule.setAttribute("visibility", "visible");
     const told = this.lines.map(({ name, points }, line) => {
       const point = points.findLast(([each]) => each <= step);
-      this.dots[line].setAttribute("visibility", point ? "visible" : "hidden");
+      const y = point && this.#down(point[1]); // of 0 on a logarithmic axis, infinite
+      this.dots[line].setAttribute("visibility", Number.isFinite(y) ? "visible" : "hidden");
       if (!point) return null;
       this.dots[line].setAttribute("cx", this.#across(point[0]));
-      this.dots[line].setAttribute("cy", this.#down(point[1]));
+      if (Number.isFinite(y)) this.dots[line].setAttribute("cy", y);
       return `${name} ${Number(point[1].toPrecision(4))}`.trim();
     });
     this.reading.textContent = `step ${step.toLocaleString("en")}: ${told.filter((text) => text !== null).join(", ")}`;

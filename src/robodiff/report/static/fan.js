@@ -45,13 +45,11 @@ function drawFan(context, frame, { fans }, [left, right, bottom, top]) {
 
 /** Chunks over the lines of one panel of a player, which are the same dimension of the action. */
 class FanLines {
-  constructor(panel, fans, dimension, values) {
-    Object.assign(this, { fans, dimension });
-    const known = values.flat().filter((value) => value !== null);
-    this.low = Math.min(...known);
-    this.high = Math.max(...known);
+  constructor(panel, fans, dimension) {
+    Object.assign(this, { panel, fans, dimension });
     this.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     this.path.setAttribute("class", "fan");
+    this.path.setAttribute("vector-effect", "non-scaling-stroke");
     panel.element.querySelector(".plot svg").append(this.path);
   }
 
@@ -59,30 +57,38 @@ class FanLines {
     const fan = fanAt(this.fans, frame);
     if (fan?.from === this.shown) return;
     this.shown = fan?.from;
-    const range = this.high - this.low || 1;
-    const height = (value) => ((100 * (this.high - value)) / range).toFixed(1);
-    const line = (chunk) => "M" + chunk.map((step, ahead) => `${fan.from + ahead},${height(step[this.dimension])}`).join("L");
+    const point = (step, ahead) => `${fan.from + ahead},${this.panel.height(step[this.dimension])}`;
+    const line = (chunk) => "M" + chunk.map(point).join("L");
     this.path.setAttribute("d", fan ? fan.chunks.map(line).join("") : "");
   }
 }
 
 /** Return the camera of an episode for the player. */
-function cameraOf({ pictures, length }, name) {
-  const every = pictures.at.length > 1 ? pictures.at[1] - pictures.at[0] : length + 1;
-  return { name, tiles: pictures, first: 0, every };
+function cameraOf({ pictures }, name) {
+  return { name, tiles: pictures };
 }
 
-/** Return an overlay for the cameras of some episodes: the last picture once they have ended, and their fans. */
-function overlayOf(episodes, extent, player) {
+/** Return an overlay for the cameras of some episodes: their fans until they have ended. */
+function overlayOf(episodes, extent) {
   return (context, frame, place) => {
-    const episode = episodes[place];
-    const { source } = player().cameras[place];
-    if (frame >= episode.length && episode.pictures && source instanceof Sheet) source.paint(context, (episode.pictures.at.length - 1) * source.every);
-    if (extent && frame < episode.length) drawFan(context, frame, episode, extent);
+    if (extent && frame < episodes[place].length) drawFan(context, frame, episodes[place], extent);
   };
 }
 
 /** Return a word and a sign for how an episode ended. */
 function outcomeOf({ success, stopped }) {
   return success ? "✓ succeeded" : stopped ? "✗ stopped" : "✗ failed";
+}
+
+/** Tell whether chunks were sampled in an episode. */
+function isSampled({ fans }) {
+  return fans.at.length > 0;
+}
+
+/** Say what is drawn over the pictures and the lines of some episodes. */
+function legendOf(episodes, extent) {
+  const line = (kind, words) => element("span", {}, element("span", { class: kind }), ` ${words}`);
+  const next = extent && episodes.some(({ pictures }) => pictures) ? [line("executed", "what it did next")] : [];
+  const sampled = episodes.find(isSampled);
+  return sampled ? [...next, line("considered", `${sampled.fans.chunks[0].length} chunks that it might have drawn`)] : next;
 }

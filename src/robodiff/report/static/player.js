@@ -3,143 +3,27 @@
 //
 //   const player = new Player(root, {
 //     fps, length,                                  // frames a second, frames
-//     cameras: [{name, tiles: {url, width, height, columns}, first, every} | {name, video: url, first}],
+//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, video: url}],
 //     panels: [{name, unit, lines: [{name, values}]}],  // a value for each frame; null where there is none
 //     marks: [{frame, text, severity}],                 // severity: fatal, warning or note
 //     task,
 //     overlay,                                      // (context, frame, camera's place) => draws in pixels of a tile
 //   });
 //
-// `first` is the tile or the frame of the video that shows frame 0, and a tile stands for `every` frames (1 when not
-// given). Nothing plays by itself: player.play() does. Keys work wherever the focus is within the player.
+// A tile stands for `every` frames (1 when not given) or, where `at` lists the frame of each, until the next one. Nothing
+// plays by itself: player.play() does. Keys work wherever the focus is within the player. Needs cameras.js.
 
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
-const SHARPEST = 640; // pixels across to which small pictures are enlarged, so that overlays are sharp
 const MOST_POINTS = 1200; // of a line; of more frames the smallest and the largest of each stretch are drawn
 
-/** Return an element with attributes, listeners (names with "on") and children; texts stay texts. */
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children);
-  return made;
-}
-
-/** Return a number as short as three or four digits can tell it. */
-function brief(value) {
+/** Return a number with about three digits of the span within which it lies. */
+function brief(value, span) {
   if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("-", "−");
-  return value.toFixed(size >= 100 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
-}
-
-/** Tell whether a person asked for less motion. */
-function isStill() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
-}
-
-/** The pictures of a camera from a sheet of tiles. */
-class Sheet {
-  constructor(camera) {
-    Object.assign(this, { first: 0, every: 1 }, camera.tiles, camera);
-    this.size = this.#decode();
-  }
-
-  async #decode() {
-    const image = new Image();
-    image.src = this.url;
-    await image.decode();
-    this.bitmap = await createImageBitmap(image); // else the browser may decode it again for every frame
-    return [this.width, this.height];
-  }
-
-  paint(context, frame) {
-    const tile = this.first + Math.floor(frame / this.every);
-    const [x, y] = [(tile % this.columns) * this.width, Math.floor(tile / this.columns) * this.height];
-    context.drawImage(this.bitmap, x, y, this.width, this.height, 0, 0, this.width, this.height);
-  }
-
-  run() {}
-
-  close() {
-    this.bitmap?.close();
-  }
-}
-
-/** The pictures of a camera from a video, which is sought to the frame that is asked for. */
-class Film {
-  constructor(camera, fps, repaint) {
-    this.first = camera.first ?? 0;
-    this.fps = fps;
-    this.video = element("video", { muted: true, playsinline: true, preload: "auto", src: camera.video });
-    this.video.muted = true; // the attribute alone mutes no element that a script made
-    this.video.addEventListener("seeked", repaint);
-    this.size = new Promise((done, failed) => {
-      this.video.addEventListener("loadeddata", () => done([this.video.videoWidth, this.video.videoHeight]));
-      this.video.addEventListener("error", () => failed(this.video.error));
-    });
-  }
-
-  paint(context, frame) {
-    const seconds = (this.first + frame + 0.5) / this.fps;
-    const apart = Math.abs(this.video.currentTime - seconds) * this.fps;
-    if (apart > (this.video.paused ? 0.4 : 4)) this.video.currentTime = seconds;
-    context.drawImage(this.video, 0, 0);
-  }
-
-  run(speed) {
-    if (!speed) return this.video.pause();
-    this.video.playbackRate = speed;
-    return this.video.play().catch(() => {}); // interrupted by a pause
-  }
-
-  close() {
-    this.video.pause();
-    this.video.removeAttribute("src");
-  }
-}
-
-/** A camera's canvas, with what is drawn over its pictures. */
-class Camera {
-  constructor(camera, place, fps, overlay) {
-    this.place = place;
-    this.overlay = overlay;
-    this.frame = 0;
-    this.source = camera.video ? new Film(camera, fps, () => this.draw(this.frame)) : new Sheet(camera);
-    this.canvas = element("canvas", { role: "img", "aria-label": camera.name });
-    this.element = element("figure", { class: "camera" }, this.canvas, element("figcaption", {}, camera.name));
-    this.source.size.then((size) => this.#fit(size)).catch(() => this.#fail());
-  }
-
-  #fit([width, height]) {
-    this.scale = Math.max(1, Math.ceil(SHARPEST / width));
-    [this.canvas.width, this.canvas.height] = [width * this.scale, height * this.scale];
-    this.draw(this.frame);
-  }
-
-  #fail() {
-    if (!this.isClosed) this.element.replaceChildren("The pictures of this camera cannot be shown here.");
-  }
-
-  draw(frame) {
-    this.frame = frame;
-    if (!this.scale || this.isClosed) return;
-    const context = this.canvas.getContext("2d");
-    context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
-    context.imageSmoothingQuality = "high";
-    this.source.paint(context, frame);
-    context.save();
-    this.overlay?.(context, frame, this.place);
-    context.restore();
-  }
-
-  close() {
-    this.isClosed = true;
-    this.source.size.finally(() => this.source.close()).catch(() => {});
-  }
+  const size = Math.max(Math.abs(value), span);
+  const isPlain = size === 0 || (size >= 1e-4 && size < 1e6);
+  const decimals = Math.min(Math.max(3 - Math.ceil(Math.log10(span || size || 1)), 0), 6);
+  const text = isPlain ? value.toFixed(decimals) : value.toExponential(2);
+  return text.replace(/^-(?=[0.]+$)/, "").replaceAll("-", "−");
 }
 
 /** The lines of a joint over time, with their values at the cursor. */
@@ -148,38 +32,48 @@ class Panel {
     this.lines = lines;
     const values = lines.flatMap((line) => line.values).filter((value) => value !== null);
     const [low, high] = [values, values].map((all, which) => all.reduce((a, b) => (which ? a > b : a < b) ? a : b, all[0]));
+    this.span = values.length ? high - low : 0;
     this.outputs = lines.map(() => element("output", { "aria-live": "off" }));
     const title = unit ? `${name} (${unit})` : name;
     const legend = lines.map((line, place) =>
       element("span", { class: `value line-${place % 4}` }, lines.length > 1 ? `${line.name} ` : "", this.outputs[place]),
     );
-    const range = element("span", { class: "range" }, `${brief(low)} to ${brief(high)}`);
+    const extent = [low, high].map((end) => brief(end, this.span)).join(" to ");
+    const range = element("span", { class: "range" }, this.span || !values.length ? extent : "constant");
     const head = element("div", {}, element("span", { class: "name", title }, title), range);
     const caption = element("figcaption", {}, head, element("div", {}, ...legend));
-    const plot = element("div", { class: "plot" }, this.#drawing(title, length, low, high));
+    const plot = element("div", { class: "plot" }, this.#drawing(`${title}, ${extent}`, length, low, high));
     this.element = element("figure", { class: "joint" }, caption, plot);
   }
 
-  #drawing(title, length, low, high) {
+  #drawing(label, length, low, high) {
     const make = (tag, attributes) => {
       const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
       for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
       return made;
     };
-    const label = `${title}, from ${brief(low)} to ${brief(high)}`;
     const svg = make("svg", { viewBox: `0 -4 ${Math.max(1, length - 1)} 108`, preserveAspectRatio: "none", role: "img", "aria-label": label });
-    const height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
+    this.height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
     this.lines.forEach((line, place) => {
-      svg.append(make("path", { class: `line-${place % 4}`, d: pathOf(line.values, height) }));
+      const shape = { class: `line-${place % 4}`, d: pathOf(line.values, this.height), "vector-effect": "non-scaling-stroke" };
+      svg.append(make("path", shape));
     });
     return svg;
   }
 
   show(frame) {
     this.lines.forEach((line, place) => {
-      this.outputs[place].textContent = brief(line.values[frame]);
+      this.outputs[place].textContent = brief(line.values[frame], this.span);
     });
   }
+}
+
+/** Return in how many columns so many pictures are largest, on a stage about twice as wide as high. */
+function columnsOf(count, aspect) {
+  const widthIn = (columns) => Math.min(2 / columns, aspect / Math.ceil(count / columns));
+  let best = count;
+  for (let columns = count - 1; columns > 0; columns -= 1) if (widthIn(columns) > widthIn(best)) best = columns;
+  return best;
 }
 
 /** Return the path through values, one a frame, with a gap where there is none. */
@@ -218,8 +112,10 @@ class Player {
     this.last = episode.length - 1;
     this.cameras = (episode.cameras ?? []).map((each, place) => new Camera(each, place, episode.fps, episode.overlay));
     this.panels = (episode.panels ?? []).map((each) => new Panel(each, episode.length));
-    this.element = element("div", { class: "player", onkeydown: (event) => this.#key(event) });
-    this.element.append(...this.#stage(), this.#controls(), ...this.#marks(), this.#lines());
+    this.element = element("div", { class: "player", onkeydown: (event) => this.press(event) });
+    const screen = element("div", { class: "screen" }, ...this.#stage(), this.#controls());
+    const task = episode.task ? [element("p", { class: "task" }, episode.task)] : [];
+    this.element.append(...task, screen, ...this.#marks(), this.#lines());
     root.replaceChildren(this.element);
     this.atPrint = () => this.show(0);
     addEventListener("beforeprint", this.atPrint);
@@ -295,19 +191,17 @@ class Player {
   }
 
   #stage() {
-    const { task } = this.episode;
-    const parts = task ? [element("p", { class: "task" }, task)] : [];
-    if (this.cameras.length) {
-      const label = "Pictures: space plays and pauses, arrow keys step, with shift by ten";
-      const cameras = this.cameras.map((camera) => camera.element);
-      const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": label, onclick: () => this.toggle() };
-      const stage = element("div", attributes, ...cameras);
-      const columns = cameras.length > 3 ? Math.ceil(Math.sqrt(cameras.length)) : cameras.length;
-      const layout = { columns, rows: Math.ceil(cameras.length / columns), narrow: Math.min(columns, 2) };
-      for (const [name, value] of Object.entries(layout)) stage.style.setProperty(`--${name}`, value);
-      parts.push(stage);
-    }
-    return parts;
+    const cameras = this.cameras.map((camera) => camera.element);
+    if (!cameras.length) return [];
+    const label = "Pictures: space plays and pauses, arrow keys step, with shift by ten";
+    const attributes = { class: "stage", tabindex: "0", role: "group", "aria-label": label, onclick: () => this.toggle() };
+    const stage = element("div", attributes, ...cameras);
+    const { width, height } = this.episode.cameras[0].tiles ?? { width: 4, height: 3 };
+    const columns = columnsOf(cameras.length, width / height);
+    const narrow = Math.min(columns, 2);
+    const [rows, low] = [columns, narrow].map((each) => Math.ceil(cameras.length / each));
+    for (const [name, value] of Object.entries({ columns, rows, narrow, low })) stage.style.setProperty(`--${name}`, value);
+    return [stage];
   }
 
   #controls() {
@@ -364,9 +258,10 @@ class Player {
     this.#jump(this.frame + frames);
   }
 
-  #key(event) {
+  /** Do what a key asks for, wherever it was pressed. */
+  press(event) {
     const { key, target } = event;
-    if (event.altKey || event.ctrlKey || event.metaKey || target.tagName === "SELECT") return;
+    if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || target.tagName === "SELECT") return;
     const many = event.shiftKey ? 10 : 1;
     const actions = {
       ArrowLeft: () => this.#step(-many),

@@ -3,22 +3,27 @@
 // considered and the demonstrations that began most like it; and recorded episodes with what it would have done.
 // Needs player.js, fan.js and wall.js.
 
+const WITH_CHUNKS = "With sampled chunks";
+
 /** Return the data in an element of the page; nothing where there is none. */
 function dataOf(id) {
   const found = document.getElementById(id);
   return found && JSON.parse(found.textContent);
 }
 
-/** Return a button for each moment at which chunks were sampled, which shows it. */
-function momentsOf({ fans }, player) {
-  if (!fans.at.length) return [];
+/** Return a button for each moment at which chunks were sampled, which shows it; where none were, in which they were. */
+function momentsOf(episode, player, { episodes }) {
+  const { fans } = episode;
+  if (!isSampled(episode)) {
+    const where = `In this episode no chunks were sampled; “${WITH_CHUNKS}” shows those in which they were.`;
+    return episodes.some(isSampled) ? [element("span", { class: "soft" }, where)] : [];
+  }
   const show = (moment) => {
     player.pause();
     player.show(moment);
   };
   const buttons = fans.at.map((moment) => element("button", { type: "button", onclick: () => show(moment) }, `${moment}`));
-  const words = ` ${fans.chunks[0].length} chunks that it might have drawn, at steps`;
-  return [element("span", {}, element("span", { class: "considered" }), words), ...buttons];
+  return ["at steps", ...buttons];
 }
 
 /** Return the demonstrations that began most like an episode, with their pictures where there are some. */
@@ -48,7 +53,8 @@ function playable(episode, shared, video) {
     ...panel,
     lines: panel.lines.map((name, line) => ({ name, values: episode.values[place][line] })),
   }));
-  const name = video ? "every frame, as its video shows it" : `a picture every ${episode.pictures ? cameraOf(episode, "").every : 0} steps`;
+  const [start, next] = episode.pictures?.at ?? [];
+  const name = video ? "every frame, as its video shows it" : next ? `a picture every ${next - start} steps` : "how it began";
   const cameras = video ? [{ name, video }] : episode.pictures ? [cameraOf(episode, name)] : [];
   return { fps: shared.fps, length: episode.length + 1, cameras, panels };
 }
@@ -57,21 +63,18 @@ function playable(episode, shared, video) {
 function showEpisode(episode, shared, root) {
   const video = document.querySelector(`video[data-seed="${episode.seed}"]`)?.src;
   const [legend, stage, below] = [element("div", { class: "moments" }), element("div", {}), element("div", { class: "below" })];
-  root.replaceChildren(legend, stage, below);
-  let player = null;
-  const overlay = overlayOf([episode], shared.extent, () => player);
+  root.replaceChildren(legend, stage);
   const made = playable(episode, shared, video);
-  player = new Player(stage, { ...made, overlay });
-  made.panels.forEach((panel, place) => {
+  const player = new Player(stage, { ...made, overlay: overlayOf([episode], shared.extent) });
+  made.panels.forEach((_, place) => {
     const dimension = episode.fans.dimensions[place];
-    const values = panel.lines.map((line) => line.values);
-    if (dimension !== null && episode.fans.at.length) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension, values));
+    if (dimension !== null && isSampled(episode)) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
   });
   player.show(0);
-  if (shared.extent && made.cameras.length) legend.append(element("span", {}, element("span", { class: "executed" }), " what it did next"));
-  legend.append(...momentsOf(episode, player));
+  legend.append(...legendOf([episode], shared.extent), ...momentsOf(episode, player, shared));
   const without = made.cameras.length ? [] : [element("p", { class: "soft" }, "No pictures of this episode were kept.")];
   below.append(...without, ...nearestOf(episode, shared.nearest));
+  player.element.append(below);
   return player;
 }
 
@@ -81,7 +84,7 @@ function showWall(shared) {
     episode,
     kind: episode.success ? "good" : "bad",
     sign: episode.success ? "✓" : "✗",
-    note: `${episode.reward.toFixed(2)}`,
+    note: episode.success ? `${episode.length} steps` : `${Math.floor(episode.reward * 1000) / 1000}`, // by which they are sorted
     label: `Seed ${episode.seed}, ${outcomeOf(episode).slice(2)}, maximum reward ${episode.reward}, ${episode.length} steps`,
     clips: [{ pictures: episode.pictures, kind: "" }],
   }));
@@ -93,6 +96,7 @@ function showWall(shared) {
     { name: "✗ Failed", shows: ({ episode }) => !episode.success },
     { name: "✓ Succeeded", shows: ({ episode }) => episode.success },
   ];
+  if (shared.episodes.some(isSampled)) filters.push({ name: WITH_CHUNKS, shows: ({ episode }) => isSampled(episode) });
   wall = new Wall(document.getElementById("wall"), { cards, filters, open: (card) => dialog.open(card) });
 }
 

@@ -42,7 +42,7 @@ class Clip {
   draw(place) {
     if (!this.sheet?.bitmap || place === this.shown) return;
     this.shown = place;
-    this.sheet.paint(this.canvas.getContext("2d"), place);
+    this.sheet.paint(this.canvas.getContext("2d"), this.pictures.at[place]);
   }
 }
 
@@ -65,6 +65,17 @@ class Wall {
     this.choose(filters[0]);
     document.addEventListener("visibilitychange", () => this.run());
     if (!isStill()) this.toggle();
+    this.#drawAll();
+  }
+
+  /** Draw a picture of each clip, one after another: for those who scroll, and for print. */
+  async #drawAll() {
+    for (const [button, clips] of this.clips) {
+      for (const clip of clips) {
+        await clip.enter();
+        if (!this.visible.has(button)) clip.leave();
+      }
+    }
   }
 
   /** Show the cards of a filter. */
@@ -177,7 +188,8 @@ class EpisodeDialog {
     this.heading = element("h2", { id: "episode-title", tabindex: "-1" });
     this.content = element("div", {});
     const head = element("div", { class: "head" }, this.heading, this.previous, this.next, close);
-    this.element = element("dialog", { class: "episode", "aria-labelledby": "episode-title", onclose: () => this.#closed() }, head, this.content);
+    const on = { onclose: () => this.#closed(), onkeydown: (event) => this.player?.press(event) };
+    this.element = element("dialog", { class: "episode", "aria-labelledby": "episode-title", ...on }, head, this.content);
     document.body.append(this.element);
   }
 
@@ -187,10 +199,14 @@ class EpisodeDialog {
     this.heading.textContent = this.title(card);
     this.previous.disabled = !this.wall().neighbour(card, -1);
     this.next.disabled = !this.wall().neighbour(card, 1);
-    if (!this.element.open) this.element.showModal();
+    const isNew = !this.element.open;
+    if (isNew) this.element.showModal();
     this.player = this.show(card, this.content);
     this.wall().run();
-    if (document.activeElement?.disabled || !this.element.contains(document.activeElement)) this.heading.focus();
+    const { activeElement } = document;
+    if (isNew || activeElement?.disabled || !this.element.contains(activeElement)) {
+      (this.content.querySelector(".stage") ?? this.heading).focus({ preventScroll: true });
+    }
     if (!isStill()) this.player.play();
   }
 
