@@ -114,7 +114,7 @@ def test_units_come_back(small_policy: Make, tmp_path: Path, unit: Unit) -> None
             ("env", "state", "grip"),
             "it observes observation.grip, which this run does not\ngive --model.observation_keys",
         ),
-        (("env", {"unit": "deg"}), "observation.state is in deg in that policy and in rad in this run"),
+        (("env", {"unit": "deg"}), "observation.state is in deg in that policy and rad in this run"),
         (("env", {"names": ("y", "x")}), r"observation.state[0] is y in that policy and x in this run"),
         (("env", {"shape": (3,), "names": None}), "observation.state is (3,) in that policy and (2,) in this run"),
     ],
