@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from robodiff.cli.configuration import Draft
+from robodiff.errors import UsageError
 
 Run = Callable[..., tuple[int, str, str]]
 EVIL = "{class_path: planted.Thing, init_args: {a: 1}}"
@@ -147,6 +148,22 @@ def test_another_recording_takes_nothing_from_the_one_before() -> None:
     assert draft.values["data"] == {"repo_id": "lerobot/pusht", "val_split": 0}
 
 
+def test_a_recording_and_its_options_are_one_mapping(recording: Path) -> None:
+    draft = Draft.of({"data": {"class_path": "ZarrConfig", "init_args": {"path": "a", "keys": ["k"], "val_split": 0}}})
+    draft.set_part("data", f"{{path: {recording}, keys: null, episodes: [1]}}")
+    assert draft.values["data"] == {"path": str(recording), "keys": None, "episodes": [1], "val_split": 0}
+    draft.set_part("data", {"path": str(recording), "val_split": 0.05})  # the default, but asked for
+    assert draft.values["data"] == {"path": str(recording), "keys": None, "val_split": 0.05}
+    for word, message in (
+        ("{pth: a}", "data: expected class_path and init_args, or path and options of a recording; found"),
+        (f"{{path: {recording}, episode: [1]}}", "episode is not an option. Did you mean 'episodes'?"),
+        (f"{{path: {recording}, episodes: x}}", "episodes"),
+    ):
+        with pytest.raises(UsageError) as error:
+            draft.set_part("data", word)
+        assert message in str(error.value)
+
+
 @pytest.mark.kind("a preset's choice of episodes applied to another recording")
 @pytest.mark.parametrize(
     ("options", "episodes"),
@@ -158,6 +175,8 @@ def test_another_recording_takes_nothing_from_the_one_before() -> None:
         (("--data", "ZarrConfig", "--data.path", "RECORDING"), None),
         (("--data", "{class_path: ZarrConfig, init_args: {path: RECORDING}}"), None),
         (("--data", "{class_path: ZarrConfig, init_args: {path: RECORDING, episodes: [3]}}"), [3]),
+        (("--data", "{path: RECORDING}"), None),
+        (("--data", "{path: RECORDING, episodes: [3]}"), [3]),
         (("--data.episodes", "[1]", "--data.root", "RECORDING"), [1]),
         (("--data.root", "RECORDING", "--data.init_args.episodes", "[1]"), [1]),
         (("--data", "RECORDING", "--data.episodes", "[2]"), [2]),

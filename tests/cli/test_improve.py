@@ -1,6 +1,7 @@
 """``robodiff improve``: rounds of real commands with a tiny budget, and that it goes on where it was stopped."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,15 @@ from unittest.mock import MagicMock, patch
 import numpy as np
 import pytest
 import zarr
+from rich.console import Console
 from tests.conftest import write_recording
 
 from robodiff.cli import fit, improve
 from robodiff.cli.configuration import read_run_config
 from robodiff.data.mixture import MixtureConfig
+from robodiff.evaluation.chunks import sampling_of
 from robodiff.evaluation.runs import AGENT_FOLDER
-from robodiff.policies.checkpoint import policy_hash
+from robodiff.policies.checkpoint import change_acting, load_policy, policy_hash, save_policy
 from robodiff.training import improve as improvement
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,10 +38,27 @@ def first(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return run
 
 
+@pytest.mark.kind("policies compared that act in different ways")
+def test_a_round_acts_as_the_first_policy_does(first: Path, tmp_path: Path) -> None:
+    trained, console = tmp_path / "round-1", Console()
+    shutil.copytree(first, trained)
+    improve._act_alike(first, trained, console)
+    assert policy_hash(trained / "policy") == policy_hash(first / "policy")
+    swept = load_policy(first)
+    change_acting(swept, sampler="flowheun", steps=3, n_action_steps=4, best_of=2)
+    save_policy(swept, first / "policy")
+    improve._act_alike(first, trained, console)
+    assert sampling_of(load_policy(trained)) == sampling_of(swept)
+    assert read_run_config(trained).model.n_action_steps == 8  # by which it was trained
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_rounds_go_on_where_they_were_stopped(robodiff: Run, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = first.parent / "better"
+    swept = load_policy(first)
+    change_acting(swept, n_action_steps=4)  # as a sweep with --write does
+    save_policy(swept, first / "policy")
     command = ("improve", first, "--env", "pusht", "--minutes", 0.02, "--episodes", 2, "--num_envs", 2,
                "--measure", 4, "--weight", 2, "--out", out)  # fmt: skip
     stopped: list[list[str]] = []
@@ -57,6 +77,7 @@ def test_rounds_go_on_where_they_were_stopped(robodiff: Run, first: Path, monkey
     assert "6 + 2 taken over" in text
     trained = policy_hash(out / "round-1" / "policy")
     assert trained != policy_hash(first / "policy")
+    assert load_policy(out / "round-1").timing == swept.timing
     code, text, err = robodiff(*command, "--rounds", 2)
     assert code == 0, err
     assert policy_hash(out / "round-1" / "policy") == trained  # what was done is not done again

@@ -150,6 +150,7 @@ def test_in_a_run(robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert evaluated.what_if() == [
         "Flow, 10 steps, best of 2, unlike epoch-0001 in place of its own Flow, 10 steps, best of 1"
     ]
+    assert evaluated.contrast_policy == policy_hash(run / "policies" / "epoch-0001")
     code, _, err = robodiff("eval", run, *SIZE, "--sweep", "steps=1")
     assert code == 0, err
     page = (run / "report.html").read_text()

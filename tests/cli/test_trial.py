@@ -75,6 +75,8 @@ def test_blind_until_the_end_and_resumed_as_if_never_stopped(
     assert not any(name in line for line in during[:4] for name in names)
     assert [f"{name}: 0 of 2 episodes succeeded" in out for name in map(str, policies)] == [True, True]
     assert "2 of at most 2 episodes do not decide" in out
+    assert f"report: {tmp_path / 'whole' / 'report.html'}" in " ".join(out.split())
+    assert "2 of at most 2 episodes do not decide" in (tmp_path / "whole" / "report.html").read_text()
     whole, order = json.loads((tmp_path / "whole" / "trial.json").read_text()), [*acted]
     assert [seed for _, seed in order] == [100000, 100000, 100001, 100001]
     assert all({first, second} == {4, 8} for (first, _), (second, _) in zip(order[::2], order[1::2], strict=True))

@@ -155,14 +155,22 @@ def test_of_several_chunks_the_one_that_goes_on_is_executed(mode: Any) -> None:
         def predict_chunk(self, observation: Any, *, noise: np.ndarray, known: Any = None) -> Chunk:
             now = observation["observation.past_action"][:, -1, 0]
             assert known is None or len(known[0]) == noise.shape[1] == 4
+            drawn.append(noise.shape[1])
             plain = super().predict_chunk(observation, noise=noise, known=known)
-            starts = np.array([500.0, 300.0, now[0], 100.0], np.float32)[:, None, None]
+            starts = np.array([500.0, 300.0, now[0], 100.0], np.float32)[: drawn[-1], None, None]
             return Chunk(starts + np.arange(8, dtype=np.float32)[:, None], 0, plain.ranges)
 
+    drawn: list[int] = []
     time = Time(latency=0.05)
     robot = Robot(time, last=16)
     looped(Several(), robot, time, mode=mode, best_of=4, max_speed=1e3).run()
     assert robot.actions == [*range(501, 517)]
+    assert drawn[:5] == [4, 4, 4, 1, 4]  # the warm-up, the first, which continues nothing, and the second
+
+    drawn.clear()
+    whole = {"replan": 7} if mode == "synchronous" else {}  # nothing of a chunk is left when the next one is due
+    looped(Several(), Robot(time, last=16), time, mode=mode, best_of=4, max_speed=1e3, **whole).run()
+    assert set(drawn[3:]) == ({1} if whole else {1, 4})
 
 
 def test_naive_knows_nothing_and_synchronous_holds_its_last_action() -> None:

@@ -96,3 +96,14 @@ def test_a_team_that_executes_what_it_is_asked_for_is_not_on_its_own(
         for agent, way in enumerate(ways)
     }  # fmt: skip
     assert together(opened)[1].is_own == is_own
+
+
+def test_a_team_keeps_the_hashes_of_its_weaker_policies() -> None:
+    def weaker(of_each: str | None) -> str | None:
+        way: dict[str, Any] = {"sampler": "Flow", "steps": 3, "best_of": 2}
+        sampled = Sampled(policy="", **way, device="cpu", own=Sampling(**way), contrast_policy=of_each)
+        opened: Any = dict.fromkeys("01", (None, sampled))
+        return together(opened)[1].contrast_policy
+
+    assert weaker(None) is None
+    assert weaker("abc") == weaker("abc") != weaker("def")

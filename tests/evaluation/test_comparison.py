@@ -64,6 +64,17 @@ def test_refused() -> None:
 
 
 @pytest.mark.kind("a what-if evaluation taken for the policy's own")
+def test_a_weaker_policy_of_one_name_must_have_equal_weights() -> None:
+    def unlike(weak: str | None, policy: str = "p", name: str = "epoch-1") -> EnvResult:
+        return metrics("11", policy=policy, best_of=2, contrast=name, contrast_policy=weak)
+
+    with pytest.raises(UsageError, match="unlike epoch-1 with weights abc with one unlike epoch-1 with weights def"):
+        compare(unlike("abc"), unlike("def"))
+    for other in (unlike("abc"), unlike(None), unlike("def", "q"), unlike("def", name="epoch-2")):
+        assert compare(unlike("abc"), other).both == 2
+
+
+@pytest.mark.kind("a what-if evaluation taken for the policy's own")
 def test_rules_of_success_must_be_equal() -> None:
     for changes, words in (
         ({"success_means": "more than 90 %"}, "where success means 's' with one where success means 'more than 90 %'"),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from tests.policies.test_diffusion import FLOW, batch_of
 
 import robodiff
 from robodiff import registry
-from robodiff.data.episodes import Unit
+from robodiff.data.episodes import Feature, Unit
 from robodiff.documents import plain
 from robodiff.errors import RobodiffError, UsageError
-from robodiff.policies.checkpoint import find_policy, load_policy, policy_hash, save_policy
+from robodiff.policies.checkpoint import find_policy, load_policy, load_weights, policy_hash, save_policy
 from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -91,6 +92,59 @@ def test_units_come_back(small_policy: Make, tmp_path: Path, unit: Unit) -> None
     policy.features = {**policy.features, "action": replace(policy.features["action"], unit=unit)}
     save_policy(policy, tmp_path / "policy")
     assert load_policy(tmp_path / "policy").features == policy.features
+
+
+@pytest.mark.kind("weights that begin a run whose numbers mean something else")
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            ("state", "env"),
+            "it observes observation.state, observation.env in this order, this run observation.env, obs",
+        ),
+        (
+            ("env", "joints"),
+            "it observes observation.joints, which this run does not; it does not observe observation.st",
+        ),
+        (
+            ("env",),
+            "it does not observe observation.state, which this run does\ngive --model.observation_keys '[observa",
+        ),
+        (
+            ("env", "state", "grip"),
+            "it observes observation.grip, which this run does not\ngive --model.observation_keys",
+        ),
+        (("env", {"unit": "deg"}), "observation.state is in deg in that policy and rad in this run"),
+        (("env", {"names": ("y", "x")}), r"observation.state[0] is y in that policy and x in this run"),
+        (("env", {"shape": (3,), "names": None}), "observation.state is (3,) in that policy and (2,) in this run"),
+    ],
+)
+def test_weights_are_taken_from_policies_alone_that_observe_the_same(
+    tmp_path: Path, features: tuple, message: str
+) -> None:
+    def vector(**changes: Any) -> Feature:
+        return Feature(
+            **{"kind": "vector", "shape": (2,), "dtype": "float32", "unit": "rad", "names": ("x", "y"), **changes}
+        )
+
+    def made(seed: int, *keys: Any) -> DiffusionPolicy:
+        torch.manual_seed(seed)
+        named = {f"observation.{'state' if isinstance(key, dict) else key}": key for key in keys}
+        each = {name: vector(**(key if isinstance(key, dict) else {})) for name, key in named.items()}
+        config = DiffusionMlpConfig(hidden_dim=8, num_mlp_layers=1, n_obs_steps=1, horizon=1, n_action_steps=1)
+        return config.make_policy({**each, "action": vector()}, 10.0)
+
+    policy = made(0, "env", "state")
+    save_policy(made(1, *features), tmp_path / "other")
+    with pytest.raises(UsageError) as refused:
+        load_weights(policy, tmp_path / "other")
+    assert f"initial_weights: the policy of {tmp_path / 'other'} does not fit: {message}" in str(refused.value)
+    assert str(refused.value).count("\n") <= 1
+    save_policy(made(2, "env", "state"), tmp_path / "alike")
+    load_weights(policy, tmp_path / "alike")
+    assert all(
+        value.equal(load_policy(tmp_path / "alike").state_dict()[key]) for key, value in policy.state_dict().items()
+    )
 
 
 def test_loading_does_not_wait_for_the_compiler(small_policy: Make, tmp_path: Path) -> None:

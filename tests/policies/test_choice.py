@@ -12,7 +12,7 @@ from tests.policies.test_runner import seen
 
 from robodiff.data.episodes import ACTION
 from robodiff.errors import UsageError
-from robodiff.policies.choice import Contrasted, contrast, distances
+from robodiff.policies.choice import Contrasted, contrast, distances, predict_best
 from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.runner import PolicyRunner, Team
@@ -95,6 +95,21 @@ def test_a_chunk_that_is_not_finite_is_not_chosen() -> None:
     np.testing.assert_array_equal(actions[:2], drawn[0][0])
     for number in range(1, 4):
         assert any(np.array_equal(actions[2 * number : 2 * number + 2], each) for each in drawn[number])
+
+
+@pytest.mark.parametrize(
+    ("rest", "weak", "drawn"),
+    [(None, False, 1), (np.zeros((1, 0, 2)), False, 1), (np.zeros((1, 1, 2)), False, 5), (None, True, 5)],
+)
+def test_one_chunk_is_drawn_where_there_is_nothing_to_choose_by(
+    rest: np.ndarray | None, weak: bool, drawn: int
+) -> None:
+    counts = []
+    policy = Echo(lambda actions: counts.append(len(actions)))
+    window = {"observation.state": np.zeros((1, 2, 2), np.float32)}
+    asked: Any = Contrasted(policy, Echo()) if weak else policy
+    predict_best(asked, Echo.timing, window, np.array([[3, 0, 0]]), rest)
+    assert counts == [drawn]
 
 
 def test_agents_of_a_team_choose_by_themselves() -> None:

@@ -1,6 +1,7 @@
 """Policies as LeRobot's folders: read again they act the same, and what LeRobot cannot say is named."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def check(policy: DiffusionPolicy, batch: dict[str, Any], folder: Path) -> None:
 )
 def test_read_again_it_acts_the_same(small_policy: Make, options: dict[str, Any], tmp_path: Path) -> None:
     check(small_policy(**EIGHT, **options), batch_of(2), tmp_path / "there")
+
+
+def test_of_several_chunks_lerobot_draws_one(
+    small_policy: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = small_policy(**EIGHT, best_of=7)
+    write_lerobot(policy, tmp_path / "there")
+    assert lerobot_policy(tmp_path / "there", policy.fps).timing == replace(policy.timing, best_of=1)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "LeRobot draws one chunk where this policy chooses among 7 (best_of)" in told
 
 
 def test_with_what_is_still(small_policy: Make, tmp_path: Path) -> None:

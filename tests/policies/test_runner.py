@@ -244,7 +244,7 @@ def test_wrong_observations_are_refused(spy: Spy) -> None:
 def same(a: object, b: object) -> bool:
     """Whether two runners remember the same, array by array."""
     if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)  # type: ignore[arg-type]
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")  # type: ignore[arg-type]
     if isinstance(a, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)  # type: ignore[attr-defined, index]
     if isinstance(a, tuple):

@@ -1,5 +1,6 @@
 """Runs on several recordings, in one of which a policy acted until an expert took over."""
 
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -78,8 +79,11 @@ def test_what_the_policy_did_changes_no_bit_of_the_run(
 ) -> None:
     monkeypatch.setattr("robodiff.cli.report.report", lambda run: run)
     absurd = write_take_overs(tmp_path / "takeovers.zarr", offset=-200.0)
-    code, _, err = robodiff(*arguments(folder, absurd), "--run", tmp_path / "run")
+    code, out, err = robodiff(*arguments(folder, absurd), "--run", tmp_path / "run")
     assert code == 0, err
+    told = r"(\d+) windows to train on \((\d+) in an epoch, by data.weights\), \d+ held out"
+    all_windows, in_epoch = map(int, re.search(told, " ".join(out.split())).groups())  # pyright: ignore
+    assert all_windows < in_epoch < 1.5 * all_windows
     weights, metrics = outcome(folder / "run")
     others, other_metrics = outcome(tmp_path / "run")
     assert all(value.equal(others[name]) for name, value in weights.items())

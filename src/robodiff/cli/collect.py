@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from robodiff.cli.options import Options, name_with, read_options, split
 from robodiff.documents import AtLeast, Between, Document, FilePath, hints, plain
 from robodiff.errors import UsageError
+from robodiff.evaluation.config import TAKE_OVER_SEED, note_measured_seeds
 from robodiff.text import counted
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def record(options: CollectOptions, out: Path) -> None:
             say(console, f"{out}: has {counted(writer.episodes, 'episode')} already; going on")
         seed = int(writer.table()["seed"][-1]) + 1 if writer.episodes else collection.seed
         missing = options.episodes - writer.episodes
+        note_measured_seeds(seed, missing)
         with bar(console, "demonstrations", options.episodes) as advance:
             for episode in collection.episodes(missing, seed) if missing else ():
                 named = {reason: count for reason, count in episode.failures.items() if reason != NO_SUCCESS}
@@ -171,7 +173,7 @@ def _take_overs(options: CollectOptions, images: bool | list[str]) -> Collection
     spec, _ = configured_spec(options)
     given = {name: value for name in OF_TAKE_OVERS if (value := getattr(options, name)) is not None}
     made = takeover.TakeOvers(find_members([str(options.policy)]), spec.name, images, takeover.TakeOverConfig(**given))
-    first = takeover.SEED if options.seed is None else options.seed
+    first = TAKE_OVER_SEED if options.seed is None else options.seed
     return Collection(
         made.spec,
         made.features,

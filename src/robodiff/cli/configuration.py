@@ -83,16 +83,20 @@ class Draft:
         return draft
 
     def set_part(self, part: str, value: Any) -> None:
-        """Take what says which class a part is of, and maybe its options: a name, a path, or a mapping of both."""
-        if isinstance(value, str) and value.lstrip().startswith(("{", "[", "---")):
-            value = _parsed(part, value)
+        """Take what says which class a part is of, and maybe its options: a name, a path, or a mapping of both; of a
+        recording also a mapping of its path and options."""
+        value = _read(part, value) if isinstance(value, str) else value
         if value is None:
             return
         if isinstance(value, str):
             self.choose(part, value)
             return
+        if part == "data" and isinstance(value, dict) and isinstance(value.get("path"), str):
+            self.open({str(name): option for name, option in value.items()})
+            return
         if not isinstance(value, dict) or not value.keys() <= hints(PartOptions).keys():
-            raise UsageError(f"{part}: expected class_path and init_args; found {brief(value)}")
+            expected = "class_path and init_args" + ", or path and options of a recording" * (part == "data")
+            raise UsageError(f"{part}: expected {expected}; found {brief(value)}")
         given = typed(PartOptions, value, part)
         self._leave(part, given.init_args or {})
         if name := given.class_path:
@@ -103,24 +107,31 @@ class Draft:
     def choose(self, part: str, word: str, path: bool = True) -> None:
         """Set the class of a part by its name or, of ``data``, by the path of a recording; options that it shares with
         the class before stay."""
-        kept, options = self.values.get(part, {}), {}
         if path and part == "data" and registry.short_name(word) not in registry.names("data"):
-            recording = open_path(word)
-            kind = type(recording)
-            values = ((each, getattr(recording, each.name)) for each in fields(kind))
-            options = {each.name: value for each, value in values if value != each.default}
-            kept = {name: value for name, value in kept.items() if name not in OF_A_RECORDING}
+            self.open({"path": word})
         else:
-            kind = find_class(part, word)
+            self._become(part, find_class(part, word), self.values.get(part, {}))
+
+    def open(self, named: dict[str, Any]) -> None:
+        """Take a recording, by its path and options of it, in place of the one before; what else that said stays."""
+        recording = open_path(**named)
+        values = ((each, getattr(recording, each.name)) for each in fields(recording))
+        options = {each.name: value for each, value in values if value != each.default or each.name in named}
+        kept = {name: value for name, value in self.values.get("data", {}).items() if name not in OF_A_RECORDING}
+        self._become("data", type(recording), kept)
+        self.values["data"].update(options)
+
+    def _become(self, part: str, kind: type, kept: dict[str, Any]) -> None:
+        """Set the class of a part, and of its options those that are kept and known to it."""
         if self.classes.get(part) not in (None, kind):
             kept = {name: value for name, value in kept.items() if name in hints(kind)}
-        self.classes[part], self.values[part] = kind, {**kept, **options}
+        self.classes[part], self.values[part] = kind, {**kept}
 
     def mix(self, recordings: Sequence[str]) -> None:
         """Take several recordings, each a path or a mapping of its path and options, in place of the one before."""
         kept = {name: value for name, value in self.values.get("data", {}).items() if name not in OF_A_RECORDING}
         self.values["data"] = {name: value for name, value in kept.items() if name in hints(MixtureConfig)}
-        read = [_parsed("data", each) if each.lstrip().startswith("{") else each for each in recordings]
+        read = [_read("data", each) for each in recordings]
         self.values["data"]["recordings"] = read
         self.classes["data"] = MixtureConfig
         _ = MixtureConfig(recordings=read).parts  # refuses what is no recording
@@ -257,7 +268,10 @@ def to_yaml(config: FitConfig, style: str = "") -> str:
     return _commented(content, config) if style == "comments" else dump_yaml(content)
 
 
-def _parsed(option: str, text: str) -> Any:
+def _read(option: str, text: str) -> Any:
+    """Return what an option says: a mapping or another document, or a name or a path as it is."""
+    if not text.lstrip().startswith(("{", "[", "---")):
+        return text
     try:
         return documents.load_yaml(text)
     except yaml.YAMLError as error:

@@ -53,9 +53,9 @@ class FitOptions(Options):
     model: str | None = None
     """Class of the policy, in place of the configuration's."""
     data: list[str] | None = None
-    """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub. Given
-    several times, they are trained on as one; --data.weights then says how often each is seen. Or the class of the
-    data, where --data.<option> says the rest."""
+    """The recording, whatever its format: a path, builtin:pusht, or a LeRobot data set of the Hugging Face hub; or a
+    mapping of it and options, '{path: demos.zarr, episodes: [0, 1]}'. Given several times, they are trained on as one;
+    --data.weights then says how often each is seen. Or the class of the data, where --data.<option> says the rest."""
     all_agents: bool = False
     """Train a policy for each agent of the recording, one after another, each in its own run inside --run, agent-<id>.
     Of recordings with a file for each agent, --data is their path with {agent} in place of the id. Without it, one

@@ -21,6 +21,7 @@ from robodiff.data.provenance import read_trained_on
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, AtLeast, AtMost, Between, FilePath, plain
 from robodiff.errors import UsageError
+from robodiff.evaluation.config import TAKE_OVER_SEED
 from robodiff.evaluation.members import find_members
 from robodiff.evaluation.results import EnvResult, RunFacts, read_result, write_result
 from robodiff.evaluation.runs import CONFIG_FILE, agent_runs
@@ -43,8 +44,8 @@ class ImproveOptions(Options):
 
     A round collects episodes that the policy begins and the expert ends (robodiff collect --policy), trains on from the
     policy's weights on the run's own recording and all such episodes (robodiff fit --initial_weights), and measures the
-    new policy on the same seeds as the first. Every step is an ordinary command, which is printed. The same command
-    goes on where an earlier one was stopped; with more --rounds it adds some.
+    new policy on the same seeds as the first, acting in the same way. Every step is an ordinary command, which is
+    printed. The same command goes on where an earlier one was stopped; with more --rounds it adds some.
 
     Examples:
       robodiff improve runs/first --env pusht
@@ -107,6 +108,7 @@ def run(arguments: list[str]) -> None:
                     data += ["--minutes", f"{options.minutes:g}"]
                     training = _training(first, latest, place, data, rate)
                     _do(console, number, "fit", fit.run, training)
+                _act_alike(first, place, console)
                 policies.append(place)
                 results.append(_measured(place, options, console))
             minutes = sum(map(minutes_of, policies))
@@ -137,10 +139,8 @@ def _do(console: Console, number: int, command: str, run: Callable[[list[str]], 
 
 def _collecting(options: ImproveOptions, policy: Path, out: Path, number: int) -> list[str]:
     """Return the command line that collects what a round learns from."""
-    from robodiff.evaluation.takeover import SEED  # needs torch
-
     shared = {name: getattr(options, name) for name in ("episodes", "random", "num_envs", "workers")}
-    words = {"policy": policy, "out": out, "seed": SEED + SEEDS_A_ROUND * (number - 1), **shared}
+    words = {"policy": policy, "out": out, "seed": TAKE_OVER_SEED + SEEDS_A_ROUND * (number - 1), **shared}
     given = [(f"--{name}", str(value)) for name, value in words.items() if value is not None]
     return [options.env, *(word for pair in given for word in pair)]
 
@@ -193,6 +193,20 @@ def _observed(run: Path, config: FitConfig) -> list[str]:
     if recorded is None or config.model.observation_keys is not None:
         return []
     return ["--data.keys", json.dumps([key for key in recorded.features if key not in (ACTION, INTERVENTION)])]
+
+
+def _act_alike(first: Path, latest: Path, console: Console) -> None:
+    """Make a round's policy act as the first does: a sweep may have made another way its own than the run's
+    configuration says, by which rounds are trained."""
+    from robodiff.evaluation.chunks import sampling_of  # needs torch
+    from robodiff.policies.checkpoint import change_acting, find_policy, load_policy, save_policy
+
+    policy = load_policy(latest)
+    if (way := sampling_of(load_policy(first))) != sampling_of(policy):
+        asked = {"n_action_steps": way.n_action_steps, "best_of": way.best_of}
+        change_acting(policy, sampler=way.sampler, steps=way.steps, **asked)
+        save_policy(policy, find_policy(latest))
+        say(console, f"{latest}: acts as the first policy does: {way}")
 
 
 def _measured(run: Path, options: ImproveOptions, console: Console) -> EnvResult:

@@ -14,6 +14,7 @@ from robodiff.cli import fit
 from robodiff.cli.configuration import to_yaml
 from robodiff.cli.eval_seeds import read_current
 from robodiff.cli.options import Options, read_options
+from robodiff.cli.report import report
 from robodiff.cli.shards import Numbers, Shard, numbers, of_shard
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, AtLeast, AtMost, FilePath
@@ -189,8 +190,6 @@ def _tell(options: LearningCurveOptions, runs: Runs, console: Console) -> None:
         left = counted(len(runs) - len(measured), "run")
         say(console, f"\n{left} of {len(runs)} not measured yet; the process that ends last tells the result")
         return
-    from robodiff.report.learning_curve import write_learning_curve_report  # needs matplotlib
-
     counts = sorted({count for count, _ in runs})
     together = {
         count: summarise({seed: result for (each, seed), result in measured.items() if each == count})  # pyright: ignore
@@ -206,7 +205,7 @@ def _tell(options: LearningCurveOptions, runs: Runs, console: Console) -> None:
     result = learning_curve(cells, kind, some.where, some.episodes)
     write_result(out, result)
     say(console, f"\n{in_words(result)}\nwritten: {out / result.file}")
-    say(console, f"report: {write_learning_curve_report(out, result)}")
+    say(console, f"report: {report(out)}")
 
 
 def in_words(result: LearningCurve) -> str:

@@ -18,7 +18,7 @@ COMMANDS = {
     "eval": "Measure a policy: success in an environment, or the error of its actions on recorded episodes.",
     "improve": "Make a policy better where it fails: the expert takes over, the policy trains on.",
     "learning-curve": "Train on fewer and more demonstrations, and tell what still more would bring.",
-    "report": "One page about a run, or one that compares several.",
+    "report": "One page about a run, a learning curve or a trial, or one that compares several runs.",
     "data": "Look into a recording, check or convert it: info, check, view, convert.",
     "import": "Convert another code base's checkpoint to a policy.",
     "export": "Write a policy that runs without torch (OpenVINO, ONNX), checked and timed; or for LeRobot.",

@@ -12,6 +12,7 @@ from robodiff.cli.options import Options, read_options
 from robodiff.cli.serve import tell
 from robodiff.documents import AtLeast, Between, FilePath
 from robodiff.errors import UsageError
+from robodiff.evaluation.config import SamplingConfig, note_measured_seeds
 from robodiff.text import counted
 
 if TYPE_CHECKING:
@@ -117,7 +118,6 @@ def _stage(options: PlayOptions) -> "Iterator[Stage]":
 
     actor, spec, seed = None, get_env_spec(options.env), options.seed or 0
     if options.policy is not None:
-        from robodiff.evaluation.config import SamplingConfig
         from robodiff.evaluation.members import find_members
         from robodiff.play.actor import Actor
 
@@ -135,6 +135,7 @@ def _stage(options: PlayOptions) -> "Iterator[Stage]":
             recorder, recorded = stack.enter_context(opened)
             keys |= {*recorded}
             seed = recorder.next_seed(seed) if options.seed is None else seed
+            note_measured_seeds(seed, 1)
         ordered = [key for key in spec.features if key in keys and key != ACTION]
         stage = Stage(spec, ordered, actor, recorder, seed, options.policy or "")
         stack.callback(stage.close)

@@ -1,4 +1,4 @@
-"""``robodiff report``: one page about a run, or one that compares several."""
+"""``robodiff report``: one page about a run, a learning curve or a trial, or one that compares several runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.documents import FilePath
+from robodiff.evaluation.learning_curve import LearningCurve
 from robodiff.evaluation.members import ALONE
 from robodiff.evaluation.runs import CONFIG_FILE, agent_runs, seed_runs
+from robodiff.evaluation.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +20,16 @@ class ReportOptions(Options):
       robodiff report runs/first
       robodiff report runs/first --out first.html
       robodiff report runs/team
+      robodiff report runs/curve
+      robodiff report trial
       robodiff report runs/first runs/second runs/third --out comparison.html
     """
 
     positional = ("runs",)
 
     runs: list[FilePath]
-    """Folders of runs, or of the runs of a team's agents; alone, also that of several training seeds."""
+    """Folders of runs, or of the runs of a team's agents; alone, also that of several training seeds, of a learning
+    curve, or of a trial."""
     out: FilePath | None = None
     """The page to write: report.html in the folder of one run, comparison.html for several, when not given."""
 
@@ -43,10 +48,19 @@ def run(arguments: list[str]) -> None:
 
 
 def report(folder: Path, page: Path | None = None) -> Path:
-    """Write the page of a run, a team's or several seeds' runs, ``report.html`` in its folder unless another is named.
+    """Write the page of what a folder holds, ``report.html`` in it unless another is named.
 
-    Its demonstrations are on it if they can still be read.
+    It is a run, a team's or several seeds' runs, a learning curve, or a trial. The demonstrations of a run are on its
+    page if they can still be read.
     """
+    if (folder / LearningCurve.file).is_file():
+        from robodiff.report.learning_curve import write_learning_curve_report  # needs matplotlib
+
+        return write_learning_curve_report(folder, page)
+    if (folder / Trial.file).is_file():
+        from robodiff.report.trial import write_trial_report  # needs matplotlib
+
+        return write_trial_report(folder, page)
     if seed_runs(folder):
         return report_seeds(folder, page=page)
     from robodiff.report.run import write_run_report  # needs torch and matplotlib

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from robodiff.cli.options import Options, read_options
+from robodiff.cli.report import report
 from robodiff.cli.run import open_robot
 from robodiff.deploy.config import LoopConfig
 from robodiff.deploy.episode import Episode
@@ -62,7 +63,8 @@ class TrialOptions(Options, LoopConfig):
     device: str = "cpu"
     """Device that computes the policies: cpu, cuda, ..."""
     out: FilePath = "trial"
-    """Folder of the trial: trial.json, and a recording of each policy's episodes, first.zarr and second.zarr."""
+    """Folder of the trial: trial.json, a recording of each policy's episodes, first.zarr and second.zarr, and at the
+    end its page, report.html."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def run(arguments: list[str]) -> None:
             trial = trial.ended()
             write_result(folder, trial)
     say(console, _outcome(trial, folder))
+    say(console, f"report: {report(folder)}")
 
 
 def _setup(options: TrialOptions, policies: Sequence[Any]) -> Setup:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import numpy as np
 
+from robodiff.data.alike import check_alike
 from robodiff.data.cache import cached, file_state, folder_of
 from robodiff.data.episodes import (
     INTERVENTION,
@@ -19,12 +20,10 @@ from robodiff.data.episodes import (
     Feature,
     Finding,
     blocks,
-    same_unit,
-    unit_in_words,
 )
 from robodiff.data.recordings import DataConfig, Format, open_path
 from robodiff.documents import Above, AtMost, NotEmpty, brief
-from robodiff.errors import UsageError, notice
+from robodiff.errors import UsageError
 from robodiff.machine import memory_free
 
 RECORDING = "recording"
@@ -147,27 +146,11 @@ def _common_keys(read: Sequence[Episodes]) -> list[str]:
 
 def _check_alike(first: Episodes, other: Episodes, keys: Sequence[str]) -> None:
     """Refuse recordings whose frames do not mean the same; errors are those of ``MixtureConfig.read``."""
-
-    def both(one: object, two: object) -> str:
-        return f"{one} in {first.source} and {two} in {other.source}"
-
     if first.fps != other.fps:
         remedy = "bring one to the rate of the other; where clocks were recorded, --data.fps RATE does it"
-        raise UsageError(f"frames a second are {both(f'{first.fps:g}', f'{other.fps:g}')}\n{remedy}")
-    for key in keys:
-        one, two = first.features[key], other.features[key]
-        if one.shape != two.shape:
-            remedy = "\n--data.resize_shape [H,W] brings images to one size" * (one.kind == two.kind == "image")
-            raise UsageError(f"{key} is {both(one.shape, two.shape)}{remedy}")
-        if not same_unit(one.unit, two.unit):
-            units = both(unit_in_words(one.unit), unit_in_words(two.unit))
-            raise UsageError(f"{key} is in {units}\nconvert the values of one of them")
-        if one.names and two.names and one.names != two.names:
-            place = next(d for d, (a, b) in enumerate(zip(one.names, two.names, strict=True)) if a != b)
-            names = f"{key}[{place}] is {both(one.names[place], two.names[place])}"
-            if sorted(one.names) == sorted(two.names):
-                raise UsageError(f"{names}\nbring the dimensions of one into the order of the other")
-            notice(f"{names}; taken for the same")
+        rates = f"{first.fps:g} in {first.source} and {other.fps:g} in {other.source}"
+        raise UsageError(f"frames a second are {rates}\n{remedy}")
+    check_alike(first.features, other.features, keys, (first.source, other.source))
 
 
 def _frames(episodes: Episodes, places: np.ndarray) -> np.ndarray:

@@ -122,9 +122,12 @@ class ControlLoop:
         with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
             observation = self._observe()
         if not self._latencies:
+            rest = np.zeros(
+                (1, 1, *self.policy.features[ACTION].shape)
+            )  # as many are drawn as in the midst of an episode
             for _ in range(WARM_UP):
                 begun = self._clock.now()
-                _, done = self._computing(self._remember(observation, begun).window(), 0).result()
+                _, done = self._computing(self._remember(observation, begun).window(), 0, rest).result()
                 self._latencies.append(done - begun)
             self._latencies.popleft()
             with self._watching(PATIENCE_AT_FIRST * self.config.timeout):

@@ -55,7 +55,9 @@ def together(opened: Mapping[str, tuple[Policy, Sampled]]) -> tuple[Policies, Sa
         own = None  # each executes another number by itself: this one was asked for
     hashes = {agent: each.policy for agent, each in sampled.items()}
     policies = {agent: policy for agent, (policy, _) in opened.items()}
-    return policies, replace(one, **vars(joint), own=own, policy=hash_of(hashes), policies=hashes)
+    weaker = {agent: each.contrast_policy for agent, each in sampled.items() if each.contrast_policy is not None}
+    one = replace(one, policy=hash_of(hashes), policies=hashes, contrast_policy=hash_of(weaker) if weaker else None)
+    return policies, replace(one, **vars(joint), own=own)
 
 
 def _joint(ways: Sequence[Sampling]) -> Sampling | None:

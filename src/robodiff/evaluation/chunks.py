@@ -52,11 +52,11 @@ def open_policy(path: str | Path, config: SamplingConfig) -> tuple[Policy, Sampl
         return policy, sampled
     if policy.timing.best_of < 2:
         raise UsageError("--contrast chooses among several chunks; give --best_of, too")
-    weak, _ = open_policy(kept(str(run_of(Path(path)) or path), config.contrast), replace(config, contrast=None))
+    weak, weaker = open_policy(kept(str(run_of(Path(path)) or path), config.contrast), replace(config, contrast=None))
     if (weak.features, weak.timing) != (policy.features, policy.timing):
         raise UsageError(f"--contrast {config.contrast}: is a policy of another kind than {path}")
     contrasted: Any = Contrasted(policy, weak)  # which stands for the policy in all that is asked of one
-    return contrasted, replace(sampled, contrast=config.contrast)
+    return contrasted, replace(sampled, contrast=config.contrast, contrast_policy=weaker.policy)
 
 
 def acting_as(policy: Policy, sampled: Sampled, config: SamplingConfig) -> tuple[Policy, Sampled]:

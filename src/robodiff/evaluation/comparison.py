@@ -6,7 +6,16 @@ from typing import TypeVar
 import numpy as np
 
 from robodiff.errors import UsageError
-from robodiff.evaluation.conditions import AGAIN, SAME_SEEDS, Condition, Evaluated, EvaluatedOffline, Sampled, Sampling
+from robodiff.evaluation.conditions import (
+    AGAIN,
+    SAME_SEEDS,
+    WEAKER,
+    Condition,
+    Evaluated,
+    EvaluatedOffline,
+    Sampled,
+    Sampling,
+)
 from robodiff.evaluation.results import Comparison, EnvResult, EpisodeResult, Interval
 from robodiff.evaluation.sequential import LEVEL, anytime_interval, anytime_p, conclude
 from robodiff.evaluation.statistics import (
@@ -133,9 +142,16 @@ def unequal(first: E, second: E) -> tuple[Condition, Condition] | None:
     if not sample_alike(first, second):
         ways = [Condition(each.sampling, f"sampled by {each.way}", AGAIN) for each in (first, second)]
         pairs.append((ways[0], ways[1]))
+    if first.policy == second.policy:  # another run's policy of that name is another one
+        weak = [Condition(each.contrast_policy, _unlike(each), WEAKER) for each in (first, second)]
+        pairs.append((weak[0], weak[1]))
     values = [(one.value, other.value) for one, other in pairs]
     differing = [a != b and None not in (a, b) for a, b in values]
     return pairs[differing.index(True)] if any(differing) else None
+
+
+def _unlike(sampled: Sampled) -> str:
+    return f"unlike {sampled.contrast} with weights {(sampled.contrast_policy or '')[:8]}"
 
 
 def not_alike(pair: tuple[Condition, Condition], name: str, against: str, remedy: str) -> UsageError:

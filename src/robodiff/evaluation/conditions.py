@@ -34,6 +34,8 @@ ACTING = "--sampler, --steps, --n_action_steps and --best_of"
 """Options that say how a policy acts."""
 AGAIN = f"name a policy after --against, not an evaluation, and both are measured with the same {ACTING}"
 """What to do where two acted in different ways."""
+WEAKER = "measure both again with the same weaker policy"
+"""What to do where what ``--contrast`` names has other weights by now."""
 
 
 class Condition(NamedTuple):
@@ -98,6 +100,9 @@ class Sampled:
     """See ``Sampling``, as for the next one."""
     best_of: Count = 1
     contrast: str | None = None
+    contrast_policy: str | None = None
+    """Hash of the weaker policy that ``contrast`` names, as ``policy`` is of the one that acts; None where there is
+    none, or an earlier version did not write it."""
     device: str
     own: Sampling | None = None
     """How the policy acts unless it is told otherwise; None where an earlier version did not write it."""

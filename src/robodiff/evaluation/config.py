@@ -4,14 +4,26 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from robodiff.documents import AtLeast, Between, Document
+from robodiff.errors import notice
 from robodiff.policies.options import MOST_CHUNKS
 from robodiff.text import counted
 
+ROLLOUT_SEED = 50_000
+"""Of the first rollout during training, unless another is asked for; demonstrations begin at 0."""
 SEED = 100_000
-"""Of the first episode, unless another is asked for; rollouts during training have others."""
+"""Of the first episode of an evaluation, likewise."""
 SWEEP_SEED = 300_000
 """Of the first episode of a sweep: a way of acting that some episodes chose is then measured on others."""
+TAKE_OVER_SEED = 1_000_000
+"""Of the first episode that an expert takes over; those by which a policy is evaluated once more are usually below."""
 SmallestDifference = Annotated[float, Between(0.01, 1)]
+
+
+def note_measured_seeds(first: int, episodes: int) -> None:
+    """Tell where demonstrations are about to be recorded on seeds that evaluations use."""
+    if episodes and first < TAKE_OVER_SEED and first + episodes > SEED:
+        leak = f"seeds from {SEED} to {TAKE_OVER_SEED - 1} are those of evaluations, which should be new to a policy"
+        notice(f"{leak}; give --seed below {ROLLOUT_SEED} if one is to be trained on these episodes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,14 +23,11 @@ from robodiff.envs.team import TeamView
 from robodiff.envs.workers import in_order
 from robodiff.errors import UsageError
 from robodiff.evaluation.actor import Policies, needed_keys, open_policies, seen_by
-from robodiff.evaluation.config import SamplingConfig
+from robodiff.evaluation.config import TAKE_OVER_SEED, SamplingConfig
 from robodiff.evaluation.members import Members
 from robodiff.evaluation.rollout import rollout
 from robodiff.text import counted
 
-SEED = 1_000_000
-"""Of the first episode, unless another is given: demonstrations, rollouts, evaluations and sweeps have others by
-default, and those by which a policy is evaluated once more are usually below."""
 UNAIDED, UNAIDED_EARLY = "unaided", "unaided early"
 """Words for seeds on which the policy succeeded by itself; for the second a random moment was drawn that came later."""
 NOT_FINITE = "not finite"
@@ -98,7 +95,7 @@ class TakeOvers:
         observed = [key for key in self.features if key in self.spec.features and key != ACTION]
         self._work = _Work(members, self.spec.name, observed, config)
 
-    def collect(self, episodes: int, seed: int = SEED, workers: int = 1) -> Iterator[Demonstration]:
+    def collect(self, episodes: int, seed: int = TAKE_OVER_SEED, workers: int = 1) -> Iterator[Demonstration]:
         """Yield episodes that the expert took over and ended in success, for the seeds ``seed``, ``seed + 1``, ...
 
         ``Demonstration.failures`` counts, among the seeds that gave none, those on which the policy succeeded by

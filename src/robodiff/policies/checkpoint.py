@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from robodiff import registry
+from robodiff.data.alike import check_alike
 from robodiff.data.episodes import Feature
 from robodiff.documents import Above, Document, brief, decode_json, plain, typed, write_json
 from robodiff.errors import RobodiffError, UsageError, first_line
@@ -151,19 +152,38 @@ def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
 
     Raises:
         RobodiffError: no policy there, or one that is broken.
-        UsageError: one of other sizes; the message names the options and the features in which they differ.
+        UsageError: one that observes something else, or in another order, or of other sizes; the message names the
+            features or the options in which they differ.
     """
     other = load_policy(path)
-    weights = other.state_dict()
+    weights, problem = other.state_dict(), f"initial_weights: the policy of {path} does not fit"
+    _check_observed(policy, other, problem)
+    features = other.features, policy.features
+    vectors = [key for key in policy.features if all(each[key].kind == "vector" for each in features)]
+    try:
+        check_alike(*features, vectors, ("that policy", "this run"))
+    except UsageError as error:
+        raise UsageError(f"{problem}: {error}") from None
     if misfits := shape_misfits(weights, policy.state_dict()):
         own, others = plain(policy.config), plain(other.config)
         differing = [f"model.{name} {brief(value)}" for name, value in others.items() if own.get(name) != value]
-        shapes = {key: each.shape for key, each in policy.features.items()}
-        differing += [f"{key} {each.shape}" for key, each in other.features.items() if shapes.get(key) != each.shape]
-        problem = f"the policy of {path} does not fit: {misfits[0]}"
         differing.reverse()  # those of the network itself come last
-        raise UsageError(f"initial_weights: {problem}\nit was trained with {listed(differing, 6)}")
+        raise UsageError(f"{problem}: {misfits[0]}\nit was trained with {listed(differing, 6)}")
     policy.load_state_dict(weights)
+
+
+def _check_observed(policy: DiffusionPolicy, other: DiffusionPolicy, problem: str) -> None:
+    """Refuse a policy that observes other keys, or has them in another order, in which they are embedded."""
+    own, others = policy.observation_keys, other.observation_keys
+    if own == others:
+        return
+    more, less = ([key for key in one if key not in two] for one, two in ((others, own), (own, others)))
+    words = [f"it observes {listed(more)}, which this run does not"] if more else []
+    words += [f"it does not observe {listed(less)}, which this run does"] if less else []
+    words = words or [f"it observes {', '.join(others)} in this order, this run {', '.join(own)}"]
+    remedy = f"give --model.observation_keys '[{', '.join(others)}]' to observe what it does"
+    remedy += ", if it was recorded; --data.key_map renames keys" * bool(more)
+    raise UsageError(f"{problem}: {'; '.join(words)}\n{remedy}")
 
 
 def find_policy(path: str | Path, revision: str | None = None) -> Path:

@@ -48,15 +48,19 @@ def predict_best(
 ) -> Chunk:
     """Draw ``timing.best_of`` chunks for each row, and return of each row the best.
 
+    One is drawn where there is nothing to choose by: neither what is left of a chunk, nor a weaker policy.
+
     Args:
         policy: what to ask.
         timing: of it.
         window: per key (rows, To, ...), what each row observes.
         drawn_for: (rows, numbers), what decides the noise of a row; that of its first chunk these alone.
-        rest: (rows, m, Da), what the last chunk planned from now on; None, or a row of NaN, where there was none.
+        rest: (rows, m, Da), what the last chunk planned from now on; None where there was none, and a row of NaN where
+            there was none of this row.
         known: actions that are given to all chunks of a row, (rows, n, Da) each.
     """
-    count, shape = timing.best_of, policy.noise_shape(1)
+    is_choice = isinstance(policy, Contrasted) or (rest is not None and rest.shape[1] > 0)
+    count, shape = timing.best_of if is_choice else 1, policy.noise_shape(1)
     noise = np.concatenate([_noise(shape, row, draw) for row in drawn_for.tolist() for draw in range(count)], axis=1)
     if known is not None:
         known = np.repeat(known[0], count, 0), np.repeat(known[1], count, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import is_still
 from robodiff.documents import brief, plain, write_json
-from robodiff.errors import UsageError
+from robodiff.errors import UsageError, notice
 from robodiff.files import replacing
 from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from robodiff.policies.denoisers import DiffusionConfig
@@ -40,7 +40,6 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "variance_type": ("fixed_small",),
     "ddim_eta": (0,),
     "self_conditioning": (False,),
-    "best_of": (1,),
     "frame_stride": (1,),
     "conditioning": ("global",),
     "pred_action_steps_only": (False,),
@@ -54,7 +53,7 @@ WIDE = 1e9
 
 
 def write_lerobot(policy: DiffusionPolicy, folder: Path) -> None:
-    """Write a policy so that LeRobot acts as it does.
+    """Write a policy so that LeRobot acts as it does; where it chooses among several chunks, as it does with one.
 
     Raises:
         UsageError: LeRobot's diffusion policies cannot say what it does; everything is named.
@@ -62,6 +61,10 @@ def write_lerobot(policy: DiffusionPolicy, folder: Path) -> None:
     if problems := [*_problems(policy)]:
         raise UsageError(
             f"LeRobot's diffusion policies cannot say {'; '.join(problems)}; train one that needs none of it"
+        )
+    if (drawn := policy.config.best_of) > 1:
+        notice(
+            f"LeRobot draws one chunk where this policy chooses among {drawn} (best_of): eval --best_of 1 measures that"
         )
     described, statistics = _described(policy), _statistics(policy)
     with replacing(folder) as temporary:

@@ -125,7 +125,8 @@ class PolicyRunner:
         """Of the last call of ``act`` that was not refused."""
         self._history = History.empty(self.timing, n)
         actions, past = np.zeros((n, steps, dim), np.float32), np.zeros((n, dim), np.float32)
-        self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past, actions[:, :0])
+        rest = np.full((n, 1, dim), np.nan, np.float32)  # not empty: as many chunks are drawn as after a reset
+        self._queue = _Queue(actions, np.full(n, steps), np.zeros(n, np.int64), past, rest)
         self.reset(seeds=seeds)
 
     def reset(self, rows: Sequence[int] | np.ndarray | None = None, seeds: Sequence[int] | None = None) -> None:

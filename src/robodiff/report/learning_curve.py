@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from robodiff.evaluation.learning_curve import Cell, LearningCurve, fit_curve
+from robodiff.evaluation.results import read_result
 from robodiff.evaluation.runs import SEED_FOLDER
 from robodiff.evaluation.seeds import SUCCESS
 from robodiff.report import figures
@@ -19,17 +20,29 @@ POINTS = 60
 """Of the fitted curve."""
 
 
-def write_learning_curve_report(out: Path, result: LearningCurve) -> Path:
-    """Write ``report.html`` into the folder of a learning curve and return its path."""
+def write_learning_curve_report(folder: Path, page: Path | None = None) -> Path:
+    """Write the page of a learning curve.
+
+    Args:
+        folder: of the learning curve.
+        page: the file to write; ``report.html`` in the folder when None.
+
+    Returns:
+        The file.
+
+    Raises:
+        RobodiffError: ``learning_curve.json`` is missing or broken.
+    """
+    page, result = page or folder / REPORT_FILE, read_result(folder, LearningCurve)
     rows: dict[int, list[tuple[Cell, str]]] = {}
     for cell in result.cells:
-        own = out / f"episodes-{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
-        link = os.path.relpath(own, out) if own.is_file() else ""
+        own = folder / f"episodes-{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
+        link = os.path.relpath(own, page.parent) if own.is_file() else ""
         rows.setdefault(cell.demonstrations, []).append((cell, link))
     return write_page(
-        out / REPORT_FILE,
+        page,
         "learning_curve.html",
-        title=out.resolve().name,
+        title=folder.resolve().name,
         result=result,
         is_success=result.measured == SUCCESS,
         figure=_figure(result),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from robodiff.data.recordings import DataConfig
 from robodiff.documents import Above, AtLeast, AtMost, Between, Document, FilePath
+from robodiff.evaluation.config import ROLLOUT_SEED
 from robodiff.policies.config import PolicyConfig
 
 
@@ -92,7 +93,7 @@ class RolloutConfig(Document):
     """The environment, such as pusht; no rollouts when null."""
     episodes: Annotated[int, AtLeast(1)] = 50
     """Episodes each time."""
-    seed: Annotated[int, AtLeast(0)] = 50_000
+    seed: Annotated[int, AtLeast(0)] = ROLLOUT_SEED
     """Seed of the first; the others follow. Evaluation starts at 100000, so it meets none of these."""
     num_envs: Annotated[int, AtLeast(1)] = 50
     """Episodes that are stepped together with one call of the policy."""

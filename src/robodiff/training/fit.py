@@ -240,10 +240,11 @@ def describe(policy: DiffusionPolicy, data: WindowDataModule) -> str:
     pixels = {key: " x ".join(map(str, each.shape[1:])) for key, each in policy.features.items()}  # none of vectors
     observed = [f"{key} ({pixels[key]} pixels)" if pixels[key] else key for key in policy.observation_keys]
     episodes, windows, held_out = map(len, (data.train_episodes, data.train_windows, data.val_windows))
+    often = "" if data.windows_in_epoch == windows else f" ({data.windows_in_epoch:,} in an epoch, by data.weights)"
+    to_train = f"{counted(windows, 'window')} to train on{often}"
     under = f" (also under symmetry: {', '.join(each.name for each in data.symmetries)})" if data.symmetries else ""
     return (
-        f"{data.episodes.source}: {counted(episodes, 'episode')}{under}, {counted(windows, 'window')} to train on, "
-        f"{held_out:,} held out\n"
+        f"{data.episodes.source}: {counted(episodes, 'episode')}{under}, {to_train}, {held_out:,} held out\n"
         f"policy: observes {', '.join(observed)}; {counted(sum(p.numel() for p in policy.parameters()), 'parameter')}"
     )
 
