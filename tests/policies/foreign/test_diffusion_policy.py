@@ -86,7 +86,7 @@ def imported(path: Path, fps: float | None = 10) -> DiffusionPolicy:
 
 def check_equal(policy: DiffusionPolicy, original: Original, found: Tensor, expected: Tensor) -> None:
     """In normalised units; ``expected`` is of the whole of what was denoised, normalised."""
-    torch.testing.assert_close(original.normalize("action", found), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(original.normalize("action", found), expected, rtol=0, atol=3e-5)
     assert expected.std() > 0.2
     assert policy.config.n_action_steps == 4
 
