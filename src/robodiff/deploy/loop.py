@@ -122,9 +122,7 @@ class ControlLoop:
         with self._watching(PATIENCE_AT_FIRST * self.config.timeout):
             observation = self._observe()
         if not self._latencies:
-            rest = np.zeros(
-                (1, 1, *self.policy.features[ACTION].shape)
-            )  # as many are drawn as in the midst of an episode
+            rest = np.zeros((1, 1, *self.policy.features[ACTION].shape))  # so that best_of chunks are drawn, as later
             for _ in range(WARM_UP):
                 begun = self._clock.now()
                 _, done = self._computing(self._remember(observation, begun).window(), 0, rest).result()
