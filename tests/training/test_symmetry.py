@@ -39,10 +39,9 @@ def test_environments_without_symmetries_are_refused(
     assert (code, message in err) == (2, True), err
 
 
-def test_a_recording_in_place_of_another_is_one_of_the_same_scene(recording: Path) -> None:
+def test_a_recording_in_place_of_another_is_not_taken_for_as_symmetric(recording: Path) -> None:
     draft = find_config("pusht_keypoints")
+    draft.override("data.symmetries", "pusht")
     assert draft.build().data.symmetries == "pusht"
     draft.set_part("data", str(recording))
-    assert draft.build().data.symmetries == "pusht"
-    draft.mix([str(recording), "builtin:pusht"])
-    assert draft.build().data.symmetries == "pusht"
+    assert draft.build().data.symmetries is None

@@ -31,7 +31,7 @@ PLACES = {"path", "root", "repo_id", "recordings"}
 """Options that say where a recording is."""
 OF_A_RECORDING = (
     *("path", "root", "repo_id", "revision", "layout", "key_map", "fps", "agent", "episodes", "val_episodes"),
-    *("filter_key", "val_filter_key", "shape_meta", "weights"),
+    *("symmetries", "filter_key", "val_filter_key", "shape_meta", "weights"),
 )
 """Options that say where a recording is and what is in it; where another is given in its place they go."""
 

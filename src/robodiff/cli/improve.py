@@ -159,7 +159,7 @@ def _data(data: DataConfig, taken_over: Sequence[Path], weight: float) -> list[s
     own = getattr(data, "weights", None) or [1.0] * len(data.parts)
     if {*(weights := [*own, *[weight] * len(taken_over)])} != {1.0}:
         words += ["--data.weights", json.dumps(weights)]
-    return words
+    return words if data.symmetries is None else [*words, "--data.symmetries", data.symmetries]
 
 
 def _word(part: DataConfig) -> str:
