@@ -143,7 +143,7 @@ def test_actions_that_are_given_come_back(both: tuple[DiffusionPolicy, Diffusion
 
 
 @pytest.mark.parametrize("codec", ["vae", "analog_bits", "none"])
-def test_discrete_actions_change_places(codec: str) -> None:
+def test_discrete_actions_change_places(codec: Any) -> None:
     def made(canonicalize: str | None) -> DiffusionPolicy:
         torch.manual_seed(0)
         sizes: dict[str, Any] = {**SMALL_MODEL, "num_train_timesteps": 10, "continuous_action_dim": 2}
@@ -210,6 +210,7 @@ BY_STATE = Side(STATE, 0.5, 256.0)
          "the turn maps 1 numbers of action, which has 2"),
         (Symmetry("turn", {**MIRROR.maps, "observation.far": VectorMap((0,), -1.0)}, Side("observation.far", 1.0)), {},
          f"tells sides by observation.far, and the policy observes {STATE}, {ENVIRONMENT_STATE}; observe it, too"),
+        (Symmetry("turn", MIRROR.maps, Side(ACTION, 0.5, 256.0)), {}, "tells sides by action, and the policy observes"),
         (MIRROR, {1: (0, 1)}, r"the mirror maps the class values of action\[1\] to others"),
         (MIRROR, {0: (0, 1), 1: (0, 1)}, r"the mirror maps the class values of action\[0\] to others"),
     ],

@@ -69,7 +69,7 @@ class Canonicalization(nn.Module):
         """
         side, name = symmetry.side, f"model.canonicalize: the {symmetry.name}"
         assert side is not None
-        if side.key not in self.spans:
+        if side.key not in self.spans.keys() - {ACTION}:
             observes = ", ".join(key for key in self.spans if key != ACTION)
             problem = f"{name} tells sides by {side.key}, and the policy observes {observes}"
             raise UsageError(f"{problem}; observe it, too, or {_REMEDY}")
