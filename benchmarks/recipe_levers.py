@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import Feature
 from robodiff.envs.pusht.env import ENVIRONMENT_STATE, GOAL_POSE, STATE, TABLE
-from robodiff.envs.pusht.symmetry import MIRROR
 from robodiff.policies.config import PolicyConfig, Stage
 from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
-from robodiff.policies.runtime import Chunk
 from robodiff.training.optim import learning_rate
 
 
@@ -155,38 +153,6 @@ class FramedConfig(DiffusionConfig):
         return super().make_denoiser(trajectory_dim, condition_dim + 6)
 
 
-class HalfPolicy(DiffusionPolicy):
-    """See every scene from the side on which the block lies beyond the mirror, and act there."""
-
-    def loss(self, batch: Mapping[str, Tensor], **draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        arrays = {key: value.numpy() for key, value in batch.items()}
-        batch = {key: torch.from_numpy(array) for key, array in self._from_one_side(arrays)[0].items()}
-        return super().loss(batch, **draws)
-
-    def predict_chunk(self, observation: Mapping[str, Any], **options: Any) -> Chunk:
-        arrays, swapped = self._from_one_side(observation)
-        chunk = super().predict_chunk(arrays, **options)
-        chunk.actions[swapped] = MIRROR.maps[ACTION](chunk.actions[swapped])
-        return chunk
-
-    def _from_one_side(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return observations, and actions if any, as seen from one side, and where it was the other, (B,)."""
-        block = arrays[ENVIRONMENT_STATE][:, self.config.n_obs_steps - 1].mean(-1)  # (B,)
-        swapped, mapped = block > TABLE / 2, dict(arrays)
-        for key in MIRROR.maps.keys() & arrays.keys():
-            mapped[key] = arrays[key].copy()
-            mapped[key][swapped] = MIRROR.maps[key](arrays[key][swapped])
-        return mapped, swapped
-
-
-@dataclass(frozen=True, kw_only=True)
-class HalfConfig(DiffusionConfig):
-    """Preset's network for ``HalfPolicy``."""
-
-    def make_policy(self, features: Mapping[str, Feature], fps: float) -> DiffusionPolicy:
-        return HalfPolicy(self, features, fps)
-
-
 class ManyDrawsPolicy(DiffusionPolicy):
     """Each window of a batch is given four noises at four levels."""
 
@@ -223,7 +189,7 @@ LEVERS = {
     "U-shaped times": Lever(patched=times(u_shaped)),
     "average 0.6": Lever({"model.ema_power": 0.6}),
     "average 0.9": Lever({"model.ema_power": 0.9}),
-    "one side": Lever(model=HalfConfig),
+    "one side": Lever({"model.canonicalize": "pusht"}),
     "block's frame": Lever(model=FramedConfig),
     "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig),
     "batch 32": Lever({"data.train_batch_size": 32}),

@@ -5,7 +5,7 @@ import pytest
 
 from robodiff.data import symmetry
 from robodiff.data.episodes import ACTION, Episodes, Feature
-from robodiff.data.symmetry import ImageMap, Symmetry, VectorMap, with_symmetries
+from robodiff.data.symmetry import ImageMap, Side, Symmetry, VectorMap, with_symmetries
 from robodiff.errors import UsageError
 
 STATE, CAMERA, NOTE = "observation.state", "observation.image", "note"
@@ -83,6 +83,31 @@ def test_a_symmetry_that_does_not_fit_is_refused(maps: dict[str, VectorMap | Ima
 def test_a_map_takes_each_dimension_once() -> None:
     with pytest.raises(UsageError, match=r"has each of 0 to 1 once; found \(0, 0\)"):
         VectorMap((0, 0))
+
+
+@pytest.mark.parametrize(
+    ("maps", "side", "message"),
+    [
+        ({STATE: VectorMap((0, 1), sign=-1.0)}, Side(ACTION, 1.0), "maps no vector action, by which it tells sides"),
+        ({STATE: ImageMap()}, Side(STATE, 1.0), "maps no vector observation.state"),
+        ({STATE: VectorMap((0, 1), sign=-1.0)}, Side(STATE, (1.0, 1.0, 1.0)), "has 3 weights; observation.state has 2"),
+        ({STATE: VectorMap((1, 2, 0), sign=-1.0)}, Side(STATE, 1.0), "observation.state mapped twice is another"),
+        ({STATE: VectorMap((0,), -1.0), ACTION: VectorMap((0,), 1.0, 2.0)}, Side(STATE, 1.0), "action mapped twice"),
+        ({STATE: VectorMap((0,), -1.0, 4.0)}, Side(STATE, 1.0, 1.0), "does not lead from each side by observation"),
+        ({STATE: VectorMap((0, 1), (-1.0, 1.0))}, Side(STATE, 1.0), "does not lead from each side by observation"),
+    ],
+)
+def test_what_has_a_side_leads_from_each_to_the_other(
+    maps: dict[str, VectorMap | ImageMap], side: Side, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Symmetry("turn", maps, side)
+
+
+def test_a_scene_lies_beyond_the_threshold_or_not() -> None:
+    mirror = Symmetry("mirror", {STATE: VectorMap((0, 1), (-1.0, 1.0), (8.0, 0.0))}, Side(STATE, (2.0, 0.0), 8.0))
+    assert mirror.side is not None
+    assert mirror.side(np.array([[5.0, 1.0], [3.0, 9.0]])).tolist() == [2, -2]
 
 
 def test_more_than_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from robodiff.deploy.artefact import EXPORT_FILE, read_export
 from robodiff.deploy.export import write_exported
 from robodiff.deploy.opening import open_runtime
 from robodiff.deploy.runtime import load_exported
+from robodiff.envs.pusht.symmetry import MIRROR
 from robodiff.errors import RobodiffError, UsageError
 from robodiff.policies.denoisers import DiffusionConfig, DiffusionMlpConfig, DiffusionTransformerConfig
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -36,6 +37,29 @@ def seeing() -> DiffusionPolicy:
     ends = Statistics(np.zeros(2), np.full(2, 512.0), np.full(2, 256.0), np.full(2, 100.0))
     policy.normalizer.fit({STATE: ends, "action": ends})
     return policy.eval()
+
+
+def acting_on_pusht(kind: type = DiffusionConfig, **changes: Any) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    small: dict[str, Any] = SMALL[kind] | {"num_train_timesteps": 20} | changes
+    policy = kind(**small).make_policy(PUSHT_FEATURES, fps=10.0).eval()
+    sizes = {key: spans[-1][1] for key, spans in policy.normalizer.modes.items()}
+    ends = {
+        key: Statistics(np.zeros(d), np.full(d, 512.0), np.full(d, 256.0), np.full(d, 100.0))
+        for key, d in sizes.items()
+    }
+    policy.normalizer.fit(ends)
+    if policy.canonical is not None:
+        policy.canonical.fit(MIRROR, {})
+    return policy
+
+
+def on_both_sides(policy: DiffusionPolicy, rows: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        key: random.uniform(0, 512, (rows, policy.config.n_obs_steps, *policy.features[key].shape)).astype(np.float32)
+        for key in policy.observation_keys
+    }
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +114,23 @@ def test_draws_towards_known_actions_as_the_policy_in_torch(folder: Path) -> Non
     np.testing.assert_allclose(same[weights == 1], 300, atol=1e-3)
     is_given = exported.predict_chunk(observation, noise=noise, known=(known[0], weights == 1)).actions
     np.testing.assert_allclose(is_given[weights == 1], 300, atol=1e-3)
+
+
+def test_turns_scenes_as_the_policy_in_torch(tmp_path: Path) -> None:
+    policy = acting_on_pusht(canonicalize="pusht", action_relative_to={"0:2": "observation.state"}, **FLOW)
+    write_exported(policy, tmp_path, "onnx", "fp32", ())
+    exported, seen = load_exported(tmp_path), on_both_sides(policy, 6)
+    far = seen["observation.environment_state"][:, -1].mean(-1) > 256
+    assert 0 < far.sum() < 6
+    weights = np.linspace(1.5, 0, 16, dtype=np.float32).clip(max=1)[None, :, None].repeat(12, 0).repeat(2, 2)
+    weights[..., 1] = 0
+    for known in (None, (np.random.default_rng(1).uniform(0, 512, weights.shape).astype(np.float32), weights)):
+        noise = noise_for(policy, 12)  # two chunks of each
+        own, same = (each.predict_chunk(seen, noise=noise, known=known) for each in (policy, exported))
+        np.testing.assert_allclose(same.actions, own.actions, atol=5e-3)
+        assert (same.actions.dtype, same.ranges.keys()) == (np.float32, own.ranges.keys())
+    assert known is not None
+    np.testing.assert_allclose(same.actions[weights == 1], known[0][weights == 1], atol=1e-3)
 
 
 def test_encodes_each_frame_once_and_remembers_it_by_its_bytes(folder: Path) -> None:
@@ -177,28 +218,18 @@ def test_another_sampler_is_refused(folder: Path) -> None:
         (DiffusionMlpConfig, {"noise_scheduler_type": "DDIM", "ddim_eta": 0.5, "num_inference_steps": 4}),
         (DiffusionConfig, {"action_discrete": {"1:2": [0, 256, 512]}, "self_conditioning": True, **FLOW}),
         (DiffusionConfig, {"action_relative_to": {"0:2": "observation.state"}, "conditioning": "inpaint", **FLOW}),
+        (DiffusionConfig, {"canonicalize": "pusht", "conditioning": "inpaint", **FLOW}),
+        (DiffusionTransformerConfig, {"canonicalize": "pusht", **FLOW}),
     ],
     ids=lambda each: "-".join(map(str, each.values())) if isinstance(each, dict) else each.__name__,
 )
 def test_every_kind_of_policy_acts_as_in_torch(
     tmp_path: Path, engine: Any, kind: type, changes: dict[str, Any]
 ) -> None:
-    torch.manual_seed(0)
-    small = SMALL[kind] | {"num_train_timesteps": 20} | changes
-    policy = kind(**small).make_policy(PUSHT_FEATURES, fps=10.0).eval()
-    sizes = {key: spans[-1][1] for key, spans in policy.normalizer.modes.items()}
-    ends = {
-        key: Statistics(np.zeros(d), np.full(d, 512.0), np.full(d, 256.0), np.full(d, 100.0))
-        for key, d in sizes.items()
-    }
-    policy.normalizer.fit(ends)
+    policy = acting_on_pusht(kind, **changes)
     write_exported(policy, tmp_path, engine, "fp32", ())
     exported = load_exported(tmp_path)
-    random = np.random.default_rng(0)
-    observation = {
-        key: random.uniform(0, 512, (2, policy.config.n_obs_steps, *policy.features[key].shape)).astype(np.float32)
-        for key in policy.observation_keys
-    }
+    observation = on_both_sides(policy, 2)
     noise, n = noise_for(policy, 2), policy.config.denoised_steps
     known = np.full((2, n, 2), 256, np.float32), np.linspace(1, 0, n, dtype=np.float32)[None, :, None].repeat(2, 2)
     for given in (None, (known[0], known[1].repeat(2, 0))):

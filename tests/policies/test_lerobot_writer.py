@@ -93,6 +93,7 @@ def test_from_images_in_another_order(seeing_policy: Make, tmp_path: Path) -> No
             {"n_groups": 4, "action_relative_to": {"0:2": "observation.state"}},
             ["n_groups 4", "action_relative_to {'0:2': 'observation.state'}"],
         ),
+        ({"canonicalize": "pusht"}, ["canonicalize pusht, without which --model.canonicalize null trains one; train"]),
         ({"observation_keys": ["observation.state"]}, ["to observe observation.state, for it observes observation.st"]),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ EPOCHS = {
     "whole": [],
     "shortened": ["--data.train_batch_size", "4", "--trainer.limit_train_batches", "9",
                   "--trainer.accumulate_grad_batches", "2", "--trainer.precision", "bf16-mixed",
-                  "--data.symmetries", "pusht"],
+                  "--data.symmetries", "pusht", "--model.canonicalize", "pusht"],
 }  # fmt: skip
 
 

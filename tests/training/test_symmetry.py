@@ -27,6 +27,39 @@ def test_episodes_are_trained_on_as_recorded_and_mirrored(robodiff: Run, recordi
     torch.testing.assert_close(low, 512 - high.flip(0))
 
 
+def test_from_one_side_an_episode_and_its_image_are_alike(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    """What is turned leaves the range of the recording, for which the normalizer must have room."""
+    ranges = []
+    for symmetries in ("null", "pusht"):
+        run = tmp_path / symmetries
+        code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", run, "--trainer.max_steps", 1,
+                                "--data.symmetries", symmetries, "--model.canonicalize", "pusht")  # fmt: skip
+        assert code == 0, err
+        policy = load_policy(run / "policy-last")
+        assert policy.canonical is not None
+        assert policy.canonical.threshold == 256
+        ranges.append({key: policy.normalizer.range(key) for key in policy.normalizer.modes})
+        low, high = ranges[-1]["action"]
+        torch.testing.assert_close(low, 512 - high.flip(0))
+    torch.testing.assert_close(*ranges)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("lift_cube", "model.canonicalize: the environment lift_cube has no symmetry with a side; leave it out"),
+        ("biped", "model.canonicalize: the environment biped has no symmetry with a side; leave it out"),
+        ("push", "Did you mean 'pusht'?"),
+    ],
+)
+def test_environments_without_a_side_are_refused(
+    robodiff: Run, recording: Path, tmp_path: Path, env: str, message: str
+) -> None:
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", tmp_path / "run",
+                            "--trainer.max_steps", 1, "--model.canonicalize", env)  # fmt: skip
+    assert (code, message in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [("lift_cube", "data.symmetries: the environment lift_cube has no symmetries"), ("push", "Did you mean 'pusht'?")],

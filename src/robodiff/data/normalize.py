@@ -32,6 +32,12 @@ class Statistics:
         chosen = np.asarray(array)[frames].astype(np.float64)
         return cls(chosen.min(0), chosen.max(0), chosen.mean(0), chosen.std(0))
 
+    def joined(self, other: "Statistics") -> "Statistics":
+        """Return those of as many frames of both."""
+        std = np.sqrt((self.std**2 + other.std**2) / 2 + (self.mean - other.mean) ** 2 / 4)
+        low, high = np.minimum(self.min, other.min), np.maximum(self.max, other.max)
+        return Statistics(low, high, (self.mean + other.mean) / 2, std)
+
 
 def pixel_statistics(images: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of the pixels of chosen frames of images (N, C, H, W) uint8, each (C,).

@@ -52,6 +52,22 @@ class ImageMap:
 
 
 @dataclass(frozen=True)
+class Side:
+    """On which side of a mirror a scene lies: the far one, where a weighted sum exceeds a threshold."""
+
+    key: str
+    """The observation whose numbers are summed."""
+    weights: float | tuple[float, ...]
+    """One for all of its dimensions, or one for each."""
+    threshold: float = 0.0
+    """In recorded units."""
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Return how far beyond the threshold observations (..., D) are, (...)."""
+        return (vectors * np.asarray(self.weights)).sum(-1) - self.threshold
+
+
+@dataclass(frozen=True)
 class Symmetry:
     """How everything that is observed and done looks after the scene was mapped onto itself."""
 
@@ -59,6 +75,25 @@ class Symmetry:
     """For messages, such as mirror."""
     maps: Mapping[str, VectorMap | ImageMap]
     """By key, of all observations and of the action."""
+    side: Side | None = None
+    """Of a mirror, which leads from each side to the other: on which one a scene lies."""
+
+    def __post_init__(self) -> None:
+        if self.side is None:
+            return
+        vectors = {key: each for key, each in self.maps.items() if isinstance(each, VectorMap)}
+        if self.side.key not in vectors:
+            raise UsageError(f"the symmetry {self.name} maps no vector {self.side.key}, by which it tells sides")
+        size, count = len(vectors[self.side.key].index), np.size(self.side.weights)
+        if count not in (1, size):
+            raise UsageError(f"the side of the symmetry {self.name} has {count} weights; {self.side.key} has {size}")
+        for key, each in vectors.items():
+            points = np.eye(len(each.index) + 1, len(each.index))  # affine maps that agree on these are the same
+            there = each(points)
+            if not np.allclose(each(there), points, atol=1e-6):
+                raise UsageError(f"the symmetry {self.name} has a side, but {key} mapped twice is another vector")
+            if key == self.side.key and not np.allclose(self.side(there), -self.side(points), atol=1e-6):
+                raise UsageError(f"the symmetry {self.name} does not lead from each side by {key} to the other")
 
     def __call__(self, key: str, array: np.ndarray) -> np.ndarray:
         """Map an array over frames, (N, D) or (N, C, H, W); what is neither observed nor done stays.

@@ -132,10 +132,12 @@ def describe(policy: DiffusionPolicy, engine: Engine, precision: Precision, grap
 
 
 def constants(policy: DiffusionPolicy) -> dict[str, np.ndarray]:
-    """Return the arrays of an exported policy: ``timesteps`` (R, ...), ``clip`` (W,), and by key the ranges (2, D)."""
+    """Return the arrays of an exported policy: ``timesteps`` (R, ...), ``clip`` (W,), and by key the ranges (2, D);
+    with ``canonicalize`` also the numbers of ``Sides``."""
     clip = np.inf if policy.clip is None else np.asarray(policy.clip)
     limits = np.broadcast_to(np.asarray(clip, np.float32), policy.trajectory_dim)
-    return {"timesteps": timestep_parts(policy).numpy(), "clip": limits, **policy.ranges}
+    numbers = {} if policy.canonical is None else policy.canonical.arrays()
+    return {"timesteps": timestep_parts(policy).numpy(), "clip": limits, **numbers, **policy.ranges}
 
 
 def to_openvino(path: Path) -> str:

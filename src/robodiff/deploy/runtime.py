@@ -18,6 +18,7 @@ from robodiff.files import reading
 from robodiff.machine import cores
 from robodiff.policies.config import PolicyConfig, read_policy_config
 from robodiff.policies.runtime import Arrays, Chunk, Known, Timing, blank_window
+from robodiff.policies.sides import NUMBERS, Sides, spans_of
 
 SMALL = 8_000_000
 """Weights up to which a second thread costs more than it gives."""
@@ -50,6 +51,9 @@ class ExportedPolicy:
         }
         constants = _constants(folder / CONSTANTS_FILE)
         self._timesteps, self._clip = constants.pop("timesteps"), constants.pop("clip")
+        self._sides = None
+        if config.canonicalize is not None:
+            self._sides = Sides(spans_of(self.features), **{name: constants.pop(name) for name in NUMBERS})
         self._ranges = constants
         self._cameras = [key for key, feature in self.features.items() if feature.kind == "image"]
         self._frames: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
@@ -96,12 +100,18 @@ class ExportedPolicy:
         with self._lock:
             observed = {key: observation[key][:, : self.config.n_obs_steps] for key in self.observation_keys}
             vectors = {key: _floats(value) for key, value in observed.items() if key not in self._cameras}
+            turned: Any = None
+            if self._sides is not None:
+                vectors, turned = self._sides.seen(vectors, -1)
             reference = {key: vectors[key][:, -1] for key in self.described.reference_keys}
             encoded = vectors | (self._encoded(observed) if self._cameras else {})
             (condition,) = self.run["observe"]({key: encoded[key] for key in self.observation_keys})
             if (chunks := noise.shape[1] // len(condition)) > 1:
                 condition = np.repeat(condition, chunks, 0)
                 reference = {key: np.repeat(value, chunks, 0) for key, value in reference.items()}
+            if self._sides is not None:
+                turned = np.repeat(turned, chunks)
+                known = None if known is None else self._sides.known(known, turned)
             told = None if known is None else self._told(known, reference)
             trajectory = self._denoise(condition, _floats(noise), told)
             (actions,) = self.run["decode"]({"trajectory": trajectory, **reference})
@@ -110,6 +120,8 @@ class ExportedPolicy:
             is_given = np.zeros(actions.shape, bool)
             is_given[..., self.described.discrete] = weights[..., self.described.discrete] >= 1
             actions = np.where(is_given, given, actions).astype(np.float32)
+        if self._sides is not None:
+            actions = self._sides.turned(ACTION, actions, turned)
         return Chunk(actions, self.config.first_step, self._ranges)
 
     def _denoise(self, condition: np.ndarray, noise: np.ndarray, known: Known | None) -> np.ndarray:

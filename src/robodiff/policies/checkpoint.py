@@ -158,6 +158,10 @@ def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
     other = load_policy(path)
     weights, problem = other.state_dict(), f"initial_weights: the policy of {path} does not fit"
     _check_observed(policy, other, problem)
+    own, others = policy.config.canonicalize, other.config.canonicalize
+    if own != others:
+        words = f"it was trained with model.canonicalize {others or 'null'}, and this run has {own or 'null'}"
+        raise UsageError(f"{problem}: {words}\ngive --model.canonicalize {others or 'null'}")
     features = other.features, policy.features
     vectors = [key for key in policy.features if all(each[key].kind == "vector" for each in features)]
     try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from robodiff.errors import UsageError, notice
 from robodiff.networks.layers import in_parts
 from robodiff.networks.vision import CameraView
 from robodiff.policies.actions import encoded_statistics, make_representation, training_steps
+from robodiff.policies.canonical import Canonicalization
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.discrete import VaeCodec, check_classes, make_codec
 from robodiff.policies.observations import check_observation, make_cameras, policy_features
@@ -60,6 +62,7 @@ class DiffusionPolicy(nn.Module):
         self.fps = fps
         self.features = policy_features(config, features)
         dims = {key: feature.shape[0] for key, feature in self.features.items() if feature.kind == "vector"}
+        self.canonical = None if config.canonicalize is None else Canonicalization(self.features)
         self.representation = make_representation(config, self.features)
         self.codec = make_codec(config, [*self.representation.classes.values()])
         if self.codec and config.vae_weights is not None:
@@ -134,10 +137,14 @@ class DiffusionPolicy(nn.Module):
         """
         arrays, config = episodes.arrays, self.config
         check_classes(episodes, self.representation.classes)
-        frames = windows.episode_frames
-        self.representation.fit(Statistics.of(arrays[ACTION], frames))
-        actions = encoded_statistics(self.representation, arrays, windows, config.denoised)
-        self.normalizer.fit({ACTION: actions, **{key: Statistics.of(arrays[key], frames) for key in self._vectors}})
+        frames, views = windows.episode_frames, self._views(arrays)
+        statistics = {
+            key: reduce(Statistics.joined, (Statistics.of(each[key], frames) for each in views))
+            for key in (ACTION, *self._vectors)
+        }
+        self.representation.fit(statistics[ACTION])
+        encoded = (encoded_statistics(self.representation, each, windows, config.denoised) for each in views)
+        self.normalizer.fit({**statistics, ACTION: reduce(Statistics.joined, encoded)})
         for camera in (key for key, mode in self.cameras.pixels.items() if mode == "dataset"):
             self.cameras.set_pixels(camera, *map(torch.from_numpy, pixel_statistics(arrays[camera], frames)))
         for key in config.normalization.keys() - self.features.keys():
@@ -147,6 +154,10 @@ class DiffusionPolicy(nn.Module):
         if config.clip_sample and (extent > config.clip_sample_range + 1e-3).any():
             farthest = f"dimension {int(extent.argmax())}, normalised, reaches {extent.max():.4g}"
             raise UsageError(f"clip_sample would cut the actions: {farthest}; use limits, or set clip_sample: false")
+
+    def _views(self, arrays: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+        """Return what was recorded as it may be seen: also in the mirror, for where a window is turned a frame is."""
+        return [arrays] if self.canonical is None else [arrays, self.canonical.mirrored(arrays)]
 
     def load_pretrained_backbones(self) -> None:
         """Give the image encoders the weights that ``pretrained_backbone_weights`` names, downloaded if need be.
@@ -160,10 +171,11 @@ class DiffusionPolicy(nn.Module):
     def fit_latents(self, episodes: Episodes, windows: Windows) -> str:
         """Scale the latent of discrete actions by that of the training episodes; return in words what was learnt."""
         assert isinstance(self.codec, VaeCodec)
-        actions = self.representation.discrete(torch.from_numpy(episodes.arrays[ACTION]))  # (F, D)
         steps = self.config.denoised if self.codec.spans_chunk else None
         frames = np.concatenate([frames for frames, _ in training_steps(windows, steps, 4096)])  # (N, n)
-        accuracy = self.codec.fit(actions[frames].to(self.device))
+        views = [torch.from_numpy(each[ACTION]) for each in self._views(episodes.arrays)]  # (F, Da) each
+        actions = torch.cat([self.representation.discrete(each)[frames] for each in views])  # (N or 2 N, n, D)
+        accuracy = self.codec.fit(actions.to(self.device))
         reach = max(float(self.codec.low.abs().max()), float(self.codec.high.abs().max()))
         if accuracy < CONVERGED:
             remedy = "train it longer, model.n_vae_training_steps, or with another model.vae_lr"
@@ -187,10 +199,11 @@ class DiffusionPolicy(nn.Module):
         """Return the objective of the autoencoder of discrete actions on one batch of windows, and its parts.
 
         Args:
-            batch: ``action`` (B, T, Da); nothing else is read.
+            batch: ``action`` (B, T, Da); with ``canonicalize`` observations, too; nothing else is read.
             latent_noise: (B, n, latent), or (B, latent) of chunks; standard normal when None.
         """
         assert isinstance(self.codec, VaeCodec)
+        batch, _ = self._from_near_side(batch)
         return self.codec.loss(self.representation.discrete(batch[ACTION][:, self.config.denoised]), latent_noise)
 
     def loss(
@@ -216,7 +229,7 @@ class DiffusionPolicy(nn.Module):
             The mean squared error of the prediction, over all that was not known beforehand, and its spread over the
             samples of the batch.
         """
-        steps = self.config.denoised
+        steps, (batch, _) = self.config.denoised, self._from_near_side(batch)
         with torch.no_grad():  # no part of it is learnt here
             trajectory = self._encode(
                 batch[ACTION][:, steps], self._reference(batch), latent_noise
@@ -273,12 +286,17 @@ class DiffusionPolicy(nn.Module):
         is_numpy = any(isinstance(value, np.ndarray) for value in observation.values())
         if is_numpy:
             observation, noise, known = self._to_torch(observation, noise, known)
+        observation, turned = self._from_near_side(observation)
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
         if (chunks := noise.shape[1] // len(condition)) > 1:
             condition = condition.repeat_interleave(chunks, 0)
             reference = {key: value.repeat_interleave(chunks, 0) for key, value in reference.items()}
+        sides = None
+        if self.canonical is not None:
+            sides, turned = self.canonical.sides, turned.repeat_interleave(chunks)
+            known = None if known is None else sides.known(known, turned)
         given, seen = known, None  # given in recorded units
         if known is not None:
             known = self.encode_known(*known, reference)
@@ -291,6 +309,8 @@ class DiffusionPolicy(nn.Module):
                 places = [*self.representation.classes]
                 values, weights = (array.expand_as(actions)[..., places] for array in given)
                 actions[..., places] = torch.where(weights == 1, values.to(actions.dtype), actions[..., places])
+            if sides is not None:
+                actions = sides.turned(ACTION, actions, turned)
             return actions.float().cpu().numpy() if is_numpy else actions
 
         watch = None if on_row is None else lambda row, x: on_row(row, recorded(x))
@@ -314,6 +334,13 @@ class DiffusionPolicy(nn.Module):
         noise = None if noise is None else torch.tensor(noise, device=self.device)
         known = None if known is None else tuple(torch.tensor(array, device=self.device) for array in known)
         return observed, noise, known
+
+    def _from_near_side(self, arrays: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Any]:
+        """Return a window as the network sees it, and where it was turned for that, (B,); None if it never is."""
+        if self.canonical is None:
+            return arrays, None
+        vectors = self._first_steps(arrays, self._vectors, self.config.window.obs_steps_in_batch)
+        return self.canonical.sides.seen({**arrays, **vectors}, self.config.n_obs_steps - 1)
 
     def embed(self, observation: Mapping[str, Tensor], steps: int) -> Tensor:
         """Return the embedding of the first ``steps`` observations: (B, steps, D).

@@ -81,6 +81,8 @@ def _problems(policy: DiffusionPolicy) -> Iterator[str]:
     if type(config) is not DiffusionConfig:
         yield f"a policy of {config.registry_name}; it has the U-Net alone, of DiffusionConfig"
         return
+    if config.canonicalize is not None:
+        yield f"canonicalize {config.canonicalize}, without which --model.canonicalize null trains one"
     for name, allowed in ONLY.items():
         if (value := getattr(config, name)) not in allowed:
             yield f"{name} {brief(plain(value))}"

@@ -148,6 +148,16 @@ def _symmetries(env: str | None) -> tuple[Symmetry, ...]:
     return symmetries
 
 
+def _canonicalize(policy: DiffusionPolicy, env: str) -> None:
+    """Give a policy the numbers of an environment's mirror: the first of its symmetries that has a side."""
+    symmetry = next((each for each in get_env_spec(env).symmetries if each.side is not None), None)
+    if symmetry is None:
+        raise UsageError(f"model.canonicalize: the environment {env} has no symmetry with a side; leave it out")
+    if (canonical := getattr(policy, "canonical", None)) is None:  # of another kind, from a plugin
+        raise UsageError(f"model.canonicalize is for a DiffusionPolicy; found a {type(policy).__name__}; leave it out")
+    canonical.fit(symmetry, policy.representation.classes)
+
+
 def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
     """Refuse to go on with a recording that is not what the run was trained on, unless that was accepted."""
     source, division = data.episodes.source, data.division
@@ -173,6 +183,8 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # the weights depend on the seed alone
         _check_size(model.make_policy(features, fps))
     policy = model.make_policy(features, fps)
+    if model.canonicalize is not None:
+        _canonicalize(policy, model.canonicalize)
     policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained and config.initial_weights is not None:
         load_weights(policy, config.initial_weights)

@@ -34,6 +34,15 @@ def test_twice_is_the_identity(demonstrations: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(MIRROR(IMAGE, MIRROR(IMAGE, image)), image)
 
 
+def test_of_a_scene_and_its_image_one_is_on_the_far_side(demonstrations: dict[str, np.ndarray]) -> None:
+    assert MIRROR.side is not None
+    block = demonstrations[ENVIRONMENT_STATE].astype(float)
+    here, there = MIRROR.side(block), MIRROR.side(MIRROR(ENVIRONMENT_STATE, block))
+    np.testing.assert_allclose(there, -here, atol=1e-9)
+    np.testing.assert_allclose(here, block.mean(1) - TABLE / 2)
+    assert 0.2 < (here > 0).mean() < 0.8
+
+
 def test_demonstrations_stay_on_the_table_and_the_block_stays_the_block(demonstrations: dict[str, np.ndarray]) -> None:
     for key in (STATE, ACTION):
         array = MIRROR(key, demonstrations[key])

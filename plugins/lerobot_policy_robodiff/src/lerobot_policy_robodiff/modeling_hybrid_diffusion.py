@@ -166,6 +166,8 @@ class HybridDiffusionPolicy(PreTrainedPolicy):
             raise UsageError(
                 "LeRobot's statistics tell nothing of rotated or relative actions; train them with robodiff"
             )
+        if config.canonicalize is not None:
+            raise UsageError("canonicalize needs the environment's mirror; train such a policy with robodiff")
         keys = policy.normalizer.modes
         said = {key: {name: np.asarray(stats[key][name], np.float64) for name in STATISTICS} for key in keys}
         recorded = {key: Statistics(**each) for key, each in said.items()}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from robodiff.data.episodes import ACTION
-from robodiff.data.symmetry import ImageMap, Symmetry, VectorMap
+from robodiff.data.symmetry import ImageMap, Side, Symmetry, VectorMap
 from robodiff.envs.pusht.env import ENVIRONMENT_STATE, IMAGE, STATE, TABLE
 
 _PARTNERS = np.array([1, 0, 3, 2, 5, 4, 7, 6])
@@ -24,4 +24,5 @@ MIRROR = Symmetry(
         ACTION: _points(np.array([0])),
         IMAGE: ImageMap(transpose=True, upside_down=True, left_right=True),
     },
+    Side(ENVIRONMENT_STATE, weights=1 / (2 * len(_PARTNERS)), threshold=TABLE / 2),
 )
