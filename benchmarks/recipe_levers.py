@@ -174,7 +174,9 @@ def _optimizer(films: bool) -> Callable[[], AbstractContextManager[Any]]:
 
 
 LEVERS = {
-    "no mirror": Lever({"data.symmetries": None}),
+    "no mirror": Lever({"model.canonicalize": None}),
+    "mirrored": Lever({"model.canonicalize": None, "data.symmetries": "pusht"}),
+    "with mirror images": Lever({"data.symmetries": "pusht"}),
     "muon": Lever(patched=_optimizer(films=True)),
     "muon of convolutions": Lever(patched=_optimizer(films=False)),
     "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),
@@ -189,7 +191,6 @@ LEVERS = {
     "U-shaped times": Lever(patched=times(u_shaped)),
     "average 0.6": Lever({"model.ema_power": 0.6}),
     "average 0.9": Lever({"model.ema_power": 0.9}),
-    "one side": Lever({"model.canonicalize": "pusht"}),
     "block's frame": Lever(model=FramedConfig),
     "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig),
     "batch 32": Lever({"data.train_batch_size": 32}),
@@ -199,4 +200,4 @@ LEVERS = {
     "horizon 12": Lever({"model.horizon": 12}),
     "one observation": Lever({"model.n_obs_steps": 1}),
 }
-"""What may be joined to a cell, ``mirror+muon``. Of levers that name a policy a cell has one at most."""
+"""What may be joined to a cell, ``mirrored+muon``. Of levers that name a policy a cell has one at most."""
