@@ -74,3 +74,12 @@ def test_it_is_saved_with_the_weights(values: np.ndarray) -> None:
     other.load_state_dict(fitted(values, "limits").state_dict())
     x = torch.from_numpy(values)
     assert other.normalize("action", x).equal(fitted(values, "limits").normalize("action", x))
+
+
+def test_statistics_of_two_joined_are_those_of_all_frames() -> None:
+    random = np.random.default_rng(0)
+    one, two = random.normal(3, 2, (50, 3)), random.normal(-100, 0.5, (50, 3))
+    joined = Statistics.of(one, np.arange(50)).joined(Statistics.of(two, np.arange(50)))
+    expected = Statistics.of(np.concatenate([one, two]), np.arange(100))
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(getattr(joined, name), getattr(expected, name))
