@@ -19,7 +19,8 @@ from robodiff.policies.diffusion import DiffusionPolicy
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8,
          "--model.kernel_size", 3)  # fmt: skip
-FIT = ("fit", "--config", "pusht_keypoints", "--trainer.tensorboard", "false", "--rollout.env", "null", *SMALL)
+FIT = ("fit", "--config", "pusht_keypoints", "--trainer.tensorboard", "false", "--rollout.env", "null",
+       "--model.canonicalize", "null", *SMALL)  # fmt: skip
 
 
 @pytest.fixture
