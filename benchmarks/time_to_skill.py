@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.common import RESULTS, hardware, keep
+from benchmarks.common import RESULTS, keep
 from benchmarks.recipe import PLAIN, Job, Runs, clock, kept, measured, train
 from robodiff.evaluation.seeds import mean_interval, success_interval
 from robodiff.machine import cores
@@ -99,12 +99,12 @@ def main() -> None:
     parser.add_argument("--clock", action="store_true", help="measure a step; nothing else may run")
     given = parser.parse_args()
     before = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    seconds, machine = (step_seconds(), hardware()) if given.clock else (before.get("step_seconds"), before["hardware"])
+    seconds = step_seconds() if given.clock else before.get("step_seconds")
     demonstrations, runs = "human" if given.human else "scripted", kept()["runs"]
     for steps in given.steps:
         jobs = [Job(demonstrations, f"{steps} steps", PLAIN, seed) for seed in given.seeds]
         runs = measured(jobs, {PLAIN: {"max_steps": steps}}, EPISODES, given.jobs)
-    keep("time_to_skill", rows(runs, seconds), machine, step_seconds=seconds)
+    keep("time_to_skill", rows(runs, seconds), step_seconds=seconds)
 
 
 if __name__ == "__main__":
