@@ -13,7 +13,7 @@ SMALL = (
     "--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", "4", "--data.val_split", "0.2",
     "--model.diffusion_step_embed_dim", "8", "--data.train_batch_size", "8", "--model.num_inference_steps", "1",
     "--rollout.env", "null", "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1",
-    "--trainer.tensorboard", "false",
+    "--trainer.tensorboard", "false", "--model.canonicalize", "null",
 )  # fmt: skip
 """A policy that is trained in a second."""
 

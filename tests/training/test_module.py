@@ -147,7 +147,7 @@ def test_diverging_names_what_checks_the_data(robodiff: Run, tmp_path: Path) -> 
     writer.close()
     code, _, err = robodiff("fit", *SMALL, "--data", "LeRobotDataModule", "--data.root", root, "--data.val_split", 0,
                             "--data.train_batch_size", 8, "--model.observation_keys", "[observation.state]",
-                            "--trainer.max_steps", 8, "--model.learning_rate", 1e9, "--model.canonicalize", "null",
+                            "--trainer.max_steps", 8, "--model.learning_rate", 1e9,
                             "--run", tmp_path / "run")  # fmt: skip
     assert (code, "training diverged" in err) == (1, True), err
     assert err.endswith(f"look for outliers with: robodiff data check '{root}'\n")
@@ -171,7 +171,6 @@ def test_batch_normalisation_never_sees_one_window_alone(
     )
     # The last map of the backbone is one pixel, so that one window alone would be one number a channel.
     command = ["fit", *SMALL, "--data", root, "--data.val_split", 0, "--model.observation_keys", "[observation.image]",
-               "--model.canonicalize", "null",
                "--model.use_group_norm", "false", "--model.spatial_softmax_num_keypoints", "null",
                "--model.n_obs_steps", 1, "--model.horizon", 2,
                "--model.n_action_steps", 2, "--trainer.max_epochs", 2, "--data.train_batch_size"]  # fmt: skip
