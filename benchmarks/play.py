@@ -131,12 +131,11 @@ class Task:
 
     demonstrate: Callable[[Hand], None]
     preset: str
-    options: tuple[str, ...] = ()
 
 
 TASKS = {
     "lift_cube": Task(lift, "tabletop_state"),
-    "pusht": Task(push, "pusht_keypoints", ("--data.symmetries", "pusht")),
+    "pusht": Task(push, "pusht_keypoints"),
 }
 
 
@@ -186,7 +185,7 @@ def skill(name: str, data: Path, minutes: float, episodes: int, run: Path) -> di
     """Train a policy, let it act on unseen seeds."""
     task = TASKS[name]
     fit = ("fit", "--config", task.preset, "--data", data, "--data.val_split", 0, "--rollout.env", "null")
-    robodiff(*fit, "--minutes", minutes, "--run", run, *task.options)
+    robodiff(*fit, "--minutes", minutes, "--run", run)
     robodiff("eval", run, "--env", name, "--episodes", episodes, "--videos", 0, "--out", run / "measured")
     metrics = json.loads((run / "measured" / "metrics.json").read_text())
     low, high = metrics["success_rate_ci95"]

@@ -50,6 +50,7 @@ class BottleneckPolicy(DiffusionPolicy):
 
     def keeping(self, batch: Mapping[str, Tensor], **_: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective of the first stage: the error of the restored embedding, and its share that is lost."""
+        batch, _ = self.from_near_side(batch)
         embedding = super().embed(batch, self.config.n_obs_steps)
         error = F.mse_loss(self.bottleneck(embedding), embedding)
         return error, {"lost_share": (error / embedding.var(dim=(0, 1)).mean().clamp_min(1e-9)).detach()}

@@ -10,7 +10,7 @@ import torch
 from tests.conftest import CAMERAS, PUSHT_FEATURES, SMALL_MODEL
 from torch import Tensor
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.data.symmetry import ImageMap, Side, Symmetry, VectorMap
 from robodiff.envs.pusht.env import ENVIRONMENT_STATE, STATE, TABLE
 from robodiff.envs.pusht.symmetry import MIRROR
@@ -224,3 +224,17 @@ def test_a_symmetry_that_does_not_fit_is_refused(
 
 def test_classes_that_are_mapped_to_each_other_are_taken() -> None:
     Canonicalization(PUSHT_FEATURES).fit(MIRROR, {0: (0, 512), 1: (512, 0)})
+
+
+def test_past_actions_are_mapped_as_actions_are() -> None:
+    features = {**PUSHT_FEATURES, PAST_ACTION: PUSHT_FEATURES[ACTION]}
+    canonical = Canonicalization({key: features[key] for key in (STATE, ENVIRONMENT_STATE, PAST_ACTION, ACTION)})
+    canonical.fit(MIRROR, {})
+    past = np.array([[10.0, 20.0], [300.0, 1.0]], np.float32)
+    arrays = {key: np.zeros((2, *features[key].shape), np.float32) for key in canonical.spans} | {PAST_ACTION: past}
+    np.testing.assert_array_equal(canonical.mirrored(arrays)[PAST_ACTION], MIRROR.maps[ACTION](past))
+
+
+def test_class_values_that_are_no_round_numbers_stay_so() -> None:
+    still = Symmetry("still", {**FEET.maps, ACTION: VectorMap((0, 1, 2, 3))}, FEET.side)
+    Canonicalization(WALK).fit(still, {1: (0.1, 0.5), 2: (0, 0.3, 0.7)})

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robodiff.data.episodes import ACTION, Feature
+from robodiff.data.episodes import ACTION, PAST_ACTION, Feature
 from robodiff.data.symmetry import Symmetry, VectorMap
 from robodiff.errors import UsageError
 from robodiff.policies.sides import NUMBERS, Sides, spans_of
@@ -74,7 +74,7 @@ class Canonicalization(nn.Module):
             problem = f"{name} tells sides by {side.key}, and the policy observes {observes}"
             raise UsageError(f"{problem}; observe it, too, or {_REMEDY}")
         for key, span in self.spans.items():
-            each, size = symmetry.maps.get(key), span.stop - span.start
+            each, size = symmetry.maps.get(ACTION if key == PAST_ACTION else key), span.stop - span.start
             if not isinstance(each, VectorMap):
                 raise UsageError(f"{name} does not say how {key} is mapped; do not observe it, or {_REMEDY}")
             if len(each.index) != size:
@@ -88,5 +88,5 @@ class Canonicalization(nn.Module):
         for dim, values in classes.items():
             source, sign, offset = (numbers[each][action][dim] for each in ("index", "sign", "offset"))
             mapped = sorted(float(sign * value + offset) for value in classes.get(int(source), ()))
-            if not np.array_equal(mapped, np.sort(np.asarray(values, float))):
+            if not np.array_equal(mapped, np.sort(np.asarray(values, np.float32))):
                 raise UsageError(f"{name} maps the class values of {ACTION}[{dim}] to others; {_REMEDY}")

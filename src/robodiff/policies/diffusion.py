@@ -203,7 +203,7 @@ class DiffusionPolicy(nn.Module):
             latent_noise: (B, n, latent), or (B, latent) of chunks; standard normal when None.
         """
         assert isinstance(self.codec, VaeCodec)
-        batch, _ = self._from_near_side(batch)
+        batch, _ = self.from_near_side(batch)
         return self.codec.loss(self.representation.discrete(batch[ACTION][:, self.config.denoised]), latent_noise)
 
     def loss(
@@ -229,7 +229,7 @@ class DiffusionPolicy(nn.Module):
             The mean squared error of the prediction, over all that was not known beforehand, and its spread over the
             samples of the batch.
         """
-        steps, (batch, _) = self.config.denoised, self._from_near_side(batch)
+        steps, (batch, _) = self.config.denoised, self.from_near_side(batch)
         with torch.no_grad():  # no part of it is learnt here
             trajectory = self._encode(
                 batch[ACTION][:, steps], self._reference(batch), latent_noise
@@ -286,7 +286,7 @@ class DiffusionPolicy(nn.Module):
         is_numpy = any(isinstance(value, np.ndarray) for value in observation.values())
         if is_numpy:
             observation, noise, known = self._to_torch(observation, noise, known)
-        observation, turned = self._from_near_side(observation)
+        observation, turned = self.from_near_side(observation)
         condition, reference = self.embed(observation, self.config.n_obs_steps), self._reference(observation)
         if noise is None:
             noise = torch.randn(self.noise_shape(len(condition)), device=condition.device)
@@ -335,8 +335,11 @@ class DiffusionPolicy(nn.Module):
         known = None if known is None else tuple(torch.tensor(array, device=self.device) for array in known)
         return observed, noise, known
 
-    def _from_near_side(self, arrays: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Any]:
-        """Return a window as the network sees it, and where it was turned for that, (B,); None if it never is."""
+    def from_near_side(self, arrays: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Any]:
+        """Return windows as the network sees them, and which were turned for that, (B,); None where none ever is.
+
+        With ``canonicalize`` it sees every scene from one side: what reads a batch besides ``loss`` begins with this.
+        """
         if self.canonical is None:
             return arrays, None
         vectors = self._first_steps(arrays, self._vectors, self.config.window.obs_steps_in_batch)

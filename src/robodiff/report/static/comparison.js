@@ -1,6 +1,6 @@
 "use strict";
 // The page that compares runs: pairs of episodes from the same seed, the most different first, each of which opens with
-// both policies on one clock. Needs player.js, fan.js and wall.js.
+// both policies on one clock. Needs cameras.js, player.js, fan.js and wall.js.
 
 /** Return two episodes as one for the player: two cameras, and a line of each run in every panel. */
 function pairOf([one, other], [first, second]) {

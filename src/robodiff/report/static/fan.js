@@ -1,6 +1,6 @@
 "use strict";
 // An episode of a policy for the player: what it did next, and the chunks that it might have drawn at some moments,
-// over the picture where actions are places in it, and over the lines of its actions. Needs player.js.
+// over the picture where actions are places in it, and over the lines of its actions. Needs cameras.js and player.js.
 //
 // An episode of a page: {seed, success, stopped, reward, length, values, pictures, fans}; what all share, `shared`:
 // {fps, extent, panels: [{name, unit, lines}]}. `values[panel][line]` has a value for each frame, `pictures.at` says

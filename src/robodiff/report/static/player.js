@@ -53,7 +53,7 @@ class Panel {
       return made;
     };
     const svg = make("svg", { viewBox: `0 -4 ${Math.max(1, length - 1)} 108`, preserveAspectRatio: "none", role: "img", "aria-label": label });
-    this.height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50).toFixed(1);
+    this.height = (value) => (high > low ? (100 * (high - value)) / (high - low) : 50 + 100 * (low - value)).toFixed(1);
     this.lines.forEach((line, place) => {
       const shape = { class: `line-${place % 4}`, d: pathOf(line.values, this.height), "vector-effect": "non-scaling-stroke" };
       svg.append(make("path", shape));

@@ -1,7 +1,7 @@
 "use strict";
 // The page of a run: the wall of its measured episodes, each of which opens in the player with what the policy
 // considered and the demonstrations that began most like it; and recorded episodes with what it would have done.
-// Needs player.js, fan.js and wall.js.
+// Needs cameras.js, player.js, fan.js and wall.js.
 
 const WITH_CHUNKS = "With sampled chunks";
 

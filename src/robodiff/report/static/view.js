@@ -1,6 +1,6 @@
 "use strict";
 // The page of a recording: a list of all its episodes, however many, beside the player of the one that is chosen.
-// Needs player.js. The page carries some episodes; where it is served, each is fetched when it is asked for.
+// Needs cameras.js and player.js. The page carries some episodes; where it is served, each is fetched when it is asked for.
 
 const SEVERITIES = ["", "note", "warning", "fatal"];
 

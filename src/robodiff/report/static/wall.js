@@ -1,6 +1,6 @@
 "use strict";
 // A wall of episodes as small looping clips, from the worst to the best: choose which are shown, and open one. Each may
-// hold several clips side by side. Needs player.js; nothing moves that is not in view, or where less motion is asked for.
+// hold several clips side by side. Needs cameras.js and player.js; nothing moves that is not in view, or where less motion is asked for.
 //
 //   new Wall(root, {
 //     cards: [{label, note, sign, kind, clips: [{pictures, kind}]}],  // kind: good or bad, how it is framed
