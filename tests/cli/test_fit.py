@@ -23,7 +23,7 @@ from robodiff.policies.checkpoint import load_policy
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--config", "pusht_keypoints", "--model.down_dims", "[8,16]", "--model.n_groups", "4", "--data.val_split",
          "0.2", "--model.diffusion_step_embed_dim", "8", "--data.train_batch_size", "8", "--rollout.episodes", "2",
-         "--rollout.num_envs", "2", "--trainer.check_val_every_n_epoch", "1", "--model.canonicalize", "null",
+         "--rollout.num_envs", "2", "--trainer.check_val_every_n_epoch", "1",
          "--trainer.log_every_n_steps", "1")  # fmt: skip
 
 

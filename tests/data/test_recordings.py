@@ -185,8 +185,7 @@ def test_fit_on_a_lerobot_set(robodiff: Any, lerobot_set: Path, tmp_path: Path) 
     code, out, err = robodiff(
         "fit", "--config", "pusht_keypoints", "--data", "LeRobotConfig", "--data.root", lerobot_set,
         "--data.num_workers", 4, "--data.delta_timestamps", f"{{action: {seconds(-1, 16, 10, 2)}}}",
-        "--model.observation_keys", "[observation.state]", "--model.canonicalize", "null", "--run", tmp_path / "run",
-        *options,
+        "--model.observation_keys", "[observation.state]", "--run", tmp_path / "run", *options,
     )  # fmt: skip
     assert code == 0, err
     assert f"{lerobot_set}: 4 episodes" in out

@@ -192,7 +192,7 @@ def test_weights_of_another_side_are_refused(
 
 
 def test_images_are_not_turned() -> None:
-    with pytest.raises(UsageError, match=r"the policy observes the image observation\.images\.top; leave it out of"):
+    with pytest.raises(UsageError, match=r"the policy observes the image observation\.images\.top; give"):
         DiffusionConfig(canonicalize="pusht").make_policy(CAMERAS, 10.0)
 
 
@@ -204,12 +204,12 @@ BY_STATE = Side(STATE, 0.5, 256.0)
     ("symmetry", "classes", "message"),
     [
         (Symmetry("turn", {STATE: ONE_POINT, ACTION: ONE_POINT}, BY_STATE), {},
-         f"the turn does not say how {ENVIRONMENT_STATE} is mapped; do not observe it, or give"),
+         f"the turn does not say how {ENVIRONMENT_STATE} is mapped; give --model.canonicalize null"),
         (Symmetry("turn", {**MIRROR.maps, STATE: ImageMap()}, MIRROR.side), {}, f"does not say how {STATE} is mapped"),
         (Symmetry("turn", {**MIRROR.maps, ACTION: VectorMap((0,), -1.0)}, MIRROR.side), {},
          "the turn maps 1 numbers of action, which has 2"),
         (Symmetry("turn", {**MIRROR.maps, "observation.far": VectorMap((0,), -1.0)}, Side("observation.far", 1.0)), {},
-         f"tells sides by observation.far, and the policy observes {STATE}, {ENVIRONMENT_STATE}; observe it, too"),
+         f"tells sides by observation.far, and the policy observes {STATE}, {ENVIRONMENT_STATE}; give"),
         (Symmetry("turn", MIRROR.maps, Side(ACTION, 0.5, 256.0)), {}, "tells sides by action, and the policy observes"),
         (MIRROR, {1: (0, 1)}, r"the mirror maps the class values of action\[1\] to others"),
         (MIRROR, {0: (0, 1), 1: (0, 1)}, r"the mirror maps the class values of action\[0\] to others"),

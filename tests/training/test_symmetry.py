@@ -60,6 +60,16 @@ def test_environments_without_a_side_are_refused(
     assert (code, message in err) == (2, True), err
 
 
+def test_a_preset_serves_another_scene_without_its_mirror(robodiff: Run, recording: Path, tmp_path: Path) -> None:
+    keys = ("--model.canonicalize", "pusht", "--model.observation_keys", "[observation.state]")
+    code, _, err = robodiff("fit", *SMALL, "--data.path", recording, "--run", tmp_path / "run",
+                            "--trainer.max_steps", 1, *keys)  # fmt: skip
+    assert code == 0, err
+    assert "model.canonicalize pusht has no effect: the mirror tells sides by observation.environment_state" in err
+    policy = load_policy(tmp_path / "run")
+    assert (policy.config.canonicalize, policy.canonical) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [("lift_cube", "data.symmetries: the environment lift_cube has no symmetries"), ("push", "Did you mean 'pusht'?")],

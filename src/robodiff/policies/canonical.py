@@ -32,9 +32,10 @@ class Canonicalization(nn.Module):
 
     def __init__(self, features: Mapping[str, Feature]) -> None:
         super().__init__()
-        if images := [key for key, feature in features.items() if feature.kind == "image"]:
-            problem = f"model.canonicalize turns vectors alone, and the policy observes the image {images[0]}"
-            raise UsageError(f"{problem}; leave it out of model.observation_keys, or {_REMEDY}")
+        if image := _image(features):
+            problem = f"turns vectors alone, and the policy observes the image {image}"
+            raise UsageError(f"model.canonicalize {problem}; {_REMEDY}")
+        self.features = features
         self.spans = spans_of(features)
         sizes = [span.stop - span.start for span in self.spans.values()]
         self.register_buffer("index", torch.cat([torch.arange(size) for size in sizes]))
@@ -64,21 +65,15 @@ class Canonicalization(nn.Module):
             classes: the class values of each discrete dimension of the action.
 
         Raises:
-            UsageError: it does not say how something is mapped that is observed or done, or maps another size; or it
-                maps class values to others.
+            UsageError: there is a ``misfit``, or it maps class values to others.
         """
+        if reason := misfit(symmetry, self.features):
+            raise UsageError(f"model.canonicalize: {reason}; {_REMEDY}")
         side, name = symmetry.side, f"model.canonicalize: the {symmetry.name}"
         assert side is not None
-        if side.key not in self.spans.keys() - {ACTION}:
-            observes = ", ".join(key for key in self.spans if key != ACTION)
-            problem = f"{name} tells sides by {side.key}, and the policy observes {observes}"
-            raise UsageError(f"{problem}; observe it, too, or {_REMEDY}")
         for key, span in self.spans.items():
-            each, size = symmetry.maps.get(ACTION if key == PAST_ACTION else key), span.stop - span.start
-            if not isinstance(each, VectorMap):
-                raise UsageError(f"{name} does not say how {key} is mapped; do not observe it, or {_REMEDY}")
-            if len(each.index) != size:
-                raise UsageError(f"{name} maps {len(each.index)} numbers of {key}, which has {size}; {_REMEDY}")
+            each = symmetry.maps[_mapped_as(key)]
+            assert isinstance(each, VectorMap)
             values = {"index": each.index, "sign": each.sign, "offset": each.offset}
             for number, value in (values | ({"weights": side.weights} if key == side.key else {})).items():
                 buffer = self.get_buffer(number)
@@ -90,3 +85,29 @@ class Canonicalization(nn.Module):
             mapped = sorted(float(sign * value + offset) for value in classes.get(int(source), ()))
             if not np.array_equal(mapped, np.sort(np.asarray(values, np.float32))):
                 raise UsageError(f"{name} maps the class values of {ACTION}[{dim}] to others; {_REMEDY}")
+
+
+def misfit(symmetry: Symmetry, features: Mapping[str, Feature]) -> str | None:
+    """Return why what a policy observes and does cannot be turned by a symmetry that has a side; None if it can."""
+    observes, name = ", ".join(key for key in features if key != ACTION), f"the {symmetry.name}"
+    assert symmetry.side is not None
+    if image := _image(features):
+        return f"{name} turns vectors alone, and the policy observes the image {image}"
+    if symmetry.side.key not in observes.split(", "):
+        return f"{name} tells sides by {symmetry.side.key}, and the policy observes {observes}"
+    for key, feature in features.items():
+        each = symmetry.maps.get(_mapped_as(key))
+        if not isinstance(each, VectorMap):
+            return f"{name} does not say how {key} is mapped"
+        if len(each.index) != feature.shape[0]:
+            return f"{name} maps {len(each.index)} numbers of {key}, which has {feature.shape[0]}"
+    return None
+
+
+def _image(features: Mapping[str, Feature]) -> str | None:
+    return next((key for key, feature in features.items() if feature.kind == "image"), None)
+
+
+def _mapped_as(key: str) -> str:
+    """Return the key whose map is that of another: what was done before is mapped as what is done."""
+    return ACTION if key == PAST_ACTION else key

@@ -58,8 +58,8 @@ class WindowConfig(Document):
     observation.robot0_eef_pos} or {"0:2": "observation.state[0:2]"}; all are absolute when empty."""
     canonicalize: str | None = None
     """An environment, such as pusht, from one side of whose mirror the policy sees every scene; its actions are
-    mirrored back. It must observe vectors alone; data.symmetries then adds nothing, for an episode and its mirror image
-    are seen alike."""
+    mirrored back. Where it observes images, or what the mirror does not map, it is trained without; else
+    data.symmetries adds nothing, for an episode and its mirror image are seen alike."""
     normalization: dict[str, str | dict[str, str]] = field(default_factory=dict)
     """Per key limits (to [-1, 1]), mean_std or identity; or ranges of dimensions: {"0:3": limits, "3:9": identity}, of
     the action as the network sees it.

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from robodiff.data.cache import memory_free
 from robodiff.data.datamodule import WindowDataModule, limited
-from robodiff.data.episodes import ACTION, NotRecorded
+from robodiff.data.episodes import ACTION, Feature, NotRecorded
 from robodiff.data.provenance import ACCEPT, TrainedOn, read_trained_on, write_trained_on
 from robodiff.data.symmetry import Symmetry
 from robodiff.envs.spec import get_env_spec
@@ -31,9 +31,12 @@ from robodiff.evaluation.runs import CONFIG_FILE
 from robodiff.files import locked, naming, replacing, standing
 from robodiff.machine import describe_machine
 from robodiff.networks.unet import ConditionalUnet1d
+from robodiff.policies.canonical import misfit
 from robodiff.policies.checkpoint import load_vae, load_weights
+from robodiff.policies.config import PolicyConfig
 from robodiff.policies.denoisers import DiffusionConfig
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.policies.observations import policy_features
 from robodiff.progress import say
 from robodiff.text import counted
 from robodiff.training.callbacks import CHECKPOINT, UNSAVED, Checkpoints, Measuring, Rollouts, RunLength
@@ -148,14 +151,21 @@ def _symmetries(env: str | None) -> tuple[Symmetry, ...]:
     return symmetries
 
 
-def _canonicalize(policy: DiffusionPolicy, env: str) -> None:
-    """Give a policy the numbers of an environment's mirror: the first of its symmetries that has a side."""
+def _with_mirror(model: PolicyConfig, features: Mapping[str, Feature]) -> tuple[PolicyConfig, Symmetry | None]:
+    """Return a policy's configuration, and the symmetry from one side of which it sees scenes: the first with a side.
+
+    Where that does not map what is observed and done the policy is trained without it, for a preset of one scene
+    serves others, too; a notice tells.
+    """
+    if (env := model.canonicalize) is None:
+        return model, None
     symmetry = next((each for each in get_env_spec(env).symmetries if each.side is not None), None)
     if symmetry is None:
         raise UsageError(f"model.canonicalize: the environment {env} has no symmetry with a side; leave it out")
-    if (canonical := getattr(policy, "canonical", None)) is None:  # of another kind, from a plugin
-        raise UsageError(f"model.canonicalize is for a DiffusionPolicy; found a {type(policy).__name__}; leave it out")
-    canonical.fit(symmetry, policy.representation.classes)
+    if reason := misfit(symmetry, policy_features(model, features)):
+        notice(f"model.canonicalize {env} has no effect: {reason}")
+        return replace(model, canonicalize=None), None
+    return model, symmetry
 
 
 def _check_recording(run: Path, data: WindowDataModule, recorded: TrainedOn | None, accepted: bool) -> None:
@@ -178,13 +188,16 @@ def _module(config: FitConfig, data: WindowDataModule, pretrained: bool) -> Poli
         data: read already.
         pretrained: the run begins, with the weights that ``initial_weights`` or ``pretrained_backbone_weights`` names.
     """
-    model, trainer = replace(config.model, frame_stride=data.shape.frame_stride), config.trainer
-    features, fps = data.episodes.features, data.episodes.fps
+    features, fps, trainer = data.episodes.features, data.episodes.fps, config.trainer
+    model, symmetry = _with_mirror(replace(config.model, frame_stride=data.shape.frame_stride), features)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # the weights depend on the seed alone
         _check_size(model.make_policy(features, fps))
     policy = model.make_policy(features, fps)
-    if model.canonicalize is not None:
-        _canonicalize(policy, model.canonicalize)
+    if symmetry is not None:
+        if (canonical := getattr(policy, "canonical", None)) is None:  # of another kind, from a plugin
+            notice(f"model.canonicalize has no effect on a {type(policy).__name__}")
+        else:
+            canonical.fit(symmetry, policy.representation.classes)
     policy.fit_normalizer(data.episodes, data.train_windows)
     if pretrained and config.initial_weights is not None:
         load_weights(policy, config.initial_weights)
