@@ -59,9 +59,10 @@ def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
     own = []
     for demonstrations, budget in sorted({(run["demonstrations"], run["budget"]) for run in made}, key=_order):
         group = [run for run in made if (run["demonstrations"], run["budget"]) == (demonstrations, budget)]
+        group.sort(key=lambda run: run["seed"])
         won = np.array([[flag == "1" for flag in run["successes"][:EPISODES]] for run in group])  # (S, E)
         scores = np.array([run["mean maximum reward"] for run in group])
-        minutes = "" if seconds is None else f"{group[0]['steps'] * seconds / 60:.0f}"
+        minutes = "" if seconds is None else f"{group[0]['steps'] * seconds / 60:.1f}"
         own.append(
             {
                 "demonstrations": NAMES[demonstrations],
