@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.common import RESULTS, keep
+from benchmarks.common import RESULTS, hardware, keep
 from benchmarks.recipe import PLAIN, Job, Runs, clock, kept, measured, train
 from robodiff.evaluation.seeds import mean_interval, success_interval
 from robodiff.machine import cores
@@ -66,8 +66,8 @@ def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
         own.append(
             {
                 "demonstrations": NAMES[demonstrations],
-                "policy": f"{group[0]['steps']:,} steps of a CPU",
-                "minutes": minutes,
+                "policy": f"{group[0]['steps']:,} steps on a CPU",
+                "minutes of training": minutes,
                 "success": f"**{won.mean():.3f}**{_between(success_interval(won))}",
                 "of each training seed": " ".join(f"{each:.3f}" for each in won.mean(1)),
                 "score": f"**{scores.mean():.3f}**{_between(mean_interval(scores))}",
@@ -75,11 +75,16 @@ def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
             }
         )
     others = [
-        {"demonstrations": NAMES["human"], "policy": whose, "minutes": "hours of a GPU", "success": success,
-         "of each training seed": "one seed", "score": score, "episodes": episodes}
+        {"demonstrations": NAMES["human"], "policy": whose, "minutes of training": "on a GPU", "success": success,
+         "of each training seed": "one policy", "score": score, "episodes": episodes}
         for whose, success, score, episodes in PUBLISHED
     ]  # fmt: skip
-    return [*own, *others]
+    missing = [
+        {**dict.fromkeys(others[0], ""), "demonstrations": name, "policy": "not measured"}
+        for demonstrations, name in NAMES.items()
+        if demonstrations not in {run["demonstrations"] for run in made}
+    ]
+    return [*own, *missing, *others]
 
 
 def _order(kind: tuple[str, str]) -> tuple[int, float]:
@@ -105,7 +110,8 @@ def main() -> None:
     for steps in given.steps:
         jobs = [Job(demonstrations, f"{steps} steps", PLAIN, seed) for seed in given.seeds]
         runs = measured(jobs, {PLAIN: {"max_steps": steps}}, EPISODES, given.jobs)
-    keep("time_to_skill", rows(runs, seconds), step_seconds=seconds)
+    machine = hardware() if given.steps or given.clock else before["hardware"]
+    keep("time_to_skill", rows(runs, seconds), machine, step_seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -89,12 +89,12 @@ class Canonicalization(nn.Module):
 
 def misfit(symmetry: Symmetry, features: Mapping[str, Feature]) -> str | None:
     """Return why what a policy observes and does cannot be turned by a symmetry that has a side; None if it can."""
-    observes, name = ", ".join(key for key in features if key != ACTION), f"the {symmetry.name}"
+    observed, name = [key for key in features if key != ACTION], f"the {symmetry.name}"
     assert symmetry.side is not None
     if image := _image(features):
         return f"{name} turns vectors alone, and the policy observes the image {image}"
-    if symmetry.side.key not in observes.split(", "):
-        return f"{name} tells sides by {symmetry.side.key}, and the policy observes {observes}"
+    if symmetry.side.key not in observed:
+        return f"{name} tells sides by {symmetry.side.key}, and the policy observes {', '.join(observed)}"
     for key, feature in features.items():
         each = symmetry.maps.get(_mapped_as(key))
         if not isinstance(each, VectorMap):
@@ -109,5 +109,5 @@ def _image(features: Mapping[str, Feature]) -> str | None:
 
 
 def _mapped_as(key: str) -> str:
-    """Return the key whose map is that of another: what was done before is mapped as what is done."""
+    """Return the key of a ``Symmetry`` by which a key is mapped: a past action is mapped as an action is."""
     return ACTION if key == PAST_ACTION else key

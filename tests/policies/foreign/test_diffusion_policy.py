@@ -86,7 +86,7 @@ def imported(path: Path, fps: float | None = 10) -> DiffusionPolicy:
 
 def check_equal(policy: DiffusionPolicy, original: Original, found: Tensor, expected: Tensor) -> None:
     """In normalised units; ``expected`` is of the whole of what was denoised, normalised."""
-    torch.testing.assert_close(original.normalize("action", found), expected, rtol=0, atol=3e-5)
+    torch.testing.assert_close(original.normalize("action", found), expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.2
     assert policy.config.n_action_steps == 4
 
@@ -140,7 +140,7 @@ def test_transformer_of_numbers(options: dict[str, Any], tmp_path: Path) -> None
         **{key: options[key] for key in options if key in ("n_cond_layers", "causal_attn", "time_as_cond")},
     }
     model = Transformer(4 if is_global else 9, steps, 2, 5 if is_global else 0, network)
-    nn.init.normal_(model.head.weight)
+    nn.init.normal_(model.head.weight, std=0.5)  # so that what processors round otherwise is not magnified
     original = Original(model, {"obs": span(5), "action": span(4)}).eval()
     target = "diffusion_policy.policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy"
     own = {key: value for key, value in options.items() if key not in network}
