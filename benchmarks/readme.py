@@ -30,7 +30,7 @@ TITLES = {
     "denoisers": "Push-T from keypoints, human demonstrations; success with its 95 % interval",
     "denoisers_pixels": "Push-T from pixels, human demonstrations; success with its 95 % interval",
     "recipe": "Push-T from keypoints, one thing or some things different from preset `pusht_keypoints`",
-    "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints` without rollouts; 95 % intervals over seeds and episodes",
+    "time_to_skill": "Push-T from keypoints, preset `pusht_keypoints` without rollouts; with 95 % intervals",
     "improving": "Push-T, from a policy of `make demo`; success with its 95 % interval, McNemar's p over equal seeds",
     "training_cpu": "Samples (windows) a second of training, whole steps of `robodiff fit`",
     "training_gpu": "Samples (windows) a second on a GPU, whole steps of `fit`, human Push-T from images, one run each",
