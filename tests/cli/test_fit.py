@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -354,6 +355,19 @@ def test_a_run_may_be_named_like_a_value(
     assert int(rows(tmp_path / "3")[-1]["global_step"]) == 3
     assert "unexpected argument '4'" in robodiff("fit", "--resume", 3, 4)[2]
     assert "--resume needs a value" in robodiff("fit", "--trainer.max_steps", 3, "--resume")[2]
+
+
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(
+    robodiff: Run, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("robodiff.cli.fit.time", SimpleNamespace(strftime=lambda form: "20260131-120000"))
+    begin = ("fit", *SMALL, "--data.path", recording, "--rollout.env", "null", "--trainer.max_steps", 1)
+    for _ in range(3):
+        code, _, err = robodiff(*begin)
+        assert code == 0, err
+    first = "pusht_keypoints-20260131-120000"
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {first, f"{first}-2", f"{first}-3"}
 
 
 def test_printed_configurations(robodiff: Run, recording: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_an_episode_demonstrated_by_mouse_is_trained_on(
         assert hand.press("k", "state.seed === 1")["kept"] == 1
     small = ("--model.down_dims", "[8, 16]", "--model.n_groups", 4, "--trainer.max_steps", 2)
     options = ("--config", TASKS[env].preset, "--data", out, "--run", tmp_path / "run", "--data.val_split", 0)
-    code, _, error = robodiff("fit", *options, *TASKS[env].options, *small, "--rollout.env", "null")
+    code, _, error = robodiff("fit", *options, *small, "--rollout.env", "null")
     assert code == 0, error
     assert (tmp_path / "run" / "policy" / "model.safetensors").exists()
 

@@ -1,6 +1,5 @@
 """``robodiff demo``: Push-T from demonstrations to a success rate."""
 
-import time
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,7 +31,7 @@ class DemoOptions(Options):
 def run(arguments: list[str]) -> None:
     """Fit, evaluate, and say what to try next."""
     options = read_options(DemoOptions, "demo", arguments)
-    folder = options.run or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = options.run or fit.new_run("demo")
     fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
     measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
     print(

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,8 +101,7 @@ def run(arguments: list[str]) -> None:
         raise UsageError("--accept_changed_data is for a run that goes on; give --resume RUN, or leave it out")
     if own.minutes is not None:
         overrides["trainer.max_time"] = max_time(own.minutes)
-    name = f"{Path(own.config or 'fit').stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(own.resume or own.run or f"runs/{name}")
+    folder = Path(own.resume or own.run or new_run(Path(own.config or "fit").stem))
     if own.shard is not None and own.run is None and own.resume is None:
         raise UsageError(f"--shard {own.shard}: all processes write to one folder; name it with --run")
     if own.resume is not None:
@@ -117,6 +117,13 @@ def run(arguments: list[str]) -> None:
     configs = {run: replace(config, **origin) for run, config in configs.items()}
     resume = own.resume is not None
     train(configs, folder, resume, resume and bool(overrides), own.accept_changed_data, own.shard)
+
+
+def new_run(name: str) -> str:
+    """Return a folder that does not exist: runs/<name>-<date>-<time>, numbered if two begin in one second."""
+    folder = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    numbered = (f"{folder}-{number}" for number in count(2))
+    return next(each for each in chain([folder], numbered) if not Path(each).exists())
 
 
 def train(
