@@ -16,7 +16,9 @@ from tests.policies.test_diffusion import FLOW
 from robodiff.envs.pool import Rows
 from robodiff.envs.pusht.env import PushTEnv
 from robodiff.envs.pusht.spec import SPEC
+from robodiff.envs.pusht.touch import TOUCH
 from robodiff.envs.spec import get_env_spec
+from robodiff.envs.touch import Body
 from robodiff.errors import RobodiffError
 from robodiff.evaluation import evaluate as evaluate_module
 from robodiff.evaluation import traces as traces_module
@@ -45,8 +47,17 @@ def measured(policy: str, out: Path, **changes: object) -> dict:
     return {**json.loads((out / "metrics.json").read_text()), "latency_ms": 0}
 
 
-@pytest.mark.usefixtures("quick")
-def test_every_episode_is_kept_and_nothing_that_is_measured_changes(saved: str, tmp_path: Path) -> None:
+def use_pusht(monkeypatch: pytest.MonkeyPatch, kind: type[PushTEnv], max_steps: int, **changes: object) -> None:
+    """Let Push-T be short; without a sketch it is drawn by ``render``."""
+    make = lambda keys: kind(keys, max_steps=max_steps)  # noqa: E731
+    use_env(monkeypatch, dataclasses.replace(SPEC, make=make, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sketched", [True, False])
+def test_every_episode_is_kept_and_nothing_that_is_measured_changes(
+    saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sketched: bool
+) -> None:
+    use_pusht(monkeypatch, PushTEnv, 30, touch=SPEC.touch if sketched else None)
     with_traces = measured(saved, tmp_path / "with")
     assert measured(saved, tmp_path / "without", clips=0, videos=0) == with_traces
     assert not [*(tmp_path / "without" / TRACE_FOLDER).glob("seed-*")]
@@ -58,12 +69,20 @@ def test_every_episode_is_kept_and_nothing_that_is_measured_changes(saved: str, 
     for episode in with_traces["episodes"]:
         trace, environment = traces[episode["seed"]], PushTEnv(max_steps=30)
         state = environment.reset(seed=episode["seed"])[0]["observation.state"]
+        assert trace.poses.shape == (episode["length"] + 1, 3 if sketched else 0, 3)
         for step, action in enumerate(trace.action):
             assert np.array_equal(trace.observations["observation.state"][step], state)
+            if sketched:
+                assert trace.poses[step, 1:, :2] == pytest.approx(environment.state[[[2, 3], [0, 1]]] / 512)
             observation, reward, *_ = environment.step(action)
             state = observation["observation.state"]
             assert trace.reward[step] == pytest.approx(reward)
         assert len(trace.action) == episode["length"]
+        if sketched:
+            assert [shape.radius > 0 for shape in info.bodies] == [False, False, True]
+            assert (trace.sheet, len(trace.drawn_at)) == (b"", 0)
+            continue
+        assert not info.bodies
         assert trace.drawn_at[[0, -1]].tolist() == [0, episode["length"]]
         spacing = np.diff(trace.drawn_at)[:-1]
         assert len(set(spacing.tolist())) <= 1
@@ -85,7 +104,7 @@ def test_every_episode_is_kept_and_nothing_that_is_measured_changes(saved: str, 
     assert np.array_equal(again.action, traces[7].action)
 
 
-@pytest.mark.parametrize("fails", ["render", "renders"])
+@pytest.mark.parametrize("fails", ["render", "renders", "bodies", "outline"])
 def test_an_environment_that_cannot_draw(
     saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
 ) -> None:
@@ -93,13 +112,22 @@ def test_an_environment_that_cannot_draw(
         def render(self) -> np.ndarray:
             raise OSError("there is no screen")
 
-    make = lambda keys: (Blind if fails == "render" else PushTEnv)(keys, max_steps=9)  # noqa: E731
-    use_env(monkeypatch, dataclasses.replace(SPEC, make=make, renders=fails == "render"))
+    def sketch(env: PushTEnv) -> list[Body]:
+        """Lose a body after some steps, or know no outline."""
+        assert TOUCH.sketch is not None
+        bodies = TOUCH.sketch(env)
+        if fails == "bodies":
+            return bodies[: 2 if env.snapshot()[7] > 5 else 3]
+        return [dataclasses.replace(body, radius=float("nan")) for body in bodies]
+
+    kind, touch = Blind if fails == "render" else PushTEnv, dataclasses.replace(TOUCH, sketch=sketch)
+    is_sketched = fails in ("bodies", "outline")
+    use_pusht(monkeypatch, kind, 9, renders=fails == "render", touch=touch if is_sketched else None)
     measured(saved, tmp_path / "out")
     told = capsys.readouterr()
-    assert (told.out + told.err).count("there are no pictures of the episodes") == (fails == "render")
+    assert (told.out + told.err).count("there are no pictures of the episodes") == (fails != "renders")
     traces = read_traces(tmp_path / "out", [7])[1]
-    assert (traces[7].sheet, len(traces[7].drawn_at)) == (b"", 0)
+    assert (traces[7].sheet, len(traces[7].drawn_at), traces[7].poses.shape[1]) == (b"", 0, 0)
     assert len(traces[7].fan_at) > 0
     assert len(traces[7].reward) == 9
 
@@ -120,7 +148,9 @@ def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
         {**whole, "action": np.full_like(whole["action"], np.nan)},
         {**whole, "fans": np.full_like(whole["fans"], np.inf)},
         {**whole, "fans": whole["fans"][:, :0]},
-        {**whole, "drawn_at": np.zeros_like(whole["drawn_at"])},
+        {**whole, "drawn_at": np.zeros(2, np.int64)},
+        {**whole, "poses": whole["poses"][:, :2]},
+        {**whole, "poses": whole["poses"][1:]},
         {**whole, "fan_at": whole["fan_at"] + 10**6},
     ):
         if isinstance(broken, bytes):
@@ -190,7 +220,8 @@ def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
             clock[0] += drawing
             return {row: np.zeros((4, 4, 3), np.uint8) for row in sizes}
 
-    recorder, record = TraceRecorder(SPEC, [5], chunk=2), EpisodeRecord(5)
+    recorder = TraceRecorder(dataclasses.replace(SPEC, touch=None), [5], chunk=2)
+    record = EpisodeRecord(5)
     for taken in range(21):
         record.actions = [np.zeros(2)] * taken
         clock[0] += step

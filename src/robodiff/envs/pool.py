@@ -11,6 +11,7 @@ import numpy as np
 
 from robodiff import registry
 from robodiff.envs.spec import EnvSpec, get_env_spec, raise_for_env
+from robodiff.envs.touch import Body
 from robodiff.errors import RobodiffError
 from robodiff.machine import cores
 
@@ -86,6 +87,14 @@ class EnvPool:
         """
         return self._call("draw", sizes)
 
+    def sketch(self, rows: Collection[int]) -> dict[int, list[Body]]:
+        """Return the bodies of the scene in each row that is named, where the environment has a ``Touch.sketch``.
+
+        Raises:
+            RobodiffError: an environment cannot be sketched here; or a process died.
+        """
+        return self._call("sketch", dict.fromkeys(rows))
+
     def close(self) -> None:
         """Close the environments and end the processes."""
         if self._local is not None:
@@ -159,6 +168,13 @@ class Rows:
             with raise_for_env(f"{self.spec.name} cannot be drawn"):
                 pictures[row] = _shrunk(np.asarray(self.environments[row].render()), size)
         return pictures
+
+    def sketch(self, rows: Collection[int]) -> dict[int, list[Body]]:
+        """Return the bodies of the scene in each row that is named; see ``EnvPool``."""
+        assert self.spec.touch is not None
+        assert self.spec.touch.sketch is not None
+        with raise_for_env(f"{self.spec.name} cannot be drawn"):
+            return {row: self.spec.touch.sketch(self.environments[row]) for row in rows}
 
     def close(self) -> None:
         """Close the environments."""

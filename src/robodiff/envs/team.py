@@ -60,6 +60,7 @@ def team_spec(name: str) -> EnvSpec:
         agents={},
         expert=None,
         take_over=None,
+        touch=None,
         local=not spec.is_portable,
     )
 

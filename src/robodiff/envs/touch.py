@@ -31,6 +31,15 @@ class Hand:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a body looks like, in lengths of the side of a square picture; see ``Body``."""
+
+    color: str
+    outline: Sequence[Place] = ()
+    radius: float = 0.0
+
+
+@dataclass(frozen=True)
 class Body:
     """Something rigid in a sketch, in lengths of the side of a square picture."""
 
@@ -45,6 +54,16 @@ class Body:
     """Corners in the frame of the body; none of a disc."""
     radius: float = 0.0
     """Of a disc."""
+
+    @property
+    def shape(self) -> Shape:
+        """What stays the same while it moves."""
+        return Shape(self.color, [(float(x), float(y)) for x, y in self.outline], float(self.radius))
+
+    @property
+    def pose(self) -> tuple[float, float, float]:
+        """Where it is: x, y, angle."""
+        return self.x, self.y, self.angle
 
 
 Mover = Callable[[float, float, float], dict[str, NDArray[Any]]]
@@ -70,5 +89,5 @@ class Touch:
     plumb: Callable[[Any, int], NDArray[np.floating]] | None = None
     """A line (n, 2) that tells how high an agent's hand is: from it down to what lies below; None on a flat table."""
     sketch: Callable[[Any], list[Body]] | None = None
-    """The scene in a few bodies, which the browser draws, and moves evenly from one to the next; without it, ``render``
-    draws."""
+    """The scene in a few bodies, the same at every step, which a browser draws and moves evenly from one step to the
+    next; without it, ``render`` draws."""

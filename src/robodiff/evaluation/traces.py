@@ -1,7 +1,8 @@
-"""What an evaluation keeps of its episodes for those who look at them: small pictures, actions, rewards, chunks.
+"""What an evaluation keeps of its episodes for those who look at them: the scene, actions, rewards, chunks.
 
-In the folder ``traces/`` beside an evaluation: ``seed-N.npz`` and ``seed-N.webp`` of each episode, and what they have
-in common in ``traces.json``. Nothing that is measured depends on them.
+In the folder ``traces/`` beside an evaluation: ``seed-N.npz`` of each episode, and what they have in common in
+``traces.json``. The scene is where its bodies were at every step, where the environment has a ``Touch.sketch``; else
+some small pictures in ``seed-N.webp``. Nothing that is measured depends on them.
 """
 
 import math
@@ -18,6 +19,7 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.images import encode_sheet
 from robodiff.documents import Between
+from robodiff.envs.touch import Shape
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.conditions import Number
 from robodiff.evaluation.results import Result, read_result, write_result
@@ -58,6 +60,8 @@ class TracesInfo(Result):
     """Of the action, and of each vector that was observed."""
     extent: tuple[Number, Number, Number, Number] | None = None
     """Where actions lie in the pictures, see ``Scene``; None where they are no places in them."""
+    bodies: list[Shape] = field(default_factory=list)
+    """Of the scene, where they are drawn; none where pictures were taken."""
     seconds: Number
     """That it took to draw, sample and write them."""
     of_seconds: Number
@@ -82,6 +86,8 @@ class Trace:
     """Height and width of each."""
     sheet: bytes = b""
     """A WebP of the pictures, six in a row; empty where there are none."""
+    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    """(L + 1, B, 3), x, y and angle of each body as ``Body`` has them; of none where pictures were taken."""
     fan_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(M,) steps at which chunks were sampled."""
     fans: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
@@ -94,6 +100,7 @@ class _Episode:
 
     observations: dict[str, list[np.ndarray]] = field(default_factory=dict)
     first_images: dict[str, np.ndarray] = field(default_factory=dict)
+    poses: list[list[tuple[float, float, float]]] = field(default_factory=list)
     drawn_at: list[int] = field(default_factory=list)
     pictures: list[np.ndarray] = field(default_factory=list)
 
@@ -101,8 +108,9 @@ class _Episode:
 class TraceRecorder:
     """A ``Watcher`` that records episodes and draws them while they run, in a small share of their time.
 
-    They are drawn at the first and at the last step and, in between, every so many steps: from how long the first steps
-    and the first pictures took follows how many.
+    Where the environment sketches its bodies, they are noted at every step. Else it draws at the first and at the last
+    step and, in between, every so many steps: from how long the first steps and the first pictures took follows how
+    many.
 
     Args:
         spec: the environment.
@@ -112,7 +120,10 @@ class TraceRecorder:
 
     def __init__(self, spec: "EnvSpec", seeds: Collection[int], chunk: int) -> None:
         self._chunk, self.seeds = chunk, frozenset(seeds)
-        self._draws = spec.renders
+        self._sketches = spec.touch is not None and spec.touch.sketch is not None
+        self._draws = spec.renders and not self._sketches
+        self.bodies: list[Shape] = []
+        """Of the scene, once they have been noted."""
         self._every = 0  # steps from one picture to the next; 0 while that is not known
         self._drawing = self._resumed = 0.0  # seconds that the first pictures took, and when they were drawn
         self.episodes: dict[int, _Episode] = {}
@@ -152,6 +163,8 @@ class TraceRecorder:
         step = max(record.length for record in watched.values())
         for row, record in watched.items():
             self._observe(record, {key: value[row] for key, value in observations.items()})
+        if self._sketches:
+            self._note(environments, watched)
         if step == self._chunk and not self._every:
             self._every = self._spacing((start - self._resumed) / step)
         due = step == 0 or (self._every and step % self._every == 0)
@@ -170,6 +183,27 @@ class TraceRecorder:
             elif key not in episode.first_images:
                 episode.first_images[key] = look_of(value)
 
+    def _note(self, environments: "Pool", episodes: "Mapping[int, EpisodeRecord]") -> None:
+        try:
+            sketches = environments.sketch(episodes)
+            self.bodies = self.bodies or [body.shape for body in next(iter(sketches.values()))]
+            if any(len(bodies) != len(self.bodies) for bodies in sketches.values()):
+                raise RobodiffError("the sketch has not the same bodies at every step")
+            if not all(np.isfinite([*np.ravel(shape.outline), shape.radius]).all() for shape in self.bodies):
+                raise RobodiffError("the sketch has a body whose outline is not finite")
+        except RobodiffError as error:
+            self._cannot_draw(error)
+            return
+        for row, record in episodes.items():
+            self.episodes[record.seed].poses.append([body.pose for body in sketches[row]])
+
+    def _cannot_draw(self, error: Exception) -> None:
+        self._draws = self._sketches = False
+        self.bodies = []
+        for episode in self.episodes.values():
+            episode.poses.clear()
+        notice(f"there are no pictures of the episodes: {first_line(error)}")
+
     def _spacing(self, a_step: float) -> int:
         """Return how many steps, which take so many seconds each, lie between two pictures."""
         return max(self._chunk, math.ceil(self._drawing / max(1e-9, SHARE * a_step)))
@@ -180,8 +214,7 @@ class TraceRecorder:
         try:
             pictures = environments.draw(dict.fromkeys(episodes, LONGEST_SIDE))
         except (RobodiffError, ModuleNotFoundError) as error:
-            self._draws = False
-            notice(f"there are no pictures of the episodes: {first_line(error)}")
+            self._cannot_draw(error)
             return
         for row, record in episodes.items():
             self.episodes[record.seed].pictures.append(pictures[row])
@@ -224,6 +257,7 @@ def write_traces(
             fps=spec.fps,
             dimensions={key: _dimensions(spec.features[key]) for key in (ACTION, *seen) if key in spec.features},
             extent=spec.scene and spec.scene.extent,
+            bodies=recorder.bodies,
             seconds=recorder.seconds + later,
             of_seconds=recorder.of_seconds + later,
         )
@@ -242,6 +276,8 @@ def _write_episode(
     }
     if sampler is not None and sampler.sampled:
         arrays |= {"fan_at": np.array([*sampler.sampled]), "fans": np.stack([*sampler.sampled.values()])}
+    if episode.poses:
+        arrays["poses"] = np.array(episode.poses, np.float32)
     if episode.pictures:
         arrays["picture"] = np.array(episode.pictures[0].shape[:2])
         sheet = encode_sheet(episode.pictures, COLUMNS, "WEBP", quality=QUALITY, method=2)
@@ -297,11 +333,13 @@ def _observed(trace: Trace) -> frozenset[tuple[str, tuple[int, ...]]]:
 def _read_trace(path: Path, info: TracesInfo) -> Trace:
     with reading(path, "the trace of an episode"), np.load(path, allow_pickle=False) as arrays:
         sheet = path.with_suffix(".webp")
+        length = len(arrays["reward"])
         trace = Trace(
             action=arrays["action"],
             reward=arrays["reward"],
             observations=_below(arrays, "seen/"),
             first_images=_below(arrays, "first/"),
+            poses=arrays["poses"] if "poses" in arrays else np.zeros((length + 1, 0, 3), np.float32),
             drawn_at=arrays["drawn_at"],
             picture=_pair(arrays["picture"]) if "picture" in arrays else (0, 0),
             sheet=sheet.read_bytes() if sheet.is_file() else b"",
@@ -326,6 +364,7 @@ def _check(trace: Trace, info: TracesInfo) -> None:
     for name, array, shape in (
         ("action", trace.action, (length, dim)),
         ("reward", trace.reward, (length,)),
+        ("poses", trace.poses, (length + 1, len(info.bodies), 3)),
         ("drawn_at", trace.drawn_at, (len(trace.drawn_at),)),
         ("fan_at", trace.fan_at, (len(trace.fan_at),)),
         ("fans", trace.fans, (len(trace.fan_at), *trace.fans.shape[1:3], dim if len(trace.fan_at) else 0)),

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -128,10 +128,7 @@ class Stage:
             "keys": list(touch.keys) if touch else [],
             "can_act": touch is not None,
             "can_grab": touch is not None and touch.grab is not None,
-            "bodies": [
-                {"name": each.name, "color": each.color, "outline": [*map(list, each.outline)], "radius": each.radius}
-                for each in bodies
-            ],
+            "bodies": [asdict(each.shape) for each in bodies],
             "policy": None if self.actor is None else shortened(self._name, LONGEST_NAME),
             "samplers": [] if self.actor is None else [*self.actor.samplers],
             "records": self.recorder is not None,
@@ -155,7 +152,7 @@ class Stage:
             "holds": self._mover is not None,
             "kept": self.recorder.kept if self.recorder else 0,
             "can_keep": self._unkeepable() is None,
-            "bodies": [[round(number, 5) for number in (each.x, each.y, each.angle)] for each in bodies],
+            "bodies": [[round(number, 5) for number in each.pose] for each in bodies],
             "hand": [round(self.hand.x, 5), round(self.hand.y, 5)],
             "plumb": np.round(touch.plumb(self.env, self._whose), 4).tolist() if touch and touch.plumb else [],
             "agent": self._whose,

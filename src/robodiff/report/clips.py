@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from robodiff.data.episodes import ACTION
+from robodiff.envs.touch import Shape
 from robodiff.evaluation.results import EpisodeResult
 from robodiff.evaluation.runs import Evaluation
 from robodiff.evaluation.traces import COLUMNS, Trace, TracesInfo, has_traces, read_traces
@@ -19,7 +20,10 @@ MOST_VALUES = 250_000
 """Numbers of all lines of an evaluation in its page."""
 LARGEST_PICTURES = 3_400_000
 """Bytes of all pictures of an evaluation in its page."""
+SKETCHED = 192
+"""Pixels along each side of a scene that the page draws from its bodies."""
 _LONGEST_NAME = 60
+_BYTES_OF_A_NUMBER = 7
 Line = tuple[str, str, int]
 """What it is called, the key, and its dimension; the key ``reward`` has one."""
 Panel = tuple[str, str, list[Line]]
@@ -68,7 +72,7 @@ class Clips:
             "reward": round(result.max_reward, 4),
             "length": result.length,
             "values": [[_over(result.length, key, seen.get(key), d) for _, key, d in lines] for _, _, lines in panels],
-            "pictures": _pictures(trace) if drawn else None,
+            "pictures": (_sketch(trace, self.info.bodies) if self.info.bodies else _pictures(trace)) if drawn else None,
             "fans": {
                 "at": trace.fan_at.tolist(),
                 "chunks": [rounded(fan) for fan in trace.fans],
@@ -111,8 +115,10 @@ class Clips:
         turns = [seed for pair in zip(ordered, reversed(ordered), strict=True) for seed in pair]
         kept, size = set[int](), 0
         for seed in dict.fromkeys(turns):
-            size += len(self.traces[seed].sheet) * 4 // 3
-            if size <= largest and self.traces[seed].sheet:
+            trace = self.traces[seed]
+            own = len(trace.sheet) * 4 // 3 + trace.poses.size * _BYTES_OF_A_NUMBER
+            size += own
+            if size <= largest and own:
                 kept.add(seed)
         return kept
 
@@ -161,6 +167,17 @@ def _pictures(trace: Trace) -> dict[str, Any]:
         "height": height,
         "columns": COLUMNS,
         "at": trace.drawn_at.tolist(),
+    }
+
+
+def _sketch(trace: Trace, bodies: Sequence[Shape]) -> dict[str, Any]:
+    """Return bodies and, of each, x, y and angle at every frame, or once where they stay the same."""
+    series = trace.poses.transpose(1, 2, 0)
+    return {
+        "width": SKETCHED,
+        "height": SKETCHED,
+        "bodies": [{**asdict(body), "color": shortened(body.color, _LONGEST_NAME)} for body in bodies],
+        "poses": [[rounded(each if np.ptp(each) else each[:1]) for each in pose] for pose in series],
     }
 
 

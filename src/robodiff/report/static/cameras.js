@@ -1,5 +1,6 @@
 "use strict";
-// What all pages that play episodes share: elements, and cameras, whose pictures are tiles of a sheet or a video.
+// What all pages that play episodes share: elements, and cameras, whose pictures are tiles of a sheet, a video, or bodies
+// that are drawn, which needs sketch.js.
 
 const SHARPEST = 640; // pixels across to which small pictures are enlarged, so that overlays are sharp
 
@@ -19,6 +20,12 @@ function isStill() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
+/** Return what paints the pictures of a camera. */
+function sourceOf(camera, fps, repaint) {
+  if (camera.video) return new Film(camera, fps, repaint);
+  return camera.tiles.poses ? new Sketch(camera.tiles) : new Sheet(camera);
+}
+
 /** The pictures of a camera from a sheet of tiles. */
 class Sheet {
   constructor(camera) {
@@ -34,7 +41,12 @@ class Sheet {
     return [this.width, this.height];
   }
 
-  paint(context, frame) {
+  get isReady() {
+    return this.bitmap !== undefined;
+  }
+
+  paint(context, moment) {
+    const frame = Math.floor(moment);
     const tile = this.at ? Math.max(0, this.at.findLastIndex((each) => each <= frame)) : Math.floor(frame / this.every);
     const [x, y] = [(tile % this.columns) * this.width, Math.floor(tile / this.columns) * this.height];
     context.drawImage(this.bitmap, x, y, this.width, this.height, 0, 0, this.width, this.height);
@@ -45,6 +57,28 @@ class Sheet {
   close() {
     this.bitmap?.close();
   }
+}
+
+/** An episode whose bodies are drawn: `poses[body]` has x, y and angle, each at every frame, or once if it stays. */
+class Sketch {
+  isReady = true;
+
+  constructor({ bodies, poses }) {
+    Object.assign(this, { bodies, poses });
+    this.size = Promise.resolve([SHARPEST, SHARPEST]);
+  }
+
+  /** Draw a moment, which may lie between two frames. */
+  paint(context, moment) {
+    const frame = Math.floor(moment);
+    const at = (pose, when) => pose.map((values) => values[Math.min(when, values.length - 1)]);
+    const poses = this.poses.map((pose) => poseBetween(at(pose, frame), at(pose, frame + 1), moment - frame));
+    drawBodies(context, this.bodies, poses);
+  }
+
+  run() {}
+
+  close() {}
 }
 
 /** The pictures of a camera from a video, which is sought to the frame that is asked for. */
@@ -60,8 +94,8 @@ class Film {
     });
   }
 
-  paint(context, frame) {
-    const seconds = (frame + 0.5) / this.fps;
+  paint(context, moment) {
+    const seconds = (Math.floor(moment) + 0.5) / this.fps;
     const apart = Math.abs(this.video.currentTime - seconds) * this.fps;
     if (apart > (this.video.paused ? 0.4 : 4)) this.video.currentTime = seconds;
     context.drawImage(this.video, 0, 0);
@@ -84,8 +118,8 @@ class Camera {
   constructor(camera, place, fps, overlay) {
     this.place = place;
     this.overlay = overlay;
-    this.frame = 0;
-    this.source = camera.video ? new Film(camera, fps, () => this.draw(this.frame)) : new Sheet(camera);
+    this.moment = 0;
+    this.source = sourceOf(camera, fps, () => this.draw(this.moment));
     this.canvas = element("canvas", { role: "img", "aria-label": camera.name });
     this.element = element("figure", { class: "camera" }, this.canvas, element("figcaption", {}, camera.name));
     this.source.size.then((size) => this.#fit(size)).catch(() => this.#fail());
@@ -94,22 +128,23 @@ class Camera {
   #fit([width, height]) {
     this.scale = Math.max(1, Math.ceil(SHARPEST / width));
     [this.canvas.width, this.canvas.height] = [width * this.scale, height * this.scale];
-    this.draw(this.frame);
+    this.draw(this.moment);
   }
 
   #fail() {
     if (!this.isClosed) this.element.replaceChildren("The pictures of this camera cannot be shown here.");
   }
 
-  draw(frame) {
-    this.frame = frame;
+  /** Draw a moment: frames, not whole while it plays. */
+  draw(moment) {
+    this.moment = moment;
     if (!this.scale || this.isClosed) return;
     const context = this.canvas.getContext("2d");
     context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     context.imageSmoothingQuality = "high";
-    this.source.paint(context, frame);
+    this.source.paint(context, moment);
     context.save();
-    this.overlay?.(context, frame, this.place);
+    this.overlay?.(context, Math.floor(moment), this.place);
     context.restore();
   }
 

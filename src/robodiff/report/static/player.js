@@ -3,7 +3,8 @@
 //
 //   const player = new Player(root, {
 //     fps, length,                                  // frames a second, frames
-//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, video: url}],
+//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, tiles: {width, height, bodies, poses}}
+//               | {name, video: url}],
 //     panels: [{name, unit, lines: [{name, values}]}],  // a value for each frame; null where there is none
 //     marks: [{frame, text, severity}],                 // severity: fatal, warning or note
 //     task,
@@ -186,7 +187,7 @@ class Player {
     this.slider.setAttribute("aria-valuetext", `frame ${where}, ${seconds}`);
     this.clock.textContent = `${where} · ${seconds}`;
     this.element.style.setProperty("--at", this.last ? this.frame / this.last : 0);
-    for (const camera of this.cameras) camera.draw(this.frame);
+    for (const camera of this.cameras) camera.draw(this.#position);
     for (const panel of this.panels) panel.show(this.frame);
   }
 

@@ -53,9 +53,10 @@ function playable(episode, shared, video) {
     ...panel,
     lines: panel.lines.map((name, line) => ({ name, values: episode.values[place][line] })),
   }));
-  const [start, next] = episode.pictures?.at ?? [];
-  const name = video ? "every frame, as its video shows it" : next ? `a picture every ${next - start} steps` : "how it began";
-  const cameras = video ? [{ name, video }] : episode.pictures ? [cameraOf(episode, name)] : [];
+  const { pictures } = episode;
+  const [start, next] = pictures?.at ?? [];
+  const name = pictures?.poses ? "where everything was at every step" : video ? "every frame, as its video shows it" : next ? `a picture every ${next - start} steps` : "how it began";
+  const cameras = video && !pictures?.poses ? [{ name, video }] : pictures ? [cameraOf(episode, name)] : [];
   return { fps: shared.fps, length: episode.length + 1, cameras, panels };
 }
 

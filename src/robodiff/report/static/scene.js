@@ -1,12 +1,13 @@
 "use strict";
 // The scene of `robodiff play`: bodies that move evenly from one state to the next, or a picture; above them the chunks
 // that a policy has drawn, and the pointer. Places are from 0 to 1 across the picture, from its left and upper edge.
+// Needs sketch.js.
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Scene {
   #canvas;
-  #bodies; // [{name, color, outline, radius}], none where there is a picture
+  #bodies; // [{color, outline, radius}], none where there is a picture
   #picture = null;
   #from = []; // poses [x, y, angle] when the latest state came
   #to = [];
@@ -83,13 +84,10 @@ class Scene {
 
   #draw(now) {
     this.#waits = false;
-    const { width, height } = this.#canvas;
     const context = this.#canvas.getContext("2d");
     const colors = getComputedStyle(this.#canvas);
-    context.fillStyle = colors.getPropertyValue("--table");
-    context.fillRect(0, 0, width, height);
+    drawBodies(context, this.#bodies, this.#poses(now));
     if (this.#picture) context.drawImage(this.#picture, 0, 0);
-    this.#poses(now).forEach((pose, place) => drawBody(context, this.#bodies[place], pose));
     for (const fan of this.#fans) this.#drawFan(context, fan, colors, now);
     if (this.#plumb.length) drawPlumb(context, this.#plumb, colors.getPropertyValue("--plan"));
     if (this.#pointer) drawPointer(context, this.#pointer, colors.getPropertyValue("--plan"));
@@ -99,12 +97,7 @@ class Scene {
 
   #poses(now) {
     const share = Math.min(1, Math.max(0, (now - this.#since) / this.#lasts));
-    return this.#to.map((to, place) => {
-      const from = this.#from[place];
-      const turn = to[2] - from[2];
-      const shortest = turn - 2 * Math.PI * Math.round(turn / (2 * Math.PI));
-      return [from[0] + share * (to[0] - from[0]), from[1] + share * (to[1] - from[1]), from[2] + share * shortest];
-    });
+    return this.#to.map((to, place) => poseBetween(this.#from[place], to, share));
   }
 
   #drawFan(context, { chosen, paths, stages, since, lasts }, colors, now) {
@@ -133,29 +126,6 @@ function between(stages, share) {
   const [from, to] = [stages[Math.floor(place)], stages[Math.ceil(place)]];
   const mix = (a, b) => (a === null || b === null ? null : a + (place % 1) * (b - a));
   return from.map((path, p) => path.map((point, n) => point.map((value, d) => mix(value, to[p][n]?.[d] ?? null))));
-}
-
-function tracePath(context, path) {
-  const { width, height } = context.canvas;
-  context.beginPath();
-  for (const [x, y] of path) if (x !== null && y !== null) context.lineTo(x * width, y * height);
-}
-
-function drawBody(context, { color, outline, radius }, [x, y, angle]) {
-  const size = context.canvas.width;
-  context.save();
-  context.translate(x * size, y * size);
-  context.rotate(angle);
-  context.fillStyle = color;
-  if (radius) {
-    context.beginPath();
-    context.arc(0, 0, radius * size, 0, 2 * Math.PI);
-  } else {
-    tracePath(context, outline);
-    context.closePath();
-  }
-  context.fill();
-  context.restore();
 }
 
 function drawPlumb(context, path, color) {

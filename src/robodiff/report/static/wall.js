@@ -9,40 +9,42 @@
 //   });
 
 const PICTURES_A_SECOND = 6;
-const PAUSE_AT_END = 8; // pictures
+const STEPS_A_SECOND = 60; // where bodies are drawn
+const PAUSE_AT_END = 1.3; // seconds
 
 /** One clip on a canvas; its pictures are decoded while it is in view. */
 class Clip {
   constructor({ pictures, kind }) {
     this.pictures = pictures;
-    this.count = pictures?.at.length ?? 0;
+    this.count = pictures?.at?.length ?? Math.max(0, ...(pictures?.poses ?? []).flat().map((values) => values.length));
+    this.rate = pictures?.poses ? STEPS_A_SECOND : PICTURES_A_SECOND;
     this.canvas = element("canvas", { width: pictures?.width ?? 4, height: pictures?.height ?? 3, class: kind });
   }
 
   async enter() {
-    if (!this.count || this.sheet) return;
-    const sheet = new Sheet({ tiles: this.pictures });
-    this.sheet = sheet;
+    if (!this.count || this.source) return;
+    const source = sourceOf({ tiles: this.pictures });
+    this.source = source;
     this.shown = undefined;
-    await sheet.size.catch(() => {});
-    if (this.sheet === sheet) this.draw(this.count - 1);
-    else sheet.close();
+    await source.size.catch(() => {});
+    if (this.source === source) this.draw(this.count - 1);
+    else source.close();
   }
 
   leave() {
-    if (this.sheet?.bitmap) this.sheet.close();
-    this.sheet = undefined;
+    if (this.source?.isReady) this.source.close();
+    this.source = undefined;
   }
 
   tick(seconds) {
-    const place = Math.floor(seconds * PICTURES_A_SECOND) % (this.count + PAUSE_AT_END);
+    const place = Math.floor((seconds % (this.count / this.rate + PAUSE_AT_END)) * this.rate);
     this.draw(Math.min(place, this.count - 1));
   }
 
   draw(place) {
-    if (!this.sheet?.bitmap || place === this.shown) return;
+    if (!this.source?.isReady || place === this.shown) return;
     this.shown = place;
-    this.sheet.paint(this.canvas.getContext("2d"), this.pictures.at[place]);
+    this.source.paint(this.canvas.getContext("2d"), this.pictures.at?.[place] ?? place);
   }
 }
 
