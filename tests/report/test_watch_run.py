@@ -12,7 +12,8 @@ from tests.browser import WIDTHS, Browse
 from tests.report.test_run import bare, made, run  # noqa: F401 (fixtures)
 
 from robodiff.cli.report import report
-from robodiff.evaluation.traces import TRACE_FOLDER
+from robodiff.data.images import encode_sheet
+from robodiff.evaluation.traces import COLUMNS, TRACE_FOLDER
 from robodiff.report.comparison import write_comparison
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,20 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     metrics = json.loads(file.read_text())
     change(metrics)
     file.write_text(json.dumps(metrics))
+
+
+def without_bodies(folder: Path, pictures: int) -> None:
+    """Leave of the scene of each episode so many pictures, as an environment without a sketch has them."""
+    (about,) = folder.glob(f"eval/*/{TRACE_FOLDER}/traces.json")
+    about.write_text(json.dumps({**json.loads(about.read_text()), "bodies": []}))
+    for file in about.parent.glob("*.npz"):
+        arrays = {key: value for key, value in np.load(file).items() if key != "poses"}
+        if pictures:
+            steps = np.linspace(0, len(arrays["reward"]), pictures).astype(int)
+            arrays |= {"drawn_at": steps, "picture": np.array([128, 128])}
+            shades = [np.full((128, 128, 3), 255 - step, np.uint8) for step in steps]
+            file.with_suffix(".webp").write_bytes(encode_sheet(shades, COLUMNS, "WEBP"))
+        np.savez(file, **arrays)
 
 
 @pytest.fixture
@@ -83,9 +98,12 @@ def test_an_episode_is_found_and_watched(watched: Path, browse: Browse) -> None:
     assert page.evaluate(FOCUSED).startswith("Seed 100001, failed")
 
 
-def test_pictures_show_the_chunks_over_them(watched: Path, browse: Browse) -> None:
-    """Where there is no video, the tiles do; at the last frame the last picture, without chunks."""
-    shutil.rmtree(next(watched.glob("eval/*/videos")))
+@pytest.mark.parametrize("pictures", [0, 5])
+def test_pictures_show_the_chunks_over_them(watched: Path, browse: Browse, pictures: int) -> None:
+    """Bodies do or, where there are none and no video, tiles; at the last frame the last picture, without chunks."""
+    if pictures:
+        shutil.rmtree(next(watched.glob("eval/*/videos")))
+        without_bodies(watched, pictures)
     page = browse(report(watched), reduced_motion=True)
     page.locator("#wall .clip").first.click()
     blue = """() => {
@@ -104,18 +122,21 @@ def test_pictures_show_the_chunks_over_them(watched: Path, browse: Browse) -> No
     assert with_fan > 2 * page.evaluate(blue)
 
 
-def test_clips_rest_where_less_motion_is_asked_for(watched: Path, browse: Browse) -> None:
+@pytest.mark.parametrize("pictures", [0, 5])
+def test_clips_rest_where_less_motion_is_asked_for(watched: Path, browse: Browse, pictures: int) -> None:
+    if pictures:
+        without_bodies(watched, pictures)
     picture = "document.querySelector('#wall canvas').toDataURL()"
     for still in (True, False):
         page = browse(report(watched), reduced_motion=still)
         page.locator("#wall").scroll_into_view_if_needed()
         assert page.get_by_role("button", name="Play clips" if still else "Pause clips").is_visible()
         page.wait_for_timeout(300)
-        pictures = set()
-        for _ in range(30):  # on a busy machine a clip may have two pictures, the first for a tenth of the time
-            pictures.add(page.evaluate(picture))
+        seen = set()
+        for _ in range(30):
+            seen.add(page.evaluate(picture))
             page.wait_for_timeout(80)
-        assert (len(pictures) == 1) is still
+        assert (len(seen) == 1) is still
 
 
 def test_values_of_training_curves_are_told(watched: Path, browse: Browse) -> None:
@@ -211,8 +232,7 @@ def test_what_is_not_finite_is_a_gap(value: float, watched: Path, browse: Browse
 def test_a_pair_of_which_one_has_no_pictures(watched: Path, tmp_path: Path, browse: Browse) -> None:
     second = tmp_path / "second"
     shutil.copytree(watched, second)
-    for sheet in second.glob(f"eval/*/{TRACE_FOLDER}/*.webp"):
-        sheet.unlink()
+    without_bodies(second, 0)
     page = browse(write_comparison([watched, second], tmp_path / "page.html"))
     page.locator("#pairs .clip").first.click()
     assert "Of one of them no pictures" in page.get_by_role("dialog").inner_text()

@@ -10,6 +10,8 @@ from robodiff.envs.touch import Body, Hand, Mover, Place, Touch
 
 _OUTLINE = np.array([[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]])
 """Corners of the block in its frame, px, all the way round."""
+_SKETCHED: list[Place] = [(float(x), float(y)) for x, y in _OUTLINE / TABLE]
+"""The same in a sketch."""
 _PARTS = (((-60, 0), (60, 30)), ((-15, 30), (15, 120)))
 """The bar and the stem of the block in its frame, each from corner to corner, px."""
 _REACH = 8.0
@@ -57,15 +59,15 @@ def _turned(point: Array, angle: float) -> Array:
 
 
 def _sketch(env: PushTEnv) -> list[Body]:
-    agent, pose, outline = env.state[:2] / TABLE, env.state[2:5], [(x / TABLE, y / TABLE) for x, y in _OUTLINE]
+    x, y, *pose = env.state[:5].tolist()
 
     def block(name: str, color: str, x: float, y: float, angle: float) -> Body:
-        return Body(name, float(x) / TABLE, float(y) / TABLE, color, float(angle), outline)
+        return Body(name, x / TABLE, y / TABLE, color, angle, _SKETCHED)
 
     return [
-        block("goal", "#8fdc8f", *GOAL_POSE),
+        block("goal", "#8fdc8f", *map(float, GOAL_POSE)),
         block("block", "#6f8093", *pose),
-        Body("agent", float(agent[0]), float(agent[1]), "#3d67e0", radius=AGENT_RADIUS / TABLE),
+        Body("agent", x / TABLE, y / TABLE, "#3d67e0", radius=AGENT_RADIUS / TABLE),
     ]
 
 

@@ -15,12 +15,12 @@ function tracePath(context, path) {
   for (const [x, y] of path) if (x !== null && y !== null) context.lineTo(x * width, y * height);
 }
 
-/** Draw bodies on the table. */
+/** Draw bodies on the table, once there are poses of them. */
 function drawBodies(context, bodies, poses) {
   const { width, height } = context.canvas;
   context.fillStyle = getComputedStyle(context.canvas).getPropertyValue("--table");
   context.fillRect(0, 0, width, height);
-  bodies.forEach((body, place) => drawBody(context, body, poses[place]));
+  poses.forEach((pose, place) => drawBody(context, bodies[place], pose));
 }
 
 function drawBody(context, { color, outline, radius }, [x, y, angle]) {
