@@ -222,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[*TASKS], default="lift_cube")
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=4000, help="of training, of each policy")
+    parser.add_argument("--steps", type=int, default=2000, help="of training, of each policy")
     parser.add_argument("--eval_episodes", type=int, default=100)
     parser.add_argument("--speed", action="store_true", help="measure pictures a second, and nothing else")
     options = parser.parse_args()
