@@ -166,8 +166,12 @@ class Rows:
         pictures = {}
         for row, size in sizes.items():
             with raise_for_env(f"{self.spec.name} cannot be drawn"):
-                pictures[row] = _shrunk(np.asarray(self.environments[row].render()), size)
+                pictures[row] = self._glance(self.environments[row], size)
         return pictures
+
+    def _glance(self, environment: Any, longest: int) -> np.ndarray:
+        drawn = environment.render() if self.spec.glance is None else self.spec.glance(environment, longest)
+        return _shrunk(np.asarray(drawn), longest)
 
     def sketch(self, rows: Collection[int]) -> dict[int, list[Body]]:
         """Return the bodies of the scene in each row that is named; see ``EnvPool``."""

@@ -114,6 +114,9 @@ class EnvSpec:
     """Put an environment into the state of a snapshot."""
     renders: bool = True
     """Whether ``render`` draws (H, W, 3) uint8; there are no videos where it does not."""
+    glance: Callable[[Any, int], NDArray[Any]] | None = None
+    """Draw an environment small and quickly, (H, W, 3) uint8, the longer side at most so many pixels: while a policy is
+    measured, as often as time allows; without it what ``render`` draws is shrunk."""
     local: bool = False
     """Whether other processes cannot make it although they load the same plugins."""
     symmetries: tuple[Symmetry, ...] = ()

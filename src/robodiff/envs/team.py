@@ -43,7 +43,7 @@ def team_spec(name: str) -> EnvSpec:
         UsageError: an unknown environment.
     """
     spec = get_env_spec(name)
-    view, action = TeamView(spec), spec.features[ACTION]
+    view, action, glance = TeamView(spec), spec.features[ACTION], spec.glance
 
     def make(keys: Collection[str]) -> AnyEnv:
         chosen = select_keys(f"team:{name}", keys, view.parts)
@@ -58,6 +58,7 @@ def team_spec(name: str) -> EnvSpec:
         make=make,
         features={**features, ACTION: action.part(view.order)},
         agents={},
+        glance=glance and (lambda environment, longest: glance(environment.unwrapped, longest)),
         expert=None,
         take_over=None,
         touch=None,

@@ -35,7 +35,7 @@ LONGEST_SIDE = 128
 """Pixels of a picture, at most."""
 MOST_PICTURES = 36
 """Of an episode, about."""
-SHARE = 0.04
+SHARE = 0.1
 """Of the time that episodes take, for drawing them."""
 COLUMNS = 6
 """Pictures in a row of a sheet."""
@@ -167,8 +167,14 @@ class TraceRecorder:
             self._note(environments, watched)
         if step == self._chunk and not self._every:
             self._every = self._spacing((start - self._resumed) / step)
+        if not self._resumed:  # the first time, what draws has to be made
+            self._pictures(environments, watched)
+            start = time.perf_counter()
         due = step == 0 or (self._every and step % self._every == 0)
-        self._draw(environments, {row: record for row, record in watched.items() if due or row in ended})
+        drawn = {row: record for row, record in watched.items() if due or row in ended}
+        for row, picture in self._pictures(environments, drawn).items():
+            self.episodes[drawn[row].seed].pictures.append(picture)
+            self.episodes[drawn[row].seed].drawn_at.append(drawn[row].length)
         if due:
             self._thin_out([self.episodes[record.seed] for row, record in watched.items() if row not in ended])
         if step == 0:
@@ -208,17 +214,15 @@ class TraceRecorder:
         """Return how many steps, which take so many seconds each, lie between two pictures."""
         return max(self._chunk, math.ceil(self._drawing / max(1e-9, SHARE * a_step)))
 
-    def _draw(self, environments: "Pool", episodes: "Mapping[int, EpisodeRecord]") -> None:
-        if not (self._draws and episodes):
-            return
+    def _pictures(self, environments: "Pool", rows: Collection[int]) -> dict[int, np.ndarray]:
+        """Draw the scene in some rows; in none where that is not possible."""
+        if not (self._draws and rows):
+            return {}
         try:
-            pictures = environments.draw(dict.fromkeys(episodes, LONGEST_SIDE))
+            return environments.draw(dict.fromkeys(rows, LONGEST_SIDE))
         except (RobodiffError, ModuleNotFoundError) as error:
             self._cannot_draw(error)
-            return
-        for row, record in episodes.items():
-            self.episodes[record.seed].pictures.append(pictures[row])
-            self.episodes[record.seed].drawn_at.append(record.length)
+            return {}
 
     def _thin_out(self, running: Sequence[_Episode]) -> None:
         """Keep every second picture of episodes that have many, and draw them half as often from here on."""

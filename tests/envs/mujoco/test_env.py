@@ -14,7 +14,9 @@ from robodiff.envs.mujoco.scene import MYCOBOT, PANDA, Camera, Mount, Object, Pa
 from robodiff.envs.mujoco.spec import task_spec
 from robodiff.envs.mujoco.tasks import LiftCube
 from robodiff.envs.mujoco.world import Pose, World
+from robodiff.envs.pool import Rows
 from robodiff.envs.spec import get_env_spec
+from robodiff.envs.team import team_spec
 from robodiff.errors import UsageError
 
 STATE, POSE, QUAT = "observation.state", "observation.eef_pose", "observation.robot0_eef_quat"
@@ -84,6 +86,19 @@ def test_one_camera_has_robomimics_name_too_and_the_view_is_a_picture(drawing: N
     picture = env.render()
     assert picture.dtype == np.uint8
     assert picture.shape == (384, 512, 3)
+
+
+@pytest.mark.parametrize("name", ["lift_cube", "team:lift_barrier", "biped"])
+def test_a_glance_shows_what_render_does(drawing: None, name: str) -> None:
+    team = name.removeprefix("team:")
+    spec = get_env_spec(team) if team == name else team_spec(team)
+    rows = Rows(spec, vectors(spec), [0])
+    rows.reset({0: 3})
+    glance = rows.draw({0: 128})[0]
+    whole = rows.environments[0].render().reshape(96, 4, 128, 4, 3).mean((1, 3))  # type: ignore[union-attr]
+    assert glance.shape == whole.shape
+    assert np.abs(glance - whole).mean() < 20  # of 255: it has no shadows
+    rows.close()
 
 
 def test_pictures_are_as_large_as_is_promised(drawing: None) -> None:

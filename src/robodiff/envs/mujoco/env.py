@@ -9,7 +9,7 @@ import numpy as np
 from robodiff.data.episodes import ACTION, Feature, Unit
 from robodiff.envs.mujoco.actions import SPACES, ActionSpace, in_degrees
 from robodiff.envs.mujoco.expert import play
-from robodiff.envs.mujoco.scene import PICTURE
+from robodiff.envs.mujoco.scene import PICTURE, drawn_size
 from robodiff.envs.mujoco.tasks import Task
 from robodiff.envs.mujoco.world import Arm, Array, World
 from robodiff.envs.spec import box, select_keys
@@ -162,6 +162,10 @@ class TableEnv(gymnasium.Env[Any, Any]):
     def render(self) -> Array:
         """Draw the table for people, (H, W, 3) uint8."""
         return self.world.draw(self.task.view.name, PICTURE, shadows=True)
+
+    def glance(self, longest: int) -> Array:
+        """Draw the table without shadows, which take most of the time; see ``EnvSpec.glance``."""
+        return self.world.draw(self.task.view.name, drawn_size(longest))
 
     def close(self) -> None:
         """Free what draws."""

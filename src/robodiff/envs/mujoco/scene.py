@@ -17,6 +17,12 @@ Color = tuple[float, float, float, float]
 Point = tuple[float, float, float]
 
 
+def drawn_size(longest: int) -> tuple[int, int]:
+    """Return height and width of a picture whose longer side has so many pixels, ``PICTURE``'s at most."""
+    width = min(longest, PICTURE[1])
+    return max(1, width * PICTURE[0] // PICTURE[1]), width
+
+
 @dataclass(frozen=True)
 class ArmModel:
     """A kind of arm: its MJCF file, and what the file does not say.

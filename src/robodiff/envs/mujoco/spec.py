@@ -68,6 +68,7 @@ def task_spec(task: Task, options: TableOptions | None = None) -> EnvSpec:
         failures=(UNREACHABLE, COLLISION),
         snapshot=TableEnv.snapshot,
         restore=TableEnv.restore,
+        glance=TableEnv.glance,
         touch=TOUCH,
     )
 

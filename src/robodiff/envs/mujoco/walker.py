@@ -14,7 +14,7 @@ from robodiff.documents import Between, Document
 from robodiff.envs.mujoco.biped import FPS, JOINTS, Array, Biped
 from robodiff.envs.mujoco.library import mujoco
 from robodiff.envs.mujoco.mirror import mirror_of
-from robodiff.envs.mujoco.scene import PICTURE
+from robodiff.envs.mujoco.scene import PICTURE, drawn_size
 from robodiff.envs.mujoco.walking import Walk
 from robodiff.envs.spec import EnvSpec, Scene, box, select_keys
 from robodiff.errors import UsageError
@@ -271,6 +271,7 @@ def walker_spec(options: WalkerOptions | None = None) -> EnvSpec:
         failures=(FALL,),
         snapshot=WalkerEnv.snapshot,
         restore=WalkerEnv.restore,
+        glance=lambda env, longest: env.biped.draw(drawn_size(longest)),
         symmetries=(MIRROR,),
         scene=Scene(draw_scene),
     )
