@@ -86,7 +86,7 @@ class Trace:
     """Height and width of each."""
     sheet: bytes = b""
     """A WebP of the pictures, six in a row; empty where there are none."""
-    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    poses: np.ndarray = field(default_factory=lambda: np.zeros((1, 0, 3), np.float32))
     """(L + 1, B, 3), x, y and angle of each body as ``Body`` has them; of none where pictures were taken."""
     fan_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(M,) steps at which chunks were sampled."""

@@ -115,8 +115,7 @@ class Clips:
         turns = [seed for pair in zip(ordered, reversed(ordered), strict=True) for seed in pair]
         kept, size = set[int](), 0
         for seed in dict.fromkeys(turns):
-            trace = self.traces[seed]
-            own = len(trace.sheet) * 4 // 3 + trace.poses.size * _BYTES_OF_A_NUMBER
+            own = _size(self.traces[seed])
             size += own
             if size <= largest and own:
                 kept.add(seed)
@@ -157,6 +156,12 @@ def _over(length: int, key: str, values: np.ndarray | None, dimension: int) -> l
     if key == "reward":
         return [None, *numbers]
     return [*numbers, None] if len(numbers) == length else numbers
+
+
+def _size(trace: Trace) -> int:
+    """Return about how many bytes the scene of an episode has in a page; 0 where none was kept."""
+    moving = np.ptp(trace.poses, axis=0).astype(bool).sum()
+    return len(trace.sheet) * 4 // 3 + int(moving) * len(trace.poses) * _BYTES_OF_A_NUMBER
 
 
 def _pictures(trace: Trace) -> dict[str, Any]:
