@@ -250,6 +250,19 @@ def test_out_is_any_format_that_collect_writes(name: str, form: str | None, tmp_
         pass
 
 
+def test_a_recording_of_which_nothing_was_kept_is_not_made_and_an_earlier_one_stays(tmp_path: Path) -> None:
+    out = tmp_path / "d.zarr"
+    with opened(env="pusht", out=out)():
+        pass
+    assert [*tmp_path.iterdir()] == []
+    for keeps in (True, False):
+        with opened(env="pusht", out=out)() as stage:
+            step(stage, 0.25, 0.75)
+            stage.handle(Message(do="end"))
+            stage.handle(Message(do="keep" if keeps else "discard"))
+        assert len(open_path(str(out)).read()) == 1
+
+
 def test_what_was_kept_before_a_failure_is_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "d.hdf5"
 
