@@ -46,3 +46,22 @@ def test_a_broken_one_gets_a_line(robodiff: Run, tmp_path: Path) -> None:
     assert (code, "Traceback" in err) == (1, False), err
     assert "learning_curve.json" in err
     assert "make it again with robodiff learning-curve" in err
+
+
+def test_one_that_is_not_done_says_how_far_it_is(robodiff: Run, tmp_path: Path) -> None:
+    for name, files in (
+        ("episodes-25/seed-1", ("config.yaml", "run.json", "eval/offline-n8/offline.json")),
+        ("episodes-25/seed-2", ("config.yaml", "run.json")),
+        ("episodes-100/seed-1", ("config.yaml",)),
+    ):
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text("{}")
+    code, _, err = robodiff("report", tmp_path)
+    assert (code, err.count("\n")) == (2, 2), err
+    assert f"{tmp_path}: is a learning curve that is not done: 3 runs begun, 2 trained, 1 measured\n" in err
+    assert f"robodiff learning-curve --out {tmp_path}, with the options that it was begun with, goes on" in err
+    for command in (("report", tmp_path, tmp_path / "episodes-25" / "seed-1"), ("export", tmp_path, "--to", "onnx")):
+        code, _, err = robodiff(*command)
+        runs = ", ".join(str(tmp_path / f"episodes-{run}") for run in ("25/seed-1", "25/seed-2", "100/seed-1"))
+        assert (code, f"holds the runs of a learning curve; name one of them: {runs}" in err) == (2, True), err

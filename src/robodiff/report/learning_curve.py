@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from robodiff.evaluation.learning_curve import Cell, LearningCurve, fit_curve
 from robodiff.evaluation.results import read_result
-from robodiff.evaluation.runs import SEED_FOLDER
+from robodiff.evaluation.runs import EPISODES_FOLDER, SEED_FOLDER
 from robodiff.evaluation.seeds import SUCCESS
 from robodiff.report import figures
 from robodiff.report.pages import write_page
@@ -36,7 +36,7 @@ def write_learning_curve_report(folder: Path, page: Path | None = None) -> Path:
     page, result = page or folder / REPORT_FILE, read_result(folder, LearningCurve)
     rows: dict[int, list[tuple[Cell, str]]] = {}
     for cell in result.cells:
-        own = folder / f"episodes-{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
+        own = folder / f"{EPISODES_FOLDER}{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
         link = os.path.relpath(own, page.parent) if own.is_file() else ""
         rows.setdefault(cell.demonstrations, []).append((cell, link))
     return write_page(
