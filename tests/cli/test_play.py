@@ -12,6 +12,8 @@ import pytest
 from tests.play.playing import client
 
 from robodiff.data.recordings import open_path
+from robodiff.play.messages import Message
+from robodiff.play.server import PlayServer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,6 +34,29 @@ def test_ctrl_c_keeps_what_was_kept(tmp_path: Path) -> None:
     assert (process.returncode, err) == (0, "")
     assert (hint, out) == ("Ctrl-C ends it", f"{tmp_path / 'mine.zarr'}: 1 episode\n")
     assert [*open_path(str(tmp_path / "mine.zarr")).read().table["seed"]] == [7]
+
+
+@pytest.mark.parametrize("name", ["mine.zarr", "mine.zarr.zip", "mine.hdf5", None])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_was_kept_is_told_at_the_end(
+    robodiff: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, keeps: bool
+) -> None:
+    async def run(self: PlayServer, *_: object) -> None:
+        with self._open() as stage:
+            stage.handle(Message(do="step", x=0.5, y=0.5))
+            stage.handle(Message(do="end"))
+            if keeps and name is not None:
+                stage.handle(Message(do="keep"))
+
+    monkeypatch.setattr(PlayServer, "run", run)
+    out = tmp_path / (name or "")
+    code, told, err = robodiff("play", "pusht", *(() if name is None else ("--out", out)))
+    assert code == 0, err
+    if name is None:
+        assert told == "stopped\n"
+    else:
+        assert told == (f"{out}: 1 episode\n" if keeps else "stopped; no episode was kept\n")
+        assert out.exists() == keeps
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,25 @@ def test_a_demonstration_is_recorded_as_collect_does(tmp_path: Path) -> None:
         pass
 
 
+def test_a_seed_of_evaluations_is_told_of_once_in_a_recording(tmp_path: Path) -> None:
+    def told(do: str, **values: Any) -> bool:
+        stage.handle(Message(do=do, **values))  # type: ignore[arg-type]
+        return "seeds from 100000 to 999999 are those of evaluations" in stage.state()["note"]
+
+    for choosing in (lambda: told("reset", seed=100_003), lambda: told("keep")):
+        with opened(env="pusht", out=tmp_path / "d.zarr", seed=99_999)() as stage:
+            assert not told("reset", seed=99_999)
+            assert not told("step", x=0.5, y=0.5)
+            assert not told("end")
+            assert choosing()
+            assert told("hand", x=0.4, y=0.4)  # there is time to read it
+            assert not told("step", x=0.5, y=0.5)
+            assert not told("end")
+            assert not told("reset", seed=100_007)
+    with opened(env="pusht")() as stage:
+        assert not told("reset", seed=100_003)  # nothing is recorded
+
+
 def test_success_ends_an_episode_after_a_second_and_a_failure_can_be_kept(tmp_path: Path) -> None:
     with opened(env="pusht", out=tmp_path / "d.zarr")() as stage:
         stage.env.set_state(np.array([50, 50, 256, 256, np.pi / 4]))
@@ -229,6 +248,19 @@ def test_out_is_any_format_that_collect_writes(name: str, form: str | None, tmp_
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with pytest.raises(UsageError, match="exists already"), opened(env="pusht", out=out, format=form)():
         pass
+
+
+def test_a_recording_of_which_nothing_was_kept_is_not_made_and_an_earlier_one_stays(tmp_path: Path) -> None:
+    out = tmp_path / "d.zarr"
+    with opened(env="pusht", out=out)():
+        pass
+    assert [*tmp_path.iterdir()] == []
+    for keeps in (True, False):
+        with opened(env="pusht", out=out)() as stage:
+            step(stage, 0.25, 0.75)
+            stage.handle(Message(do="end"))
+            stage.handle(Message(do="keep" if keeps else "discard"))
+        assert len(open_path(str(out)).read()) == 1
 
 
 def test_what_was_kept_before_a_failure_is_gone_on_with(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import CAMERAS, VISION
+from tests.conftest import CAMERAS, PUSHT_FEATURES, VISION
 from tests.policies.test_diffusion import FLOW, batch_of
 
 import robodiff
@@ -145,6 +145,55 @@ def test_weights_are_taken_from_policies_alone_that_observe_the_same(
     assert all(
         value.equal(load_policy(tmp_path / "alike").state_dict()[key]) for key, value in policy.state_dict().items()
     )
+
+
+RELATIVE = {"0:2": "observation.state[0:2]"}
+
+
+@pytest.mark.parametrize(
+    ("others", "words", "remedy"),
+    [
+        ({"prediction_type": "sample"}, "prediction_type sample, and this run has epsilon", "prediction_type sample"),
+        ({"num_train_timesteps": 50}, "num_train_timesteps 50, and this run has 20", "num_train_timesteps 50"),
+        ({"beta_schedule": "linear"}, "beta_schedule linear, and this run has squaredcos_cap_v2", "beta_sche"),
+        ({"noise_scheduler_type": "flow", "beta_schedule": "flow", "prediction_type": "velocity"},
+         "prediction_type velocity, and this run has epsilon; with model.beta_schedule flow, and this run has squared",
+         "prediction_type velocity --model.beta_schedule flow"),
+        ({"action_relative_to": RELATIVE},
+         'action_relative_to {"0:2": "observation.state[0:2]"}, and this run has {}',
+         """action_relative_to '{"0:2": "observation.state[0:2]"}'"""),
+    ],
+)  # fmt: skip
+def test_weights_that_mean_something_else_are_refused(
+    small_policy: Make, tmp_path: Path, others: dict[str, Any], words: str, remedy: str
+) -> None:
+    save_policy(small_policy(**others), tmp_path / "other")
+    with pytest.raises(UsageError) as refused:
+        load_weights(small_policy(), tmp_path / "other")
+    problem, given = str(refused.value).splitlines()
+    start = f"initial_weights: the policy of {tmp_path / 'other'} does not fit: it was trained with model."
+    assert problem.startswith(start + words)
+    assert given.startswith(f"give --model.{remedy}")
+    load_weights(small_policy(**others), tmp_path / "other")
+
+
+def test_the_ends_of_a_linear_schedule_are_compared_where_it_has_them(small_policy: Make, tmp_path: Path) -> None:
+    save_policy(small_policy(beta_end=0.01), tmp_path / "cosine")
+    load_weights(small_policy(), tmp_path / "cosine")  # a schedule that has no such ends
+    save_policy(small_policy(beta_schedule="linear", beta_end=0.01), tmp_path / "linear")
+    with pytest.raises(UsageError, match=r"model\.beta_end 0\.01, and this run has 0\.02"):
+        load_weights(small_policy(beta_schedule="linear"), tmp_path / "linear")
+
+
+def test_weights_of_another_rate_are_told_of(
+    small_policy: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_policy(small_policy(), tmp_path / "other")
+    for stride, fps, told in ((1, 20.0, True), (2, 20.0, False), (1, 10.0, False), (2, 10.0, True)):
+        policy = replace(small_policy().config, frame_stride=stride).make_policy(PUSHT_FEATURES, fps)
+        load_weights(policy, tmp_path / "other")
+        rate = f"was trained at 10 steps a second, and this run has {fps / stride:g}: it begins with motions of another"
+        assert (rate in capsys.readouterr().err) is told
 
 
 def test_loading_does_not_wait_for_the_compiler(small_policy: Make, tmp_path: Path) -> None:

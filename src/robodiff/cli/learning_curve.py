@@ -22,7 +22,7 @@ from robodiff.errors import UsageError
 from robodiff.evaluation.learning_curve import Cell, LearningCurve, learning_curve
 from robodiff.evaluation.members import ALONE
 from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, write_result
-from robodiff.evaluation.runs import CONFIG_FILE, SEED_FOLDER, has_policy
+from robodiff.evaluation.runs import CONFIG_FILE, EPISODES_FOLDER, SEED_FOLDER, has_policy
 from robodiff.evaluation.seeds import ERROR, SUCCESS, summarise
 from robodiff.progress import say
 from robodiff.text import counted, table
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> None:
         options = replace(options, env=get_env_spec(options.env).name)  # an unknown one is told at once
     configs = _configs(options, overrides)
     console, out = Console(), Path(options.out)
-    runs = {cell: out / f"episodes-{cell[0]}" / f"{SEED_FOLDER}{cell[1]}" for cell in configs}
+    runs = {cell: out / f"{EPISODES_FOLDER}{cell[0]}" / f"{SEED_FOLDER}{cell[1]}" for cell in configs}
     own = of_shard(runs, options.shard)
     for cell, folder in runs.items():
         _check_begun(folder, configs[cell])

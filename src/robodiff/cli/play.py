@@ -105,7 +105,8 @@ def run(arguments: list[str]) -> None:
         if error.filename is not None:  # of the recording
             raise
         raise UsageError(f"cannot listen on 127.0.0.1:{options.port}: {error.strerror or error}") from None
-    tell(f"{options.out}: {counted(kept[0], 'episode')}" if kept else "stopped")
+    nothing = "stopped" if options.out is None else "stopped; no episode was kept"
+    tell(f"{options.out}: {counted(kept[0], 'episode')}" if any(kept) else nothing)
 
 
 @contextmanager

@@ -6,10 +6,13 @@ from pathlib import Path
 from robodiff.cli.configuration import read_run_config
 from robodiff.cli.options import Options, read_options
 from robodiff.documents import FilePath
+from robodiff.errors import UsageError
 from robodiff.evaluation.learning_curve import LearningCurve
 from robodiff.evaluation.members import ALONE
-from robodiff.evaluation.runs import CONFIG_FILE, agent_runs, seed_runs
+from robodiff.evaluation.results import RunFacts
+from robodiff.evaluation.runs import CONFIG_FILE, agent_runs, curve_runs, is_measured, seed_runs
 from robodiff.evaluation.trial import Trial
+from robodiff.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +55,19 @@ def report(folder: Path, page: Path | None = None) -> Path:
 
     It is a run, a team's or several seeds' runs, a learning curve, or a trial. The demonstrations of a run are on its
     page if they can still be read.
+
+    Raises:
+        UsageError: it is none of them, or a learning curve that is not done.
     """
     if (folder / LearningCurve.file).is_file():
         from robodiff.report.learning_curve import write_learning_curve_report  # needs matplotlib
 
         return write_learning_curve_report(folder, page)
+    if begun := curve_runs(folder):
+        trained = sum((run / RunFacts.file).is_file() for run in begun)
+        far = f"{counted(len(begun), 'run')} begun, {trained} trained, {sum(map(is_measured, begun))} measured"
+        again = f"robodiff learning-curve --out {folder}, with the options that it was begun with, goes on"
+        raise UsageError(f"{folder}: is a learning curve that is not done: {far}\n{again}")
     if (folder / Trial.file).is_file():
         from robodiff.report.trial import write_trial_report  # needs matplotlib
 

@@ -21,9 +21,22 @@ SmallestDifference = Annotated[float, Between(0.01, 1)]
 
 def note_measured_seeds(first: int, episodes: int) -> None:
     """Tell where demonstrations are about to be recorded on seeds that evaluations use."""
-    if episodes and first < TAKE_OVER_SEED and first + episodes > SEED:
-        leak = f"seeds from {SEED} to {TAKE_OVER_SEED - 1} are those of evaluations, which should be new to a policy"
-        notice(f"{leak}; give --seed below {ROLLOUT_SEED} if one is to be trained on these episodes")
+    if leak := measured_seeds(first, episodes, "give --seed"):
+        notice(leak)
+
+
+def measured_seeds(first: int, episodes: int, choose: str) -> str:
+    """Return what is wrong with demonstrations on seeds that evaluations use; empty where these are none.
+
+    Args:
+        first: seed of the first demonstration, the others follow.
+        episodes: how many there are.
+        choose: how another seed is chosen, such as ``give --seed``.
+    """
+    if not episodes or first >= TAKE_OVER_SEED or first + episodes <= SEED:
+        return ""
+    leak = f"seeds from {SEED} to {TAKE_OVER_SEED - 1} are those of evaluations, which should be new to a policy"
+    return f"{leak}; {choose} below {ROLLOUT_SEED} if one is to be trained on these episodes"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ AGENT_FOLDER = "agent-"
 """How the names of the runs begin that a team's folder holds, one of each agent."""
 SEED_FOLDER = "seed-"
 """How the names of the runs begin that differ in their training seed alone."""
+EPISODES_FOLDER = "episodes-"
+"""How the names of the folders begin that a learning curve has, one for each number of demonstrations."""
 OWN_SAMPLING = ("noise_scheduler_type", "num_inference_steps", "num_train_timesteps")
 """Options of a model that say how it samples; the last where there is no number of steps."""
 NON_FINITE_FOLDER = "non_finite"
@@ -194,8 +196,23 @@ def seed_runs(folder: Path) -> dict[str, Path]:
     return {seed: run for seed, run in _runs_within(folder, SEED_FOLDER).items() if seed.isdecimal()}
 
 
+def curve_runs(folder: Path) -> list[Path]:
+    """Return the runs of a learning curve that have begun; none where it is the folder of something else."""
+    if (folder / CONFIG_FILE).is_file():
+        return []
+    parts = in_order(part.name for part in folder.glob(f"{EPISODES_FOLDER}*"))
+    return [run for part in parts for run in seed_runs(folder / part).values()]
+
+
+def is_measured(run: Path) -> bool:
+    """Tell whether the policy of a run was measured, in an environment or on recorded episodes."""
+    return any(_latest_first(run, kind.file) for kind in (EnvResult, OfflineResult))
+
+
 def check_alone(folder: Path) -> None:
-    """Refuse a folder with a run for each training seed where one policy is asked for."""
+    """Refuse a folder with several runs, of training seeds or of a learning curve, where one policy is asked for."""
+    if curve := curve_runs(folder):
+        raise UsageError(f"{folder}: holds the runs of a learning curve; name one of them: {listed(curve)}")
     if runs := [*seed_runs(folder).values()]:
         raise UsageError(f"{folder}: holds a run for each training seed; name one of them: {listed(runs)}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from robodiff.envs.spec import EnvSpec, raise_for_env
 from robodiff.envs.touch import Hand, Mover
 from robodiff.errors import UsageError
+from robodiff.evaluation.config import measured_seeds
 from robodiff.play.actor import Actor, Fan
 from robodiff.play.messages import Message
 from robodiff.play.recorder import Frames, Recorder
@@ -54,7 +55,7 @@ class Stage:
         with raise_for_env(f"the environment {spec.name} cannot be made"):
             self.env: Any = spec.make(keys)
         self.speed, self.paused, self.note = 1.0, False, ""
-        self._whose = 0
+        self._whose, self._warns_of_seeds = 0, recorder is not None
         self.reset(seed)
 
     def close(self) -> None:
@@ -86,7 +87,8 @@ class Stage:
             UsageError: it cannot be done now; nothing is changed.
             RobodiffError: the environment or the policy failed.
         """
-        self.note = ""
+        if message.do != "hand" or self.phase != "ready":  # a pointer on its way to the start leaves time to read it
+            self.note = ""
         getattr(self, f"_{message.do}")(message)
 
     def tick(self) -> None:
@@ -211,6 +213,12 @@ class Stage:
             return "nobody took over: there is nothing to learn from the episode"
         return None
 
+    def _warning_of_seeds(self) -> str:
+        """Return what is wrong with the seed of an episode to be recorded; empty where nothing is, or it was told."""
+        warning = measured_seeds(self.seed, 1, "choose a seed") if self._warns_of_seeds else ""
+        self._warns_of_seeds = self._warns_of_seeds and not warning
+        return warning
+
     def _hand(self, message: Message) -> None:
         if message.x is not None or message.y is not None:
             x, y = message.place
@@ -248,13 +256,15 @@ class Stage:
         self.recorder.keep(self._frames, self.seed, self.success, self._disturbed)
         self._frames = Frames()  # also where the next start fails: nothing is kept twice
         self.reset(self.seed + 1)
-        self.note = f"kept, {counted(self.recorder.kept, 'episode')} now"
+        warning = self._warning_of_seeds()
+        self.note = f"kept, {counted(self.recorder.kept, 'episode')} now" + (f"; {warning}" if warning else "")
 
     def _discard(self, message: Message) -> None:
         self.reset(self.seed)
 
     def _reset(self, message: Message) -> None:
         self.reset(self.seed if message.seed is None else message.seed)
+        self.note = self._warning_of_seeds()
 
     def _take(self, message: Message) -> None:
         if self.touch is None:

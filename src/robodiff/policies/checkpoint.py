@@ -1,6 +1,9 @@
 """A policy on disk: a folder with ``config.json`` and ``model.safetensors``. Nothing is ever unpickled."""
 
 import hashlib
+import json
+import math
+import shlex
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +18,7 @@ from robodiff import registry
 from robodiff.data.alike import check_alike
 from robodiff.data.episodes import Feature
 from robodiff.documents import Above, Document, brief, decode_json, plain, typed, write_json
-from robodiff.errors import RobodiffError, UsageError, first_line
+from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.config import PolicyConfig, read_policy_config
@@ -28,6 +31,17 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TRIES, SECONDS_BETWEEN_TRIES = 10, 0.05
 """A policy is replaced in the time of two renames; a broken one is known when it is the same twice."""
+MEANING = (
+    "action_rotations",
+    "action_relative_to",
+    "canonicalize",
+    "prediction_type",
+    "num_train_timesteps",
+    "beta_schedule",
+)
+"""Options that say what goes into the network and comes out of it, whatever its size."""
+BETAS = ("beta_start", "beta_end")
+"""Likewise, of the linear schedules."""
 _REMEDY = "copy the whole folder again from where it comes from"
 
 
@@ -152,16 +166,13 @@ def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
 
     Raises:
         RobodiffError: no policy there, or one that is broken.
-        UsageError: one that observes something else, or in another order, or of other sizes; the message names the
-            features or the options in which they differ.
+        UsageError: one that observes something else, or in another order, that predicts something else, or of other
+            sizes; the message names the features or the options in which they differ.
     """
     other = load_policy(path)
     weights, problem = other.state_dict(), f"initial_weights: the policy of {path} does not fit"
     _check_observed(policy, other, problem)
-    own, others = policy.config.canonicalize, other.config.canonicalize
-    if own != others:
-        words = f"it was trained with model.canonicalize {others or 'null'}, and this run has {own or 'null'}"
-        raise UsageError(f"{problem}: {words}\ngive --model.canonicalize {others or 'null'}")
+    _check_meaning(policy, other, problem)
     features = other.features, policy.features
     vectors = [key for key in policy.features if all(each[key].kind == "vector" for each in features)]
     try:
@@ -174,6 +185,25 @@ def load_weights(policy: DiffusionPolicy, path: str | Path) -> None:
         differing.reverse()  # those of the network itself come last
         raise UsageError(f"{problem}: {misfits[0]}\nit was trained with {listed(differing, 6)}")
     policy.load_state_dict(weights)
+    own, others = (1 / each.config.timing(each.fps).spacing for each in (policy, other))
+    if not math.isclose(own, others, rel_tol=1e-6):
+        rates = f"was trained at {others:g} steps a second, and this run has {own:g}"
+        notice(f"initial_weights: the policy of {path} {rates}: it begins with motions of another speed")
+
+
+def _check_meaning(policy: DiffusionPolicy, other: DiffusionPolicy, problem: str) -> None:
+    """Refuse a policy whose network is given something else, or predicts something else."""
+    names = MEANING + BETAS * policy.config.beta_schedule.endswith("linear")
+    own, others = ({name: plain(getattr(each.config, name)) for name in names} for each in (policy, other))
+    if differing := [name for name in names if own[name] != others[name]]:
+        pairs = [f"model.{name} {_word(others[name])}, and this run has {_word(own[name])}" for name in differing]
+        remedy = " ".join(f"--model.{name} {shlex.quote(_word(others[name]))}" for name in differing)
+        raise UsageError(f"{problem}: it was trained with {'; with '.join(pairs)}\ngive {remedy}")
+
+
+def _word(value: Any) -> str:
+    """Return the value of an option as a command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _check_observed(policy: DiffusionPolicy, other: DiffusionPolicy, problem: str) -> None:

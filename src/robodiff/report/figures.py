@@ -61,7 +61,7 @@ def panel(
     size: tuple[float, float] = (3.6, 2.2),
     frame: bool = True,
     above: float = 0.1,
-    hover: bool = False,
+    hover: str | None = None,
 ) -> str:
     """Draw one pair of axes and return it as SVG, and its title as text, which the page can wrap.
 
@@ -71,7 +71,8 @@ def panel(
         size: width and height in inches.
         frame: leave room for ticks and labels.
         above: room over the axes in inches.
-        hover: carry the lines' values for ``curves.js``, which tells them under the pointer.
+        hover: how a place on the x axis is told, such as ``step {}``, with the lines' values there: ``curves.js`` tells
+            them under the pointer. None where they are not told.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=size)
@@ -84,7 +85,7 @@ def panel(
             _fit_labels(axes, *size, above)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=96)
-        values = f' data-lines="{escape(to_json(_lines(axes)))}"' if hover else ""
+        values = f' data-lines="{escape(to_json(_lines(axes, hover)))}"' if hover else ""
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # which is no HTML
@@ -100,19 +101,24 @@ def panel(
     return f'<svg {box[0] if box else ""} role="img" aria-label="{text}"{values}>{body}{caption}'
 
 
-def _lines(axes: Axes) -> dict[str, Any]:
-    """Return where the axes lie in their figure, as shares of it, what they span, and their lines."""
+def _lines(axes: Axes, hover: str) -> dict[str, Any]:
+    """Return where the axes lie in their figure, as shares of it, what they span, and their lines.
+
+    Points that no line joins are ``scattered``: there may be several at one place, and there is nothing between.
+    """
     place = axes.get_position()
     lines = [line for line in axes.get_lines() if line.get_transform() == axes.transData]
     return {
         "box": [place.x0, 1 - place.y1, place.x1, 1 - place.y0],
         "x": axes.get_xlim(),
         "y": axes.get_ylim(),
-        "log": axes.get_yscale() == "log",
+        "log": [axes.get_xscale() == "log", axes.get_yscale() == "log"],
+        "place": hover,
         "lines": [
             {
                 "name": "" if (label := str(line.get_label())).startswith("_") else label.strip("\u2060 "),
                 "colour": str(line.get_color()).replace(INK, "currentColor"),
+                "scattered": line.get_linestyle() == "None",
                 "points": [
                     [float(f"{number:.5g}") for number in point] for point in _thinned(np.asarray(line.get_xydata()))
                 ],
@@ -209,7 +215,7 @@ def curves(runs: Mapping[str, Mapping[str, Curve]], success: float | None = None
     for title, keys, log in [*_PANELS, *named[:MOST_PANELS]]:
         if keys := [key for key in keys if key in logged]:
             panels.append(
-                panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log, success), title, hover=True)
+                panel(lambda axes, keys=keys, log=log: _curve(axes, runs, keys, log, success), title, hover="step {}")
             )
     return panels
 
@@ -305,7 +311,7 @@ def errors_by_step(errors: Mapping[str, Sequence[float]], holding: Sequence[floa
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=7, ncols=3, loc="upper left")
 
-    return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8), hover=True)
+    return panel(draw, "Error by step, as a share of that of holding the last action", (7.4, 2.8), hover="step {}")
 
 
 def _colours(count: int) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from robodiff.evaluation.learning_curve import Cell, LearningCurve, fit_curve
 from robodiff.evaluation.results import read_result
-from robodiff.evaluation.runs import SEED_FOLDER
+from robodiff.evaluation.runs import EPISODES_FOLDER, SEED_FOLDER
 from robodiff.evaluation.seeds import SUCCESS
 from robodiff.report import figures
 from robodiff.report.pages import write_page
@@ -18,6 +18,8 @@ from robodiff.report.pages import write_page
 REPORT_FILE = "report.html"
 POINTS = 60
 """Of the fitted curve."""
+ENDS = ("95 % interval from", "to")
+"""What the ends of the interval are called where their values are told."""
 
 
 def write_learning_curve_report(folder: Path, page: Path | None = None) -> Path:
@@ -36,7 +38,7 @@ def write_learning_curve_report(folder: Path, page: Path | None = None) -> Path:
     page, result = page or folder / REPORT_FILE, read_result(folder, LearningCurve)
     rows: dict[int, list[tuple[Cell, str]]] = {}
     for cell in result.cells:
-        own = folder / f"episodes-{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
+        own = folder / f"{EPISODES_FOLDER}{cell.demonstrations}" / f"{SEED_FOLDER}{cell.seed}" / REPORT_FILE
         link = os.path.relpath(own, page.parent) if own.is_file() else ""
         rows.setdefault(cell.demonstrations, []).append((cell, link))
     return write_page(
@@ -55,17 +57,17 @@ def _figure(result: LearningCurve) -> str:
     means = _means(result.cells)
     few, most = min(means), max(means)
     curve = fit_curve(result.cells, result.episodes if result.measured == SUCCESS else None)
-    counts = np.unique(np.geomspace(few, 2 * most, POINTS).round().astype(int)).tolist()
+    counts = np.unique([*np.geomspace(few, 2 * most, POINTS).round().astype(int), *means]).tolist()
     fitted = [curve.at(count) for count in counts] if curve else []
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
         if fitted:
-            low, high = ([each.ci95[end] for each in fitted] for end in (0, 1))
-            axes.fill_between(
-                counts, low, high, color=figures.COLOURS[1], alpha=0.15, linewidth=0, label="95 % interval"
-            )
-            axes.plot(counts, [each.value for each in fitted], color=figures.COLOURS[1], label="fitted")
+            colour, (low, high) = figures.COLOURS[1], ([each.ci95[end] for each in fitted] for end in (0, 1))
+            axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0, label="95 % interval")
+            axes.plot(counts, [each.value for each in fitted], color=colour, label="fitted")
+            for values, label in zip((low, high), ENDS, strict=True):
+                axes.plot(counts, values, color=colour, linewidth=0, label=label)
         axes.plot(
             *zip(*((cell.demonstrations, cell.value) for cell in result.cells), strict=True),
             "o", markersize=3, alpha=0.6, color=figures.COLOURS[0], label="one run",
@@ -79,10 +81,12 @@ def _figure(result: LearningCurve) -> str:
         axes.set_ylim(0, highest)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("demonstrations")
-        axes.legend(fontsize=7, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
+        named = [artist for artist in axes.get_legend_handles_labels()[0] if artist.get_label() not in ENDS]
+        axes.legend(handles=named, fontsize=7, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
 
     title = "Success" if result.measured == SUCCESS else "Error, as a share of that of holding the last action"
-    return figures.panel(draw, f"{title}, by number of demonstrations", (7.4, 3.2), above=0.25)
+    title = f"{title}, by number of demonstrations"
+    return figures.panel(draw, title, (7.4, 3.2), above=0.25, hover="{} demonstrations")
 
 
 def _means(cells: Sequence[Cell]) -> Mapping[int, float]:

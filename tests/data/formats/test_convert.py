@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robodiff.data.episodes import Episodes, Feature, Unit
-from robodiff.data.formats.convert import convert
+from robodiff.data.formats.convert import convert, format_of
 from robodiff.data.recordings import open_path as read_any
 from robodiff.errors import RobodiffError, UsageError, notice
 
@@ -141,6 +141,37 @@ def test_refused(episodes: Episodes, tmp_path: Path) -> None:
             convert(episodes, tmp_path / name, images="png")
     with pytest.raises(UsageError, match=r"fps is a whole number; found 12\.5"):
         convert(dataclasses.replace(episodes, fps=12.5), tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.npz", "d.mp4", "d.json", "d.parquet", "d.pkl", "d.hdf", "d.zarr.tar"])
+@pytest.mark.parametrize("form", [None, "zarr", "lerobot", "robomimic"])
+def test_a_suffix_of_a_file_that_is_not_written_is_refused(tmp_path: Path, name: str, form: str | None) -> None:
+    with pytest.raises(UsageError) as refused:
+        format_of(tmp_path / name, form)
+    assert f"no {Path(name).suffix} file is written" in str(refused.value)
+    assert "ends in one of .zarr, .zip, .hdf5, .h5, or has no suffix" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("d", "zarr"), ("d.v2", "zarr"), ("d_0.5", "zarr"), ("d.zarr", "zarr"), ("d.zarr.zip", "zarr"),
+     ("d.hdf5", "robomimic"), ("d.h5", "robomimic")],
+)  # fmt: skip
+def test_the_name_says_the_format(name: str, form: str) -> None:
+    assert format_of(Path(name), usual="zarr").short_name == form
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("collect", "pusht", "--episodes", 1, "--out"), ("play", "pusht", "--out"), ("data", "convert", "builtin:pusht")],
+    ids=str,
+)
+def test_the_commands_refuse_it_and_make_nothing(robodiff: Run, tmp_path: Path, command: tuple[object, ...]) -> None:
+    code, out, err = robodiff(*command, tmp_path / "demos.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{tmp_path / 'demos.csv'}: no .csv file is written; choose a name that ends in one of " in err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_command(robodiff: Run, recording: Path, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """Inverse kinematics, poses and contacts."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+from robodiff.envs.mujoco.biped import Biped
 from robodiff.envs.mujoco.scene import MYCOBOT, PANDA, Camera, Mount, Object, Part, Scene
 from robodiff.envs.mujoco.tasks import cube
 from robodiff.envs.mujoco.world import Pose, World, from_rotation_vector
@@ -89,3 +93,20 @@ def test_links_of_two_arms_meet_and_those_of_one_do_not() -> None:
     apart, close = (world_of(Mount(PANDA, -gap, 0), Mount(PANDA, gap, 0, np.pi)) for gap in (0.65, 0.4))
     assert not apart.has_collision
     assert close.has_collision
+
+
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize("kind", ["table", "biped"])
+def test_every_thread_draws_for_itself(kind: str) -> None:
+    world, biped = world_of(Mount(PANDA, -0.6, 0)), Biped()
+    draw: Callable[[], np.ndarray]
+    draw = (lambda: world.draw("view", (48, 64))) if kind == "table" else (lambda: biped.draw((48, 64)))
+    expected = draw()
+    for _ in range(2):  # threads that end, and others
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+            for pool in (one, other, one, other):
+                np.testing.assert_array_equal(pool.submit(draw).result(), expected)
+                np.testing.assert_array_equal(draw(), expected)
+            one.submit(world.close).result()
+            np.testing.assert_array_equal(other.submit(draw).result(), expected)
+    np.testing.assert_array_equal(draw(), expected)

@@ -1,5 +1,6 @@
 """A recording in another format: from whatever can be read to whatever can be written."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from robodiff.data.episodes import Episodes
 from robodiff.data.recordings import Format, formats
 from robodiff.errors import UsageError
+
+_VERSION = re.compile(r"\.v?\d.*")
+"""What looks like the suffix of a file in the name of a folder such as ``demos.v2``."""
 
 
 def convert(
@@ -47,12 +51,17 @@ def format_of(out: Path, name: str | None = None, usual: str = "lerobot") -> For
     """Return the format of a name such as ``zarr``; without one what the suffix of the path says, else the usual one.
 
     Raises:
-        UsageError: there is no such format, it is not written, or ``out`` would be taken for another.
+        UsageError: there is no such format, it is not written, or ``out`` would be taken for another, or for a file of
+            a kind that is not written.
     """
     written = {form.short_name: form for form in formats() if form.write is not None}
     if name is not None and name not in written:
         raise UsageError(f"--format: no format {name!r} is written; there is {', '.join(written)}")
     named = [form for form in written.values() if out.suffix and out.suffix in form.suffixes]
+    if not named and out.suffix and not _VERSION.fullmatch(out.suffix):
+        suffixes = ", ".join(suffix for form in written.values() for suffix in form.suffixes)
+        problem = f"no {out.suffix} file is written; choose a name that ends in one of {suffixes}, or has no suffix"
+        raise UsageError(f"{out}: {problem}")
     if name is None:
         return next(iter(named), written[usual])
     if named and written[name] not in named:

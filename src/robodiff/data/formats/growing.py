@@ -49,7 +49,8 @@ def growing(
 ) -> Iterator[ZarrWriter]:
     """Yield what appends to a recording, a new one or one that was cut off; close it, and make of it what is asked for.
 
-    If the body raises, what was appended stays where it grows, and the same call goes on with it.
+    If the body raises, what was appended stays where it grows, and the same call goes on with it. Where nothing is
+    appended to a new one, nothing is made.
 
     Args:
         out: where it goes.
@@ -67,18 +68,22 @@ def growing(
     if not grows_there and out.exists():
         raise UsageError(f"{out}: exists already; choose another --out")
     folder = out if grows_there else building(out)
+    is_new = not folder.exists()
     with locked(folder), naming(folder):
         writer = ZarrWriter(folder, fps, recipe=recipe, features=features)
         yield writer
-        if writer.episodes:
-            writer.close()
+        if not writer.episodes:
+            if is_new or not grows_there:
+                shutil.rmtree(folder)
+            return
+        writer.close()
         if grows_there:
             return
-        if writer.episodes and is_zip:
+        if is_zip:
             pack_zip(folder, out)
             return
         try:
-            lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name) if writer.episodes else []
+            lost = convert(open_path(str(folder)).read_chosen(), out, form=form.short_name)
         except RobodiffError as error:
             raise RobodiffError(f"{error}\nthe demonstrations are in {folder}, for robodiff data convert") from error
         shutil.rmtree(folder)

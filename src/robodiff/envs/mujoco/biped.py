@@ -7,7 +7,6 @@ Loken and van de Panne, 2007). 0, swing: the leg is soft, its knee so soft that 
 Lengths are in m, angles in rad, torques in Nm; the commanded heading is the world's x axis.
 """
 
-import atexit
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robodiff.envs.mujoco.library import make_renderer, mujoco
+from robodiff.envs.mujoco.library import Renderers, make_renderer, mujoco
 
 Array = NDArray[Any]
 FPS = 50
@@ -156,7 +155,7 @@ class Biped:
         Raises:
             RobodiffError: this machine cannot draw; it says what to install.
         """
-        renderer = _renderer(size)
+        renderer = _renderers(size)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         renderer.update_scene(self.data, "side")
         return renderer.render()
@@ -176,9 +175,4 @@ def _model() -> Any:
     return mujoco.MjModel.from_xml_path(str(Path(__file__).with_name("biped.xml")))
 
 
-@lru_cache(maxsize=4)
-def _renderer(size: tuple[int, int]) -> Any:
-    """Return what draws pictures of a size."""
-    renderer = make_renderer(_model(), size)
-    atexit.register(_renderer.cache_clear)  # before EGL itself ends, or MuJoCo 3.8 complains; so only now
-    return renderer
+_renderers = Renderers(lambda size: make_renderer(_model(), size))

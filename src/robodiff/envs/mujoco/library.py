@@ -1,11 +1,14 @@
 """MuJoCo, and how it draws without a display: by EGL where there is one, else by OSMesa."""
 
+import atexit
 import ctypes
 import importlib.util
 import os
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from robodiff.errors import RobodiffError, in_one_line
@@ -16,6 +19,9 @@ REMEDY = "apt install libegl1 libgl1-mesa-dri (Debian's packages), or libosmesa6
 CHOSEN = os.environ.get("MUJOCO_GL")
 if CHOSEN:
     REMEDY = f"unset MUJOCO_GL, which is {CHOSEN}, and {REMEDY}"
+
+_MAKING = threading.Lock()
+"""Held while a renderer is made: its size is written to the model, which threads share."""
 
 try:
     mujoco: Any = importlib.import_module("mujoco")
@@ -79,9 +85,36 @@ def make_renderer(model: Any, size: tuple[int, int]) -> Any:
     Raises:
         RobodiffError: this machine cannot draw; it says what to install.
     """
-    prepare_drawing()
-    model.vis.global_.offheight, model.vis.global_.offwidth = size  # the buffer is as large as the picture
-    try:
-        return mujoco.Renderer(model, *size)
-    except Exception as error:  # of MuJoCo, PyOpenGL or ctypes, by what is missing
-        raise RobodiffError(f"MuJoCo cannot draw on this machine ({in_one_line(error)}): {REMEDY}") from None
+    with _MAKING:
+        prepare_drawing()
+        model.vis.global_.offheight, model.vis.global_.offwidth = size  # the buffer is as large as the picture
+        try:
+            return mujoco.Renderer(model, *size)
+        except Exception as error:  # of MuJoCo, PyOpenGL or ctypes, by what is missing
+            raise RobodiffError(f"MuJoCo cannot draw on this machine ({in_one_line(error)}): {REMEDY}") from None
+
+
+class Renderers(threading.local):
+    """The last renderers that a thread used, by what they draw: OpenGL's context belongs to the thread that made it.
+
+    Args:
+        make: what makes one.
+    """
+
+    def __init__(self, make: Callable[..., Any]) -> None:  # called again in every thread
+        self.get = lru_cache(maxsize=4)(make)
+        self._is_main = threading.current_thread() is threading.main_thread()
+        self._is_freed_at_exit = False
+
+    def __call__(self, *drawn: Any) -> Any:
+        """Return what draws this in this thread."""
+        renderer = self.get(*drawn)
+        if self._is_main and not self._is_freed_at_exit:
+            self._is_freed_at_exit = True
+            atexit.register(self.get.cache_clear)  # before EGL itself ends, or MuJoCo 3.8 complains; so only now
+        return renderer
+
+    def close(self) -> None:
+        """Free those of this thread if it may end before the process does: no other could free them."""
+        if not self._is_main:
+            self.get.cache_clear()

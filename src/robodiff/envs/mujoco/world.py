@@ -1,7 +1,5 @@
 """A table that moves: its state, its arms with their inverse kinematics, and what its cameras see."""
 
-import atexit
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robodiff.envs.mujoco.library import make_renderer, mujoco
+from robodiff.envs.mujoco.library import Renderers, make_renderer, mujoco
 from robodiff.envs.mujoco.scene import TIMESTEP, Mount, Scene, compiled
 
 Array = NDArray[Any]
@@ -197,7 +195,7 @@ class World:
         Raises:
             RobodiffError: this machine cannot draw; it says what to install.
         """
-        renderer = _renderer(self.scene, size)
+        renderer = _renderers(self.scene, size)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         mujoco.mj_camlight(self.model, self.data)
         renderer.update_scene(self.data, camera)
@@ -205,8 +203,7 @@ class World:
 
     def close(self) -> None:
         """Free what draws if it drew in a thread that may end before the process does: no other could free it."""
-        if threading.current_thread() is not threading.main_thread():
-            _renderer.cache_clear()
+        _renderers.close()
 
 
 class Arm:
@@ -302,11 +299,12 @@ def _model(scene: Scene) -> Any:
     return compiled(scene)
 
 
-@lru_cache(maxsize=4)
-def _renderer(scene: Scene, size: tuple[int, int]) -> Any:
+def _make_renderer(scene: Scene, size: tuple[int, int]) -> Any:
     """Return what draws a scene in pictures of a size."""
     renderer = make_renderer(_model(scene), size)
     for flag in ("REFLECTION", "HAZE"):
         renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
-    atexit.register(_renderer.cache_clear)  # before EGL itself ends, or MuJoCo 3.8 complains; so only now
     return renderer
+
+
+_renderers = Renderers(_make_renderer)

@@ -40,16 +40,19 @@ class Curves {
     const x = this.#across(step);
     for (const end of ["x1", "x2"]) this.rule.setAttribute(end, x);
     this.rule.setAttribute("visibility", "visible");
-    const told = this.lines.map(({ name, points }, line) => {
-      const point = points.findLast(([each]) => each <= step);
+    const told = this.lines.map(({ name, points, scattered }, line) => {
+      const own = scattered ? points.filter(([each]) => each === step) : points.filter(([each]) => each <= step).slice(-1);
+      const [point] = own;
       const y = point && this.#down(point[1]); // of 0 on a logarithmic axis, infinite
-      this.dots[line].setAttribute("visibility", Number.isFinite(y) ? "visible" : "hidden");
+      const isMarked = Number.isFinite(y) && !scattered; // those that are scattered are dots already
+      this.dots[line].setAttribute("visibility", isMarked ? "visible" : "hidden");
       if (!point) return null;
       this.dots[line].setAttribute("cx", this.#across(point[0]));
-      if (Number.isFinite(y)) this.dots[line].setAttribute("cy", y);
-      return `${name} ${Number(point[1].toPrecision(4))}`.trim();
+      if (isMarked) this.dots[line].setAttribute("cy", y);
+      return `${name} ${own.map(([, value]) => Number(value.toPrecision(4))).join(" and ")}`.trim();
     });
-    this.reading.textContent = `step ${step.toLocaleString("en")}: ${told.filter((text) => text !== null).join(", ")}`;
+    const where = this.place.replace("{}", step.toLocaleString("en"));
+    this.reading.textContent = `${where}: ${told.filter((text) => text !== null).join(", ")}`;
   }
 
   #shape(name, attributes) {
@@ -62,13 +65,12 @@ class Curves {
 
   #across(step) {
     const [left, , right] = this.box;
-    return (left + ((step - this.x[0]) / (this.x[1] - this.x[0])) * (right - left)) * this.width;
+    return (left + share(step, this.x, this.log[0]) * (right - left)) * this.width;
   }
 
   #down(value) {
     const [, top, , bottom] = this.box;
-    const [low, high, at] = [...this.y, value].map((each) => (this.log ? Math.log(each) : each));
-    return (bottom - ((at - low) / (high - low)) * (bottom - top)) * this.height;
+    return (bottom - share(value, this.y, this.log[1]) * (bottom - top)) * this.height;
   }
 
   #point(event) {
@@ -85,6 +87,12 @@ class Curves {
     event.preventDefault();
     this.show(moves[event.key]);
   }
+}
+
+/** Return how far along an axis a value lies, 0 at its beginning and 1 at its end. */
+function share(value, span, isLog) {
+  const [low, high, at] = [...span, value].map((each) => (isLog ? Math.log(each) : each));
+  return (at - low) / (high - low);
 }
 
 document.querySelectorAll("svg[data-lines]").forEach((svg) => new Curves(svg));
