@@ -3,6 +3,7 @@
 // that a policy has drawn, and the pointer. Places are from 0 to 1 across the picture, from its left and upper edge.
 // Needs sketch.js.
 
+const SHARPEST = 1024; // pixels across
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Scene {
@@ -22,9 +23,16 @@ class Scene {
   constructor(canvas, bodies) {
     this.#canvas = canvas;
     this.#bodies = bodies;
-    new ResizeObserver(() => this.redraw()).observe(canvas);
+    new ResizeObserver(() => this.#fit()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
-    if (bodies.length) this.#shape(1024, 1024);
+    this.#fit();
+  }
+
+  /** Draw bodies in as many pixels as are seen. */
+  #fit() {
+    const side = Math.min(SHARPEST, Math.round(this.#canvas.clientWidth * devicePixelRatio)) || SHARPEST;
+    if (this.#bodies.length) this.#shape(side, side);
+    this.redraw();
   }
 
   /** Move bodies to poses within so many milliseconds. */
