@@ -19,6 +19,8 @@ from robodiff.data.check import findings_in
 from robodiff.data.episodes import Episodes, Feature
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
+from robodiff.documents import read_json
+from robodiff.evaluation.results import EnvResult
 from robodiff.report.recording import write_view
 
 PAINT = "performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)"
@@ -79,7 +81,10 @@ def main() -> None:
             episodes = read()
             page = write_view(episodes, findings_in(episodes, WindowShape(2, 16, 8)), Path(folder) / "page.html")
             rows.append(row(browser, name, page, time.perf_counter() - start))
-        rows += [row(browser, f"report of {run.name}", run / "report.html", None) for run in runs]
+        for run in runs:
+            measured = read_json(min(run.glob("eval/*/metrics.json")), EnvResult, "")
+            name = f"report, {len(measured.episodes)} episodes of {measured.evaluated.environment}"
+            rows.append(row(browser, name, run / "report.html", None))
         browser.close()
     keep("pages", rows)
 
