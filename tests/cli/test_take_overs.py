@@ -20,7 +20,7 @@ Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--model.down_dims", "[8,16]", "--model.n_groups", 4, "--model.diffusion_step_embed_dim", 8,
          "--model.kernel_size", 3)  # fmt: skip
 FIT = ("fit", "--config", "pusht_keypoints", "--trainer.tensorboard", "false", "--rollout.env", "null",
-       "--model.canonicalize", "null", *SMALL)  # fmt: skip
+       "--model.canonicalize", "null", "--model.num_train_timesteps", 20, *SMALL)  # fmt: skip
 
 
 @pytest.fixture

@@ -414,7 +414,7 @@ def test_another_configuration_of_the_split_changes_nothing(run: Path, robodiff:
 @pytest.mark.kind("trained episodes called held out")
 def test_training_data_given_as_another_recording_is_known(run: Path, robodiff: Run, tmp_path: Path) -> None:
     trained = len(record(run).training)
-    copy, half = tmp_path / "copy.npz", write_recording(tmp_path / "half.zarr", episodes=2)
+    copy, half = tmp_path / "copy", write_recording(tmp_path / "half.zarr", episodes=2)
     assert robodiff("data", "convert", run.parent / "demos.zarr", copy)[0] == 0
     code, found, text = measured(run, robodiff, "--data", copy)
     assert (code, len(found), f"{trained} of which it was trained on" in text) == (0, 6, True), text
