@@ -165,6 +165,7 @@ class TraceRecorder:
             self._observe(record, {key: value[row] for key, value in observations.items()})
         if self._sketches:
             self._note(environments, watched)
+            return
         if step == self._chunk and not self._every:
             self._every = self._spacing((start - self._resumed) / step)
         if not self._resumed:  # the first time, what draws has to be made
@@ -192,11 +193,12 @@ class TraceRecorder:
     def _note(self, environments: "Pool", episodes: "Mapping[int, EpisodeRecord]") -> None:
         try:
             sketches = environments.sketch(episodes)
-            self.bodies = self.bodies or [body.shape for body in next(iter(sketches.values()))]
+            if not self.bodies:
+                self.bodies = [body.shape for body in next(iter(sketches.values()))]
+                if not all(np.isfinite([*np.ravel(shape.outline), shape.radius]).all() for shape in self.bodies):
+                    raise RobodiffError("the sketch has a body whose outline is not finite")
             if any(len(bodies) != len(self.bodies) for bodies in sketches.values()):
                 raise RobodiffError("the sketch has not the same bodies at every step")
-            if not all(np.isfinite([*np.ravel(shape.outline), shape.radius]).all() for shape in self.bodies):
-                raise RobodiffError("the sketch has a body whose outline is not finite")
         except RobodiffError as error:
             self._cannot_draw(error)
             return

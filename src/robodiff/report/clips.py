@@ -181,6 +181,7 @@ def _sketch(trace: Trace, bodies: Sequence[Shape]) -> dict[str, Any]:
     return {
         "width": SKETCHED,
         "height": SKETCHED,
+        "frames": len(trace.poses),
         "bodies": [{**asdict(body), "color": shortened(body.color, _LONGEST_NAME)} for body in bodies],
         "poses": [[rounded(each if np.ptp(each) else each[:1]) for each in pose] for pose in series],
     }

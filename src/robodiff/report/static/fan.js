@@ -4,7 +4,8 @@
 //
 // An episode of a page: {seed, success, stopped, reward, length, values, pictures, fans}; what all share, `shared`:
 // {fps, extent, panels: [{name, unit, lines}]}. `values[panel][line]` has a value for each frame, `pictures` are bodies
-// and poses or tiles, of which `at` says which frame each shows, `fans` is {at, chunks: [moment][sample][step][dimension], dimensions, path}.
+// and poses or tiles, of which `at` says which frame each shows, `fans` is
+// {at, chunks: [moment][sample][step][dimension], dimensions, path}.
 
 const NEXT_STEPS = 8; // that are drawn where no fan is
 const CONSIDERED = "#2563eb";

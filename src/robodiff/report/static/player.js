@@ -3,7 +3,7 @@
 //
 //   const player = new Player(root, {
 //     fps, length,                                  // frames a second, frames
-//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, tiles: {width, height, bodies, poses}}
+//     cameras: [{name, tiles: {url, width, height, columns, at}, every} | {name, tiles: {width, height, frames, bodies, poses}}
 //               | {name, video: url}],
 //     panels: [{name, unit, lines: [{name, values}]}],  // a value for each frame; null where there is none
 //     marks: [{frame, text, severity}],                 // severity: fatal, warning or note

@@ -47,17 +47,23 @@ function nearestOf({ seed }, nearest) {
   ];
 }
 
+/** Return the camera of an episode, and say what it shows: bodies at every step, or its video, or some pictures. */
+function seenIn(episode, video) {
+  const { pictures } = episode;
+  if (pictures?.poses) return [cameraOf(episode, "where everything was at every step")];
+  if (video) return [{ name: "every frame, as its video shows it", video }];
+  if (!pictures) return [];
+  const [start, next] = pictures.at;
+  return [cameraOf(episode, next ? `a picture every ${next - start} steps` : "how it began")];
+}
+
 /** Return an episode for the player. */
 function playable(episode, shared, video) {
   const panels = shared.panels.map((panel, place) => ({
     ...panel,
     lines: panel.lines.map((name, line) => ({ name, values: episode.values[place][line] })),
   }));
-  const { pictures } = episode;
-  const [start, next] = pictures?.at ?? [];
-  const name = pictures?.poses ? "where everything was at every step" : video ? "every frame, as its video shows it" : next ? `a picture every ${next - start} steps` : "how it began";
-  const cameras = video && !pictures?.poses ? [{ name, video }] : pictures ? [cameraOf(episode, name)] : [];
-  return { fps: shared.fps, length: episode.length + 1, cameras, panels };
+  return { fps: shared.fps, length: episode.length + 1, cameras: seenIn(episode, video), panels };
 }
 
 /** Fill the dialog with an episode, and return its player. */

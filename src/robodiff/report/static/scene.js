@@ -3,7 +3,7 @@
 // that a policy has drawn, and the pointer. Places are from 0 to 1 across the picture, from its left and upper edge.
 // Needs sketch.js.
 
-const SHARPEST = 1024; // pixels across
+const MOST_PIXELS = 1024; // pixels across
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Scene {
@@ -30,7 +30,7 @@ class Scene {
 
   /** Draw bodies in as many pixels as are seen. */
   #fit() {
-    const side = Math.min(SHARPEST, Math.round(this.#canvas.clientWidth * devicePixelRatio)) || SHARPEST;
+    const side = Math.min(MOST_PIXELS, Math.round(this.#canvas.clientWidth * devicePixelRatio)) || MOST_PIXELS;
     if (this.#bodies.length) this.#shape(side, side);
     this.redraw();
   }

@@ -16,7 +16,7 @@ const PAUSE_AT_END = 1.3; // seconds
 class Clip {
   constructor({ pictures, kind }) {
     this.pictures = pictures;
-    this.count = pictures?.at?.length ?? Math.max(0, ...(pictures?.poses ?? []).flat().map((values) => values.length));
+    this.count = pictures?.frames ?? pictures?.at.length ?? 0;
     this.rate = pictures?.poses ? STEPS_A_SECOND : PICTURES_A_SECOND;
     this.canvas = element("canvas", { width: pictures?.width ?? 4, height: pictures?.height ?? 3, class: kind });
   }
