@@ -197,6 +197,7 @@ LEVERS = {
     "batch 64": Lever({"data.train_batch_size": 64}),
     "batch 256": Lever({"data.train_batch_size": 256}),
     "wide": Lever({"model.down_dims": (48, 96, 192)}),
+    "narrow": Lever({"model.down_dims": (24, 48, 96)}),
     "horizon 12": Lever({"model.horizon": 12}),
     "one observation": Lever({"model.n_obs_steps": 1}),
 }

@@ -78,6 +78,10 @@ def test_every_episode_is_kept_and_nothing_that_is_measured_changes(
             state = observation["observation.state"]
             assert trace.reward[step] == pytest.approx(reward)
         assert len(trace.action) == episode["length"]
+        assert trace.chunk_at.tolist() == [0, 8, 16, 24]
+        for at, chunk in zip(trace.chunk_at, trace.chunks, strict=True):
+            assert np.array_equal(chunk[:8][: len(trace.action[at:])], trace.action[at : at + 8])  # executed
+            assert len(chunk) == 15
         if sketched:
             assert [shape.radius > 0 for shape in info.bodies] == [False, False, True]
             assert (trace.sheet, len(trace.drawn_at)) == (b"", 0)
@@ -152,6 +156,9 @@ def test_traces_that_are_broken_are_told(saved: str, tmp_path: Path) -> None:
         {**whole, "poses": whole["poses"][:, :2]},
         {**whole, "poses": whole["poses"][1:]},
         {**whole, "fan_at": whole["fan_at"] + 10**6},
+        {**whole, "chunks": whole["chunks"][:, :0]},
+        {**whole, "chunks": np.full_like(whole["chunks"], np.nan)},
+        {**whole, "chunk_at": whole["chunk_at"][::-1]},
     ):
         if isinstance(broken, bytes):
             file.write_bytes(broken)
@@ -192,6 +199,19 @@ def test_an_evaluation_that_is_killed_leaves_no_traces_of_an_earlier_one(
     with pytest.raises(KeyboardInterrupt):
         measured(saved, tmp_path / "out", episodes=1, num_envs=1)
     assert not has_traces(tmp_path / "out")
+
+
+def test_chunks_of_a_slower_policy_reach_as_far_as_they_hold(
+    small_policy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_pusht(monkeypatch, PushTEnv, 20)
+    save_policy(small_policy(**FLOW, frame_stride=2), tmp_path / "slow")  # every action for two steps
+    measured(str(tmp_path / "slow"), tmp_path / "out", episodes=1, num_envs=1)
+    trace = read_traces(tmp_path / "out", [7])[1][7]
+    assert trace.chunk_at.tolist() == [0, 16]
+    assert trace.fans.shape[2] == trace.chunks.shape[1] == 30
+    assert np.array_equal(trace.chunks[0, :16], trace.action[:16])
+    assert np.array_equal(trace.fans[:, :, ::2], trace.fans[:, :, 1::2])
 
 
 def test_fans_are_a_small_part_of_all_chunks() -> None:

@@ -77,6 +77,17 @@ def test_rows_can_be_reset_apart(spy: Spy) -> None:
     assert spy.asked[-1]["observation.state"][0, :, 0].tolist() == [2, 3]
 
 
+def test_chunks_are_told_when_they_begin(spy: Spy) -> None:
+    runner, begun = PolicyRunner(spy, rows=2), []
+    for taken in range(10):
+        if taken == 3:
+            runner.reset(rows=[1])
+        runner.act(seen(taken, 2))
+        begun.append({row: chunk[:, 0].tolist() for row, chunk in runner.chunks.items()})
+    whole = [float(step) for step in range(1, 16)]  # from now on, also what is not executed
+    assert begun == [{0: whole, 1: whole}, {}, {}, {1: whole}, {}, {}, {}, {}, {0: whole}, {}]
+
+
 def test_the_noise_of_a_row_is_its_seeds_and_chunks(spy: Spy) -> None:
     many = PolicyRunner(spy, rows=3, seeds=[5, 6, 7])
     for t in range(9):
@@ -618,7 +629,9 @@ def team_sees(time: float, rows: int | None = None) -> dict[str, np.ndarray]:
 def test_a_team_acts_as_one(spy: Spy) -> None:
     team = Team({"1": PolicyRunner(spy), "2": PolicyRunner(spy)}, {"2": slice(0, 2), "1": slice(2, 4)})
     assert team.act(team_sees(5)).tolist() == [1, 205, 1, 105]
+    assert team.chunks[0].tolist() == [[step, 205, step, 105] for step in range(1, 16)]
     assert team.act(team_sees(6)).tolist() == [2, 205, 2, 105]
+    assert not team.chunks
     team.reset(seeds=[4])
     assert team.act(team_sees(7)).tolist() == [1, 207, 1, 107]
     noise = [asked["noise"] for asked in spy.asked[-2:]]  # of agent 2, whose part is first, that of a single policy

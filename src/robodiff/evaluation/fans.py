@@ -81,13 +81,13 @@ class FanSampler:
         self.seconds += time.perf_counter() - start
 
     def _sample(self, step: int) -> np.ndarray:
-        """Return chunks from now on, (S, n, Da)."""
+        """Return chunks from now on, (S, n, Da), an action for each step of the environment."""
         chunks = {agent: self._chunks(agent, place, step) for place, agent in enumerate(self._agents)}
         length = min(chunk.shape[1] for chunk in chunks.values())
         joined = np.empty((SAMPLES, length, len(self._record.actions[0])), np.float32)
         for agent, chunk in chunks.items():
             joined[:, :, self._parts[agent]] = chunk[:, :length]
-        return joined
+        return np.repeat(joined, self._held, axis=1)
 
     def _chunks(self, agent: str, place: int, step: int) -> np.ndarray:
         policy = self._agents[agent]

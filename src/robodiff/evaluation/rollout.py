@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from robodiff.evaluation.results import EpisodeResult
 from robodiff.policies.runner import NonFiniteActions, NonFiniteChunk, PolicyRunner, Team
 
 Pool = EnvPool | Rows
+NO_CHUNKS: Mapping[int, np.ndarray] = MappingProxyType({})
 
 FAR_OUTSIDE = 0.25
 """Share of the range of training by which an observation lies outside of it, from which on evaluations count it."""
@@ -75,6 +77,7 @@ class Watcher(Protocol):
         episodes: Mapping[int, EpisodeRecord],
         observations: Mapping[str, np.ndarray],
         ended: Collection[int] = (),
+        chunks: Mapping[int, np.ndarray] = NO_CHUNKS,
     ) -> None:
         """Take in what is so after a step, or before the first one.
 
@@ -83,6 +86,7 @@ class Watcher(Protocol):
             episodes: by row, those that took the step.
             observations: per key (rows, ...), what is observed now.
             ended: rows whose episode this step ended.
+            chunks: by row whose chunk began with this step, that chunk: (n, Da), an action for each step.
         """
         ...
 
@@ -173,7 +177,7 @@ def _episodes(
     rows = [row if row in wave else some for row in range(num_envs)]
     runner.reset(seeds=[wave[row].seed for row in rows])
     batch = {key: np.stack([observations[row][key] for row in rows]) for key in observations[some]}
-    running, actions = dict(wave), np.empty(0)
+    running, actions, chunks = dict(wave), np.empty(0), NO_CHUNKS
     if watcher is not None:
         watcher.watch(environments, running, batch)
     for taken in itertools.count():
@@ -181,6 +185,8 @@ def _episodes(
             break
         if taken % held == 0:
             actions = _acting(runner, batch, running)
+            if watcher is not None:
+                chunks = {row: np.repeat(chunk, held, axis=0) for row, chunk in runner.chunks.items()}
         steps = environments.step({row: actions[row] for row in running})
         for row, step in steps.items():
             running[row].add(actions[row], step)
@@ -188,7 +194,8 @@ def _episodes(
                 value[row] = step.observation[key]
         ended = [row for row, step in steps.items() if step.ended]
         if watcher is not None:
-            watcher.watch(environments, running, batch, ended)
+            watcher.watch(environments, running, batch, ended, chunks)
+            chunks = NO_CHUNKS
         running = {row: record for row, record in running.items() if row not in ended}
         yield len(running)
 

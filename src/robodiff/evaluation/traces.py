@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -88,8 +89,12 @@ class Trace:
     """A WebP of the pictures, six in a row; empty where there are none."""
     poses: np.ndarray = field(default_factory=lambda: np.zeros((1, 0, 3), np.float32))
     """(L + 1, B, 3), x, y and angle of each body as ``Body`` has them; of none where pictures were taken."""
+    chunk_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(K,) steps at which the policy drew a chunk."""
+    chunks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    """(K, n, Da), that chunk, of which the first actions were executed."""
     fan_at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(M,) steps at which chunks were sampled."""
+    """(M,) steps at which more chunks were sampled."""
     fans: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
     """(M, S, n, Da), what the policy might have done from there on."""
 
@@ -100,6 +105,8 @@ class _Episode:
 
     observations: dict[str, list[np.ndarray]] = field(default_factory=dict)
     first_images: dict[str, np.ndarray] = field(default_factory=dict)
+    chunks: dict[int, np.ndarray] = field(default_factory=dict)
+    """By the step at which it begins."""
     poses: list[list[tuple[float, float, float]]] = field(default_factory=list)
     drawn_at: list[int] = field(default_factory=list)
     pictures: list[np.ndarray] = field(default_factory=list)
@@ -139,12 +146,13 @@ class TraceRecorder:
         episodes: "Mapping[int, EpisodeRecord]",
         observations: Mapping[str, np.ndarray],
         ended: Collection[int] = (),
+        chunks: Mapping[int, np.ndarray] = MappingProxyType({}),
     ) -> None:
         """Take in what is so after a step, see ``Watcher``."""
         start = time.perf_counter()
         if any(record.length for record in episodes.values()):
             self.of_seconds += start - self._told
-        self._watch(environments, episodes, observations, ended, start)
+        self._watch(environments, episodes, observations, ended, chunks, start)
         self._told = time.perf_counter()
         self.seconds += self._told - start
         self.of_seconds += self._told - start
@@ -155,6 +163,7 @@ class TraceRecorder:
         episodes: "Mapping[int, EpisodeRecord]",
         observations: Mapping[str, np.ndarray],
         ended: Collection[int],
+        chunks: Mapping[int, np.ndarray],
         start: float,
     ) -> None:
         watched = {row: record for row, record in episodes.items() if record.seed in self.seeds}
@@ -163,6 +172,8 @@ class TraceRecorder:
         step = max(record.length for record in watched.values())
         for row, record in watched.items():
             self._observe(record, {key: value[row] for key, value in observations.items()})
+            if row in chunks and np.isfinite(chunks[row]).all():
+                self.episodes[record.seed].chunks[record.length - 1] = chunks[row]
         if self._sketches:
             self._note(environments, watched)
             return
@@ -280,6 +291,8 @@ def _write_episode(
         **{f"first/{key}": image for key, image in episode.first_images.items()},
         **{f"seen/{key}": np.array(values, np.float32) for key, values in episode.observations.items()},
     }
+    if episode.chunks:
+        arrays |= {"chunk_at": np.array([*episode.chunks]), "chunks": np.stack([*episode.chunks.values()])}
     if sampler is not None and sampler.sampled:
         arrays |= {"fan_at": np.array([*sampler.sampled]), "fans": np.stack([*sampler.sampled.values()])}
     if episode.poses:
@@ -349,7 +362,7 @@ def _read_trace(path: Path, info: TracesInfo) -> Trace:
             drawn_at=arrays["drawn_at"],
             picture=_pair(arrays["picture"]) if "picture" in arrays else (0, 0),
             sheet=sheet.read_bytes() if sheet.is_file() else b"",
-            **{name: arrays[name] for name in ("fan_at", "fans") if name in arrays},
+            **{name: arrays[name] for name in ("chunk_at", "chunks", "fan_at", "fans") if name in arrays},
         )
         _check(trace, info)
     return trace
@@ -372,6 +385,8 @@ def _check(trace: Trace, info: TracesInfo) -> None:
         ("reward", trace.reward, (length,)),
         ("poses", trace.poses, (length + 1, len(info.bodies), 3)),
         ("drawn_at", trace.drawn_at, (len(trace.drawn_at),)),
+        ("chunk_at", trace.chunk_at, (len(trace.chunk_at),)),
+        ("chunks", trace.chunks, (len(trace.chunk_at), *trace.chunks.shape[1:2], dim if len(trace.chunk_at) else 0)),
         ("fan_at", trace.fan_at, (len(trace.fan_at),)),
         ("fans", trace.fans, (len(trace.fan_at), *trace.fans.shape[1:3], dim if len(trace.fan_at) else 0)),
         *((key, image, (len(image), LOOK, LOOK)) for key, image in trace.first_images.items()),
@@ -379,12 +394,16 @@ def _check(trace: Trace, info: TracesInfo) -> None:
     ):
         if array.dtype.kind not in "fiu" or array.shape != shape:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not numbers {shape}")
-    for name, array in (("action", trace.action), ("fans", trace.fans)):  # what a sensor or a reward says may be NaN
+    for name, array in (
+        ("action", trace.action),
+        ("chunks", trace.chunks),
+        ("fans", trace.fans),
+    ):  # what a sensor or a reward says may be NaN
         if not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
-    for name, steps in (("drawn_at", trace.drawn_at), ("fan_at", trace.fan_at)):
+    for name, steps in (("drawn_at", trace.drawn_at), ("chunk_at", trace.chunk_at), ("fan_at", trace.fan_at)):
         if (np.diff(steps, prepend=-1) <= 0).any() or (steps > length).any():
             raise ValueError(f"{name} is not an ascending list of steps of the episode")
-    sides = [*(trace.picture if trace.sheet else ()), *(trace.fans.shape[1:3] if len(trace.fan_at) else ())]
-    if min(sides, default=1) < 1:
-        raise ValueError("a picture or a fan is empty")
+    drawn = [each.shape[1:-1] for each in (trace.chunks, trace.fans) if len(each)]
+    if min([side for sides in (*drawn, trace.picture if trace.sheet else ()) for side in sides], default=1) < 1:
+        raise ValueError("a picture, a chunk or a fan is empty")

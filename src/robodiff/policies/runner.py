@@ -190,6 +190,14 @@ class PolicyRunner:
             action = self._take(step)
             return action[0] if self.single else action
 
+    @property
+    def chunks(self) -> dict[int, np.ndarray]:
+        """By row whose chunk began with the last call of ``act``, that chunk from then on: (n, Da)."""
+        with self._lock:
+            queue = self._queue
+            begun = np.flatnonzero((queue.next == 1) & (queue.chunks > 0)).tolist()
+            return {row: np.concatenate([queue.actions[row], queue.rest[row]]) for row in begun}
+
     def _observed(self, observation: Observation, timestamp: float | np.ndarray | None) -> History:
         """Return the history after one more observation, and change nothing."""
         return self._history.after(self._checked(observation), timestamp)
@@ -315,6 +323,15 @@ class Team:
         if chunks:
             raise NonFiniteActions(actions, chunks)
         return actions[0] if self.single else actions
+
+    @property
+    def chunks(self) -> dict[int, np.ndarray]:
+        """By row where a chunk of each agent began with the last call of ``act``, those as one, as far as all reach."""
+        with self._locked():
+            of_each = [runner.chunks for runner in self.runners.values()]
+        rows = set.intersection(*(set(own) for own in of_each))
+        reach = {row: min(len(own[row]) for own in of_each) for row in sorted(rows)}
+        return {row: np.concatenate([own[row][:n] for own in of_each], axis=1) for row, n in reach.items()}
 
     def _prepared(self, observation: Observation, timestamp: float | np.ndarray | None) -> dict[str, _Step]:
         """Return what each agent would do; where one lacks observations, all remember this one."""

@@ -1,7 +1,7 @@
 """What the wall of measured episodes and its player are given: see ``wall.js``."""
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ MOST_VALUES = 250_000
 """Numbers of all lines of an evaluation in its page."""
 LARGEST_PICTURES = 3_400_000
 """Bytes of all pictures of an evaluation in its page."""
+LARGEST_CHUNKS = 600_000
+"""Bytes of the chunks that were drawn in all of its episodes."""
 SKETCHED = 192
 """Pixels along each side of a scene that the page draws from its bodies."""
 _LONGEST_NAME = 60
@@ -52,17 +54,20 @@ class Clips:
             panels: of each episode, see ``panels``.
             largest_pictures: bytes of all pictures; of episodes that there is no room for there are none.
         """
-        pictures = self._with_pictures(largest_pictures)
+        pictures = self._within(largest_pictures, _size)
+        chunks = self._within(LARGEST_CHUNKS, lambda trace: trace.chunks.size * _BYTES_OF_A_NUMBER)
         return {
             "fps": self.info.fps,
             "extent": self.info.extent,
             "panels": [_described(title, unit, lines) for title, unit, lines in panels],
             "left_out": len(self.info.dimensions.get(ACTION, [])) - (len(panels) - 1),
-            "episodes": [self.episode(each, panels, each.seed in pictures) for each in self.episodes],
+            "episodes": [
+                self.episode(each, panels, each.seed in pictures, each.seed in chunks) for each in self.episodes
+            ],
         }
 
-    def episode(self, result: EpisodeResult, panels: Sequence[Panel], drawn: bool) -> Any:
-        """Return one episode, without what all of them share; its pictures only where it is to be drawn."""
+    def episode(self, result: EpisodeResult, panels: Sequence[Panel], pictures: bool, chunks: bool) -> Any:
+        """Return one episode, without what all of them share; its pictures and its chunks only where asked for."""
         trace = self.traces[result.seed]
         seen = {**trace.observations, ACTION: trace.action, "reward": trace.reward[:, None]}
         return {
@@ -72,10 +77,11 @@ class Clips:
             "reward": round(result.max_reward, 4),
             "length": result.length,
             "values": [[_over(result.length, key, seen.get(key), d) for _, key, d in lines] for _, _, lines in panels],
-            "pictures": (_sketch(trace, self.info.bodies) if self.info.bodies else _pictures(trace)) if drawn else None,
+            "pictures": (_sketch(trace, self.info.bodies) if self.info.bodies else _pictures(trace))
+            if pictures
+            else None,
             "fans": {
-                "at": trace.fan_at.tolist(),
-                "chunks": [rounded(fan) for fan in trace.fans],
+                **_fans(trace, chunks),
                 "dimensions": self._fan_dimensions(panels),
                 "path": _path(trace) if self.info.extent else [],
             },
@@ -109,13 +115,13 @@ class Clips:
         """Return for each panel the dimension of the action that it shows."""
         return [next((d for _, key, d in lines if key == ACTION), None) for _, _, lines in panels]
 
-    def _with_pictures(self, largest: int) -> set[int]:
-        """Return the seeds of the episodes whose pictures there is room for, the worst and the best by turns."""
+    def _within(self, largest: int, size_of: Callable[[Trace], int]) -> set[int]:
+        """Return the seeds of the episodes that there is room for, the worst and the best by turns."""
         ordered = [each.seed for each in self.episodes]
         turns = [seed for pair in zip(ordered, reversed(ordered), strict=True) for seed in pair]
         kept, size = set[int](), 0
         for seed in dict.fromkeys(turns):
-            own = _size(self.traces[seed])
+            own = size_of(self.traces[seed])
             size += own
             if size <= largest and own:
                 kept.add(seed)
@@ -184,6 +190,19 @@ def _sketch(trace: Trace, bodies: Sequence[Shape]) -> dict[str, Any]:
         "frames": len(trace.poses),
         "bodies": [{**asdict(body), "color": shortened(body.color, _LONGEST_NAME)} for body in bodies],
         "poses": [[rounded(each if np.ptp(each) else each[:1]) for each in pose] for pose in series],
+    }
+
+
+def _fans(trace: Trace, drawn: bool) -> dict[str, Any]:
+    """Return the chunk that the policy drew at each moment, if asked for, and after it those that it might have."""
+    chunks = {at: [chunk] for at, chunk in zip(trace.chunk_at.tolist(), trace.chunks, strict=True) if drawn}
+    for at, fan in zip(trace.fan_at.tolist(), trace.fans, strict=True):
+        chunks[at] = [*chunks.get(at, ()), *fan]
+    return {
+        "at": sorted(chunks),
+        "chunks": [rounded(np.stack(chunks[at])) for at in sorted(chunks)],
+        "sampled_at": trace.fan_at.tolist(),
+        "samples": trace.fans.shape[1],
     }
 
 

@@ -1,11 +1,11 @@
 "use strict";
-// An episode of a policy for the player: what it did next, and the chunks that it might have drawn at some moments,
-// over the picture where actions are places in it, and over the lines of its actions. Needs cameras.js and player.js.
+// An episode of a policy for the player: what it did next, the chunk that it drew at every moment, and at some those
+// that it might have drawn, over the picture where actions are places in it, and over the lines of its actions. Needs cameras.js and player.js.
 //
 // An episode of a page: {seed, success, stopped, reward, length, values, pictures, fans}; what all share, `shared`:
 // {fps, extent, panels: [{name, unit, lines}]}. `values[panel][line]` has a value for each frame, `pictures` are bodies
 // and poses or tiles, of which `at` says which frame each shows, `fans` is
-// {at, chunks: [moment][sample][step][dimension], dimensions, path}.
+// {at, chunks: [moment][sample][step][dimension], sampled_at, samples, dimensions, path}.
 
 const NEXT_STEPS = 8; // that are drawn where no fan is
 const CONSIDERED = "#2563eb";
@@ -81,9 +81,9 @@ function outcomeOf({ success, stopped }) {
   return success ? "✓ succeeded" : stopped ? "✗ stopped" : "✗ failed";
 }
 
-/** Tell whether chunks were sampled in an episode. */
+/** Tell whether more chunks were sampled in an episode than those that it drew. */
 function isSampled({ fans }) {
-  return fans.at.length > 0;
+  return fans.sampled_at.length > 0;
 }
 
 /** Say what is drawn over the pictures and the lines of some episodes. */
@@ -91,5 +91,6 @@ function legendOf(episodes, extent) {
   const line = (kind, words) => element("span", {}, element("span", { class: kind }), ` ${words}`);
   const next = extent && episodes.some(({ pictures }) => pictures) ? [line("executed", "what it did next")] : [];
   const sampled = episodes.find(isSampled);
-  return sampled ? [...next, line("considered", `${sampled.fans.chunks[0].length} chunks that it might have drawn`)] : next;
+  if (sampled) return [...next, line("considered", `the chunk that it drew, at some steps ${sampled.fans.samples} that it might have drawn`)];
+  return episodes.some(({ fans }) => fans.at.length) ? [...next, line("considered", "the chunk that it drew")] : next;
 }

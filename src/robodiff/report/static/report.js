@@ -15,14 +15,14 @@ function dataOf(id) {
 function momentsOf(episode, player, { episodes }) {
   const { fans } = episode;
   if (!isSampled(episode)) {
-    const where = `In this episode no chunks were sampled; “${WITH_CHUNKS}” shows those in which they were.`;
+    const where = `In this episode no other chunks were sampled; “${WITH_CHUNKS}” shows those in which they were.`;
     return episodes.some(isSampled) ? [element("span", { class: "soft" }, where)] : [];
   }
   const show = (moment) => {
     player.pause();
     player.show(moment);
   };
-  const buttons = fans.at.map((moment) => element("button", { type: "button", onclick: () => show(moment) }, `${moment}`));
+  const buttons = fans.sampled_at.map((moment) => element("button", { type: "button", onclick: () => show(moment) }, `${moment}`));
   return ["at steps", ...buttons];
 }
 
@@ -75,7 +75,7 @@ function showEpisode(episode, shared, root) {
   const player = new Player(stage, { ...made, overlay: overlayOf([episode], shared.extent) });
   made.panels.forEach((_, place) => {
     const dimension = episode.fans.dimensions[place];
-    if (dimension !== null && isSampled(episode)) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
+    if (dimension !== null && episode.fans.at.length) player.panels.push(new FanLines(player.panels[place], episode.fans, dimension));
   });
   player.show(0);
   legend.append(...legendOf([episode], shared.extent), ...momentsOf(episode, player, shared));
