@@ -42,7 +42,7 @@ from robodiff.training.module import PolicyTraining
 KEPT = RESULTS / "recipe.json"
 Runs = list[dict[str, Any]]
 PLAIN = "plain"
-COST_STEPS, COST_ROUNDS = 40, 2
+COST_STEPS, COST_ROUNDS = 40, 3
 
 
 class Job(NamedTuple):
@@ -243,8 +243,10 @@ def options() -> argparse.Namespace:
 def main() -> None:
     given = options()
     runs, cost, demonstrations = kept()["runs"], kept()["costs"], "human" if given.human else "scripted"
-    if given.steps and (new := [cell for cell in given.cells if cell not in cost]):
-        cost |= costs([PLAIN, *(cell for cell in new if cell != PLAIN)], demonstrations)
+    if given.steps:
+        cost |= {cell: 1.0 for cell in given.cells if all(lever.costs_nothing for lever in levers(cell))}
+        if new := [cell for cell in given.cells if cell not in cost]:
+            cost |= costs([PLAIN, *new], demonstrations)
         keep(runs, cost)
     budget = f"{given.steps} steps" if given.steps else f"{given.minutes:g} minutes"
     jobs = [Job(demonstrations, budget, cell, seed) for seed in given.seeds for cell in given.cells]
