@@ -77,15 +77,16 @@ class Clips:
             "reward": round(result.max_reward, 4),
             "length": result.length,
             "values": [[_over(result.length, key, seen.get(key), d) for _, key, d in lines] for _, _, lines in panels],
-            "pictures": (_sketch(trace, self.info.bodies) if self.info.bodies else _pictures(trace))
-            if pictures
-            else None,
+            "pictures": self._scene(trace) if pictures else None,
             "fans": {
                 **_fans(trace, chunks),
                 "dimensions": self._fan_dimensions(panels),
                 "path": _path(trace) if self.info.extent else [],
             },
         }
+
+    def _scene(self, trace: Trace) -> dict[str, Any]:
+        return _sketch(trace, self.info.bodies) if self.info.bodies else _pictures(trace)
 
     def panels(self, most_values: int = MOST_VALUES) -> list[Panel]:
         """Return title, unit and lines of each panel: the reward, then as many joints as there is room for.

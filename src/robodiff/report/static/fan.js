@@ -1,6 +1,7 @@
 "use strict";
 // An episode of a policy for the player: what it did next, the chunk that it drew at every moment, and at some those
-// that it might have drawn, over the picture where actions are places in it, and over the lines of its actions. Needs cameras.js and player.js.
+// that it might have drawn, over the picture where actions are places in it, and over the lines of its actions. Needs
+// cameras.js and player.js.
 //
 // An episode of a page: {seed, success, stopped, reward, length, values, pictures, fans}; what all share, `shared`:
 // {fps, extent, panels: [{name, unit, lines}]}. `values[panel][line]` has a value for each frame, `pictures` are bodies
