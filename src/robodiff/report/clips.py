@@ -19,9 +19,9 @@ from robodiff.text import shortened
 MOST_VALUES = 250_000
 """Numbers of all lines of an evaluation in its page."""
 LARGEST_PICTURES = 3_400_000
-"""Bytes of all pictures of an evaluation in its page."""
+"""Bytes of all pictures of a page."""
 LARGEST_CHUNKS = 600_000
-"""Bytes of the chunks that were drawn in all of its episodes."""
+"""Bytes of all chunks of a page that were drawn."""
 SKETCHED = 192
 """Pixels along each side of a scene that the page draws from its bodies."""
 _LONGEST_NAME = 60
@@ -47,15 +47,15 @@ class Clips:
         kept = [each for each in self.evaluation.result.episodes if each.seed in self.traces]
         return sorted(kept, key=lambda each: (each.success, each.max_reward, -each.length))
 
-    def wall(self, panels: Sequence[Panel], largest_pictures: int = LARGEST_PICTURES) -> dict[str, Any]:
+    def wall(self, panels: Sequence[Panel], walls: int = 1) -> dict[str, Any]:
         """Return what ``wall.js`` shows, the worst episode first.
 
         Args:
             panels: of each episode, see ``panels``.
-            largest_pictures: bytes of all pictures; of episodes that there is no room for there are none.
+            walls: on the page, which share its room; episodes that there is none for lack pictures or chunks.
         """
-        pictures = self._within(largest_pictures, _size)
-        chunks = self._within(LARGEST_CHUNKS, lambda trace: trace.chunks.size * _BYTES_OF_A_NUMBER)
+        pictures = self._within(LARGEST_PICTURES // walls, _size)
+        chunks = self._within(LARGEST_CHUNKS // walls, lambda trace: trace.chunks.size * _BYTES_OF_A_NUMBER)
         return {
             "fps": self.info.fps,
             "extent": self.info.extent,

@@ -13,7 +13,7 @@ from robodiff.evaluation.results import OfflineComparison
 from robodiff.evaluation.runs import Evaluation, OfflineEvaluation, Run, read_run
 from robodiff.report import figures
 from robodiff.report.answers import E, answer, command, current, measuring, size
-from robodiff.report.clips import LARGEST_PICTURES, MOST_VALUES, clips_of
+from robodiff.report.clips import MOST_VALUES, clips_of
 from robodiff.report.pages import write_page
 from robodiff.text import counted, shortened
 
@@ -175,10 +175,9 @@ def _pairs(rows: Sequence[_Row[Evaluation]]) -> dict[str, Any] | None:
     shown = {seed for _, seeds, _ in walls for seed in seeds}
     if not shown:
         return None
-    room = LARGEST_PICTURES // len(clips)
     return {
-        "first": {"name": clips[0][0], **first.of(shown).wall(panels, room)},
-        "others": [{"name": name, "seeds": seeds, **other.wall(panels, room)} for name, seeds, other in walls],
+        "first": {"name": clips[0][0], **first.of(shown).wall(panels, len(clips))},
+        "others": [{"name": name, "seeds": seeds, **other.wall(panels, len(clips))} for name, seeds, other in walls],
     }
 
 
