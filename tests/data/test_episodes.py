@@ -1,4 +1,4 @@
-"""Past actions, derived from those that were recorded, and images, whichever way they were stored."""
+"""Episodes, some of them, with past actions; features, a part of one, and their units."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,18 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robodiff.data import episodes as data_episodes
 from robodiff.data.datamodule import WindowDataModule
-from robodiff.data.episodes import (
-    PAST_ACTION,
-    Episodes,
-    Feature,
-    Finding,
-    Unit,
-    as_images,
-    same_unit,
-    with_past_action,
-)
+from robodiff.data.episodes import PAST_ACTION, Episodes, Feature, Finding, Unit, same_unit, with_past_action
 from robodiff.data.formats.convert import convert
 from robodiff.data.recordings import open_path
 from robodiff.data.windows import WindowShape
@@ -86,20 +76,6 @@ def test_past_actions_that_were_recorded_are_read(recording: Path, tmp_path: Pat
     convert(episodes, tmp_path / "again.zarr")
     data = WindowDataModule(open_path(str(tmp_path / "again.zarr")), WindowShape(2, 16, 8), KEYS, seed=0)
     np.testing.assert_array_equal(data.episodes.arrays[PAST_ACTION], episodes.arrays[PAST_ACTION])
-
-
-def test_images_in_memory_become_contiguous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
-    images = as_images("made up", "image", stored)
-    assert images.flags.c_contiguous
-    np.testing.assert_array_equal(images, stored.transpose(0, 3, 1, 2))
-    assert as_images("made up", "image", images) is images
-    np.save(tmp_path / "cached.npy", stored)
-    mapped = np.load(tmp_path / "cached.npy", mmap_mode="r")
-    assert np.shares_memory(as_images("made up", "image", mapped), mapped)  # it may be larger than memory
-    np.testing.assert_array_equal(as_images("made up", "image", mapped), images)
-    monkeypatch.setattr(data_episodes, "memory_free", lambda: stored.nbytes)
-    assert np.shares_memory(as_images("made up", "image", stored), stored)  # there is no room for both
 
 
 @pytest.mark.parametrize(

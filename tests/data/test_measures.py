@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from robodiff.data.episodes import blocks
+from robodiff.data.arrays import blocks
 from robodiff.data.measures import blank_and_same, lag_of, runs, steps
 
 

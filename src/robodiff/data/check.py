@@ -12,15 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from robodiff.data.episodes import (
-    ACTION,
-    INTERVENTION,
-    SMALLEST_RANGE,
-    Episodes,
-    Finding,
-    RecordingError,
-    raise_faults,
-)
+from robodiff.data.episodes import ACTION, INTERVENTION, SMALLEST_RANGE, Episodes, Finding, RecordingError, raise_faults
 from robodiff.data.measures import LAGS, blank_and_same, episode_digests, lag_of, runs, steps
 from robodiff.data.recordings import DataConfig
 from robodiff.data.windows import WindowShape

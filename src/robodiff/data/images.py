@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from robodiff.data.arrays import as_images
 from robodiff.data.cache import Part, assembled, folder_of
-from robodiff.data.episodes import as_images
 
 Resize = tuple[int, int] | int | None
 FORMATS = {1: "gray", 3: "rgb24"}

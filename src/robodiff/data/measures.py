@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robodiff.data.episodes import blocks
+from robodiff.data.arrays import blocks
 
 LAGS = range(-3, 4)
 """Frames from a move to the action that may have caused it."""

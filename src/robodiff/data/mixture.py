@@ -11,16 +11,9 @@ from typing import Annotated, Any, NoReturn
 import numpy as np
 
 from robodiff.data.alike import check_alike
+from robodiff.data.arrays import blocks
 from robodiff.data.cache import cached, file_state, folder_of
-from robodiff.data.episodes import (
-    INTERVENTION,
-    OPTIONAL,
-    WHERE,
-    Episodes,
-    Feature,
-    Finding,
-    blocks,
-)
+from robodiff.data.episodes import INTERVENTION, OPTIONAL, WHERE, Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, Format, open_path
 from robodiff.documents import Above, AtMost, NotEmpty, brief
 from robodiff.errors import UsageError

@@ -16,17 +16,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from robodiff import registry
+from robodiff.data.arrays import episode_numbers
 from robodiff.data.cache import folder_of
-from robodiff.data.episodes import (
-    ACTION,
-    INTERVENTION,
-    Episodes,
-    Feature,
-    Finding,
-    episode_numbers,
-    raise_faults,
-    recorded_keys,
-)
+from robodiff.data.episodes import ACTION, INTERVENTION, Episodes, Feature, Finding, raise_faults, recorded_keys
 from robodiff.data.naming import AGENT_FILES, NOT_SEEN, LayoutKey, Sources, agents_in, find_key, of_agent
 from robodiff.data.resample import CLOCK, at_one_rate, rate_of
 from robodiff.data.stored import Reading, Recording, Stored

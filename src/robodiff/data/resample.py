@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from robodiff.data.arrays import blocks
 from robodiff.data.cache import Part, assembled
-from robodiff.data.episodes import Episodes, Finding, blocks, raise_faults
+from robodiff.data.episodes import Episodes, Finding, raise_faults
 from robodiff.errors import UsageError, notice
 
 CLOCK = re.compile(r"(time|t|stamp|timestamp)([_ ]?(s|ms|us|ns|sec|seconds))?", re.IGNORECASE)

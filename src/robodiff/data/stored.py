@@ -7,19 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import (
-    Feature,
-    Finding,
-    RecordingError,
-    as_images,
-    as_vectors,
-    check_ends,
-    check_finite,
-    joined_unit,
-    kind_of,
-    raise_faults,
-    rounded,
-)
+from robodiff.data.arrays import as_images, as_vectors, check_ends, check_finite, kind_of, rounded
+from robodiff.data.episodes import Feature, Finding, RecordingError, joined_unit, raise_faults
 from robodiff.data.naming import LayoutKey, Sources
 from robodiff.errors import RobodiffError
 

@@ -17,7 +17,8 @@ import numpy as np
 from gymnasium import spaces
 
 from robodiff import registry
-from robodiff.data.episodes import ACTION, CHANNELS, Feature
+from robodiff.data.arrays import CHANNELS
+from robodiff.data.episodes import ACTION, Feature
 from robodiff.documents import Above, AtLeast, parse
 from robodiff.envs.spec import AnyEnv, EnvSpec, box, raise_for_env, select_keys
 from robodiff.errors import UsageError, nearest

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import Gap, kind_of
+from robodiff.data.arrays import Gap, kind_of
 from robodiff.data.formats.encoded import LOOKED_AT, pictures_of
 from robodiff.data.formats.pieces import Piece, check_room, steps
 from robodiff.errors import RobodiffError

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from robodiff.data.episodes import ACTION, episode_numbers
+from robodiff.data.arrays import episode_numbers
+from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5
 from robodiff.data.formats.pieces import Gathered, Piece, by_number, control_frequency, without_last
 from robodiff.data.recordings import DataConfig, Format, Recording

@@ -19,7 +19,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, check_ends, episode_numbers
+from robodiff.data.arrays import check_ends, episode_numbers
+from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5, pictures, sources, table
 from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, without_last
 from robodiff.data.recordings import DataConfig, Format, Recording

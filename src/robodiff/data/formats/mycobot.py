@@ -14,17 +14,8 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from robodiff.data.episodes import (
-    ACTION,
-    SMALLEST_RANGE,
-    Episodes,
-    Feature,
-    Finding,
-    episode_numbers,
-    left_out,
-    raise_faults,
-    same_unit,
-)
+from robodiff.data.arrays import episode_numbers
+from robodiff.data.episodes import ACTION, SMALLEST_RANGE, Episodes, Feature, Finding, left_out, raise_faults, same_unit
 from robodiff.data.formats.pictures import SUFFIXES, files_piece
 from robodiff.data.formats.pieces import Gathered, Piece, inside
 from robodiff.data.recordings import DataConfig, Format, Recording

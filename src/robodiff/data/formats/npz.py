@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from robodiff.data.episodes import check_ends, kind_of
+from robodiff.data.arrays import check_ends, kind_of
 from robodiff.data.formats.encoded import pictures_of
 from robodiff.data.formats.pieces import Gathered, Piece, check_room, episode_files, files_of, names_of, steps
 from robodiff.data.recordings import DataConfig, Format, Recording

@@ -15,20 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from robodiff.data.arrays import CHANNELS, Gap, as_images, episode_numbers, unwritten
 from robodiff.data.cache import Part, memory_free
-from robodiff.data.episodes import (
-    ACTION,
-    CHANNELS,
-    Episodes,
-    Feature,
-    Finding,
-    Gap,
-    RecordingError,
-    Unit,
-    as_images,
-    episode_numbers,
-    unwritten,
-)
+from robodiff.data.episodes import ACTION, Episodes, Feature, Finding, RecordingError, Unit
 from robodiff.data.images import assembled_images, target_size
 from robodiff.data.naming import usual_names
 from robodiff.data.recordings import DataConfig

@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robodiff.data.episodes import ACTION, INTERVENTION, MASK, Feature, episode_numbers
+from robodiff.data.arrays import episode_numbers
+from robodiff.data.episodes import ACTION, INTERVENTION, MASK, Feature
 from robodiff.data.formats import hdf5
 from robodiff.data.formats.pieces import Gathered, Kind, Piece, by_number, check_room, control_frequency, hwc
 from robodiff.data.formats.robomimic import RobomimicConfig

@@ -19,7 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from robodiff.data.episodes import ACTION, episode_numbers
+from robodiff.data.arrays import episode_numbers
+from robodiff.data.episodes import ACTION
 from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside
 from robodiff.data.formats.rosbag2_topics import Topic, read_images, read_topics
 from robodiff.data.naming import find_key

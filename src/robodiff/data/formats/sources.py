@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robodiff.data.episodes import kind_of
+from robodiff.data.arrays import kind_of
 from robodiff.data.formats import hdf5, npz, pictures, table
 from robodiff.data.formats.encoded import pictures_of
 from robodiff.data.formats.pieces import Piece, by_number, inside

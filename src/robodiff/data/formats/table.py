@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robodiff.data.episodes import episode_numbers, kind_of
+from robodiff.data.arrays import episode_numbers, kind_of
 from robodiff.data.formats.parquet import read_parquet
 from robodiff.data.formats.pictures import SUFFIXES as PICTURES
 from robodiff.data.formats.pictures import cells_piece, files_piece

@@ -11,20 +11,9 @@ import msgspec
 import numpy as np
 import zarr
 
+from robodiff.data.arrays import Gap, check_ends, kind_of, unequal, unwritten
 from robodiff.data.cache import MOST_CHUNKS_PER_FRAME, decoded, folder_of
-from robodiff.data.episodes import (
-    WHERE,
-    Feature,
-    Finding,
-    Gap,
-    RecordingError,
-    Unit,
-    check_ends,
-    kind_of,
-    texts_of,
-    unequal,
-    unwritten,
-)
+from robodiff.data.episodes import WHERE, Feature, Finding, RecordingError, Unit, texts_of
 from robodiff.data.formats.encoded import LOOKED_AT, Decoder, encoded_shape, may_be_encoded
 from robodiff.data.formats.pieces import hwc
 from robodiff.data.formats.zarr import ZarrConfig, find_layout

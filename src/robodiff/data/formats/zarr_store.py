@@ -21,7 +21,7 @@ import numpy as np
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
-from robodiff.data.episodes import Gap
+from robodiff.data.arrays import Gap
 from robodiff.data.formats.pieces import check_room, inside
 from robodiff.errors import RobodiffError
 from robodiff.files import check_pointer, reading

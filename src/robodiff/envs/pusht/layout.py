@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robodiff.data.episodes import RecordingError, as_vectors, wrong_form
+from robodiff.data.arrays import as_vectors, wrong_form
+from robodiff.data.episodes import RecordingError
 from robodiff.data.naming import LayoutKey
 from robodiff.envs.pusht.geometry import CORNERS, XY, corners_from_pose
 

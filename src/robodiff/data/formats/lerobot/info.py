@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from robodiff.data.episodes import CHANNELS, LARGEST, Feature, kind_of, texts_of
+from robodiff.data.arrays import CHANNELS, kind_of
+from robodiff.data.episodes import LARGEST, Feature, texts_of
 from robodiff.documents import Above, Between, convert, read_json
 from robodiff.errors import RobodiffError
 from robodiff.files import reading

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from robodiff.data.episodes import episode_numbers
+from robodiff.data.arrays import episode_numbers
 from robodiff.data.formats.lerobot.info import Count, FeatureInfo, Info, Some, entry, read_info
 from robodiff.data.formats.parquet import read_parquet
 from robodiff.documents import AtLeast

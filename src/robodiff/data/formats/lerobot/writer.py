@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from robodiff.data.episodes import INTERVENTION, Episodes, Feature, as_images, left_out
+from robodiff.data.arrays import as_images
+from robodiff.data.episodes import INTERVENTION, Episodes, Feature, left_out
 from robodiff.data.formats.lerobot.meta import CLOCK, reserved
 from robodiff.data.formats.lerobot.parquet import (
     CHUNK,
