@@ -92,6 +92,6 @@ function legendOf(episodes, extent) {
   const line = (kind, words) => element("span", {}, element("span", { class: kind }), ` ${words}`);
   const next = extent && episodes.some(({ pictures }) => pictures) ? [line("executed", "what it did next")] : [];
   const sampled = episodes.find(isSampled);
-  if (sampled) return [...next, line("considered", `the chunk that it drew, at some steps ${sampled.fans.samples} that it might have drawn`)];
+  if (sampled) return [...next, line("considered", `the chunk that it drew, and at some steps ${sampled.fans.samples} others that it might have drawn`)];
   return episodes.some(({ fans }) => fans.at.length) ? [...next, line("considered", "the chunk that it drew")] : next;
 }
