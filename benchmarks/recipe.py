@@ -3,8 +3,8 @@
 Preset ``pusht_keypoints`` without validation and rollouts. All cells have the same training seeds and are measured on
 the same evaluation seeds. With ``--minutes`` each run has that time and all cores, and the machine must be quiet. With
 ``--steps`` runs share the cores and the machine may be busy: ``plain`` has that many optimizer steps, and other cells
-as many as take as long, by the cost of a step, which is measured in turn before. What was measured is in
-``results/recipe.json`` and is not measured again.
+as many as take as long, by the cost of a step. Where a lever changes that it is measured before, in turn and by one
+process, beside which nothing else should run. What was measured is in ``results/recipe.json`` and is not measured again.
 """
 
 import argparse
@@ -244,7 +244,7 @@ def main() -> None:
     given = options()
     runs, cost, demonstrations = kept()["runs"], kept()["costs"], "human" if given.human else "scripted"
     if given.steps:
-        cost |= {cell: 1.0 for cell in given.cells if all(lever.costs_nothing for lever in levers(cell))}
+        cost |= {cell: 1.0 for cell in given.cells if not any(lever.costs_time for lever in levers(cell))}
         if new := [cell for cell in given.cells if cell not in cost]:
             cost |= costs([PLAIN, *new], demonstrations)
         keep(runs, cost)

@@ -30,8 +30,8 @@ class Lever:
     """What is not an option is put in place here while a policy trains."""
     model: type[PolicyConfig] | None = None
     """The policy, where it is another one: also when it acts."""
-    costs_nothing: bool = False
-    """Its steps are those of the preset with other numbers, and take as long."""
+    costs_time: bool = False
+    """Whether a step takes another time than one of the preset: else it does the same with other numbers."""
 
 
 class MuonAndAdam(torch.optim.Adam):
@@ -176,35 +176,31 @@ def _optimizer(films: bool) -> Callable[[], AbstractContextManager[Any]]:
 
 
 LEVERS = {
-    "no mirror": Lever({"model.canonicalize": None}, costs_nothing=True),
-    "mirrored": Lever({"model.canonicalize": None, "data.symmetries": "pusht"}, costs_nothing=True),
-    "with mirror images": Lever({"data.symmetries": "pusht"}, costs_nothing=True),
-    "muon": Lever(patched=_optimizer(films=True)),
-    "muon of convolutions": Lever(patched=_optimizer(films=False)),
-    "plateau": Lever(
-        patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay), costs_nothing=True
-    ),
-    "linear decay": Lever({"model.scheduler_name": "linear"}, costs_nothing=True),
-    "rate x2": Lever({"model.learning_rate": 2e-3}, costs_nothing=True),
-    "rate x0.5": Lever({"model.learning_rate": 5e-4}, costs_nothing=True),
-    "clean actions": Lever({"model.prediction_type": "sample"}, costs_nothing=True),
-    "absolute loss": Lever(
-        patched=lambda: patch("robodiff.policies.diffusion.diffusion_loss", absolute_loss), costs_nothing=True
-    ),
-    "logit-normal times": Lever(patched=times(logit_normal), costs_nothing=True),
-    "noisier times": Lever(patched=times(lambda uniform: uniform ** (1 / 1.5)), costs_nothing=True),  # Beta(1.5, 1)
-    "cleaner times": Lever(patched=times(lambda uniform: 1 - (1 - uniform) ** (1 / 1.5)), costs_nothing=True),
-    "U-shaped times": Lever(patched=times(u_shaped), costs_nothing=True),
-    "average 0.6": Lever({"model.ema_power": 0.6}, costs_nothing=True),
-    "average 0.9": Lever({"model.ema_power": 0.9}, costs_nothing=True),
-    "block's frame": Lever(model=FramedConfig),
-    "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig),
-    "batch 32": Lever({"data.train_batch_size": 32}),
-    "batch 64": Lever({"data.train_batch_size": 64}),
-    "batch 256": Lever({"data.train_batch_size": 256}),
-    "wide": Lever({"model.down_dims": (48, 96, 192)}),
-    "narrow": Lever({"model.down_dims": (24, 48, 96)}),
-    "horizon 12": Lever({"model.horizon": 12}),
-    "one observation": Lever({"model.n_obs_steps": 1}),
+    "no mirror": Lever({"model.canonicalize": None}),
+    "mirrored": Lever({"model.canonicalize": None, "data.symmetries": "pusht"}),
+    "with mirror images": Lever({"data.symmetries": "pusht"}),
+    "muon": Lever(patched=_optimizer(films=True), costs_time=True),
+    "muon of convolutions": Lever(patched=_optimizer(films=False), costs_time=True),
+    "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),
+    "linear decay": Lever({"model.scheduler_name": "linear"}),
+    "rate x2": Lever({"model.learning_rate": 2e-3}),
+    "rate x0.5": Lever({"model.learning_rate": 5e-4}),
+    "clean actions": Lever({"model.prediction_type": "sample"}),
+    "absolute loss": Lever(patched=lambda: patch("robodiff.policies.diffusion.diffusion_loss", absolute_loss)),
+    "logit-normal times": Lever(patched=times(logit_normal)),
+    "noisier times": Lever(patched=times(lambda uniform: uniform ** (1 / 1.5))),  # Beta(1.5, 1)
+    "cleaner times": Lever(patched=times(lambda uniform: 1 - (1 - uniform) ** (1 / 1.5))),
+    "U-shaped times": Lever(patched=times(u_shaped)),
+    "average 0.6": Lever({"model.ema_power": 0.6}),
+    "average 0.9": Lever({"model.ema_power": 0.9}),
+    "block's frame": Lever(model=FramedConfig, costs_time=True),
+    "4 draws of 32": Lever({"data.train_batch_size": 32}, model=ManyDrawsConfig, costs_time=True),
+    "batch 32": Lever({"data.train_batch_size": 32}, costs_time=True),
+    "batch 64": Lever({"data.train_batch_size": 64}, costs_time=True),
+    "batch 256": Lever({"data.train_batch_size": 256}, costs_time=True),
+    "wide": Lever({"model.down_dims": (48, 96, 192)}, costs_time=True),
+    "narrow": Lever({"model.down_dims": (24, 48, 96)}, costs_time=True),
+    "horizon 12": Lever({"model.horizon": 12}, costs_time=True),
+    "one observation": Lever({"model.n_obs_steps": 1}, costs_time=True),
 }
 """What may be joined to a cell, ``mirrored+muon``. Of levers that name a policy a cell has one at most."""

@@ -73,9 +73,8 @@ def fit(
     length, last = RunLength(config.trainer, new_length), Checkpoints(run, config.trainer, rollouts)
     encoding = [] if config.trainer.fast_dev_run else [EncodeOnce()]  # one step would encode them all
     shown = length, *encoding, throughput, ProgressLine(console, throughput)
-    trainer = make_trainer(
-        config, [*([rollouts] if rollouts else []), *shown, last]
-    )  # the last keeps what all have done
+    callbacks = [*([rollouts] if rollouts else []), *shown, last]  # the last keeps what all have done
+    trainer = make_trainer(config, callbacks)
     seed_everything(config.seed_everything, verbose=False)
     checkpoint = _checkpoint(run) if resume else None
     recorded = read_trained_on(run) if resume else None
