@@ -4,7 +4,8 @@ Preset ``pusht_keypoints`` without validation and rollouts. All cells have the s
 the same evaluation seeds. With ``--minutes`` each run has that time and all cores, and the machine must be quiet. With
 ``--steps`` runs share the cores and the machine may be busy: ``plain`` has that many optimizer steps, and other cells
 as many as take as long, by the cost of a step. Where a lever changes that it is measured before, in turn and by one
-process, beside which nothing else should run. What was measured is in ``results/recipe.json`` and is not measured again.
+process, beside which nothing else should run. What was measured is in ``results/recipe.json`` and is not measured
+again.
 """
 
 import argparse
