@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -32,65 +31,6 @@ class Lever:
     """The policy, where it is another one: also when it acts."""
     costs_time: bool = False
     """Whether a step takes another time than one of the preset: else it does the same with other numbers."""
-
-
-class MuonAndAdam(torch.optim.Adam):
-    """Muon for matrices, to which kernels of convolutions are flattened; Adam for what is no matrix.
-
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, whose steps are scaled to the size of Adam's as in
-    https://arxiv.org/abs/2502.16982, so that both have one learning rate.
-    """
-
-    momentum, iterations = 0.95, 5
-
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], **options: Any) -> None:
-        super().__init__([{"params": others}, {"params": matrices}], **options)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take a step of both; the closure computes the gradient."""
-        with torch.enable_grad():
-            loss = closure() if closure else None
-        adam, muon = groups = self.param_groups
-        self.param_groups = [adam]
-        super().step()
-        self.param_groups = groups
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for parameter in muon["params"]:
-            shapes.setdefault(parameter.flatten(1).shape, []).append(parameter)
-        for (rows, columns), alike in shapes.items():
-            updates = torch.stack([self._momentum(each).flatten(1) for each in alike])  # (M, rows, columns)
-            steps = 0.2 * math.sqrt(max(rows, columns)) * self._orthogonal(updates)
-            for parameter, step in zip(alike, steps, strict=True):
-                parameter.sub_(muon["lr"] * step.view_as(parameter))
-        return loss
-
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        gradient = parameter.grad
-        assert gradient is not None
-        kept = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
-        kept.lerp_(gradient, 1 - self.momentum)
-        return gradient.lerp(kept, self.momentum)  # Nesterov's
-
-    def _orthogonal(self, matrices: Tensor) -> Tensor:
-        """Return nearly orthogonal matrices, (M, rows, columns), by Newton and Schulz."""
-        wide = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
-        x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-        for _ in range(self.iterations):
-            gram = x @ x.mT
-            x = 3.4445 * x + torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315) @ x
-        return x.mT if matrices.shape[1] > matrices.shape[2] else x
-
-
-def muon(policy: DiffusionPolicy, fused: bool, films: bool) -> torch.optim.Optimizer:
-    """Return Muon of all hidden matrices, or of those alone that are no part of FiLM or of the time's embedding."""
-    config, matrices, others = policy.config, [], []
-    for name, parameter in policy.named_parameters():
-        hidden = parameter.ndim > 1 and min(parameter.flatten(1).shape) >= 16
-        matrices_too = films or not (".film." in name or "step_embedding" in name)
-        (matrices if hidden and matrices_too else others).append(parameter)
-    options = {"lr": config.learning_rate, "betas": config.optimizer_betas, "fused": fused}
-    return MuonAndAdam(matrices, others, **options)
 
 
 def stable_then_decay(step: int, total_steps: int | None, config: PolicyConfig, stage: Stage) -> float:
@@ -171,16 +111,11 @@ class ManyDrawsConfig(DiffusionConfig):
         return ManyDrawsPolicy(self, features, fps)
 
 
-def _optimizer(films: bool) -> Callable[[], AbstractContextManager[Any]]:
-    return lambda: patch("robodiff.training.module.make_optimizer", partial(muon, films=films))
-
-
 LEVERS = {
     "no mirror": Lever({"model.canonicalize": None}),
     "mirrored": Lever({"model.canonicalize": None, "data.symmetries": "pusht"}),
     "with mirror images": Lever({"data.symmetries": "pusht"}),
-    "muon": Lever(patched=_optimizer(films=True), costs_time=True),
-    "muon of convolutions": Lever(patched=_optimizer(films=False), costs_time=True),
+    "muon": Lever({"model.optimizer_type": "muon"}, costs_time=True),
     "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),
     "linear decay": Lever({"model.scheduler_name": "linear"}),
     "rate x2": Lever({"model.learning_rate": 2e-3}),

@@ -255,6 +255,7 @@ CLASSES = "the last 2 numbers of an action: expected class values, such as 0, 1;
         ),
         (["--policy.options={hidden_dims: 3}"], "unknown option hidden_dims. Did you mean 'hidden_dim'?"),
         (["--policy.vae_per=frame"], "vae_per: "),
+        (["--policy.optimizer_type=muon"], "optimizer_type: expected adam or adamw, found muon"),
         (["--policy.discrete_codec=none"], CLASSES),
         ([], CLASSES),
     ],

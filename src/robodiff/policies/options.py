@@ -253,8 +253,8 @@ class OptimizerConfig(Document):
     """Leave actions beyond the end of an episode (copies of its last) out of the loss."""
     learning_rate: Positive = 1e-4
     """Of the optimizer, after warm-up."""
-    optimizer_type: Literal["adam", "adamw"] = "adamw"
-    """adam couples weight decay with the gradient, adamw does not."""
+    optimizer_type: Literal["adam", "adamw", "muon"] = "adamw"
+    """adam couples weight decay with the gradient, adamw does not; muon makes the steps of matrices orthogonal."""
     optimizer_betas: tuple[Share, Share] = (0.95, 0.999)
     """Decay of the averages of the gradient and of its square."""
     optimizer_eps: Positive = 1e-8

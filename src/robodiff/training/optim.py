@@ -8,22 +8,28 @@ from torch import nn
 
 from robodiff.policies.config import PolicyConfig, Stage
 from robodiff.policies.diffusion import DiffusionPolicy
+from robodiff.training.muon import Muon, is_hidden
 
 
 def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimizer:
-    """Return Adam (weight decay coupled with the gradient) or AdamW (decoupled), as the configuration says.
+    """Return Adam (weight decay coupled with the gradient), AdamW (decoupled) or Muon, as the configuration says.
 
-    The parameters that are trained form one group for each weight decay. Those that rest in a stage have no gradient
-    then, and are left alone.
+    The parameters that are trained form one group for each weight decay, and for Muon the matrices of hidden layers
+    one of their own. Those that rest in a stage have no gradient then, and are left alone.
     """
     config = policy.config
-    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
-            groups[config.weight_decay(name, parameter.ndim)].append(parameter)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer_type]
+            layer = policy.get_submodule(name.rpartition(".")[0])
+            orthogonal = config.optimizer_type == "muon" and is_hidden(layer, parameter)
+            groups[config.weight_decay(name, parameter.ndim), orthogonal].append(parameter)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[config.optimizer_type]
     return kind(
-        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
+        [
+            {"params": parameters, "weight_decay": decay, **({"orthogonal": True} if orthogonal else {})}
+            for (decay, orthogonal), parameters in groups.items()
+        ],
         lr=config.learning_rate,
         betas=config.optimizer_betas,
         eps=config.optimizer_eps,

@@ -17,6 +17,7 @@ from robodiff.policies.hybrid import HybridDiffusionConfig as Options
 from robodiff.policies.lerobot import TYPE, Recorded, config_from_lerobot, recorded_from_lerobot
 
 DEFAULTS = Options()
+OPTIMIZERS = {"adam": AdamConfig, "adamw": AdamWConfig}
 
 
 @PreTrainedConfig.register_subclass(TYPE)
@@ -195,8 +196,15 @@ class HybridDiffusionConfig(PreTrainedConfig):
                 self.feature_units[key] = [*feature.units]
 
     def get_optimizer_preset(self) -> AdamConfig | AdamWConfig:
-        """Return Adam or AdamW; groups of parameters have their own learning rate and weight decay."""
-        kind = {"adam": AdamConfig, "adamw": AdamWConfig}[self.robodiff_config.optimizer_type]
+        """Return Adam or AdamW; groups of parameters have their own learning rate and weight decay.
+
+        Raises:
+            ValueError: LeRobot does not know the optimizer.
+        """
+        kind = OPTIMIZERS.get(self.robodiff_config.optimizer_type)
+        if kind is None:
+            found = f"found {self.optimizer_type}, which only robodiff itself trains with"
+            raise ValueError(f"optimizer_type: expected {' or '.join(OPTIMIZERS)}, {found}")
         step = {"betas": self.optimizer_betas, "eps": self.optimizer_eps}
         return kind(lr=self.optimizer_lr, weight_decay=self.optimizer_weight_decay, **step)
 
