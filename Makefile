@@ -12,7 +12,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/robodiff demo --minutes 7
+	$(BIN)/robodiff demo --minutes 9
 
 test: setup
 	$(BIN)/pytest

@@ -71,7 +71,8 @@ def configuration(job: Job, length: dict[str, Any]) -> FitConfig:
             draft.choose("model", lever.model.__name__)
         for option, value in lever.options.items():
             part, name = option.split(".")
-            draft.values[part][name] = value
+            values = draft.values[part]
+            values[name] = value(values[name]) if callable(value) else value
     draft.top["seed_everything"] = job.seed
     draft.clear_length()
     draft.values["trainer"].update(**length, accelerator="cpu", limit_val_batches=0, tensorboard=False)

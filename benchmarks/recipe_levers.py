@@ -24,7 +24,7 @@ class Lever:
     """One thing that differs from the preset."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the configuration, by ``part.name``."""
+    """Of the configuration, by ``part.name``: values, or functions of the values that they have."""
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
     """What is not an option is put in place here while a policy trains."""
     model: type[PolicyConfig] | None = None
@@ -115,11 +115,11 @@ LEVERS = {
     "no mirror": Lever({"model.canonicalize": None}),
     "mirrored": Lever({"model.canonicalize": None, "data.symmetries": "pusht"}),
     "with mirror images": Lever({"data.symmetries": "pusht"}),
-    "muon": Lever({"model.optimizer_type": "muon"}, costs_time=True),
+    "adamw": Lever({"model.optimizer_type": "adamw", "model.learning_rate": 1e-3}, costs_time=True),
     "plateau": Lever(patched=lambda: patch("robodiff.training.module.learning_rate", stable_then_decay)),
     "linear decay": Lever({"model.scheduler_name": "linear"}),
-    "rate x2": Lever({"model.learning_rate": 2e-3}),
-    "rate x0.5": Lever({"model.learning_rate": 5e-4}),
+    "rate x2": Lever({"model.learning_rate": lambda rate: 2 * rate}),
+    "rate x0.5": Lever({"model.learning_rate": lambda rate: rate / 2}),
     "clean actions": Lever({"model.prediction_type": "sample"}),
     "absolute loss": Lever(patched=lambda: patch("robodiff.policies.diffusion.diffusion_loss", absolute_loss)),
     "logit-normal times": Lever(patched=times(logit_normal)),

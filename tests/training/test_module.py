@@ -38,7 +38,7 @@ def test_rate_and_average_step_with_the_optimizer(
     assert updates == [1, 2, 3, 4, 5, 6]  # an epoch has 10 batches: two steps of four, one of two
     steps, rates = read_curves(run / "metrics.csv")["train/learning_rate"]
     assert steps == updates
-    config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
+    config = DiffusionConfig(learning_rate=2e-3, scheduler_warmup_steps=100)
     assert rates == pytest.approx([learning_rate(step, 6, config, Stage("training")) for step in range(6)])
 
 

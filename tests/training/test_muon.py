@@ -30,20 +30,19 @@ def gradients(parameters: list[nn.Parameter], generator: torch.Generator) -> Non
         )
 
 
-@pytest.mark.parametrize("size", [(16, 16), (ROWS, 640), (20, 292)])
-def test_orthogonal(size: tuple[int, int]) -> None:
-    matrices = (
-        torch.randn(3, *size, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1, 1e6])[:, None, None]
-    )
-    found = orthogonal(matrices)
-    for matrix, near in zip(matrices, found, strict=True):
+def test_orthogonal() -> None:
+    """Of several sizes at once, in any order, however large or small their numbers."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = [(16, 16, 1.0), (ROWS, 640, 1e-6), (20, 292, 1e6), (16, 16, 1e3), (16, 40, 1.0)]
+    matrices = [torch.randn(rows, columns, generator=generator) * size for rows, columns, size in kinds]
+    for matrix, near in zip(matrices, orthogonal(matrices), strict=True):
         torch.testing.assert_close(near, published(matrix), atol=2e-4, rtol=0)
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         turned = left.T @ near @ right.T
         torch.testing.assert_close(turned, turned.diagonal().diag(), atol=2e-4, rtol=0)  # the same singular vectors
         kept = turned.diagonal()[values > 0.03 * values[0]]
         assert 0.6 < float(kept.min()) <= float(kept.max()) < 1.3
-    assert orthogonal(torch.zeros(1, 4, 8)).equal(torch.zeros(1, 4, 8))
+    assert orthogonal([torch.zeros(4, 8)])[0].equal(torch.zeros(4, 8))
 
 
 @pytest.mark.parametrize("rows", [48, 100, 300])

@@ -2,8 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,27 +39,24 @@ class Muon(torch.optim.AdamW):
         super().step()
         self.param_groups = groups
         for group in groups:
-            trained = [each for each in group["params"] if each.grad is not None]
-            if group.get("orthogonal") and trained:
-                self._step_matrices(trained, group["lr"], group["weight_decay"])
+            if group.get("orthogonal"):
+                self._step_matrices(group["params"], group["lr"], group["weight_decay"])
         return loss
 
     def _step_matrices(self, parameters: list[Tensor], rate: float, weight_decay: float) -> None:
-        gradients = [each.grad for each in parameters]
-        averages = [self._average(each) for each in parameters]
-        torch._foreach_lerp_(averages, gradients, 1 - _MOMENTUM)
-        matrices = [each.flatten(1) for each in torch._foreach_lerp(gradients, averages, _MOMENTUM)]  # Nesterov's
-        alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
-        for block in chain.from_iterable(map(_blocks, matrices)):
-            alike[block.shape].append(block)
-        for (_, columns), blocks in alike.items():
-            steps = orthogonal(torch.stack(blocks)) * (_LIKE_ADAM * math.sqrt(columns))
-            torch._foreach_copy_(blocks, steps.unbind())
-        torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-        for parameter, matrix in zip(parameters, matrices, strict=True):
-            parameter.sub_(matrix.view_as(parameter), alpha=rate)
+        updates: list[tuple[Tensor, Tensor]] = []  # parameters and matrices
+        for parameter in parameters:
+            if (gradient := parameter.grad) is not None:
+                average = self._average(parameter).lerp_(gradient, 1 - _MOMENTUM)
+                updates.append((parameter, gradient.lerp(average, _MOMENTUM).flatten(1)))  # Nesterov's
+        blocks = [block for _, matrix in updates for block in _blocks(matrix)]
+        for block, step in zip(blocks, orthogonal(blocks), strict=True):
+            block.copy_(step).mul_(_LIKE_ADAM * math.sqrt(block.shape[1]))
+        for parameter, matrix in updates:
+            parameter.mul_(1 - rate * weight_decay).sub_(matrix.view_as(parameter), alpha=rate)
 
     def _average(self, parameter: Tensor) -> Tensor:
+        """Return the average of a parameter's gradients."""
         state = self.state[parameter]
         if not state:
             state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(parameter)}  # Adam looks for its step
@@ -72,25 +68,39 @@ def is_hidden(layer: nn.Module, parameter: nn.Parameter) -> bool:
     return isinstance(layer, _LAYERS) and parameter.ndim > 1 and min(parameter.flatten(1).shape) >= _SMALLEST
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Return matrices with the same singular vectors, and singular values near 1 (between 0.7 and 1.2, mostly).
 
     Newton's and Schulz's iteration X <- (a I + b X X^T + c (X X^T)^2) X, of which only the product P of its factors
-    and the Gram matrix are kept: X <- P X at its end.
+    and the Gram matrix are kept, and X <- P X is at its end.
 
     Args:
-        matrices: (M, rows, columns), not more rows than columns.
+        matrices: (rows, columns) each, not more rows than columns.
     """
-    gram = matrices @ matrices.mT
-    size = gram.diagonal(dim1=1, dim2=2).sum(-1).clamp(min=1e-30)[:, None, None]  # of Frobenius, squared
-    gram = gram / size
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    product = identity.expand_as(gram)
+    alike: dict[torch.Size, list[int]] = defaultdict(list)
+    for place, matrix in enumerate(matrices):
+        alike[matrix.shape].append(place)
+    found = [*matrices]
+    for rows in {shape[0] for shape in alike}:
+        groups = [places for shape, places in alike.items() if shape[0] == rows]
+        stacks = [torch.stack([matrices[place] for place in places]) for places in groups]
+        products = _products(torch.cat([stack @ stack.mT for stack in stacks])).split([len(stack) for stack in stacks])
+        for places, product, stack in zip(groups, products, stacks, strict=True):
+            for place, result in zip(places, (product @ stack).unbind(), strict=True):
+                found[place] = result
+    return found
+
+
+def _products(grams: Tensor) -> Tensor:
+    """Return by what matrices are to be multiplied, of their Gram matrices: both (M, rows, rows)."""
+    sizes = grams.diagonal(dim1=1, dim2=2).sum(-1).clamp(min=1e-30)[:, None, None]  # Frobenius norms, squared
+    grams = grams / sizes
+    identity = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
+    product = identity / sizes.sqrt()
     for _ in range(_ITERATIONS):
-        factor = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315) + 3.4445 * identity
-        product = product @ factor
-        gram = gram @ factor @ factor
-    return (product / size.sqrt()) @ matrices
+        factor = torch.baddbmm(grams, grams, grams, beta=-4.775, alpha=2.0315) + 3.4445 * identity
+        product, grams = factor @ product, factor @ grams @ factor
+    return product
 
 
 def _blocks(matrix: Tensor) -> tuple[Tensor, ...]:
