@@ -21,13 +21,14 @@ from robodiff.envs.spec import get_env_spec
 from robodiff.envs.touch import Body
 from robodiff.errors import RobodiffError
 from robodiff.evaluation import evaluate as evaluate_module
-from robodiff.evaluation import traces as traces_module
+from robodiff.evaluation import trace_recorder
 from robodiff.evaluation.config import EvalConfig
 from robodiff.evaluation.evaluate import evaluate
 from robodiff.evaluation.fans import LEAST_MOMENTS, MOST_MOMENTS, SAMPLES, moments_of_each
 from robodiff.evaluation.members import find_members
 from robodiff.evaluation.rollout import EpisodeRecord
-from robodiff.evaluation.traces import MOST_PICTURES, TRACE_FOLDER, TraceRecorder, has_traces, read_traces
+from robodiff.evaluation.trace_recorder import MOST_PICTURES, TraceRecorder
+from robodiff.evaluation.traces import TRACE_FOLDER, has_traces, read_traces
 from robodiff.policies.checkpoint import save_policy
 from robodiff.policies.diffusion import DiffusionPolicy
 
@@ -232,7 +233,7 @@ def test_pictures_are_as_many_as_a_small_share_of_the_time_allows(
     monkeypatch: pytest.MonkeyPatch, drawing: float, step: float, drawn_at: list[int]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(traces_module, "MOST_PICTURES", 6)
+    monkeypatch.setattr(trace_recorder, "MOST_PICTURES", 6)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
     class Drawn:

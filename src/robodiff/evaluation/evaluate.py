@@ -31,7 +31,8 @@ from robodiff.evaluation.results import Comparison, EnvResult, Summary, read_res
 from robodiff.evaluation.rollout import FAR_OUTSIDE, EpisodeRecord, rollout
 from robodiff.evaluation.runs import NON_FINITE_FOLDER, VIDEO_FOLDER, non_finite_files
 from robodiff.evaluation.statistics import wilson_interval
-from robodiff.evaluation.traces import TraceRecorder, remove_traces, write_traces
+from robodiff.evaluation.trace_recorder import TraceRecorder, write_traces
+from robodiff.evaluation.traces import remove_traces
 from robodiff.files import locked, replacing
 
 
