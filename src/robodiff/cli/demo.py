@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
     """Fit, evaluate, and say what to try next."""
     options = read_options(DemoOptions, "demo", arguments)
     folder = options.run or fit.new_run("demo")
-    fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder])
+    fit.run(["--config", PRESET, "--minutes", str(options.minutes), "--run", folder, "--rollout.env", "null"])
     measured = evaluation.run([folder, "--env", "pusht", "--episodes", str(options.episodes)])
     print(
         f"\nopen {folder}/report.html: the answer, videos, what the policy would do, and what it learned from\n"
