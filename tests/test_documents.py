@@ -13,11 +13,9 @@ from robodiff.documents import (
     Document,
     FieldErrors,
     FromTo,
-    dump_yaml,
     field_docs,
     hints,
     in_words,
-    load_yaml,
     parse,
     plain,
     read_json,
@@ -25,6 +23,7 @@ from robodiff.documents import (
     write_json,
 )
 from robodiff.errors import RobodiffError, UsageError
+from robodiff.yaml_text import dump_yaml, load_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from robodiff.documents import Document, brief, check_fields
+from robodiff.documents import Document, check_fields
 from robodiff.errors import RobodiffError, UsageError, in_one_line, nearest
 from robodiff.files import with_home
+from robodiff.text import brief
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

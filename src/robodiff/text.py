@@ -49,3 +49,10 @@ def shortened(text: str, most: int) -> str:
     """Return text in at most so many characters, without its middle where it is longer: names differ at their ends."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+
+
+def brief(value: object) -> str:
+    """Return a value in at most 80 characters, as a document writes it."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -12,16 +12,18 @@ from typing import Any
 
 import yaml
 
-from robodiff import documents, registry
+from robodiff import registry
 from robodiff.cli.foreign import CLASSES, check_origin, explained, translate
 from robodiff.cli.options import read_value, unknown_option
 from robodiff.data.mixture import MixtureConfig
 from robodiff.data.recordings import DataConfig, open_path
-from robodiff.documents import UNKNOWN, Document, FieldErrors, brief, dump_yaml, field_docs, hints, plain, typed
+from robodiff.documents import UNKNOWN, Document, FieldErrors, field_docs, hints, plain, typed
 from robodiff.errors import UsageError, nearest, notice
 from robodiff.evaluation.runs import config_file
 from robodiff.policies.config import PolicyConfig
+from robodiff.text import brief
 from robodiff.training.config import FitConfig, RolloutConfig, TrainerConfig
+from robodiff.yaml_text import dump_yaml, load_yaml, read_yaml
 
 PARTS = {"model": PolicyConfig, "data": DataConfig, "trainer": TrainerConfig, "rollout": RolloutConfig}
 KINDS = {"model": "models", "data": "data"}
@@ -219,7 +221,7 @@ def read_config(path: Path, source: str | None = None) -> Draft:
     Raises:
         UsageError: it is no configuration; the message names the file.
     """
-    content = documents.read_yaml(path)
+    content = read_yaml(path)
     try:
         return Draft.of(content, str(path) if source is None else source)
     except UsageError as error:
@@ -273,7 +275,7 @@ def _read(option: str, text: str) -> Any:
     if not text.lstrip().startswith(("{", "[", "---")):
         return text
     try:
-        return documents.load_yaml(text)
+        return load_yaml(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--{option} {text}: cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
 

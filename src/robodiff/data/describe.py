@@ -15,9 +15,9 @@ from robodiff.data.formats import hdf5, mapped, pictures, sources, table
 from robodiff.data.formats.pieces import Piece, by_number
 from robodiff.data.measures import LAGS, lag_of
 from robodiff.data.resample import CLOCK, rate_of
-from robodiff.documents import dump_yaml
 from robodiff.errors import RobodiffError
 from robodiff.files import reading
+from robodiff.yaml_text import dump_yaml
 
 MOST_LISTED = 10
 MOST_NAMED = 8

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, SupportsIndex
 
 import numpy as np
 
-from robodiff.documents import Between, Document, brief
+from robodiff.documents import Between, Document
 from robodiff.errors import RobodiffError, UsageError, nearest
-from robodiff.text import listed
+from robodiff.text import brief, listed
 
 ACTION = "action"
 PAST_ACTION = "observation.past_action"

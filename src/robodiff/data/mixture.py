@@ -15,9 +15,10 @@ from robodiff.data.arrays import blocks
 from robodiff.data.cache import cached, file_state, folder_of
 from robodiff.data.episodes import INTERVENTION, OPTIONAL, WHERE, Episodes, Feature, Finding
 from robodiff.data.recordings import DataConfig, Format, open_path
-from robodiff.documents import Above, AtMost, NotEmpty, brief
+from robodiff.documents import Above, AtMost, NotEmpty
 from robodiff.errors import UsageError
 from robodiff.machine import memory_free
+from robodiff.text import brief
 
 RECORDING = "recording"
 """The column of a table that says in which recording an episode is: its path, as it was given."""

@@ -16,9 +16,9 @@ import numpy as np
 
 from robodiff.data.episodes import INTERVENTION, Episodes, Feature
 from robodiff.data.recordings import DataConfig
-from robodiff.documents import Above, Document, FromTo, brief, plain, read_json, write_json
+from robodiff.documents import Above, Document, FromTo, plain, read_json, write_json
 from robodiff.errors import RobodiffError
-from robodiff.text import counted
+from robodiff.text import brief, counted
 
 FILE = "recording.json"
 FRAMES_DIGESTED = 5

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 
 from robodiff.data.episodes import Feature
-from robodiff.documents import AtLeast, Between, Document, brief
+from robodiff.documents import AtLeast, Between, Document
 from robodiff.errors import RobodiffError
 from robodiff.policies.runtime import Timing
-from robodiff.text import shortened
+from robodiff.text import brief, shortened
 
 DTYPES = {
     np.dtype(code).str: np.dtype(code)

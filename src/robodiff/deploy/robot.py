@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from robodiff.documents import brief
 from robodiff.errors import RobodiffError, UsageError, in_one_line
 from robodiff.files import with_home
+from robodiff.text import brief
 
 
 class Robot(Protocol):

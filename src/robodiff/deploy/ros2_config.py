@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from robodiff.documents import Between, Document, Matching, NotEmpty, read_yaml, typed
+from robodiff.documents import Between, Document, Matching, NotEmpty, typed
 from robodiff.errors import UsageError
 from robodiff.files import with_home
 from robodiff.text import listed
+from robodiff.yaml_text import read_yaml
 
 Number = Annotated[float, Between(-1e6, 1e6)]
 _WORD = "[A-Za-z_][A-Za-z0-9_]*"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from robodiff.data.provenance import Planning, read_trained_on
 from robodiff.deploy.artefact import is_exported
-from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.runs import AGENT_FOLDER, agent_runs, config_file, nested, run_of
 from robodiff.files import standing
+from robodiff.yaml_text import read_yaml
 
 ALONE = ""
 """In place of an agent's id: a policy that acts alone, or for all agents."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from robodiff.data.naming import in_order
-from robodiff.documents import read_yaml
 from robodiff.errors import UsageError
 from robodiff.evaluation.conditions import Evaluated, EvaluatedOffline, Sampling
 from robodiff.evaluation.results import EnvResult, OfflineResult, RunFacts, SweepResult, read_result
 from robodiff.files import read_rows
 from robodiff.text import counted, listed
+from robodiff.yaml_text import read_yaml
 
 CONFIG_FILE = "config.yaml"
 AGENT_FOLDER = "agent-"

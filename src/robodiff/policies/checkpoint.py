@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from robodiff import registry
 from robodiff.data.alike import check_alike
 from robodiff.data.episodes import Feature
-from robodiff.documents import Above, Document, brief, decode_json, plain, typed, write_json
+from robodiff.documents import Above, Document, decode_json, plain, typed, write_json
 from robodiff.errors import RobodiffError, UsageError, first_line, notice
 from robodiff.files import is_repository, reading, replacing, standing
 from robodiff.networks.layers import shape_misfits
 from robodiff.policies.config import PolicyConfig, read_policy_config
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.discrete import VaeCodec
-from robodiff.text import listed
+from robodiff.text import brief, listed
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robodiff.data.episodes import ACTION
 from robodiff.data.normalize import is_still
-from robodiff.documents import brief, plain, write_json
+from robodiff.documents import plain, write_json
 from robodiff.errors import UsageError, notice
 from robodiff.files import replacing
 from robodiff.policies.checkpoint import CONFIG_FILE, WEIGHTS_FILE
@@ -19,6 +19,7 @@ from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.lerobot import ENVIRONMENT, PROCESSORS, STATE, TYPE, lerobot_name
 from robodiff.policies.foreign.weights import GROUPS, STATISTICS
 from robodiff.policies.lerobot import RENAMED
+from robodiff.text import brief
 
 MODES = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ENV": "MIN_MAX", "ACTION": "MIN_MAX"}
 """How LeRobot normalises; with the statistics that make of it what the policy does."""

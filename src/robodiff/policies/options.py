@@ -9,7 +9,8 @@ import numpy as np
 
 from robodiff.data.windows import WindowShape
 from robodiff.diffusion.samplers import check_sampling
-from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty, brief
+from robodiff.documents import Above, AtLeast, Between, Document, FilePath, FromTo, NotEmpty
+from robodiff.text import brief
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 Pixels = Annotated[int, Between(1, 16_384)]

@@ -24,9 +24,10 @@ from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5, pictures, sources, table
 from robodiff.data.formats.pieces import Gathered, Piece, by_number, inside, without_last
 from robodiff.data.recordings import DataConfig, Format, Recording
-from robodiff.documents import Above, Document, read_yaml, typed
+from robodiff.documents import Above, Document, typed
 from robodiff.errors import RobodiffError, UsageError, nearest
 from robodiff.files import reading
+from robodiff.yaml_text import read_yaml
 
 NAME = "recording.yaml"
 

@@ -29,9 +29,9 @@ from robodiff.data.formats.pieces import (
 )
 from robodiff.data.recordings import DataConfig, Format, Recording
 from robodiff.data.resample import CLOCK, Rate, rate_of
-from robodiff.documents import brief
 from robodiff.errors import RobodiffError, notice
 from robodiff.files import reading
+from robodiff.text import brief
 
 SUFFIXES = (".csv", ".parquet")
 WHAT = "a table (CSV or Parquet)"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robodiff.data.episodes import ACTION, Feature
-from robodiff.documents import brief, typed
+from robodiff.documents import typed
 from robodiff.errors import UsageError
 from robodiff.files import reading
 from robodiff.policies.diffusion import DiffusionPolicy
@@ -33,6 +33,7 @@ from robodiff.policies.foreign.weights import (
     set_normalizer,
     unet_name,
 )
+from robodiff.text import brief
 
 FPS = {"pusht_": 10.0, "robomimic_": 20.0}
 """Frames per second of its tasks, by the prefix of their runner's module."""

@@ -8,12 +8,12 @@ from dataclasses import fields
 from operator import lt
 from typing import Any
 
-from robodiff.documents import brief
 from robodiff.errors import notice
 from robodiff.networks.backbones import IMAGENET
 from robodiff.policies.config import PolicyConfig
 from robodiff.policies.denoisers import DiffusionConfig, DiffusionTransformerConfig
 from robodiff.policies.foreign.weights import GROUPS
+from robodiff.text import brief
 
 UNET = {"diffusion_step_embed_dim": 256, "down_dims": [256, 512, 1024], "n_groups": 8}
 IMAGE_UNET = {**UNET, "kernel_size": 5, "cond_predict_scale": True, "obs_as_global_cond": True}

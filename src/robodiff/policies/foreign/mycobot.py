@@ -9,12 +9,13 @@ from torch import Tensor
 
 from robodiff.data.episodes import ACTION, Feature
 from robodiff.data.formats.mycobot import CAMERA, FPS, NAMES, UNITS
-from robodiff.documents import brief, typed
+from robodiff.documents import typed
 from robodiff.errors import UsageError, notice
 from robodiff.policies.denoisers import DiffusionMlpConfig
 from robodiff.policies.diffusion import DiffusionPolicy
 from robodiff.policies.foreign.reader import AS_SAVED, check_weights, plain_values
 from robodiff.policies.foreign.weights import RESNET, policy_of
+from robodiff.text import brief
 
 WEIGHTS = "model_state_dict"
 PARTS = {place: part for part, place in RESNET.items()}

@@ -17,9 +17,9 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 import torch
 from torch import Tensor
 
-from robodiff.documents import DEEPEST, MOST_VALUES
 from robodiff.errors import UsageError
 from robodiff.files import reading
+from robodiff.yaml_text import DEEPEST, MOST_VALUES
 
 AS_SAVED = "take the file as it was saved"
 
