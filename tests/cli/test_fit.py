@@ -50,8 +50,8 @@ def test_a_run(robodiff: Run, recording: Path, tmp_path: Path) -> None:
     for name in ("train/loss", "train/loss_std", "train/loss_min", "train/loss_max", "train/grad_norm"):
         assert all(float(row[name]) > 0 for row in steps), name
     rates = [float(row["train/learning_rate"]) for row in steps]
-    assert max(rates) == pytest.approx(1e-3)
-    assert rates[-1] < 2e-5  # the cosine has come down
+    assert max(rates) == pytest.approx(2e-3)
+    assert rates[-1] < 4e-5  # the cosine has come down
     assert all(float(r["train/loss_min"]) <= float(r["train/loss"]) <= float(r["train/loss_max"]) for r in steps)
     measured = [row for row in metrics if row["val/loss"]]
     assert [row["epoch"] for row in measured] == ["0", "1"]

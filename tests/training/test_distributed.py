@@ -75,7 +75,7 @@ def test_torchrun(recording: Path, tmp_path: Path) -> None:
     # An epoch is batches of 8 and 8, 8 and 8, 6 and 5 windows: a step of two batches, and one of what is left.
     steps, rates = read_curves(tmp_path / "run" / "metrics.csv")["train/learning_rate"]
     assert steps == [1, 2, 3, 4]
-    config = DiffusionConfig(learning_rate=1e-3, scheduler_warmup_steps=100)
+    config = DiffusionConfig(learning_rate=2e-3, scheduler_warmup_steps=100)
     assert rates == pytest.approx([learning_rate(step, 4, config, config.stages()[0]) for step in range(4)])
 
     done = torchrun(*fit, "--run", tmp_path / "other", "--data.path", "nowhere.zarr")
