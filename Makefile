@@ -40,7 +40,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.frozen
-	$(BIN)/python -m benchmarks.time_to_skill --steps 6000 --clock
+	$(BIN)/python -m benchmarks.time_to_skill --steps 1700 --clock
 	$(BIN)/python -m benchmarks.denoisers
 	$(BIN)/python -m benchmarks.tabletop
 	$(BIN)/python -m benchmarks.walking

@@ -138,14 +138,14 @@ def clock(ends: list[float], now: Callable[[], float] = time.process_time) -> An
 
 
 def table(runs: Runs, cost: dict[str, float]) -> list[dict[str, str]]:
-    """Return a row for each cell, over all its training seeds; each group of rows begins with the plain preset."""
+    """Return a row for each cell, over all its training seeds; a group of rows begins with the plain preset."""
     rows = []
     for demonstrations, budget in dict.fromkeys((run["demonstrations"], run["budget"]) for run in runs):
         group = [run for run in runs if (run["demonstrations"], run["budget"]) == (demonstrations, budget)]
-        plain = {run["seed"]: run["successes"] for run in group if run["cell"] == PLAIN}
         ranked = sorted(dict.fromkeys(run["cell"] for run in group), key=lambda cell: -rate(group, cell))
         for cell in sorted(ranked, key=lambda cell: cell != PLAIN):
             own = sorted((run for run in group if run["cell"] == cell), key=lambda run: run["seed"])
+            other = reference(cell, ranked)
             wins = [run["successes"].count("1") / len(run["successes"]) for run in own]
             flags = "".join(run["successes"] for run in own)
             low, high = wilson_interval(flags.count("1"), len(flags))
@@ -156,7 +156,7 @@ def table(runs: Runs, cost: dict[str, float]) -> list[dict[str, str]]:
                     "success": f"**{flags.count('1') / len(flags):.3f}** ({low:.3f} to {high:.3f})",
                     "of each training seed": " ".join(f"{win:.2f}" for win in wins),
                     "mean maximum reward": f"{statistics.mean(run['mean maximum reward'] for run in own):.3f}",
-                    "against plain": "" if cell == PLAIN else against(plain, own),
+                    "difference": "" if cell == PLAIN else against(other, group, own),
                     "cost of a step": f"{cost[cell]:.2f}" if cell in cost and "steps" in budget else "",
                 }
             )
@@ -168,15 +168,26 @@ def rate(runs: Runs, cell: str) -> float:
     return flags.count("1") / len(flags)
 
 
-def against(plain: dict[int, str], own: Runs) -> str:
+def reference(cell: str, measured: Sequence[str]) -> str:
+    """Return what a cell is compared with: the longest beginning of it that was measured, or the plain preset."""
+    parts = cell.split("+")
+    beginnings = ("+".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((each for each in beginnings if each in measured), PLAIN)
+
+
+def against(other: str, runs: Runs, own: Runs) -> str:
     """Return the difference in success over pairs of equal training and evaluation seed, with McNemar's exact p."""
+    theirs = {run["seed"]: run["successes"] for run in runs if run["cell"] == other}
     pairs = [
-        pair for run in own if run["seed"] in plain for pair in zip(plain[run["seed"]], run["successes"], strict=False)
+        pair
+        for run in own
+        if run["seed"] in theirs
+        for pair in zip(theirs[run["seed"]], run["successes"], strict=False)
     ]
     if not pairs:
         return ""
     lost, won = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    return f"{(won - lost) / len(pairs):+.3f}, p {mcnemar_exact(lost, won):.2g}"
+    return f"{(won - lost) / len(pairs):+.3f} to {other}, p {mcnemar_exact(lost, won):.2g}"
 
 
 def kept() -> dict[str, Any]:

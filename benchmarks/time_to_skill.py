@@ -1,10 +1,11 @@
 """Success and reward on 500 unseen seeds against the length of training, from scripted and from human demonstrations.
 
-Preset ``pusht_keypoints`` without validation and rollouts, three training seeds a row, beside what others published.
-The runs are those of ``benchmarks.recipe``: they are kept in ``results/recipe.json`` and may be made beside other work.
-How many minutes so many steps take is measured with all cores by ``--clock``, on a quiet machine.
+Preset ``pusht_keypoints`` without validation and rollouts, and as it was with AdamW, three training seeds a row, beside
+what others published. The runs are those of ``benchmarks.recipe``: they are kept in ``results/recipe.json`` and may be
+made beside other work. How many minutes so many steps take is measured with all cores by ``--clock``, on a quiet
+machine.
 
-python -m benchmarks.time_to_skill --steps 6000 18000 30000 [--human]
+python -m benchmarks.time_to_skill --steps 1700 5100 8500 [--human]
 python -m benchmarks.time_to_skill --clock
 """
 
@@ -37,6 +38,8 @@ PUBLISHED = (  # whose policies, success, score, episodes; all from the 206 huma
     ("[LeRobot](https://huggingface.co/lerobot/diffusion_pusht), images", "0.654", "0.955", "500"),
 )
 NAMES = {"scripted": "scripted, built in", "human": "human, 206"}
+POLICIES = {PLAIN: "{:,} steps on a CPU", "adamw": "{:,} steps of AdamW"}
+"""What a row is called, by the cell of the recipe."""
 
 
 def step_seconds() -> float:
@@ -48,26 +51,27 @@ def step_seconds() -> float:
     return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
-def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
+def rows(runs: Runs, cost: dict[str, float], seconds: float | None) -> list[dict[str, str]]:
     """Return a row for each length of training, over its seeds, then what others have published.
 
     Args:
         runs: of ``benchmarks.recipe``.
-        seconds: of an optimizer step; None if not measured.
+        cost: of a step of a recipe, in steps of the preset.
+        seconds: of an optimizer step of the preset; None if not measured.
     """
-    made = [run for run in runs if run["cell"] == PLAIN and len(run["successes"]) >= EPISODES]
+    made = [run for run in runs if run["cell"] in POLICIES and len(run["successes"]) >= EPISODES]
     own = []
-    for demonstrations, budget in sorted({(run["demonstrations"], run["budget"]) for run in made}, key=_order):
-        group = [run for run in made if (run["demonstrations"], run["budget"]) == (demonstrations, budget)]
+    for kind in sorted({(run["demonstrations"], run["cell"], run["budget"]) for run in made}, key=_order):
+        group = [run for run in made if (run["demonstrations"], run["cell"], run["budget"]) == kind]
         group.sort(key=lambda run: run["seed"])
         won = np.array([[flag == "1" for flag in run["successes"][:EPISODES]] for run in group])  # (S, E)
         scores = np.array([run["mean maximum reward"] for run in group])
-        minutes = "" if seconds is None else f"{group[0]['steps'] * seconds / 60:.1f}"
+        steps = group[0]["steps"]
         own.append(
             {
-                "demonstrations": NAMES[demonstrations],
-                "policy": f"{group[0]['steps']:,} steps on a CPU",
-                "minutes of training": minutes,
+                "demonstrations": NAMES[kind[0]],
+                "policy": POLICIES[kind[1]].format(steps),
+                "minutes of training": "" if seconds is None else f"{steps * cost[kind[1]] * seconds / 60:.1f}",
                 "success": f"**{won.mean():.3f}**{_between(success_interval(won))}",
                 "of each training seed": " ".join(f"{each:.3f}" for each in won.mean(1)),
                 "score": f"**{scores.mean():.3f}**{_between(mean_interval(scores))}",
@@ -87,9 +91,9 @@ def rows(runs: Runs, seconds: float | None) -> list[dict[str, str]]:
     return [*own, *missing, *others]
 
 
-def _order(kind: tuple[str, str]) -> tuple[int, float]:
-    demonstrations, budget = kind
-    return list(NAMES).index(demonstrations), float(budget.split()[0])
+def _order(kind: tuple[str, str, str]) -> tuple[int, int, float]:
+    demonstrations, cell, budget = kind
+    return [*NAMES].index(demonstrations), [*POLICIES].index(cell), float(budget.split()[0])
 
 
 def _between(interval: tuple[float, float] | None) -> str:
@@ -111,7 +115,7 @@ def main() -> None:
         jobs = [Job(demonstrations, f"{steps} steps", PLAIN, seed) for seed in given.seeds]
         runs = measured(jobs, {PLAIN: {"max_steps": steps}}, EPISODES, given.jobs)
     machine = hardware() if given.steps or given.clock else before["hardware"]
-    keep("time_to_skill", rows(runs, seconds), machine, step_seconds=seconds)
+    keep("time_to_skill", rows(runs, kept()["costs"], seconds), machine, step_seconds=seconds)
 
 
 if __name__ == "__main__":
