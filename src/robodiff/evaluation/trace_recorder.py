@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from robodiff.envs.touch import Shape
 from robodiff.errors import RobodiffError, first_line, notice
 from robodiff.evaluation.fans import FanSampler
 from robodiff.evaluation.results import write_result
-from robodiff.evaluation.rollout import EpisodeRecord, Pool
+from robodiff.evaluation.rollout import NO_CHUNKS, EpisodeRecord, Pool
 from robodiff.evaluation.traces import COLUMNS, TRACE_FOLDER, Dimension, TracesInfo, look_of
 from robodiff.files import replacing
 
@@ -77,7 +76,7 @@ class TraceRecorder:
         episodes: Mapping[int, EpisodeRecord],
         observations: Mapping[str, np.ndarray],
         ended: Collection[int] = (),
-        chunks: Mapping[int, np.ndarray] = MappingProxyType({}),
+        chunks: Mapping[int, np.ndarray] = NO_CHUNKS,
     ) -> None:
         """Take in what is so after a step, see ``Watcher``."""
         start = time.perf_counter()

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 64
-"""Of the blocks that are made orthogonal each by itself; whole matrices cost three times as much and gain nothing."""
+"""Of the blocks that are made orthogonal each by itself: the work grows with their Gram matrices."""
 _MOMENTUM, _ITERATIONS = 0.95, 5
 _LIKE_ADAM = 0.2
 """Root mean square of the entries of a step of Adam, in learning rates (https://arxiv.org/abs/2502.16982)."""
 _LAYERS = (nn.Linear, nn.MultiheadAttention, nn.modules.conv._ConvNd)
 _SMALLEST = 16
+"""Inputs and outputs of a hidden layer have at least so many numbers."""
 
 
 class Muon(torch.optim.AdamW):
@@ -23,8 +24,8 @@ class Muon(torch.optim.AdamW):
     The step of a matrix is its averaged gradient with all singular values brought near to 1 (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon/), scaled to the size of a step of Adam, so that both have one learning
     rate. ``torch.optim.Muon`` is for matrices alone, one after the other, and multiplies them as bfloat16, which a CPU
-    is slow at. Here kernels of convolutions are flattened to matrices, all blocks of a shape are one batch, and the
-    iteration goes over their small Gram matrices.
+    is slow at. Here kernels of convolutions are flattened to matrices, these are cut into blocks of few rows, and the
+    iteration goes over the small Gram matrices of all blocks at once.
 
     Muon takes the groups of parameters in which ``orthogonal`` is true; these have at least two dimensions.
     """
@@ -64,7 +65,7 @@ class Muon(torch.optim.AdamW):
 
 
 def is_hidden(layer: nn.Module, parameter: nn.Parameter) -> bool:
-    """Tell whether a parameter is the matrix of a hidden layer: no bias, norm or table, no few inputs or outputs."""
+    """Tell whether a parameter is the matrix of a hidden layer, which has neither few inputs nor few outputs."""
     return isinstance(layer, _LAYERS) and parameter.ndim > 1 and min(parameter.flatten(1).shape) >= _SMALLEST
 
 

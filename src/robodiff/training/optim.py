@@ -27,7 +27,7 @@ def make_optimizer(policy: DiffusionPolicy, fused: bool) -> torch.optim.Optimize
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[config.optimizer_type]
     return kind(
         [
-            {"params": parameters, "weight_decay": decay, **({"orthogonal": True} if orthogonal else {})}
+            {"params": parameters, "weight_decay": decay, "orthogonal": orthogonal}
             for (decay, orthogonal), parameters in groups.items()
         ],
         lr=config.learning_rate,
