@@ -97,11 +97,16 @@ def _products(grams: Tensor) -> Tensor:
     sizes = grams.diagonal(dim1=1, dim2=2).sum(-1).clamp(min=1e-30)[:, None, None]  # Frobenius norms, squared
     grams = grams / sizes
     identity = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
-    product = identity / sizes.sqrt()
-    for _ in range(_ITERATIONS):
-        factor = torch.baddbmm(grams, grams, grams, beta=-4.775, alpha=2.0315) + 3.4445 * identity
-        product, grams = factor @ product, factor @ grams @ factor
-    return product
+
+    def factors() -> Tensor:
+        return torch.baddbmm(grams, grams, grams, beta=-4.775, alpha=2.0315) + 3.4445 * identity
+
+    product = factor = factors()
+    for _ in range(_ITERATIONS - 1):
+        grams = factor @ grams @ factor
+        factor = factors()
+        product = factor @ product
+    return product / sizes.sqrt()
 
 
 def _blocks(matrix: Tensor) -> tuple[Tensor, ...]:
