@@ -13,7 +13,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/robodiff demo --minutes 9
+	$(BIN)/robodiff demo --minutes 10
 
 test: setup
 	$(BIN)/pytest
