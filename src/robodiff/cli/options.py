@@ -1,5 +1,6 @@
 """The options of a command: a dataclass, whose annotations are checked and whose docstrings are the help texts."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from textwrap import wrap
@@ -21,6 +22,8 @@ from robodiff.errors import UsageError, nearest
 
 T = TypeVar("T", bound="Options")
 WIDTH = 100
+_PLACE = re.compile(r"^[^.]*(\.[^.]*)?")
+"""The part of the configuration and the option; what follows is keys of a mapping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,8 @@ def read_options(kind: type[T], command: str, arguments: Sequence[str], extra: d
 def split(arguments: Sequence[str]) -> Iterator[tuple[str | None, Any]]:
     """Yield the options of a command line, each with its value; None in place of what is not given.
 
-    ``--name=value`` is ``--name value``. A value starts with two dashes only where it holds a blank.
+    ``--name=value`` is ``--name value``, and ``--until-decided`` is ``--until_decided``; keys of a mapping are left as
+    they are. A value starts with two dashes only where it holds a blank.
     """
     rest = list(arguments)
     while rest:
@@ -124,7 +128,7 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str | None, Any]]:
         if not sign:
             follows = bool(rest) and (" " in rest[0] or not rest[0].startswith("--"))
             value = rest.pop(0) if follows else None
-        yield name, value
+        yield _PLACE.sub(lambda place: place[0].replace("-", "_"), name), value
 
 
 def read_value(option: str, text: str | None, kind: Any) -> Any:
