@@ -113,7 +113,7 @@ def test_it_ends_undecided_or_where_no_difference_that_matters_is_left(
         (("--env", "right", "--until_decided"), "--until_decided measures two policies in an environment"),
         (("--until_decided", "--against", "{left}"), "give --env and --against"),
         (("--env", "right", "--against", "{left}", "--smallest_difference", "0.1"), "give --until_decided"),
-        (("--env", "right", "--against", "{left}", "--until-decided"), "Did you mean '--until_decided'?"),
+        (("--env", "right", "--against", "{left}", "--until-decide"), "Did you mean '--until_decided'?"),
     ],
 )
 def test_mistakes_get_a_line(robodiff: Run, two: tuple[Path, Path], words: tuple[str, ...], message: str) -> None:
