@@ -118,6 +118,7 @@ def test_refused_before_anything_is_measured(robodiff: Run, saved: Path, tmp_pat
     (tmp_path / "exported" / "export.json").touch()
     for policy, words, message in (
         (saved, ("--sweep", "step=1"), "n_action_steps, best_of; found 'step=1'. Did you mean 'steps'?"),
+        (saved, ("--sweep", "steps"), "n_action_steps, best_of; found 'steps'."),
         (saved, ("--sweep", "steps=0"), "--sweep steps: "),
         (saved, ("--sweep", "steps="), "--sweep steps: expected list of int >= 1 and"),
         (saved, ("--sweep", "steps=1", "steps=2"), "--sweep: steps is there twice"),

@@ -64,6 +64,7 @@ def test_the_agent_follows_the_mouse_and_what_is_kept_is_recorded(browse: Browse
         page.locator("#at").fill("77")
         page.get_by_text("Begin there").click()
         wait_until(page, "state.seed === 77")
+        assert page.evaluate("place[0] === state.hand[0] && place[1] === state.hand[1]")  # where a step would go
     actions = open_path(str(out)).read().arrays["action"]
     np.testing.assert_allclose(actions[0], [0.8 * 512, 0.8 * 512], atol=1)
     np.testing.assert_allclose(actions[-1], [0.89 * 512, 0.35 * 512], atol=1)

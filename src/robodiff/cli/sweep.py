@@ -46,10 +46,11 @@ def sweep(members: Members, words: str, write: bool, config: EvalConfig, out: Pa
 
     values: dict[str, object] = {}
     for word in words.split():
-        name, _, listed = word.partition("=")
-        if name not in hints(Grid):
+        name, sign, listed = word.partition("=")
+        if not sign or name not in hints(Grid):
             expected = f"expected NAME=VALUE,VALUE,... of {', '.join(hints(Grid))}"
-            raise UsageError(f"--sweep: {expected}; found {word!r}.{nearest(name, hints(Grid))}")
+            advice = "" if name in hints(Grid) else nearest(name, hints(Grid))
+            raise UsageError(f"--sweep: {expected}; found {word!r}.{advice}")
         if name in values:
             raise UsageError(f"--sweep: {name} is there twice; list its values after one another: {name}={listed},...")
         values[name] = read_value(f"sweep {name}", f"[{listed}]", hints(Grid)[name])

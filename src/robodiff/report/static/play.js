@@ -46,9 +46,8 @@ function show(latest) {
   scene.move(state.bodies, goesOn ? 1000 / (about.fps * state.speed) : 0);
   scene.showFans(state.fans, state.age, (COMES_ABOUT * 1000) / (about.fps * state.speed));
   scene.showPlumb(state.by_person ? state.plumb : []);
-  if (before === null || (state.by_person && !before.by_person) || (state.step === 0 && before.step > 0)) {
-    place = state.hand;
-  }
+  const anew = before === null || state.seed !== before.seed || (state.step === 0 && before.step > 0);
+  if (anew || state.agent !== before.agent || (state.by_person && !before.by_person)) place = state.hand;
   showPointer();
   showFigures();
   showButtons();
