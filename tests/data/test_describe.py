@@ -80,6 +80,14 @@ def test_state_and_action_are_told_apart_by_which_leads(tmp_path: Path) -> None:
     assert "fps: 25\n" in text
 
 
+def test_the_rate_that_a_number_says_is_taken(tmp_path: Path) -> None:
+    numbers = np.arange(40.0).reshape(20, 2)
+    np.savez(tmp_path / "a.npz", **{"observation.state": numbers, "action": numbers, "fps": np.float64(25)})
+    text = describe_unknown(tmp_path / "a.npz")
+    assert "\nfps: 25" in text
+    assert "guess" not in text
+
+
 def test_an_unknown_recording_is_refused_with_its_description(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"camera[\s\S]*arrays:\n  action: log\.csv:u"):
         open_path(str(write_odd(tmp_path / "odd", described=False)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from robodiff.data.episodes import ACTION
 from robodiff.data.formats import hdf5, mapped, pictures, sources, table
+from robodiff.data.formats.npz import told_fps
 from robodiff.data.formats.pieces import Piece, by_number
 from robodiff.data.measures import LAGS, lag_of
 from robodiff.data.resample import CLOCK, rate_of
@@ -35,6 +36,7 @@ _STATE = re.compile(r"(.*[._/])?(states?|qpos|q|joints?|joint_\w+|obs|observatio
 _NO_OBSERVATION = re.compile(
     r"(.*[._/])?(rewards?|dones?|terminals?|terminated|truncated|success|\w*index|step|frame)", re.IGNORECASE
 )
+_RATE = "frames a second"
 _NO_NAME = ("", "*", "rgb", "color", "image", "images", "data", "png", "jpg", "jpeg", "csv", "parquet", "npy", "mp4")
 """Parts of a source that do not tell what it is."""
 EXPECTED = "zarr, HDF5, a LeRobot data set, .npz, CSV, Parquet, or a folder of such files and pictures"
@@ -154,7 +156,7 @@ def _names(listing: Listing, roles: Mapping[str, str]) -> dict[str, str]:
 
 
 def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], float | None]:
-    """Return what each array likely is, and why, and the frames per second that a clock says."""
+    """Return what each array likely is, and why, and the frames per second that a number or a clock says."""
     roles: dict[str, str] = {}
     fps = None
     last = {name: re.split(r"[:/]", name)[-1] for name in episodes[0]}
@@ -163,6 +165,8 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], float | None]:
             roles[name] = "camera" if piece.dtype == "uint8" else "depth or mask"
         elif piece.kind is None or piece.fault:
             roles[name] = "text" if re.match(r"<U|\|S|object|.*string", piece.dtype) else "not read"
+        elif last[name] == "fps" and (told := told_fps(piece)):
+            roles[name], fps = _RATE, told
         elif CLOCK.fullmatch(last[name]) and not piece.shape and (rate := rate_of(_values(episodes, name), last[name])):
             roles[name], fps = f"clock, {rate[0]:g} frames a second", fps or rate[0]
         elif any(pattern.fullmatch(last[name]) for pattern in (_NO_OBSERVATION, table.EPISODE, CLOCK)):
@@ -183,7 +187,11 @@ def _roles(episodes: Sequence[Listing]) -> tuple[dict[str, str], float | None]:
         roles[state] = "state"
     if action:  # what has another length cannot be read beside it
         roles[action], frames = f"action{reason}", episodes[0][action].frames
-        odd = [name for name, piece in episodes[0].items() if piece.frames not in (frames, frames + 1)]
+        odd = [
+            name
+            for name, piece in episodes[0].items()
+            if piece.frames not in (frames, frames + 1) and roles[name] != _RATE
+        ]
         roles |= dict.fromkeys(odd, "of another length than the action")
     return roles, fps
 

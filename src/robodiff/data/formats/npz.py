@@ -39,11 +39,11 @@ class NpzConfig(DataConfig):
             arrays = pieces(path)
             if ENDS not in arrays:
                 raise RobodiffError(f"{path}: has no {ENDS}; add it, or write one file for each episode into a folder")
-            ends, fps = check_ends(self.path, arrays.pop(ENDS).read()), _pop_fps(arrays)
+            ends, fps = check_ends(self.path, arrays.pop(ENDS).read()), told_fps(arrays.pop("fps", None))
             return Gathered(self.path, [arrays], ends=ends, names=names_of(arrays), fps=fps).recording(self)
         numbers, files = episode_files(self, SUFFIXES)
         episodes = [pieces(file) for file in files]
-        fps = min((_pop_fps(episode) for episode in episodes), key=lambda rate: rate or math.inf)
+        fps = min((told_fps(episode.pop("fps", None)) for episode in episodes), key=lambda rate: rate or math.inf)
         labels, table = [file.name for file in files], {"episode_index": numbers}
         return Gathered(self.path, episodes, labels, names_of(*episodes), fps, table).recording(self)
 
@@ -89,9 +89,8 @@ def _blocks(path: Path, member: str) -> Iterator[np.ndarray]:
             yield values.reshape(block, order="F" if is_fortran else "C")
 
 
-def _pop_fps(arrays: dict[str, Piece]) -> float | None:
-    """Take out a single number called fps, and return it."""
-    piece = arrays.pop("fps", None)
+def told_fps(piece: Piece | None) -> float | None:
+    """Return the frames per second that an array called fps tells, where it is a single number."""
     if piece is None or piece.kind != "vector" or (piece.frames, *piece.shape) != (1,):
         return None
     fps = float(piece.read()[0])
