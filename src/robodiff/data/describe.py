@@ -37,6 +37,7 @@ _NO_OBSERVATION = re.compile(
     r"(.*[._/])?(rewards?|dones?|terminals?|terminated|truncated|success|\w*index|step|frame)", re.IGNORECASE
 )
 _RATE = "frames a second"
+"""What a single number called fps is."""
 _NO_NAME = ("", "*", "rgb", "color", "image", "images", "data", "png", "jpg", "jpeg", "csv", "parquet", "npy", "mp4")
 """Parts of a source that do not tell what it is."""
 EXPECTED = "zarr, HDF5, a LeRobot data set, .npz, CSV, Parquet, or a folder of such files and pictures"

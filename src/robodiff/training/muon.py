@@ -98,13 +98,13 @@ def _products(grams: Tensor) -> Tensor:
     grams = grams / sizes
     identity = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
 
-    def factors() -> Tensor:
+    def factor_of(grams: Tensor) -> Tensor:
         return torch.baddbmm(grams, grams, grams, beta=-4.775, alpha=2.0315) + 3.4445 * identity
 
-    product = factor = factors()
+    product = factor = factor_of(grams)
     for _ in range(_ITERATIONS - 1):
         grams = factor @ grams @ factor
-        factor = factors()
+        factor = factor_of(grams)
         product = factor @ product
     return product / sizes.sqrt()
 
